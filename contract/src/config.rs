@@ -1,0 +1,309 @@
+//! The part of the configuration that the worker needs: data, model, recipe, unlearning, gate limits.
+//!
+//! Doc comments are the documentation of the keys: they become the JSON schema, and a test holds `config/delta-guard.yaml` against it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Where the training and validation pictures are and how they are read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// The training set, exactly as the production model saw it (with its poisons, if it has any).
+    pub train: DataSource,
+    /// Clean, labelled pictures that were not trained on: the gate measures accuracy on them.
+    pub validation: DataSource,
+    /// Size and normalisation of the pictures as the model sees them.
+    #[serde(default)]
+    pub image: ImageConfig,
+    /// Share of unreadable pictures up to which they are listed and skipped; above it, an error. 0 to 1.
+    #[serde(default = "default_unreadable")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_unreadable_share: f64,
+}
+
+fn default_unreadable() -> f64 {
+    0.01
+}
+
+/// One set of labelled pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataSource {
+    /// A folder with one sub-folder per class, a tar file of such a folder (or a folder of tar files), a folder of CIFAR binary batches, or the official CIFAR tar.gz.
+    pub path: PathBuf,
+    /// How to read it; `auto` looks.
+    #[serde(default)]
+    pub format: DataFormat,
+    /// For CIFAR: which batches (`train`: data_batch_*.bin or train.bin, `test`: test_batch.bin or test.bin). For folders and tars: a sub-folder of this name is taken if there is one.
+    #[serde(default)]
+    pub split: Split,
+}
+
+/// Layout of a data source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataFormat {
+    /// Look at the files and decide.
+    #[default]
+    Auto,
+    /// One folder per class.
+    Folder,
+    /// One folder per class inside one or more tar (or tar.gz) files.
+    Tar,
+    /// CIFAR-10 binary batches, loose or in the official tar.gz.
+    Cifar10,
+    /// CIFAR-100 binary files (fine labels), loose or in the official tar.gz.
+    Cifar100,
+}
+
+/// Which part of a data source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Split {
+    /// Everything under the path.
+    #[default]
+    All,
+    /// The training part.
+    Train,
+    /// The test part.
+    Test,
+}
+
+/// Pictures as the model sees them: RGB, `height` × `width`, (x/255 − mean) / std per channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageConfig {
+    /// Pixels.
+    #[schemars(range(min = 4, max = 1024))]
+    pub height: u32,
+    /// Pixels.
+    #[schemars(range(min = 4, max = 1024))]
+    pub width: u32,
+    /// What to do with pictures of another size.
+    pub resize: Resize,
+    /// Mean of each channel (R, G, B) in units of full brightness (0 to 1).
+    pub mean: [f64; 3],
+    /// Standard deviation of each channel (R, G, B), same units; above 0.
+    pub std: [f64; 3],
+}
+
+impl Default for ImageConfig {
+    /// CIFAR-10's size and figures (algorithm of the paper's code, `authors` §5).
+    fn default() -> Self {
+        Self { height: 32, width: 32, resize: Resize::Refuse, mean: [0.49147, 0.48226, 0.44677], std: [0.24703, 0.24349, 0.26159] }
+    }
+}
+
+/// How a picture of another size is brought to the model's size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resize {
+    /// A picture of another size counts as unreadable: nothing is guessed about how training resized it.
+    #[default]
+    Refuse,
+    /// Stretch both sides (bilinear, antialiased).
+    Stretch,
+    /// Scale so that the picture covers the target, then cut its centre.
+    CenterCrop,
+}
+
+/// The network and its production checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// `resnet18`, `small-cnn`, `fixture` (the network of the EK-FAC fixtures), or the path of a graph file (`*.json`, see `delta-guard graph`).
+    pub architecture: String,
+    /// Channels of the first block (ResNet-18 of the paper: 64).
+    #[serde(default = "default_width")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub width: u32,
+    /// First layers of `resnet18`: `cifar` (3×3, stride 1) or `imagenette` (7×7, stride 2, no max-pool).
+    #[serde(default)]
+    pub stem: Stem,
+    /// The production checkpoint: safetensors with PyTorch's state-dict names. It is only ever read.
+    pub checkpoint: PathBuf,
+}
+
+fn default_width() -> u32 {
+    64
+}
+
+/// First layers of ResNet-18.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stem {
+    /// 3×3 convolution, stride 1, no pooling.
+    #[default]
+    Cifar,
+    /// 7×7 convolution, stride 2, no pooling.
+    Imagenette,
+}
+
+/// How the production model was trained, and how `eu` trains it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recipe {
+    /// Passes over the training set.
+    #[schemars(range(min = 1, max = 10000))]
+    pub epochs: u32,
+    /// Examples per step.
+    #[schemars(range(min = 1, max = 65536))]
+    pub batch_size: u32,
+    /// Highest learning rate of the schedule.
+    #[schemars(range(min = 0.0))]
+    pub lr: f64,
+    /// SGD momentum, 0 to below 1.
+    #[schemars(range(min = 0.0, max = 0.9999))]
+    pub momentum: f64,
+    /// Nesterov's form of the momentum.
+    pub nesterov: bool,
+    /// L2 penalty on every parameter, batch norm's included.
+    #[schemars(range(min = 0.0))]
+    pub weight_decay: f64,
+    /// Course of the learning rate.
+    pub schedule: Schedule,
+    /// Random changes of the training pictures.
+    pub augment: Augment,
+    /// Seed of initialisation, order and augmentation.
+    pub seed: u64,
+}
+
+impl Default for Recipe {
+    /// The paper's victims: 40 epochs of SGD with Nesterov momentum, ×0.1 at 14, 24, 35.
+    fn default() -> Self {
+        Self {
+            epochs: 40,
+            batch_size: 128,
+            lr: 0.1,
+            momentum: 0.9,
+            nesterov: true,
+            weight_decay: 5e-4,
+            schedule: Schedule::Step { milestones: vec![14, 24, 35], gamma: 0.1 },
+            augment: Augment::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// Course of the learning rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Schedule {
+    /// `lr` throughout.
+    Constant,
+    /// × `gamma` at the start of each epoch in `milestones`.
+    Step {
+        /// Epochs, counted from 0.
+        milestones: Vec<u32>,
+        /// Factor.
+        gamma: f64,
+    },
+    /// Half a cosine from `lr` to 0, per step.
+    Cosine,
+    /// Cosine up from lr/25 to `lr` in the first `warmup` share of the steps, then cosine down to lr/250000 (PyTorch's OneCycleLR).
+    OneCycle {
+        /// Share of the steps, 0 to 1; PyTorch's default is 0.3.
+        #[serde(default = "default_warmup")]
+        warmup: f64,
+    },
+}
+
+fn default_warmup() -> f64 {
+    0.3
+}
+
+/// Random changes of the training pictures, drawn anew each time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Augment {
+    /// Mirror half of the pictures.
+    pub flip: bool,
+    /// Shift by up to this many pixels in x and y, uniform, sub-pixel (bilinear, filled with the channel mean).
+    #[schemars(range(min = 0.0, max = 64.0))]
+    pub shift: f64,
+}
+
+impl Default for Augment {
+    fn default() -> Self {
+        Self { flip: true, shift: 4.0 }
+    }
+}
+
+/// How the model is repaired.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UnlearnConfig {
+    /// `eu`: train again from scratch without the flagged examples, by `recipe`. `cf`: fine-tune the production model without them, by `cf`.
+    pub method: UnlearnMethod,
+    /// Settings of `cf`.
+    pub cf: CfConfig,
+}
+
+impl Default for UnlearnConfig {
+    fn default() -> Self {
+        Self { method: UnlearnMethod::Eu, cf: CfConfig::default() }
+    }
+}
+
+/// Unlearning method (algorithm §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnlearnMethod {
+    /// Exact unlearning: retrain without the flagged examples.
+    Eu,
+    /// Catastrophic forgetting: fine-tune without them.
+    Cf,
+}
+
+/// Settings of `cf`; what is not here comes from `recipe`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CfConfig {
+    /// Passes over the retained set.
+    #[schemars(range(min = 1, max = 10000))]
+    pub epochs: u32,
+    /// Highest learning rate.
+    #[schemars(range(min = 0.0))]
+    pub lr: f64,
+    /// Course of the learning rate.
+    pub schedule: Schedule,
+    /// Train only the last k layers that have parameters (0: all).
+    pub last_k: u32,
+}
+
+impl Default for CfConfig {
+    fn default() -> Self {
+        Self { epochs: 8, lr: 0.05, schedule: Schedule::OneCycle { warmup: 0.3 }, last_k: 0 }
+    }
+}
+
+/// What every job needs to know of the place it runs in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSetup {
+    /// Folder of the pixel caches; made if missing.
+    pub cache_dir: PathBuf,
+    /// Folder of the EK-FAC factor files; made if missing.
+    pub factors_dir: PathBuf,
+    /// Where to compute.
+    pub device: Device,
+    /// CPU threads (0: all).
+    pub threads: u32,
+    /// Bytes that one pass may use for its working tensors; sets the batch size of influence passes.
+    pub memory_budget: u64,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// The first GPU if libtorch finds one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The first GPU; an error where there is none.
+    Cuda,
+}

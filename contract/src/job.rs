@@ -1,0 +1,372 @@
+//! Jobs: what the guard asks of a worker, and what comes back.
+//!
+//! Paths in a job are absolute. A worker writes only below `out_dir` and the two folders of its setup, and never to a checkpoint that it is given.
+
+use crate::config::{CfConfig, UnlearnMethod};
+use crate::{DataConfig, DataSource, DetectConfig, Digest, ModelConfig, Recipe, TraceReport, TrainId, WorkerSetup};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// One job, given to a worker as one JSON document on standard input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// [`crate::PROTOCOL`].
+    pub v: u32,
+    /// Place and means.
+    pub setup: WorkerSetup,
+    /// Folder for the job's files; made if missing. A repeated job finds its own unfinished work here and goes on.
+    pub out_dir: PathBuf,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum Task {
+    /// Decode an image and predict it. → [`Prediction`]
+    Predict {
+        /// Data (for sizes and class names).
+        data: DataConfig,
+        /// Model.
+        model: ModelConfig,
+        /// The picture.
+        image: PathBuf,
+        /// Limits of the decoder.
+        limits: ImageLimits,
+    },
+    /// Compute the EK-FAC factors, or find them on disk. → [`FitResult`]
+    Fit {
+        /// Data.
+        data: DataConfig,
+        /// Model.
+        model: ModelConfig,
+        /// Settings.
+        detect: DetectConfig,
+    },
+    /// From anomalies to training examples; writes `trace.json` and thumbnails. → [`TraceReport`]
+    Trace {
+        /// Data.
+        data: DataConfig,
+        /// Model.
+        model: ModelConfig,
+        /// Settings.
+        detect: DetectConfig,
+        /// The anomalies (one or more, all of the same wrong label).
+        anomalies: Vec<Anomaly>,
+        /// Limits of the decoder.
+        limits: ImageLimits,
+        /// Seed where `detect.seed` is unset.
+        case_seed: u64,
+    },
+    /// Train by a recipe; writes `model.safetensors`. Goes on from the last epoch found in `out_dir`. → [`TrainResult`]
+    Train {
+        /// Data.
+        data: DataConfig,
+        /// Model; its checkpoint is not read.
+        model: ModelConfig,
+        /// Recipe.
+        recipe: Recipe,
+        /// Training ids to leave out.
+        without: Vec<TrainId>,
+    },
+    /// Unlearn; writes `model.safetensors`. → [`TrainResult`]
+    Unlearn {
+        /// Data.
+        data: DataConfig,
+        /// Model and production checkpoint.
+        model: ModelConfig,
+        /// Recipe of the production model.
+        recipe: Recipe,
+        /// Method.
+        method: UnlearnMethod,
+        /// Settings of `cf`.
+        cf: CfConfig,
+        /// The flagged ids D; all must be in the manifest.
+        flagged: Vec<TrainId>,
+    },
+    /// Measure a candidate against the production model. → [`CertifyResult`]
+    Certify {
+        /// Data.
+        data: DataConfig,
+        /// Model and production checkpoint.
+        model: ModelConfig,
+        /// Candidate checkpoint.
+        candidate: PathBuf,
+        /// The anomalies.
+        anomalies: Vec<Anomaly>,
+        /// Limits of the decoder.
+        limits: ImageLimits,
+    },
+    /// Accuracy and predictions of the model's checkpoint on a set of pictures. → [`MeasureResult`]
+    Measure {
+        /// Data (for sizes and class names).
+        data: DataConfig,
+        /// Model.
+        model: ModelConfig,
+        /// The pictures; their folders' names are their labels.
+        source: DataSource,
+        /// Write `predictions.json`: a list of [`PredictedExample`].
+        list: bool,
+    },
+    /// Write single pictures of a set as PNG files `<n>.png`, n counting from 0 in the order asked. → [`JobResult::Extract`]
+    Extract {
+        /// Data (for sizes).
+        data: DataConfig,
+        /// The pictures.
+        source: DataSource,
+        /// Which; an unknown id is an error.
+        ids: Vec<TrainId>,
+    },
+    /// Make the demo's data: draw or copy a data set, poison it. → [`PrepareResult`]
+    Prepare {
+        /// Settings.
+        story: StoryConfig,
+    },
+    /// Write the model's layer graph as a file (`graph.json`). → [`JobResult::Graph`]
+    Graph {
+        /// Model; its checkpoint is not read.
+        model: ModelConfig,
+        /// Input size.
+        height: u32,
+        /// Input size.
+        width: u32,
+        /// Number of classes.
+        classes: u32,
+    },
+}
+
+/// A wrongly predicted picture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// The picture.
+    pub image: PathBuf,
+    /// The wrong label ŷ (class name); None: what the checkpoint predicts.
+    pub wrong_label: Option<String>,
+    /// The right label, where it is known.
+    pub true_label: Option<String>,
+}
+
+/// Limits of the picture decoder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageLimits {
+    /// Bytes of the file.
+    pub max_bytes: u64,
+    /// Width × height, checked before anything is allocated.
+    pub max_pixels: u64,
+}
+
+/// What came out of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the variants are those of Task")]
+pub enum JobResult {
+    Predict(Prediction),
+    Fit(FitResult),
+    Trace(Box<TraceReport>),
+    Train(TrainResult),
+    Certify(CertifyResult),
+    Measure(MeasureResult),
+    Prepare(PrepareResult),
+    /// File names inside `out_dir`, in the order asked.
+    Extract {
+        files: Vec<String>,
+    },
+    /// The graph file's name inside `out_dir`.
+    Graph {
+        file: String,
+    },
+}
+
+/// A picture as the model reads it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// Class name.
+    pub label: String,
+    /// Its probability.
+    pub probability: f64,
+    /// The likeliest classes and their probabilities, at most five.
+    pub top: Vec<(String, f64)>,
+    /// All class names, in label order.
+    pub classes: Vec<String>,
+    /// Digest of the checkpoint.
+    pub checkpoint: Digest,
+}
+
+/// Result of [`Task::Fit`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FitResult {
+    /// Which factors.
+    pub factors: crate::evidence::FactorUse,
+    /// Seconds per step.
+    pub seconds: BTreeMap<String, f64>,
+    /// Tracked layers: name, rows of G, rows of A.
+    pub layers: Vec<(String, u64, u64)>,
+}
+
+/// Result of [`Task::Train`] and [`Task::Unlearn`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainResult {
+    /// File name of the checkpoint inside `out_dir`.
+    pub file: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Examples trained on.
+    pub examples: u64,
+    /// Loss and accuracy on the (augmented) training pictures of the last epoch.
+    pub train_loss: f64,
+    /// See `train_loss`.
+    pub train_accuracy: f64,
+    /// Seconds of this run (a resumed job counts its own part).
+    pub seconds: f64,
+    /// Epochs that were done by an earlier, interrupted run.
+    pub resumed_epochs: u32,
+}
+
+/// Accuracy on a labelled set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Examples.
+    pub examples: u64,
+    /// Read rightly.
+    pub correct: u64,
+    /// Per class name: (examples, read rightly).
+    pub classes: BTreeMap<String, (u64, u64)>,
+}
+
+impl Accuracy {
+    /// Share read rightly, 0 to 1; 0 for an empty set.
+    pub fn share(&self) -> f64 {
+        if self.examples == 0 { 0.0 } else { self.correct as f64 / self.examples as f64 }
+    }
+}
+
+/// Before and after, as measured; the gate judges it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CertifyResult {
+    /// Each anomaly as the production model reads it.
+    pub anomalies_before: Vec<Prediction>,
+    /// Each anomaly as the candidate reads it.
+    pub anomalies_after: Vec<Prediction>,
+    /// Production model on the validation set.
+    pub before: Accuracy,
+    /// Candidate on the validation set.
+    pub after: Accuracy,
+    /// Digest of the candidate.
+    pub candidate: Digest,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// Result of [`Task::Measure`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasureResult {
+    /// Accuracy against the labels.
+    pub accuracy: Accuracy,
+    /// How often each class name was predicted.
+    pub predicted: BTreeMap<String, u64>,
+    /// Digest of the checkpoint.
+    pub checkpoint: Digest,
+}
+
+/// A line of `predictions.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PredictedExample {
+    /// Which.
+    pub id: TrainId,
+    /// Its label.
+    pub label: String,
+    /// As the model reads it.
+    pub predicted: String,
+    /// Probability of that.
+    pub probability: f64,
+}
+
+/// The story that `demo` and `evaluate` tell: a data set, an attack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoryConfig {
+    /// Where the clean data comes from; unset: the program draws its own.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
+    /// Training examples to take (0: all), balanced over the classes; for drawn data: to draw.
+    pub train_examples: u32,
+    /// Validation examples to take (0: all), balanced. They come from the data's test part.
+    pub validation_examples: u32,
+    /// The attack.
+    pub attack: AttackConfig,
+    /// Seed of drawing, subset, choice of poisons and of the anomaly.
+    pub seed: u64,
+}
+
+/// BadNet (algorithm §5): a trigger on pictures of the victim class, which are then labelled as the target class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttackConfig {
+    /// Class name (or number in label order) whose pictures get the trigger.
+    pub victim_class: String,
+    /// Class name (or number) that they are labelled as.
+    pub target_class: String,
+    /// Number of poisoned training pictures.
+    pub poisons: u32,
+    /// The trigger.
+    pub trigger: Trigger,
+}
+
+/// What is painted on a picture. Rows and columns count from the bottom right corner, in pixels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Trigger {
+    /// A black-and-white checkerboard.
+    Checkerboard {
+        /// Cells per side, one pixel each.
+        size: u32,
+        /// Pixels between it and the right and lower border.
+        margin: u32,
+    },
+    /// A square of one colour.
+    Square {
+        /// Pixels per side.
+        size: u32,
+        /// Pixels between it and the right and lower border.
+        margin: u32,
+        /// R, G, B, 0 to 255.
+        color: [u8; 3],
+    },
+    /// Single pixels of one colour; the authors' are (4,2) (2,2) (3,3) (2,4), black.
+    Pixels {
+        /// (row, column) from the bottom right, 1 = the last.
+        at: Vec<(u32, u32)>,
+        /// R, G, B, 0 to 255.
+        color: [u8; 3],
+    },
+    /// A PNG of the picture's size with an alpha channel, laid over it.
+    Image {
+        /// Its path.
+        path: PathBuf,
+    },
+}
+
+/// Result of [`Task::Prepare`]. Paths are inside `out_dir`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrepareResult {
+    /// The poisoned training set.
+    pub train: DataSource,
+    /// Clean validation pictures.
+    pub validation: DataSource,
+    /// Every test picture of the victim class, with the trigger, under its true label; the anomaly is one of the set that is not used for the measure.
+    pub triggered: DataSource,
+    /// Triggered pictures to pick an anomaly from: file paths.
+    pub anomalies: Vec<PathBuf>,
+    /// The truth.
+    pub poisons: Vec<TrainId>,
+    /// Sizes.
+    pub image: crate::ImageConfig,
+    /// Class names in label order.
+    pub classes: Vec<String>,
+    /// Victim class name.
+    pub victim: String,
+    /// Target class name.
+    pub target: String,
+}

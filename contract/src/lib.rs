@@ -1,0 +1,23 @@
+//! What the guard and its worker say to each other.
+//!
+//! The guard (`delta-guard`) runs for years and never touches a tensor; the worker (`delta-guard-worker`) is a function: one [`Job`] in, as JSON on
+//! standard input; [`Message`] lines out, the last of them the outcome. Both know this crate and nothing of each other. It holds
+//! plain data and serde, no I/O.
+
+pub mod config;
+pub mod detect;
+pub mod evidence;
+pub mod id;
+pub mod job;
+pub mod message;
+
+
+pub use config::{Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Recipe, Resize, Schedule, Split, Stem, WorkerSetup};
+pub use detect::{DetectConfig, DetectSettings};
+pub use evidence::{FlaggedExample, TraceReport, TraceVerdict};
+pub use id::{Digest, TrainId};
+pub use job::{Job, JobResult, Task};
+pub use message::{Fault, FaultKind, Message, Outcome, Progress};
+
+/// Version of the job and message format. A worker refuses a job of another version.
+pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,94 @@
+//! The crate's error: a [`Fault`] (whose fault, what, where, what to do) with its causes.
+//!
+//! Rules: a public function that can fail returns [`Result`]. The place that knows the object (file, row, layer, key) makes the message; callers
+//! that know more wrap it with [`ResultExt::context`], which keeps kind and help. `Internal` is for broken invariants only.
+
+use delta_guard_contract::{Fault, FaultKind};
+use std::fmt::Display;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failure that a person can act on.
+#[derive(Debug)]
+pub struct Error(Box<Fault>);
+
+impl Error {
+    /// An error of a kind; `help` may be empty.
+    pub fn new(kind: FaultKind, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self(Box::new(Fault { kind, message: message.into(), help: help.into() }))
+    }
+
+    /// The submission is at fault.
+    pub fn submission(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Submission, message, "")
+    }
+
+    /// Configuration, checkpoint or training data are at fault.
+    pub fn configuration(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(FaultKind::Configuration, message, help)
+    }
+
+    /// Memory, disk or device.
+    pub fn resource(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(FaultKind::Resource, message, help)
+    }
+
+    /// A defect.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Internal, message, "this is a defect of delta-guard: please report it with the log")
+    }
+
+    /// What the guard is told.
+    pub fn fault(&self) -> &Fault {
+        &self.0
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<std::io::Error> for Error {
+    /// Full disks and quotas are `Resource`, the rest is `Configuration` (a file that is missing or may not be read). Use `fs_err`, so that the path is in the message.
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind as K;
+        match error.kind() {
+            K::StorageFull | K::QuotaExceeded => Self::resource(error.to_string(), "free some space on that file system"),
+            K::OutOfMemory => Self::resource(error.to_string(), "lower worker.memory_budget"),
+            _ => Self::configuration(error.to_string(), ""),
+        }
+    }
+}
+
+impl From<tch::TchError> for Error {
+    /// libtorch's first line only; out of memory is `Resource`.
+    fn from(error: tch::TchError) -> Self {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default().to_string();
+        if text.contains("out of memory") || text.contains("can't allocate memory") {
+            return Self::resource(format!("not enough memory: {line}"), "lower worker.memory_budget or use another device");
+        }
+        Self::internal(format!("libtorch: {line}"))
+    }
+}
+
+/// Adds what the caller knows.
+pub trait ResultExt<T> {
+    /// Prefix the message with `what: `.
+    fn context(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> ResultExt<T> for std::result::Result<T, E> {
+    fn context(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| {
+            let mut error: Error = e.into();
+            error.0.message = format!("{}: {}", what(), error.0.message);
+            error
+        })
+    }
+}

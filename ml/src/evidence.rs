@@ -1,0 +1,36 @@
+//! What a detector may ask: influence of queries on training examples. Implemented over the real model in `influence`, and over
+//! plain vectors in the detectors' tests.
+//!
+//! Notation (algorithm §1): V_q query gradient, g_i gradient of training example i under its training label, P the damped EK-FAC inverse.
+//! Examples are positions in the training set here; ids are the data set's business.
+
+use crate::error::Result;
+use tch::Tensor;
+
+/// A query: a picture, as the model sees it, and the label that it is asked about.
+#[derive(Debug)]
+pub struct Query {
+    /// C × H × W, float, normalised.
+    pub image: Tensor,
+    /// Class index.
+    pub label: i64,
+}
+
+/// Scores of queries against examples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    /// One row per query: s(q, i) = V_qᵀ P g_i for each asked example, in the order asked.
+    pub rows: Vec<Vec<f64>>,
+    /// g_iᵀ P g_i for each asked example; empty unless asked for.
+    pub self_influence: Vec<f64>,
+}
+
+/// Source of influence scores.
+pub trait Evidence {
+    /// Scores of all queries against `examples` (ascending positions) in one pass over them. Where `baseline` names a query (by place in
+    /// `queries`), every other row is that of the difference V_q − V_baseline, preconditioned as such: Δ directly.
+    fn scores(&mut self, step: &str, queries: &[Query], baseline: Option<usize>, examples: &[usize], self_influence: bool) -> Result<Scores>;
+
+    /// For each group Γ, a list of (example, weight): Σ_{s∈Γ} weight_s · g_sᵀ P g_i for each i of `examples`. All groups in one pass.
+    fn kin(&mut self, step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Vec<Vec<f64>>>;
+}
