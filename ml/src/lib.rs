@@ -3,6 +3,7 @@
 //! Arrows point up this list only.
 
 pub mod error;
+pub mod files;
 pub mod progress;
 
 pub mod data;
