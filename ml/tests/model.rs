@@ -59,7 +59,7 @@ fn taps_yield_each_examples_weight_gradient() {
     let labels = Tensor::from_slice(&[0i64, 1, 2, 3, 0]);
     let tapped = model.forward_tapped(&images).unwrap();
     let objective = tapped.logits.f_cross_entropy_loss(&labels, None::<Tensor>, tch::Reduction::Sum, -100, 0.0).unwrap();
-    let pairs = tapped.pairs(&objective).unwrap();
+    let pairs = tapped.pairs(&objective, &[0, 1, 2, 3, 4]).unwrap();
     let layers = graph.layers();
     assert_eq!(pairs.len(), layers.len());
     for i in 0..5 {

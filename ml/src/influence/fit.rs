@@ -1,9 +1,8 @@
 //! Factors for a model and a training set: found on disk under their digest, or fitted and kept there.
 
 use super::pass::{Pass, PassLabels};
-use crate::ekfac::{CovarianceFold, Eigenbasis, FactorKey, Factors, LambdaFold};
+use crate::ekfac::{CovarianceFold, FactorKey, Factors, LambdaFold};
 use crate::error::Result;
-use crate::model::layer::Layer;
 use crate::progress::Report;
 use delta_guard_contract::Digest;
 use delta_guard_contract::detect::{DetectSettings, Fisher};
@@ -24,16 +23,12 @@ pub struct FitSettings {
     pub examples: u32,
     /// Seed of that draw and of the Fisher labels.
     pub seed: u64,
-    /// Tracked layers.
-    pub layers: Vec<Layer>,
-    /// Bytes for working tensors.
-    pub budget: u64,
 }
 
 impl FitSettings {
     /// From the detector's settings. Factors are shared between cases, so their seed is the configured one or 0, never the case's.
-    pub fn new(settings: &DetectSettings, configured_seed: Option<u64>, layers: Vec<Layer>, budget: u64) -> Self {
-        Self { fisher: settings.fisher, examples: settings.fit_examples, seed: configured_seed.unwrap_or(0), layers, budget }
+    pub fn new(settings: &DetectSettings, configured_seed: Option<u64>) -> Self {
+        Self { fisher: settings.fisher, examples: settings.fit_examples, seed: configured_seed.unwrap_or(0) }
     }
 
     /// The positions to fit on, ascending.
@@ -72,14 +67,14 @@ pub fn factors(pass: &Pass<'_>, settings: &FitSettings, checkpoint: &Digest, fol
         fisher: format!("{:?}", settings.fisher),
         seed: settings.seed,
         subset: format!("{} of {}", subset.len(), pass.data.len()),
-        layers: settings.layers.iter().map(|l| l.name.clone()).collect(),
+        layers: pass.tracked(),
         precision: format!("{:?}", pass.model.kind()),
     }
-    .digest();
+    .digest()?;
     let path = folder.join(format!("{}.safetensors", key.0));
     let used = |reused| FactorUse { key: key.clone(), reused, examples: subset.len() as u64 };
     if path.exists() {
-        match Factors::load(&path, &settings.layers, &key, pass.model.kind(), pass.model.device()) {
+        match Factors::load(&path, &pass.tracked(), &key, &pass.workspace()) {
             Ok(factors) => return Ok(Fitted { factors, used: used(true), seconds: BTreeMap::new() }),
             Err(error) => report.log(&format!("the factor file cannot be used and is made anew: {}", error.fault().message)),
         }
@@ -95,7 +90,7 @@ pub fn factors(pass: &Pass<'_>, settings: &FitSettings, checkpoint: &Digest, fol
 /// # Errors
 /// Of the passes.
 pub fn fit(pass: &Pass<'_>, settings: &FitSettings, examples: &[usize], report: &mut dyn Report) -> Result<(Factors, BTreeMap<String, f64>)> {
-    let (kind, device) = (pass.model.kind(), pass.model.device());
+    let workspace = pass.workspace();
     let labels = |draw| match settings.fisher {
         Fisher::True => PassLabels::Sampled { seed: settings.seed, draw },
         Fisher::Empirical => PassLabels::Training,
@@ -106,14 +101,15 @@ pub fn fit(pass: &Pass<'_>, settings: &FitSettings, examples: &[usize], report: 
         seconds.insert(step.to_string(), clock.elapsed().as_secs_f64());
         clock = Instant::now();
     };
-    let mut covariance = CovarianceFold::new(&settings.layers, kind, device)?;
+    let mut covariance = CovarianceFold::new(&pass.tracked(), workspace)?;
     pass.run("covariance", examples, labels(0), report, |pairs| covariance.add(pairs))?;
     let covariances = covariance.finish()?;
     lap("covariance");
-    let basis = Eigenbasis::new(&covariances, kind, device)?;
+    let layers = pass.layers.len() as u64;
+    let basis = covariances.eigenbasis(&workspace, |done| report.progress("eigenbasis", done as u64, layers, ""))?;
     drop(covariances);
     lap("eigenbasis");
-    let mut lambda = LambdaFold::new(&basis)?;
+    let mut lambda = LambdaFold::new(&basis, workspace)?;
     pass.run("lambda", examples, labels(1), report, |pairs| lambda.add(pairs))?;
     let factors = lambda.finish()?;
     lap("lambda");

@@ -4,12 +4,12 @@ pub mod fit;
 pub mod objective;
 pub mod pass;
 
-use crate::ekfac::{self, Factors, GradientSumFold, Queries};
+use crate::ekfac::{self, Damping, Factors, GradientSumFold, Queries};
 use crate::error::{Error, Result};
 use crate::evidence::{Evidence, Query, Scores};
 use crate::model::layer::Pair;
 use crate::progress::Report;
-use delta_guard_contract::detect::{Damping, Objective};
+use delta_guard_contract::detect::{self, DetectSettings, Objective};
 use pass::{Pass, PassLabels};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -53,9 +53,13 @@ impl PairCache {
 
 impl<'a> ModelEvidence<'a> {
     /// `cache_budget`: bytes that may hold layer inputs and gradients between passes.
-    pub fn new(pass: Pass<'a>, factors: &'a Factors, damping: Damping, objective: Objective, cache_budget: u64, report: &'a mut dyn Report) -> Self {
+    pub fn new(pass: Pass<'a>, factors: &'a Factors, settings: &DetectSettings, cache_budget: u64, report: &'a mut dyn Report) -> Self {
         let cache = PairCache { budget: cache_budget, ..PairCache::default() };
-        Self { pass, factors, damping, objective, report, cache, seconds: BTreeMap::new() }
+        let damping = match settings.damping {
+            detect::Damping::Heuristic { factor } => Damping::Heuristic(factor),
+            detect::Damping::Absolute { value } => Damping::Absolute(value),
+        };
+        Self { pass, factors, damping, objective: settings.objective, report, cache, seconds: BTreeMap::new() }
     }
 
     /// Preconditioned query gradients, one row per query.
@@ -69,8 +73,8 @@ impl<'a> ModelEvidence<'a> {
             let labels = Tensor::f_from_slice(&labels)?.f_to_device(model.device())?;
             let tapped = model.forward_tapped(&images)?;
             let objective = objective::of_query(self.objective, &tapped.logits, &labels)?;
-            let pairs = tapped.pairs(&objective)?;
-            let gradients = tch::no_grad(|| ekfac::gradient(self.factors, &pairs))?;
+            let pairs = tapped.pairs(&objective, &self.pass.layers)?;
+            let gradients = ekfac::gradient(&self.pass.tracked(), &pairs, &self.pass.workspace())?;
             layers.resize_with(gradients.len(), Vec::new);
             for (layer, gradient) in layers.iter_mut().zip(gradients) {
                 layer.push(gradient);
@@ -94,7 +98,7 @@ impl<'a> ModelEvidence<'a> {
                 Ok(all.f_sub(&baseline)?)
             })
             .collect::<Result<Vec<_>>>()?;
-        tch::no_grad(|| ekfac::precondition(self.factors, self.damping, &gradients))
+        Queries::new(self.factors, self.damping, &gradients, self.pass.workspace())
     }
 
     /// A fold over training pairs of `examples`, from the cache where it has them. `keep` offers what is computed to the cache.
@@ -127,13 +131,12 @@ impl Evidence for ModelEvidence<'_> {
         let prepared = self.queries(queries)?;
         self.lap("query", start);
         let start = Instant::now();
-        let (factors, damping) = (self.factors, self.damping);
         let mut rows = vec![Vec::with_capacity(examples.len()); queries.len()];
         let mut own = Vec::new();
         let keep = examples.len() < self.pass.data.len();
         self.over(step, examples, keep, |_, pairs| {
             let scores = if self_influence {
-                let (scores, norms) = ekfac::scores_and_self_influence(&prepared, factors, damping, pairs)?;
+                let (scores, norms) = ekfac::scores_and_self_influence(&prepared, pairs)?;
                 own.extend(Vec::<f64>::try_from(&norms.f_to_kind(Kind::Double)?)?);
                 scores
             } else {
@@ -160,7 +163,7 @@ impl Evidence for ModelEvidence<'_> {
         } else {
             weights.keys().copied().collect()
         };
-        let mut sums = GradientSumFold::new(self.factors, groups.len() as i64)?;
+        let mut sums = GradientSumFold::new(&self.pass.tracked(), groups.len(), self.pass.workspace())?;
         self.over(step, &inside, true, |batch, pairs| {
             let zero = vec![0.0; groups.len()];
             let matrix: Vec<f64> = batch.iter().flat_map(|e| weights.get(e).unwrap_or(&zero)).copied().collect(); // B × Γ
@@ -168,7 +171,7 @@ impl Evidence for ModelEvidence<'_> {
             let matrix = matrix.f_tr()?.f_to_kind(model.kind())?.f_to_device(model.device())?;
             sums.add(&matrix, pairs)
         })?;
-        let prepared = tch::no_grad(|| ekfac::precondition(self.factors, self.damping, &sums.finish()))?;
+        let prepared = Queries::new(self.factors, self.damping, &sums.finish()?, self.pass.workspace())?;
         let mut rows = vec![Vec::with_capacity(examples.len()); groups.len()];
         self.over(step, examples, true, |_, pairs| append(&mut rows, &ekfac::scores(&prepared, pairs)?))?;
         self.lap(step, start);

@@ -7,7 +7,8 @@ use super::objective;
 use crate::data::{DataSet, normalise};
 use crate::error::Result;
 use crate::model::Model;
-use crate::model::layer::Pair;
+use crate::ekfac::Workspace;
+use crate::model::layer::{Layer, Pair};
 use crate::progress::Report;
 use delta_guard_contract::ImageConfig;
 use rand::{RngExt, SeedableRng};
@@ -36,6 +37,8 @@ pub struct Pass<'a> {
     pub data: &'a DataSet,
     /// Normalisation.
     pub image: &'a ImageConfig,
+    /// Tracked layers: places in the graph's layer order, ascending.
+    pub layers: Vec<usize>,
     /// Examples per batch.
     pub batch: usize,
 }
@@ -47,6 +50,17 @@ pub fn batch_size(model: &Model, budget: u64) -> usize {
 }
 
 impl Pass<'_> {
+    /// The tracked layers.
+    pub fn tracked(&self) -> Vec<Layer> {
+        let all = self.model.graph.layers();
+        self.layers.iter().filter_map(|&l| all.get(l).cloned()).collect()
+    }
+
+    /// How the folds compute.
+    pub fn workspace(&self) -> Workspace {
+        Workspace::new(self.model.kind(), self.model.device())
+    }
+
     /// Pairs of one batch of examples.
     ///
     /// # Errors
@@ -59,7 +73,7 @@ impl Pass<'_> {
             PassLabels::Sampled { seed, draw } => self.sample(&tapped.logits.detach(), batch, seed, draw)?,
         };
         let objective = objective::loss(&tapped.logits, &labels)?;
-        tapped.pairs(&objective)
+        tapped.pairs(&objective, &self.layers)
     }
 
     /// Run a fold over `examples`.
@@ -100,6 +114,6 @@ impl Pass<'_> {
         let uniform = Tensor::f_from_slice(&uniform)?.f_unsqueeze(1)?.f_to_device(logits.device())?;
         let cumulative = logits.f_softmax(1, Kind::Double)?.f_cumsum(1, Kind::Double)?;
         let classes = logits.size()[1];
-        Ok(cumulative.f_lt_tensor(&uniform)?.f_sum_dim_intlist([1i64], false, Kind::Int64)?.f_clamp(0, classes - 1)?)
+        Ok(cumulative.f_lt_tensor(&uniform)?.f_sum_dim_intlist(&[1i64][..], false, Kind::Int64)?.f_clamp(0, classes - 1)?)
     }
 }

@@ -19,44 +19,44 @@ pub fn fit(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, detect: &D
     let settings = detect.resolve(0, train.classes().len());
     let graph = bench::graph(model, &data.image, train.classes().len())?;
     let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(settings.precision))?;
-    let layers = tracked(&graph, &settings)?;
-    let rows = layers.iter().map(|l| size(l)).collect();
-    let fitted = fitted(place, &train, &model, &data.image, &settings, detect.seed, &checkpoint, report)?;
+    let pass = pass(place, &train, &model, &data.image, &settings)?;
+    let rows = pass.tracked().iter().map(size).collect();
+    let fitted = fitted(place, &pass, &settings, detect.seed, &checkpoint, report)?;
     Ok(JobResult::Fit(FitResult { factors: fitted.used, seconds: fitted.seconds, layers: rows }))
+}
+
+/// The model over the training set, as the settings ask.
+///
+/// # Errors
+/// `Configuration` when no layer is left.
+pub fn pass<'a>(place: &Place<'_>, train: &'a DataSet, model: &'a Model, image: &'a ImageConfig, settings: &DetectSettings) -> Result<Pass<'a>> {
+    let layers = tracked(&model.graph, settings)?;
+    Ok(Pass { model, data: train, image, layers, batch: batch_size(model, place.setup.memory_budget) })
 }
 
 /// Factors for a job, found or fitted.
 ///
 /// # Errors
 /// Of the passes.
-#[allow(clippy::too_many_arguments, reason = "each is a thing of its own")]
 pub fn fitted(
     place: &Place<'_>,
-    train: &DataSet,
-    model: &Model,
-    image: &ImageConfig,
+    pass: &Pass<'_>,
     settings: &DetectSettings,
     configured_seed: Option<u64>,
     checkpoint: &Digest,
     report: &mut dyn Report,
 ) -> Result<Fitted> {
-    let budget = place.setup.memory_budget;
-    let pass = Pass { model, data: train, image, batch: batch_size(model, budget) };
-    let fit = FitSettings::new(settings, configured_seed, tracked(&model.graph, settings)?, budget);
-    factors(&pass, &fit, checkpoint, &place.setup.factors_dir, report)
+    factors(pass, &FitSettings::new(settings, configured_seed), checkpoint, &place.setup.factors_dir, report)
 }
 
-/// The layers that the settings ask for.
+/// Places of the layers that the settings ask for.
 ///
 /// # Errors
 /// `Configuration` when no layer's name fits.
-pub fn tracked(graph: &Graph, settings: &DetectSettings) -> Result<Vec<Layer>> {
+fn tracked(graph: &Graph, settings: &DetectSettings) -> Result<Vec<usize>> {
     let all = graph.layers();
-    let chosen: Vec<Layer> = if settings.layers.is_empty() {
-        all.clone()
-    } else {
-        all.iter().filter(|l| settings.layers.iter().any(|p| l.name.starts_with(p.as_str()))).cloned().collect()
-    };
+    let asked = |l: &Layer| settings.layers.is_empty() || settings.layers.iter().any(|p| l.name.starts_with(p.as_str()));
+    let chosen: Vec<usize> = (0..all.len()).filter(|&l| asked(&all[l])).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = all.iter().map(|l| l.name.as_str()).collect();
         return Err(Error::configuration(

@@ -55,7 +55,7 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
         Task::Unlearn { data, model, recipe, method, cf, flagged } => {
             learn::unlearn(&place, data, model, recipe, &learn::Method { method: *method, cf }, flagged, report)
         }
-        Task::Prepare { story } => Ok(JobResult::Prepare(attack::prepare::prepare(story, &job.out_dir, report)?)),
+        Task::Prepare { story } => Ok(JobResult::Prepare(attack::prepare(story, &job.out_dir, report)?)),
         Task::Graph { model, height, width, classes } => {
             let graph = model::zoo::graph(model, *height, *width, *classes as usize)?;
             let text = serde_json::to_vec_pretty(&graph).map_err(|e| Error::internal(format!("graph: {e}")))?;

@@ -1,7 +1,6 @@
 //! The trace job: from anomalies to training examples with their evidence, as `trace.json` and thumbnails.
 
-use super::fit::fitted;
-use super::{Place, bench};
+use super::{Place, bench, fit};
 use crate::certify;
 use crate::data::{DataSet, encode_png};
 use crate::detect::{DetectCase, Detection, PlaceboPicture, detector, queries::picture_from_bytes};
@@ -9,7 +8,6 @@ use crate::device;
 use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::influence::ModelEvidence;
-use crate::influence::pass::{Pass, batch_size};
 use crate::model::Model;
 use crate::progress::{Report, Shared};
 use delta_guard_contract::detect::{DetectMode, DetectSettings};
@@ -21,7 +19,6 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::time::Instant;
-use tch::{Kind, Tensor};
 
 /// Thumbnails are written of so many flagged examples at most.
 const THUMBNAILS: usize = 200;
@@ -46,7 +43,8 @@ pub fn trace(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, detect: 
     let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(settings.precision))?;
     let wrong = wrong_label(&model, &train, image, case.anomalies, &pictures, &checkpoint)?;
 
-    let fitted = fitted(place, &train, &model, image, &settings, detect.seed, &checkpoint, report)?;
+    let pass = fit::pass(place, &train, &model, image, &settings)?;
+    let fitted = fit::fitted(place, &pass, &settings, detect.seed, &checkpoint, report)?;
     let mut seconds = fitted.seconds;
     let start = Instant::now();
     let placebos = if settings.mode == DetectMode::Guard { placebos(place, data, &train, &model, wrong, &settings, report)? } else { Vec::new() };
@@ -66,7 +64,6 @@ pub fn trace(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, detect: 
         image,
     };
     let budget = place.setup.memory_budget;
-    let pass = Pass { model: &model, data: &train, image, batch: batch_size(&model, budget) };
     let shared = Shared::new(report);
     let (mut passes, mut steps) = (&shared, &shared);
     let mut evidence = ModelEvidence::new(pass, &fitted.factors, &settings, budget, &mut passes);

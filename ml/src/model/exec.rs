@@ -52,15 +52,17 @@ pub struct Tapped {
 }
 
 impl Tapped {
-    /// The gradients of a summed objective with respect to the layer outputs only (no weight gradients), as pairs.
+    /// The gradients of a summed objective with respect to the outputs of the layers at `keep` (places in layer order, ascending) only, no weight
+    /// gradients, as pairs. The backward pass goes no farther than it must.
     ///
     /// # Errors
     /// When libtorch fails (memory).
-    pub fn pairs(self, objective: &Tensor) -> Result<Vec<Pair>> {
-        let grads = Tensor::f_run_backward(&[objective], &self.outputs, false, false)?;
-        self.inputs
-            .into_iter()
-            .zip(&self.outputs)
+    pub fn pairs(self, objective: &Tensor, keep: &[usize]) -> Result<Vec<Pair>> {
+        let outputs: Vec<&Tensor> = keep.iter().filter_map(|&l| self.outputs.get(l)).collect();
+        let grads = Tensor::f_run_backward(&[objective], &outputs, false, false)?;
+        let inputs = keep.iter().filter_map(|&l| self.inputs.get(l)).map(Tensor::shallow_clone);
+        inputs
+            .zip(&outputs)
             .zip(grads)
             .map(|((input, output), grad)| {
                 let output_grad = if grad.defined() { grad } else { output.zeros_like() }; // a layer that the logits do not depend on
