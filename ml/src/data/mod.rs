@@ -26,3 +26,6 @@ pub use picture::encode_png;
 pub use set::{DataSet, peek_sizes};
 pub use submission::decode_submission;
 pub use tensor::normalise;
+
+#[cfg(test)]
+mod tests;
