@@ -255,8 +255,8 @@ fn lambda_and_scores_equal_the_formulas_on_autograd_gradients() {
                     Damping::Heuristic(f) => f * lambda.mean(Kind::Double).double_value(&[]),
                 };
                 let v = rotated(&autograd_gradient(layer, &asked[i]), &block.q_a, &block.q_g) / (&lambda + d);
-                expected += v.flatten(1, -1).matmul(&w.flatten(1, -1).tr());
-                expected_self += (w.square() / (&lambda + d)).flatten(1, -1).sum_dim_intlist([1i64].as_slice(), false, None);
+                expected = expected + v.flatten(1, -1).matmul(&w.flatten(1, -1).tr());
+                expected_self = expected_self + (w.square() / (&lambda + d)).flatten(1, -1).sum_dim_intlist([1i64].as_slice(), false, None);
                 let p = Tensor::einsum("bop,nbpd,bed->nboe", &[&block.q_g, &v, &block.q_a], None::<i64>);
                 assert_close(&preconditioned[i], &p.reshape(preconditioned[i].size()), 1e-10, &format!("P of {}", layer.name));
             }
@@ -274,7 +274,7 @@ fn lambda_and_scores_equal_the_formulas_on_autograd_gradients() {
             }
             let shifted = queries.difference(2).unwrap();
             let base = expected.narrow(0, 2, 1);
-            let mut wanted = &expected - &base;
+            let wanted = &expected - &base;
             wanted.narrow(0, 2, 1).copy_(&base);
             assert_close(&scores(&shifted, &training).unwrap(), &wanted, 1e-10, "differences");
             assert_close(&scores_and_self_influence(&shifted, &training).unwrap().0, &wanted, 1e-10, "differences beside self-influence");
@@ -378,7 +378,7 @@ fn bad_input_is_named() {
     let mut fold = CovarianceFold::new(&layers, workspace).unwrap();
     assert!(fold.add(&pairs(&cases[1..], 1)).is_err(), "a layer is missing");
 
-    let mut spoiled = pairs(&cases, 1);
+    let spoiled = pairs(&cases, 1);
     let _ = spoiled[3].input.narrow(0, 0, 1).fill_(f64::NAN);
     let error = fold.add(&spoiled).unwrap_err().to_string();
     assert!(error.contains("layer stride") && error.contains("not finite"), "{error}");
