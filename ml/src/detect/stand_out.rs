@@ -30,7 +30,11 @@ fn common(a: &[usize], b: &[usize]) -> usize {
 
 /// Share of `group` that lies in `of`; 0 for an empty group.
 pub fn overlap(group: &[usize], of: &[usize]) -> f64 {
-    if group.is_empty() { 0.0 } else { common(group, of) as f64 / group.len() as f64 }
+    if group.is_empty() {
+        0.0
+    } else {
+        common(group, of) as f64 / group.len() as f64
+    }
 }
 
 /// Do the groups share at least half of the larger one?
@@ -82,7 +86,9 @@ pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize) -> Opti
         return Some("no group of training examples with the wrong label stands apart from the rest of them".into());
     }
     let (Some(d_prime), Some(z)) = (candidate.d_prime, candidate.z) else {
-        return Some(format!("the {n} candidates cannot be compared with the other examples of their label, which are too few or do not vary"));
+        return Some(format!(
+            "the {n} candidates cannot be compared with the other examples of their label, which are too few or do not vary"
+        ));
     };
     let fewest = FEWEST_PLACEBOS.min(wanted.max(1));
     if rivals.len() < fewest {
@@ -101,16 +107,29 @@ pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize) -> Opti
         return Some(format!("the {n} candidates do not support the anomaly's wrong label (z {z:.2})"));
     }
     let exceeds = |of: &dyn Fn(&Rival) -> Option<f64>, limit: f64| -> Option<(String, f64)> {
-        let strongest = rivals.iter().filter_map(|r| of(r).map(|v| (r.name.clone(), v))).max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let strongest = rivals
+            .iter()
+            .filter_map(|r| of(r).map(|v| (r.name.clone(), v)))
+            .max_by(|a, b| a.1.total_cmp(&b.1))?;
         (strongest.1 >= limit).then_some(strongest)
     };
     if let Some((name, theirs)) = exceeds(&|r| r.z, z) {
-        return Some(format!("the {n} candidates act on the anomaly no more (z {z:.2}) than the group of a clean picture acts on that (z {theirs:.2}, placebo {name})"));
+        return Some(format!(
+            "the {n} candidates act on the anomaly no more (z {z:.2}) than the group of a clean picture acts on that (z {theirs:.2}, placebo {name})"
+        ));
     }
     if let Some((name, theirs)) = exceeds(&|r| r.z_of_candidate, z) {
-        return Some(format!("the {n} candidates act on the anomaly no more (z {z:.2}) than on a clean picture of that class (z {theirs:.2}, placebo {name})"));
+        return Some(format!(
+            "the {n} candidates act on the anomaly no more (z {z:.2}) than on a clean picture of that class (z {theirs:.2}, placebo {name})"
+        ));
     }
-    let another = |r: &Rival| if overlap(&r.group, candidate.group) < SAME_GROUP { r.d_prime } else { None };
+    let another = |r: &Rival| {
+        if overlap(&r.group, candidate.group) < SAME_GROUP {
+            r.d_prime
+        } else {
+            None
+        }
+    };
     if let Some((name, theirs)) = exceeds(&another, d_prime) {
         return Some(format!(
             "the {n} candidates stand apart no more (d′ {d_prime:.2}) than a natural group of that class (d′ {theirs:.2}, placebo {name})"
@@ -124,18 +143,35 @@ mod tests {
     use super::*;
 
     fn rival(group: &[usize], d_prime: f64, z: f64, z_of_candidate: f64) -> Rival {
-        Rival { name: "v/1.png".into(), group: group.to_vec(), d_prime: Some(d_prime), z: Some(z), z_of_candidate: Some(z_of_candidate) }
+        Rival {
+            name: "v/1.png".into(),
+            group: group.to_vec(),
+            d_prime: Some(d_prime),
+            z: Some(z),
+            z_of_candidate: Some(z_of_candidate),
+        }
     }
 
     fn judge(candidate: &Candidate, mut rivals: Vec<Rival>) -> Option<String> {
         // Silent placebos make up the number that is needed.
-        let silent = Rival { name: "silent".into(), group: vec![], d_prime: None, z: None, z_of_candidate: Some(0.1) };
+        let silent = Rival {
+            name: "silent".into(),
+            group: vec![],
+            d_prime: None,
+            z: None,
+            z_of_candidate: Some(0.1),
+        };
         rivals.resize(rivals.len().max(FEWEST_PLACEBOS), silent);
         objection(candidate, &rivals, 20)
     }
 
     const GROUP: [usize; 4] = [1, 2, 3, 4];
-    const STRONG: Candidate = Candidate { group: &GROUP, d_prime: Some(10.0), z: Some(5.0), like_a_placebo: &GROUP };
+    const STRONG: Candidate = Candidate {
+        group: &GROUP,
+        d_prime: Some(10.0),
+        z: Some(5.0),
+        like_a_placebo: &GROUP,
+    };
 
     #[test]
     fn apart_is_the_difference_of_means_in_standard_deviations_of_the_others() {
@@ -165,24 +201,59 @@ mod tests {
 
     #[test]
     fn z_must_exceed_every_placebos() {
-        assert!(judge(&STRONG, vec![rival(&[8, 9], 1.0, 5.0, 0.0)]).unwrap().contains("z 5.00, placebo v/1.png"));
-        assert!(judge(&STRONG, vec![rival(&GROUP, 1.0, 6.0, 0.0)]).unwrap().contains("act on the anomaly no more"));
-        assert!(judge(&STRONG, vec![rival(&[], 1.0, 1.0, 5.5)]).unwrap().contains("on a clean picture of that class"));
+        assert!(
+            judge(&STRONG, vec![rival(&[8, 9], 1.0, 5.0, 0.0)])
+                .unwrap()
+                .contains("z 5.00, placebo v/1.png")
+        );
+        assert!(
+            judge(&STRONG, vec![rival(&GROUP, 1.0, 6.0, 0.0)])
+                .unwrap()
+                .contains("act on the anomaly no more")
+        );
+        assert!(
+            judge(&STRONG, vec![rival(&[], 1.0, 1.0, 5.5)])
+                .unwrap()
+                .contains("on a clean picture of that class")
+        );
         assert!(judge(&Candidate { z: Some(-0.1), ..STRONG }, vec![]).unwrap().contains("do not support"));
     }
 
     #[test]
     fn d_prime_must_exceed_that_of_another_group_but_not_of_the_same() {
         assert!(judge(&STRONG, vec![rival(&[4, 5, 6], 10.0, 1.0, 0.0)]).unwrap().contains("d′ 10.00"));
-        assert_eq!(judge(&STRONG, vec![rival(&[1, 2, 5, 6], 12.0, 1.0, 0.0)]), None, "half of it is the same group");
+        assert_eq!(
+            judge(&STRONG, vec![rival(&[1, 2, 5, 6], 12.0, 1.0, 0.0)]),
+            None,
+            "half of it is the same group"
+        );
     }
 
     #[test]
     fn nothing_few_placebos_and_another_way_to_seeds_are_undecided() {
         assert!(judge(&Candidate { group: &[], ..STRONG }, vec![]).unwrap().contains("no group"));
         assert!(judge(&Candidate { d_prime: None, ..STRONG }, vec![]).is_some());
-        assert!(judge(&Candidate { like_a_placebo: &[7, 8, 9], ..STRONG }, vec![]).unwrap().contains("0 of them"));
-        assert!(judge(&Candidate { like_a_placebo: &[], ..STRONG }, vec![]).is_some());
+        assert!(
+            judge(
+                &Candidate {
+                    like_a_placebo: &[7, 8, 9],
+                    ..STRONG
+                },
+                vec![]
+            )
+            .unwrap()
+            .contains("0 of them")
+        );
+        assert!(
+            judge(
+                &Candidate {
+                    like_a_placebo: &[],
+                    ..STRONG
+                },
+                vec![]
+            )
+            .is_some()
+        );
         for wanted in [0, 1, 20] {
             assert!(objection(&STRONG, &[], wanted).unwrap().contains("only 0 placebos"));
         }
