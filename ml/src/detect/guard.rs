@@ -189,7 +189,7 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
             let objection = if group.is_empty() {
                 Some(why_nothing(&trial.from_drops))
             } else {
-                objection(&candidate, &rivals, settings.placebos as usize)
+                objection(&candidate, &rivals, settings.placebos as usize, settings.alpha)
             };
             (objection, rivals)
         })

@@ -1,8 +1,19 @@
 //! Step 4 of the lead: does the group stand out, and does it act on *this* anomaly, more than what the case's placebos bring about?
 
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
 /// Least number of placebos that a group may be judged by (fewer where the settings ask for fewer): with one, every second natural error would
 /// exceed it by chance.
 pub const FEWEST_PLACEBOS: usize = 5;
+
+/// One-sided prediction limit for one more value of the kind of `values` at error rate α: mean + t·s·√(1 + 1/n). None for fewer than two.
+fn prediction_limit(values: &[f64], alpha: f64) -> Option<f64> {
+    let n = values.len() as f64;
+    let t = StudentsT::new(0.0, 1.0, n - 1.0).ok()?;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    Some(mean + t.inverse_cdf(1.0 - alpha) * (variance * (1.0 + 1.0 / n)).sqrt())
+}
 
 /// From this share on two groups are the same one.
 const SAME_GROUP: f64 = 0.5;
@@ -76,11 +87,12 @@ pub struct Rival {
 /// * *Same treatment.* The anomaly's seeds are its strongest scaled drops (50 transformed queries), a placebo's are its strongest scores, which
 ///   costs one query instead of 51. So that the other seed rule cannot be what makes the anomaly stand out, the anomaly is also put through the
 ///   placebos' steps, and both ways must lead to the same group.
-/// * *Same group.* z must also exceed what the same group does to each placebo: else, where no placebo flags anything, every chance group would
-///   stand out. z itself must be positive.
+/// * *Same group.* z must also exceed what the same group does to each placebo, and the limit that one more placebo would keep with
+///   probability 1 − α. Without it, where no placebo flags anything every chance group would stand out; and a natural error that drifts onto
+///   poisons with which it has nothing to do would exceed all of 20 placebos once in 21 times. z itself must be positive.
 ///
-/// `wanted` is the number of placebos that the settings ask for.
-pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize) -> Option<String> {
+/// `wanted` is the number of placebos that the settings ask for, `alpha` their α.
+pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize, alpha: f64) -> Option<String> {
     let n = candidate.group.len();
     if n == 0 {
         return Some("no group of training examples with the wrong label stands apart from the rest of them".into());
@@ -123,6 +135,13 @@ pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize) -> Opti
             "the {n} candidates act on the anomaly no more (z {z:.2}) than on a clean picture of that class (z {theirs:.2}, placebo {name})"
         ));
     }
+    let on_placebos: Vec<f64> = rivals.iter().filter_map(|r| r.z_of_candidate).collect();
+    if let Some(limit) = prediction_limit(&on_placebos, alpha).filter(|limit| z <= *limit) {
+        return Some(format!(
+            "the {n} candidates act on the anomaly (z {z:.2}) as they may act on any clean picture of that class (up to z {limit:.2}, from {} placebos)",
+            on_placebos.len()
+        ));
+    }
     let another = |r: &Rival| {
         if overlap(&r.group, candidate.group) < SAME_GROUP {
             r.d_prime
@@ -162,7 +181,7 @@ mod tests {
             z_of_candidate: Some(0.1),
         };
         rivals.resize(rivals.len().max(FEWEST_PLACEBOS), silent);
-        objection(candidate, &rivals, 20)
+        objection(candidate, &rivals, 20, 0.01)
     }
 
     const GROUP: [usize; 4] = [1, 2, 3, 4];
@@ -220,6 +239,32 @@ mod tests {
     }
 
     #[test]
+    fn z_must_be_beyond_what_one_more_placebo_may_have() {
+        // Mean 1, s = √2.5, n = 5, t₄(0.99) = 3.746947: limit 1 + 3.746947·√(2.5·1.2) = 7.48990.
+        let values = [-1.0, 0.0, 1.0, 2.0, 3.0];
+        assert!((prediction_limit(&values, 0.01).unwrap() - 7.489_90).abs() < 1e-4);
+        assert_eq!(prediction_limit(&[1.0], 0.01), None);
+        assert_eq!(prediction_limit(&[], 0.01), None);
+        let rivals = || {
+            values
+                .iter()
+                .map(|&z| Rival {
+                    group: vec![],
+                    d_prime: None,
+                    z: None,
+                    ..rival(&[], 0.0, 0.0, z)
+                })
+                .collect()
+        };
+        assert!(
+            judge(&Candidate { z: Some(7.48), ..STRONG }, rivals())
+                .unwrap()
+                .contains("up to z 7.49, from 5 placebos")
+        );
+        assert_eq!(judge(&Candidate { z: Some(7.50), ..STRONG }, rivals()), None);
+    }
+
+    #[test]
     fn d_prime_must_exceed_that_of_another_group_but_not_of_the_same() {
         assert!(judge(&STRONG, vec![rival(&[4, 5, 6], 10.0, 1.0, 0.0)]).unwrap().contains("d′ 10.00"));
         assert_eq!(
@@ -227,6 +272,8 @@ mod tests {
             None,
             "half of it is the same group"
         );
+        // What holds the candidates among many more is another group: the share is that of its own.
+        assert!(judge(&STRONG, vec![rival(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 12.0, 1.0, 0.0)]).is_some());
     }
 
     #[test]
@@ -255,9 +302,13 @@ mod tests {
             .is_some()
         );
         for wanted in [0, 1, 20] {
-            assert!(objection(&STRONG, &[], wanted).unwrap().contains("only 0 placebos"));
+            assert!(objection(&STRONG, &[], wanted, 0.01).unwrap().contains("only 0 placebos"));
         }
-        assert!(objection(&STRONG, &[rival(&[8], 1.0, 1.0, 1.0)], 20).unwrap().contains("5 are needed"));
-        assert_eq!(objection(&STRONG, &[rival(&[8], 1.0, 1.0, 1.0)], 1), None);
+        assert!(
+            objection(&STRONG, &[rival(&[8], 1.0, 1.0, 1.0)], 20, 0.01)
+                .unwrap()
+                .contains("5 are needed")
+        );
+        assert_eq!(objection(&STRONG, &[rival(&[8], 1.0, 1.0, 1.0)], 1, 0.01), None);
     }
 }

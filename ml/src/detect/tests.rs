@@ -56,6 +56,32 @@ fn guard_flags_the_planted_group_with_its_evidence() {
 }
 
 #[test]
+fn the_first_seeds_are_the_largest_scaled_drops() {
+    let mut scene = scene(24, 0, 2);
+    scene.settings.rounds = 1;
+    let found = scene.detect().unwrap();
+    let queries = scene.queries(0);
+    let root = |i: usize| scene.evidence.inner(i, i).sqrt();
+    let drop = |i: usize| -scene.delta(&queries, i).iter().sum::<f64>() / root(i);
+    let mut strongest = found.members.clone();
+    strongest.sort_by(|&a, &b| drop(b).total_cmp(&drop(a)));
+    let mut by_score = found.members.clone();
+    let score = |i: usize| scene.evidence.score(&queries[0], i) / root(i);
+    by_score.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+    let set = |order: &[usize]| order[..12].iter().copied().collect::<std::collections::BTreeSet<_>>();
+    assert_ne!(set(&strongest), set(&by_score), "the two seed rules must differ here");
+    assert!(found.candidates.len() > 12);
+    for candidate in &found.candidates {
+        assert_eq!(candidate.seed, set(&strongest).contains(&candidate.position));
+        let others = strongest[..12].iter().filter(|s| **s != candidate.position);
+        let cosines: Vec<f64> = others
+            .map(|&s| scene.evidence.inner(s, candidate.position) / root(s) / root(candidate.position))
+            .collect();
+        assert!((candidate.kappa - cosines.iter().sum::<f64>() / cosines.len() as f64).abs() < 1e-12);
+    }
+}
+
+#[test]
 fn clean_pictures_are_undecided_with_poisons_in_the_data_and_without() {
     for seed in 1..9 {
         for poisons in [0, 24] {
@@ -69,6 +95,20 @@ fn clean_pictures_are_undecided_with_poisons_in_the_data_and_without() {
             }
         }
     }
+}
+
+#[test]
+fn natural_errors_that_drift_onto_poisons_are_undecided() {
+    let mut drifted = 0;
+    for seed in 100..160 {
+        let mut scene = scene(24, 0, seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed + 1);
+        scene.anomalies = vec![picture(0.0, 1.0, &mut rng)];
+        let found = scene.detect().unwrap();
+        assert!(!reason(&found).is_empty());
+        drifted += usize::from(positions(&found.candidates) == scene.evidence.group);
+    }
+    assert!(drifted >= 5, "only {drifted} of 60 drifted: the test would show little");
 }
 
 #[test]
@@ -212,6 +252,10 @@ fn several_anomalies_intersect_or_pool() {
             let counts = queries
                 .iter()
                 .map(|q| scene.delta(q, flagged.position).iter().filter(|d| **d < 0.0).count() as u32);
+            let root = scene.evidence.inner(flagged.position, flagged.position).sqrt();
+            let all: Vec<f64> = queries.iter().flat_map(|q| scene.delta(q, flagged.position)).collect();
+            let scaled = all.iter().sum::<f64>() / all.len() as f64 / root;
+            assert!((flagged.mean_scaled_delta - scaled).abs() < 1e-9 * scaled.abs());
             assert_eq!(flagged.count, if combine == Combine::Pool { counts.sum() } else { counts.min().unwrap() });
         }
         assert_eq!(scene.evidence.scores_calls, 1);
