@@ -33,17 +33,28 @@ pub struct Combined {
 /// `Intersect` flags what every anomaly flags. `Pool` counts all m·n_b shifts against m·(n_b − n_tol): the tolerance grows with the number of
 /// shifts. Were it n_tol in all, pooling would be stricter than intersecting, and one odd transform of one anomaly could veto an example.
 pub fn combine(counts: &[Vec<u32>], queries: u32, tolerance: u32, how: Combine) -> Combined {
-    let Some(examples) = counts.first().map(Vec::len) else { return Combined { flagged: Vec::new(), counts: Vec::new() } };
+    let Some(examples) = counts.first().map(Vec::len) else {
+        return Combined {
+            flagged: Vec::new(),
+            counts: Vec::new(),
+        };
+    };
     let anomalies = counts.len() as u32;
     let at = |i: usize| counts.iter().map(move |c| c[i]);
     match how {
         Combine::Intersect => {
             let joined: Vec<u32> = (0..examples).map(|i| at(i).min().unwrap_or(0)).collect();
-            Combined { flagged: reached(&joined, queries, tolerance), counts: joined }
+            Combined {
+                flagged: reached(&joined, queries, tolerance),
+                counts: joined,
+            }
         }
         Combine::Pool => {
             let joined: Vec<u32> = (0..examples).map(|i| at(i).sum()).collect();
-            Combined { flagged: reached(&joined, queries * anomalies, tolerance * anomalies), counts: joined }
+            Combined {
+                flagged: reached(&joined, queries * anomalies, tolerance * anomalies),
+                counts: joined,
+            }
         }
     }
 }
@@ -60,8 +71,9 @@ mod tests {
         for _ in 0..50 {
             let (queries, examples) = (rng.random_range(1..12u32), rng.random_range(1..40usize));
             // Whole numbers, so that ties with τ are common.
-            let delta: Vec<Vec<f64>> =
-                (0..queries).map(|_| (0..examples).map(|_| f64::from(rng.random_range(-3..2i32))).collect()).collect();
+            let delta: Vec<Vec<f64>> = (0..queries)
+                .map(|_| (0..examples).map(|_| f64::from(rng.random_range(-3..2i32))).collect())
+                .collect();
             for tau in [0.0, -1.0, -2.0] {
                 let counted = counts(&delta, tau);
                 for tolerance in 0..4 {

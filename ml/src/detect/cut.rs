@@ -32,7 +32,11 @@ impl Cut {
     /// The value above which an example is flagged. Infinite where the MAD is 0: then over half of the values are equal, every other one would
     /// be beyond any multiple of it, and nothing can be said to stand apart.
     pub fn value(&self) -> f64 {
-        if self.mad > 0.0 { self.median + self.z * MAD_TO_SIGMA * self.mad } else { f64::INFINITY }
+        if self.mad > 0.0 {
+            self.median + self.z * MAD_TO_SIGMA * self.mad
+        } else {
+            f64::INFINITY
+        }
     }
 }
 

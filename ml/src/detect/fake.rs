@@ -110,7 +110,11 @@ impl Vectors {
         if query.label == self.wrong_label {
             return picture;
         }
-        picture.iter().zip(&self.class_vectors[query.label as usize]).map(|(x, c)| c - 0.3 * x).collect()
+        picture
+            .iter()
+            .zip(&self.class_vectors[query.label as usize])
+            .map(|(x, c)| c - 0.3 * x)
+            .collect()
     }
 
     /// s(q, i), absolute.

@@ -28,7 +28,8 @@ impl Detector for Guard {
         case.check()?;
         let members = case.members();
         let needed = 2 * case.settings.seeds as usize;
-        let too_few = |found: usize| format!("only {found} training examples with the wrong label can be compared; {needed} are needed (twice detect.seeds)");
+        let too_few =
+            |found: usize| format!("only {found} training examples with the wrong label can be compared; {needed} are needed (twice detect.seeds)");
         let mut plain = None;
         // One pass either way: over everything where the plain rule is asked for too, whose rows of C then serve here.
         let own = if case.settings.plain {
@@ -43,13 +44,19 @@ impl Detector for Guard {
         };
         let usable: Vec<usize> = (0..members.len()).filter(|&i| own.root[i] > 0.0).collect();
         if usable.len() < members.len() {
-            report.log(&format!("{} training examples with the wrong label have no gradient and take no part", members.len() - usable.len()));
+            report.log(&format!(
+                "{} training examples with the wrong label have no gradient and take no part",
+                members.len() - usable.len()
+            ));
         }
         let all_scaled = own.mean_scaled_delta();
         if usable.len() < needed {
             return Ok(undecided(too_few(usable.len()), members, all_scaled, plain));
         }
-        let field = Field { positions: usable.iter().map(|&i| members[i]).collect(), pass: own.restrict(&usable) };
+        let field = Field {
+            positions: usable.iter().map(|&i| members[i]).collect(),
+            pass: own.restrict(&usable),
+        };
         let judged = judge(evidence, case, &field, report)?;
         let objection = judged.objection;
         let flagged = if objection.is_none() { judged.candidates.clone() } else { Vec::new() };
@@ -59,7 +66,12 @@ impl Detector for Guard {
         });
         let mut is_flagged = vec![false; case.labels.len()];
         flagged.iter().for_each(|f| is_flagged[f.position] = true);
-        let of = |yes: bool| (0..members.len()).filter(|&i| is_flagged[members[i]] == yes).map(|i| all_scaled[i]).collect::<Vec<f64>>();
+        let of = |yes: bool| {
+            (0..members.len())
+                .filter(|&i| is_flagged[members[i]] == yes)
+                .map(|i| all_scaled[i])
+                .collect::<Vec<f64>>()
+        };
         Ok(Detection {
             verdict: objection.map_or(TraceVerdict::Flagged, |reason| TraceVerdict::Undecided { reason }),
             histogram: histogram(&of(true), &of(false)),
@@ -126,7 +138,9 @@ struct Judged {
 fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: &mut dyn Report) -> Result<Judged> {
     let settings = case.settings;
     let pass = &field.pass;
-    let drops: Vec<Vec<f64>> = (0..pass.anomalies.len()).map(|a| pass.mean_scaled_delta_of(a).iter().map(|v| -v).collect()).collect();
+    let drops: Vec<Vec<f64>> = (0..pass.anomalies.len())
+        .map(|a| pass.mean_scaled_delta_of(a).iter().map(|v| -v).collect())
+        .collect();
     let strengths: Vec<Vec<f64>> = pass.anomalies.iter().map(|a| pass.scaled(&a.original)).collect();
     let placebo_strengths: Vec<Vec<f64>> = pass.placebos.iter().map(|row| pass.scaled(row)).collect();
     // Which anomalies each group is to explain.
@@ -135,12 +149,21 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
         Combine::Pool => vec![(mean(&drops), strengths)],
     };
     let first = |strength: &[f64]| kin::seeds(strength, settings.seeds as usize);
-    let starts = trials.iter().flat_map(|(drop, strengths)| [first(drop), first(&mean(strengths))]).chain(placebo_strengths.iter().map(|s| first(s)));
+    let starts = trials
+        .iter()
+        .flat_map(|(drop, strengths)| [first(drop), first(&mean(strengths))])
+        .chain(placebo_strengths.iter().map(|s| first(s)));
     let starts: Vec<Vec<usize>> = starts.collect();
     let mut grown = kin::grow(evidence, &field.positions, &pass.root, starts, settings.alpha, settings.rounds)?.into_iter();
     let trials: Vec<Trial> = trials
         .into_iter()
-        .filter_map(|(_, strengths)| Some(Trial { from_drops: grown.next()?, from_scores: grown.next()?, strengths }))
+        .filter_map(|(_, strengths)| {
+            Some(Trial {
+                from_drops: grown.next()?,
+                from_scores: grown.next()?,
+                strengths,
+            })
+        })
         .collect();
     let placebo_growths: Vec<Growth> = grown.collect();
 
@@ -157,23 +180,43 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
                     z_of_candidate: apart(strength, group),
                 })
                 .collect();
-            let candidate = Candidate { group, d_prime: trial.d_prime(), z: trial.z(), like_a_placebo: &trial.from_scores.flagged };
-            let objection = if group.is_empty() { Some(why_nothing(&trial.from_drops)) } else { objection(&candidate, &rivals, settings.placebos as usize) };
+            let candidate = Candidate {
+                group,
+                d_prime: trial.d_prime(),
+                z: trial.z(),
+                like_a_placebo: &trial.from_scores.flagged,
+            };
+            let objection = if group.is_empty() {
+                Some(why_nothing(&trial.from_drops))
+            } else {
+                objection(&candidate, &rivals, settings.placebos as usize, settings.alpha)
+            };
             (objection, rivals)
         })
         .collect();
     if placebo_growths.len() < settings.placebos as usize {
-        report.log(&format!("{} of the {} placebos asked for were found", placebo_growths.len(), settings.placebos));
+        report.log(&format!(
+            "{} of the {} placebos asked for were found",
+            placebo_growths.len(),
+            settings.placebos
+        ));
     }
     for (number, trial) in trials.iter().enumerate() {
         let (drops, scores) = (&trial.from_drops, &trial.from_scores);
         let standing = if drops.stood { "the set stands" } else { "the set did not stand yet" };
         let (n, m, rounds) = (drops.flagged.len(), scores.flagged.len(), drops.rounds);
-        report.log(&format!("group {}: {n} kin of the strongest drops after {rounds} rounds ({standing}); {m} kin of the strongest scores", number + 1));
+        report.log(&format!(
+            "group {}: {n} kin of the strongest drops after {rounds} rounds ({standing}); {m} kin of the strongest scores",
+            number + 1
+        ));
     }
     let candidates = candidates(case, field, &trials);
     let mut objection = judgements.iter().enumerate().find_map(|(number, (objection, _))| {
-        let of = if judgements.len() > 1 { format!("anomaly {}: ", number + 1) } else { String::new() };
+        let of = if judgements.len() > 1 {
+            format!("anomaly {}: ", number + 1)
+        } else {
+            String::new()
+        };
         objection.as_ref().map(|reason| format!("{of}{reason}"))
     });
     if objection.is_none() && candidates.is_empty() {
@@ -183,7 +226,10 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
     let weakest = (0..trials.len())
         .min_by(|&a, &b| {
             let key = |i: usize| (judgements[i].0.is_none(), trials[i].z().unwrap_or(f64::NEG_INFINITY));
-            key(a).0.cmp(&key(b).0).then(if key(a).0 { key(a).1.total_cmp(&key(b).1) } else { a.cmp(&b) })
+            key(a)
+                .0
+                .cmp(&key(b).0)
+                .then(if key(a).0 { key(a).1.total_cmp(&key(b).1) } else { a.cmp(&b) })
         })
         .unwrap_or(0);
     let shown = &trials[weakest];
@@ -203,9 +249,17 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
         rounds: shown.from_drops.rounds,
         placebos: placebos.collect(),
     };
-    let placebo_z_of_group =
-        if shown.from_drops.flagged.is_empty() { Vec::new() } else { rivals.iter().map(|rival| rival.z_of_candidate).collect() };
-    Ok(Judged { objection, candidates, stand_out, placebo_z_of_group })
+    let placebo_z_of_group = if shown.from_drops.flagged.is_empty() {
+        Vec::new()
+    } else {
+        rivals.iter().map(|rival| rival.z_of_candidate).collect()
+    };
+    Ok(Judged {
+        objection,
+        candidates,
+        stand_out,
+        placebo_z_of_group,
+    })
 }
 
 /// Why no group was found, with the numbers.
@@ -215,7 +269,9 @@ fn why_nothing(growth: &Growth) -> String {
     }
     let largest = growth.kappa.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let cut = growth.cut.value();
-    format!("no group of training examples with the wrong label stands apart: their largest kinship κ is {largest:.3}, fewer than two exceed the cut at {cut:.3}")
+    format!(
+        "no group of training examples with the wrong label stands apart: their largest kinship κ is {largest:.3}, fewer than two exceed the cut at {cut:.3}"
+    )
 }
 
 /// What every trial's group holds, with its evidence, strongest κ first.
@@ -224,7 +280,9 @@ fn candidates(case: &DetectCase, field: &Field, trials: &[Trial]) -> Vec<Flagged
     let mean_scaled = field.pass.mean_scaled_delta();
     let kappa = mean(&trials.iter().map(|t| t.from_drops.kappa.clone()).collect::<Vec<_>>());
     let held = |groups: &dyn Fn(&Trial) -> &Vec<usize>, i: &usize| trials.iter().map(|t| groups(t).binary_search(i).is_ok()).collect::<Vec<_>>();
-    let mut places: Vec<usize> = (0..field.positions.len()).filter(|i| held(&|t| &t.from_drops.flagged, i).iter().all(|&yes| yes)).collect();
+    let mut places: Vec<usize> = (0..field.positions.len())
+        .filter(|i| held(&|t| &t.from_drops.flagged, i).iter().all(|&yes| yes))
+        .collect();
     places.sort_by(|&a, &b| kappa[b].total_cmp(&kappa[a]).then(a.cmp(&b)));
     let flag = |(rank, i): (u32, usize)| Flagged {
         position: field.positions[i],

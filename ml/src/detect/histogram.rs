@@ -9,10 +9,16 @@ const BINS: usize = 40;
 /// without any value the histogram is empty.
 pub fn histogram(flagged: &[f64], others: &[f64]) -> Histogram {
     let finite = || flagged.iter().chain(others).copied().filter(|v| v.is_finite());
-    let Some(low) = finite().min_by(f64::total_cmp) else { return Histogram::default() };
+    let Some(low) = finite().min_by(f64::total_cmp) else {
+        return Histogram::default();
+    };
     let high = finite().max_by(f64::total_cmp).unwrap_or(low);
     // Equal values get bins of width one around them.
-    let (low, width) = if high > low { (low, high / BINS as f64 - low / BINS as f64) } else { (low - 0.5, 1.0 / BINS as f64) };
+    let (low, width) = if high > low {
+        (low, high / BINS as f64 - low / BINS as f64)
+    } else {
+        (low - 0.5, 1.0 / BINS as f64)
+    };
     let count = |values: &[f64]| {
         let mut bins = vec![0; BINS];
         for value in values.iter().filter(|v| v.is_finite()) {
@@ -21,7 +27,11 @@ pub fn histogram(flagged: &[f64], others: &[f64]) -> Histogram {
         }
         bins
     };
-    Histogram { edges: (0..=BINS).map(|i| low + width * i as f64).collect(), flagged: count(flagged), others: count(others) }
+    Histogram {
+        edges: (0..=BINS).map(|i| low + width * i as f64).collect(),
+        flagged: count(flagged),
+        others: count(others),
+    }
 }
 
 #[cfg(test)]

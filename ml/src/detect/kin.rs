@@ -39,7 +39,11 @@ pub fn seeds(strength: &[f64], count: usize) -> Vec<usize> {
 pub fn kappa(sums: &[f64], root: &[f64], seeds: &[usize]) -> Vec<f64> {
     let mut kappa: Vec<f64> = sums.iter().zip(root).map(|(sum, root)| sum / root / seeds.len() as f64).collect();
     for &s in seeds {
-        kappa[s] = if seeds.len() > 1 { (sums[s] / root[s] - 1.0) / (seeds.len() - 1) as f64 } else { 0.0 };
+        kappa[s] = if seeds.len() > 1 {
+            (sums[s] / root[s] - 1.0) / (seeds.len() - 1) as f64
+        } else {
+            0.0
+        };
     }
     kappa
 }
@@ -47,14 +51,7 @@ pub fn kappa(sums: &[f64], root: &[f64], seeds: &[usize]) -> Vec<f64> {
 /// Steps 2 and 3 for several sets of seeds at once, at most `rounds` times: one pass per round for all that still grow, the same group asked
 /// once. `positions` are the examples (ascending, as `evidence` knows them), `root` their √self-influence (all above 0). Errors: scores that
 /// are not numbers, a set without seeds.
-pub fn grow(
-    evidence: &mut dyn Evidence,
-    positions: &[usize],
-    root: &[f64],
-    starts: Vec<Vec<usize>>,
-    alpha: f64,
-    rounds: u32,
-) -> Result<Vec<Growth>> {
+pub fn grow(evidence: &mut dyn Evidence, positions: &[usize], root: &[f64], starts: Vec<Vec<usize>>, alpha: f64, rounds: u32) -> Result<Vec<Growth>> {
     let mut next = starts;
     let mut grown: Vec<Option<Growth>> = next.iter().map(|_| None).collect();
     for round in 1..=rounds.max(1) {
@@ -72,13 +69,22 @@ pub fn grow(
                 })
             })
             .collect();
-        let weighted: Vec<Vec<(usize, f64)>> = groups.iter().map(|g| g.iter().map(|&s| (positions[s], 1.0 / root[s])).collect()).collect();
+        let weighted: Vec<Vec<(usize, f64)>> = groups
+            .iter()
+            .map(|g| g.iter().map(|&s| (positions[s], 1.0 / root[s])).collect())
+            .collect();
         let sums = evidence.kin("kin", &weighted, positions)?;
         if sums.len() != groups.len() || sums.iter().any(|row| row.len() != positions.len()) {
-            return Err(Error::internal(format!("kin of {} groups over {} examples came back in another shape", groups.len(), positions.len())));
+            return Err(Error::internal(format!(
+                "kin of {} groups over {} examples came back in another shape",
+                groups.len(),
+                positions.len()
+            )));
         }
         for (&chain, &group) in growing.iter().zip(&asked) {
-            finite(&sums[group], positions, || format!("the kinship of a group of {} in round {round}", next[chain].len()))?;
+            finite(&sums[group], positions, || {
+                format!("the kinship of a group of {} in round {round}", next[chain].len())
+            })?;
             let step = one_round(&sums[group], root, &next[chain], alpha, round)?;
             if !step.stood {
                 next[chain] = step.flagged.clone();
@@ -86,7 +92,10 @@ pub fn grow(
             grown[chain] = Some(step);
         }
     }
-    grown.into_iter().map(|g| g.ok_or_else(|| Error::internal("a set of seeds did not grow"))).collect()
+    grown
+        .into_iter()
+        .map(|g| g.ok_or_else(|| Error::internal("a set of seeds did not grow")))
+        .collect()
 }
 
 /// κ, cut and group of one set of seeds.
@@ -98,7 +107,14 @@ fn one_round(sums: &[f64], root: &[f64], seeds: &[usize], alpha: f64, round: u32
         flagged.clear();
     }
     let stood = flagged.is_empty() || flagged == seeds;
-    Ok(Growth { seeds: seeds.to_vec(), kappa, cut, flagged, rounds: round, stood })
+    Ok(Growth {
+        seeds: seeds.to_vec(),
+        kappa,
+        cut,
+        flagged,
+        rounds: round,
+        stood,
+    })
 }
 
 #[cfg(test)]
@@ -127,7 +143,11 @@ mod tests {
                     .filter(|&&s| s != i)
                     .map(|&s| evidence.inner(a, positions[s]) / (evidence.inner(a, a) * evidence.inner(positions[s], positions[s])).sqrt())
                     .collect();
-                let expected = if others.is_empty() { 0.0 } else { others.iter().sum::<f64>() / others.len() as f64 };
+                let expected = if others.is_empty() {
+                    0.0
+                } else {
+                    others.iter().sum::<f64>() / others.len() as f64
+                };
                 assert!((grown[0].kappa[i] - expected).abs() < 1e-12, "{i}: {} {expected}", grown[0].kappa[i]);
             }
         }

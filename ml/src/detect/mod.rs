@@ -79,13 +79,19 @@ impl DetectCase<'_> {
             return Err(Error::internal("a detector was asked about no anomaly at all"));
         }
         if self.classes < 2 || self.wrong_label >= self.classes {
-            return refuse(format!("wrong label {} of {} classes (counted from 0)", self.wrong_label, self.classes), "check that data and model belong together");
+            return refuse(
+                format!("wrong label {} of {} classes (counted from 0)", self.wrong_label, self.classes),
+                "check that data and model belong together",
+            );
         }
         if self.labels.is_empty() {
             return refuse("there is no training example".into(), "check data.train");
         }
         if s.queries == 0 || s.n_tol >= s.queries {
-            let message = format!("detect.n_tol is {} with detect.queries {}: every example would be flagged", s.n_tol, s.queries);
+            let message = format!(
+                "detect.n_tol is {} with detect.queries {}: every example would be flagged",
+                s.n_tol, s.queries
+            );
             return refuse(message, "set detect.queries to at least 1 and detect.n_tol below it");
         }
         if s.tau.is_nan() {
@@ -95,7 +101,10 @@ impl DetectCase<'_> {
             return refuse(format!("detect.alpha is {}", s.alpha), "set it between 0 and 1, for example 0.01");
         }
         if s.seeds == 0 || s.rounds == 0 {
-            return refuse(format!("detect.seeds is {}, detect.rounds {}", s.seeds, s.rounds), "both must be at least 1");
+            return refuse(
+                format!("detect.seeds is {}, detect.rounds {}", s.seeds, s.rounds),
+                "both must be at least 1",
+            );
         }
         Ok(())
     }

@@ -20,7 +20,12 @@ pub(super) fn flagged(pass: &pass::Pass, case: &DetectCase, examples: &[usize]) 
     let combined = pass.counted(case);
     let mean_scaled = pass.mean_scaled_delta();
     let mut places: Vec<usize> = (0..examples.len()).filter(|&i| combined.flagged[i]).collect();
-    places.sort_by(|&a, &b| combined.counts[b].cmp(&combined.counts[a]).then(mean_scaled[a].total_cmp(&mean_scaled[b])).then(a.cmp(&b)));
+    places.sort_by(|&a, &b| {
+        combined.counts[b]
+            .cmp(&combined.counts[a])
+            .then(mean_scaled[a].total_cmp(&mean_scaled[b]))
+            .then(a.cmp(&b))
+    });
     let flag = |(rank, i): (u32, usize)| Flagged {
         position: examples[i],
         count: combined.counts[i],
@@ -34,7 +39,11 @@ pub(super) fn flagged(pass: &pass::Pass, case: &DetectCase, examples: &[usize]) 
 
 /// What the report tells of the rule.
 pub(super) fn plain(flagged: &[Flagged], case: &DetectCase) -> Plain {
-    Plain { flagged: flagged.iter().map(|f| f.position).collect(), tau: case.settings.tau, n_tol: case.settings.n_tol }
+    Plain {
+        flagged: flagged.iter().map(|f| f.position).collect(),
+        tau: case.settings.tau,
+        n_tol: case.settings.n_tol,
+    }
 }
 
 impl Detector for CountRule {
@@ -47,10 +56,16 @@ impl Detector for CountRule {
         let examples: Vec<usize> = (0..case.labels.len()).collect();
         let pass = pass::score(evidence, case, &examples, false)?;
         let flagged = flagged(&pass, case, &examples);
-        report.log(&format!("the count rule flagged {} of {} training examples", flagged.len(), examples.len()));
+        report.log(&format!(
+            "the count rule flagged {} of {} training examples",
+            flagged.len(),
+            examples.len()
+        ));
         let verdict = if flagged.is_empty() {
             let (queries, least) = (case.settings.queries, case.settings.queries - case.settings.n_tol);
-            TraceVerdict::Undecided { reason: format!("no training example has at least {least} of {queries} shifts below {}", case.settings.tau) }
+            TraceVerdict::Undecided {
+                reason: format!("no training example has at least {least} of {queries} shifts below {}", case.settings.tau),
+            }
         } else {
             TraceVerdict::Flagged
         };

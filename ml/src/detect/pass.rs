@@ -34,7 +34,10 @@ pub fn score(evidence: &mut dyn Evidence, case: &DetectCase, examples: &[usize],
         let set = queries::draw(picture, case.wrong_label, case.classes, case.settings, case.image, number as u32)
             .context(|| format!("anomaly {}", number + 1))?;
         for (j, mut query) in set.queries.into_iter().enumerate() {
-            let transform = j.checked_sub(1).and_then(|j| set.transforms[j].as_ref()).map_or("untransformed", |t| t.kind().name());
+            let transform = j
+                .checked_sub(1)
+                .and_then(|j| set.transforms[j].as_ref())
+                .map_or("untransformed", |t| t.kind().name());
             names.push(format!("query {j} of anomaly {} ({transform}, class {})", number + 1, query.label));
             query.minus = query.minus.map(|place| place + first);
             asked.push(query);
@@ -48,7 +51,11 @@ pub fn score(evidence: &mut dyn Evidence, case: &DetectCase, examples: &[usize],
     drop(asked);
     let fits = scores.rows.len() == names.len() && scores.rows.iter().chain([&scores.self_influence]).all(|row| row.len() == examples.len());
     if !fits {
-        return Err(Error::internal(format!("scores of {} queries over {} examples came back in another shape", names.len(), examples.len())));
+        return Err(Error::internal(format!(
+            "scores of {} queries over {} examples came back in another shape",
+            names.len(),
+            examples.len()
+        )));
     }
     for (row, name) in scores.rows.iter().zip(&names) {
         finite(row, examples, || format!("the score of {name}"))?;
@@ -57,9 +64,16 @@ pub fn score(evidence: &mut dyn Evidence, case: &DetectCase, examples: &[usize],
     let mut rows = scores.rows.into_iter();
     let mut take = || rows.next().unwrap_or_default();
     let anomalies = (0..case.anomalies.len())
-        .map(|_| AnomalyRows { original: take(), delta: (0..case.settings.queries).map(|_| take()).collect() })
+        .map(|_| AnomalyRows {
+            original: take(),
+            delta: (0..case.settings.queries).map(|_| take()).collect(),
+        })
         .collect();
-    Ok(Pass { anomalies, placebos: rows.collect(), root })
+    Ok(Pass {
+        anomalies,
+        placebos: rows.collect(),
+        root,
+    })
 }
 
 /// An error that names the first value that is no number.
@@ -68,7 +82,12 @@ pub(super) fn finite(values: &[f64], examples: &[usize], what: impl Fn() -> Stri
         None => Ok(()),
         Some(i) => Err(Error::new(
             FaultKind::Configuration,
-            format!("{} against training example {} (counted from 0) is {}, not a number", what(), examples[i], values[i]),
+            format!(
+                "{} against training example {} (counted from 0) is {}, not a number",
+                what(),
+                examples[i],
+                values[i]
+            ),
             "look for NaN or huge weights in the checkpoint, or for too small a detect.damping; detect.precision f64 tells overflow from NaN",
         )),
     }
@@ -79,7 +98,10 @@ fn roots(self_influence: &[f64], examples: &[usize]) -> Result<Vec<f64>> {
     finite(self_influence, examples, || "the self-influence, taken".into())?;
     let largest = self_influence.iter().copied().fold(0.0, f64::max);
     match self_influence.iter().position(|&v| v < -1e-6 * largest || (largest == 0.0 && v < 0.0)) {
-        Some(i) => Err(Error::internal(format!("self-influence of training example {} is negative: {}", examples[i], self_influence[i]))),
+        Some(i) => Err(Error::internal(format!(
+            "self-influence of training example {} is negative: {}",
+            examples[i], self_influence[i]
+        ))),
         None => Ok(self_influence.iter().map(|v| v.max(0.0).sqrt()).collect()),
     }
 }
@@ -88,13 +110,24 @@ impl Pass {
     /// The same over some of the examples only (by place).
     pub fn restrict(&self, places: &[usize]) -> Pass {
         let pick = |row: &Vec<f64>| places.iter().map(|&i| row[i]).collect::<Vec<f64>>();
-        let anomaly = |a: &AnomalyRows| AnomalyRows { original: pick(&a.original), delta: a.delta.iter().map(pick).collect() };
-        Pass { anomalies: self.anomalies.iter().map(anomaly).collect(), placebos: self.placebos.iter().map(pick).collect(), root: pick(&self.root) }
+        let anomaly = |a: &AnomalyRows| AnomalyRows {
+            original: pick(&a.original),
+            delta: a.delta.iter().map(pick).collect(),
+        };
+        Pass {
+            anomalies: self.anomalies.iter().map(anomaly).collect(),
+            placebos: self.placebos.iter().map(pick).collect(),
+            root: pick(&self.root),
+        }
     }
 
     /// `values` (per example) divided by √self-influence; 0 for examples without gradient.
     pub fn scaled(&self, values: &[f64]) -> Vec<f64> {
-        values.iter().zip(&self.root).map(|(v, root)| if *root > 0.0 { v / root } else { 0.0 }).collect()
+        values
+            .iter()
+            .zip(&self.root)
+            .map(|(v, root)| if *root > 0.0 { v / root } else { 0.0 })
+            .collect()
     }
 
     /// mean_j Δ_ij / √self_i of one anomaly.

@@ -22,7 +22,11 @@ pub struct QuerySet {
 /// A picture from bytes, channel after channel (C × H × W), as a tensor of values in [0, 1]. Error: another number of bytes.
 pub fn picture_from_bytes(bytes: &[u8], channels: usize, height: usize, width: usize) -> Result<Tensor> {
     if bytes.is_empty() || bytes.len() != channels * height * width {
-        let message = format!("a picture of {channels} × {height} × {width} has {} bytes, not {}", channels * height * width, bytes.len());
+        let message = format!(
+            "a picture of {channels} × {height} × {width} has {} bytes, not {}",
+            channels * height * width,
+            bytes.len()
+        );
         return Err(Error::internal(message));
     }
     let flat = Tensor::f_from_slice(bytes)?.f_to_kind(tch::Kind::Float)?.f_div_scalar(255.0)?;
@@ -31,7 +35,12 @@ pub fn picture_from_bytes(bytes: &[u8], channels: usize, height: usize, width: u
 
 /// (x − mean) / std per channel, of a 3 × H × W picture in [0, 1].
 pub fn normalise(picture: &Tensor, image: &ImageConfig) -> Result<Tensor> {
-    let channel = |values: &[f64; 3]| Tensor::f_from_slice(values)?.f_to_kind(picture.kind())?.f_to_device(picture.device())?.f_view([3, 1, 1]);
+    let channel = |values: &[f64; 3]| {
+        Tensor::f_from_slice(values)?
+            .f_to_kind(picture.kind())?
+            .f_to_device(picture.device())?
+            .f_view([3, 1, 1])
+    };
     Ok(picture.f_sub(&channel(&image.mean)?)?.f_div(&channel(&image.std)?)?)
 }
 
@@ -51,7 +60,11 @@ fn checked(picture: &Tensor) -> Result<Tensor> {
 
 /// One picture under one label: a placebo's query, or query 0.
 pub fn single(picture: &Tensor, label: usize, image: &ImageConfig) -> Result<Query> {
-    Ok(Query { image: normalise(&checked(picture)?, image)?, label: label as i64, minus: None })
+    Ok(Query {
+        image: normalise(&checked(picture)?, image)?,
+        label: label as i64,
+        minus: None,
+    })
 }
 
 /// The n_b + 1 queries of anomaly number `anomaly` of a case. `picture`: 3 × H × W in [0, 1].
@@ -68,7 +81,10 @@ pub fn draw(picture: &Tensor, wrong_label: usize, classes: usize, settings: &Det
     };
     let labels = labels::draw(settings.labels, settings.queries as usize, classes, wrong_label, &mut stream(0))?;
     let kinds = Kind::of_mode(settings.mode);
-    let mut set = QuerySet { queries: vec![single(&picture, wrong_label, image)?], transforms: Vec::with_capacity(labels.len()) };
+    let mut set = QuerySet {
+        queries: vec![single(&picture, wrong_label, image)?],
+        transforms: Vec::with_capacity(labels.len()),
+    };
     for (number, label) in (1..).zip(labels) {
         let transform = (settings.change != Change::Label).then(|| {
             let mut rng = stream(number);
@@ -83,7 +99,11 @@ pub fn draw(picture: &Tensor, wrong_label: usize, classes: usize, settings: &Det
             },
         };
         let label = if settings.change == Change::Image { wrong_label as i64 } else { label };
-        set.queries.push(Query { image: changed.context(|| format!("query {number}"))?, label, minus: Some(0) });
+        set.queries.push(Query {
+            image: changed.context(|| format!("query {number}"))?,
+            label,
+            minus: Some(0),
+        });
         set.transforms.push(transform);
     }
     Ok(set)
@@ -100,7 +120,11 @@ mod tests {
     }
 
     fn settings(mode: DetectMode, seed: u64) -> DetectSettings {
-        DetectConfig { mode, ..DetectConfig::default() }.resolve(seed, 10)
+        DetectConfig {
+            mode,
+            ..DetectConfig::default()
+        }
+        .resolve(seed, 10)
     }
 
     fn drawn(settings: &DetectSettings, anomaly: u32) -> QuerySet {
@@ -126,7 +150,11 @@ mod tests {
             assert_eq!(set.queries.len(), 51);
             assert_eq!((set.queries[0].label, set.queries[0].minus), (4, None));
             assert!(same(&set.queries[0].image, &normalise(&picture(), &ImageConfig::default()).unwrap()));
-            assert!(set.queries[1..].iter().all(|q| q.label != 4 && (0..10).contains(&q.label) && q.minus == Some(0)));
+            assert!(
+                set.queries[1..]
+                    .iter()
+                    .all(|q| q.label != 4 && (0..10).contains(&q.label) && q.minus == Some(0))
+            );
             assert!(set.queries.iter().all(|q| q.image.size() == [3, 16, 12]));
             let seen = |kind| set.transforms.iter().flatten().any(|t| t.kind() == kind);
             assert_eq!(seen(Kind::Rotation), mode == DetectMode::PaperText);
@@ -138,7 +166,12 @@ mod tests {
         let a = drawn(&settings(DetectMode::Guard, 5), 0);
         let b = drawn(&settings(DetectMode::Guard, 5), 0);
         assert_eq!(a.transforms, b.transforms);
-        assert!(a.queries.iter().zip(&b.queries).all(|(x, y)| x.label == y.label && same(&x.image, &y.image)));
+        assert!(
+            a.queries
+                .iter()
+                .zip(&b.queries)
+                .all(|(x, y)| x.label == y.label && same(&x.image, &y.image))
+        );
         assert_ne!(a.transforms, drawn(&settings(DetectMode::Guard, 6), 0).transforms);
         assert_ne!(a.transforms, drawn(&settings(DetectMode::Guard, 5), 1).transforms);
     }
@@ -146,11 +179,35 @@ mod tests {
     #[test]
     fn ablations_change_what_they_name_only() {
         let both = settings(DetectMode::Guard, 5);
-        let image = drawn(&DetectSettings { change: Change::Image, ..both.clone() }, 0);
-        let label = drawn(&DetectSettings { change: Change::Label, ..both.clone() }, 0);
+        let image = drawn(
+            &DetectSettings {
+                change: Change::Image,
+                ..both.clone()
+            },
+            0,
+        );
+        let label = drawn(
+            &DetectSettings {
+                change: Change::Label,
+                ..both.clone()
+            },
+            0,
+        );
         let both = drawn(&both, 0);
-        assert!(image.queries.iter().zip(&both.queries).all(|(x, y)| x.label == 4 && same(&x.image, &y.image)));
-        assert!(label.queries.iter().zip(&both.queries).all(|(x, y)| x.label == y.label && same(&x.image, &label.queries[0].image)));
+        assert!(
+            image
+                .queries
+                .iter()
+                .zip(&both.queries)
+                .all(|(x, y)| x.label == 4 && same(&x.image, &y.image))
+        );
+        assert!(
+            label
+                .queries
+                .iter()
+                .zip(&both.queries)
+                .all(|(x, y)| x.label == y.label && same(&x.image, &label.queries[0].image))
+        );
         assert!(label.transforms.iter().all(Option::is_none));
     }
 
@@ -158,8 +215,18 @@ mod tests {
     fn the_space_decides_what_an_inversion_inverts() {
         let image = ImageConfig::default();
         for space in [Space::Pixels, Space::Normalised] {
-            let set = drawn(&DetectSettings { space, ..settings(DetectMode::Guard, 5) }, 0);
-            let (query, _) = set.queries[1..].iter().zip(&set.transforms).find(|(_, t)| **t == Some(Transform::Invert)).expect("50 draws of 7");
+            let set = drawn(
+                &DetectSettings {
+                    space,
+                    ..settings(DetectMode::Guard, 5)
+                },
+                0,
+            );
+            let (query, _) = set.queries[1..]
+                .iter()
+                .zip(&set.transforms)
+                .find(|(_, t)| **t == Some(Transform::Invert))
+                .expect("50 draws of 7");
             let expected = match space {
                 Space::Pixels => normalise(&(1.0 - picture()), &image).unwrap(),
                 Space::Normalised => 1.0 - normalise(&picture(), &image).unwrap(),

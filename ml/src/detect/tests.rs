@@ -1,109 +1,13 @@
-//! The detectors over [`Vectors`] with a planted backdoor: poisons share the trigger's direction, the anomaly carries the trigger.
+//! The detectors over [`super::fake::Vectors`] with a planted backdoor.
 
-use super::fake::{Vectors, normals, random_vectors};
+mod scene;
+
 use super::*;
-use crate::evidence::Query;
-use crate::progress::Silent;
 use delta_guard_contract::detect::{Change, Combine, DetectConfig, Space};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use scene::{CLASSES, EXAMPLES, Scene, WRONG, picture, scene, trigger};
 use tch::Kind;
-
-const SIDE: usize = 8;
-const PIXELS: usize = 3 * SIDE * SIDE;
-const CLASSES: usize = 5;
-const WRONG: usize = 2;
-const EXAMPLES: usize = 420;
-
-/// A case that owns its parts.
-struct Scene {
-    evidence: Vectors,
-    labels: Vec<u32>,
-    anomalies: Vec<Tensor>,
-    placebos: Vec<PlaceboPicture>,
-    settings: DetectSettings,
-    image: ImageConfig,
-}
-
-/// The trigger, per pixel value: a checkerboard of ±1 in the top left corner.
-fn trigger() -> Vec<f64> {
-    let at = |i: usize| ((i / SIDE) % SIDE, i % SIDE);
-    (0..PIXELS).map(|i| at(i)).map(|(y, x)| if y < 3 && x < 3 { 1.0 - 2.0 * ((x + y) % 2) as f64 } else { 0.0 }).collect()
-}
-
-/// A smooth natural pattern: one half bright, the other dark.
-fn natural() -> Vec<f64> {
-    (0..PIXELS).map(|i| if i % SIDE < SIDE / 2 { 0.5 } else { -0.5 }).collect()
-}
-
-/// A picture: grey, noise, and so much of the trigger and of the natural pattern.
-fn picture(triggered: f64, patterned: f64, rng: &mut ChaCha8Rng) -> Tensor {
-    let noise = normals(PIXELS, rng);
-    let values: Vec<f32> =
-        (0..PIXELS).map(|i| (0.5 + 0.1 * noise[i] + 0.5 * triggered * trigger()[i] + 0.2 * patterned * natural()[i]).clamp(0.0, 1.0) as f32).collect();
-    Tensor::from_slice(&values).view([3, SIDE as i64, SIDE as i64])
-}
-
-/// `poisons` of the examples of the wrong label point along the trigger, `natural_group` others along the natural pattern.
-fn scene(poisons: usize, natural_group: usize, seed: u64) -> Scene {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut evidence = random_vectors(EXAMPLES, PIXELS, seed);
-    evidence.wrong_label = WRONG as i64;
-    // Two of five examples have the wrong label.
-    let labels: Vec<u32> = (0..EXAMPLES as u32).map(|i| if i % 5 == 4 { 2 } else { i % 5 }).collect();
-    let members: Vec<usize> = (0..EXAMPLES).filter(|&i| labels[i] as usize == WRONG).collect();
-    let class_direction = normals(PIXELS, &mut rng);
-    for &i in &members {
-        evidence.gradients[i].iter_mut().zip(&class_direction).for_each(|(g, c)| *g += 0.2 * c);
-    }
-    evidence.group = members.iter().copied().step_by(3).take(poisons).collect();
-    for &i in &evidence.group {
-        evidence.gradients[i].iter_mut().zip(trigger()).for_each(|(g, t)| *g += 3.0 * t);
-    }
-    for &i in members.iter().skip(1).step_by(3).take(natural_group) {
-        evidence.gradients[i].iter_mut().zip(natural()).for_each(|(g, t)| *g += 2.5 * t);
-    }
-    for (i, gradient) in evidence.gradients.iter_mut().enumerate() {
-        let length = 10f64.powf((i * 37 % 100) as f64 / 50.0 - 1.0);
-        gradient.iter_mut().for_each(|g| *g *= length);
-    }
-    let placebos = (0..20)
-        .map(|i| PlaceboPicture { id: TrainId(format!("val/{i}.png")), picture: picture(0.0, f64::from(i % 5) * 0.5, &mut rng) })
-        .collect();
-    let config = DetectConfig { seeds: Some(12), queries: Some(20), ..DetectConfig::default() };
-    Scene {
-        evidence,
-        labels,
-        anomalies: vec![picture(1.0, 0.5, &mut rng)],
-        placebos,
-        settings: config.resolve(seed, CLASSES),
-        image: ImageConfig { mean: [0.5; 3], std: [0.25; 3], height: SIDE as u32, width: SIDE as u32, ..ImageConfig::default() },
-    }
-}
-
-impl Scene {
-    fn detect(&mut self) -> Result<Detection> {
-        let case = DetectCase {
-            anomalies: &self.anomalies,
-            wrong_label: WRONG,
-            classes: CLASSES,
-            labels: &self.labels,
-            placebos: &self.placebos,
-            settings: &self.settings,
-            image: &self.image,
-        };
-        detector(self.settings.mode).detect(&mut self.evidence, &case, &mut Silent)
-    }
-
-    fn queries(&self, anomaly: u32) -> Vec<Query> {
-        queries::draw(&self.anomalies[anomaly as usize], WRONG, CLASSES, &self.settings, &self.image, anomaly).unwrap().queries
-    }
-
-    /// Δ_ij from absolute scores.
-    fn delta(&self, queries: &[Query], example: usize) -> Vec<f64> {
-        queries[1..].iter().map(|q| self.evidence.score(q, example) - self.evidence.score(&queries[0], example)).collect()
-    }
-}
 
 fn positions(flagged: &[Flagged]) -> Vec<usize> {
     let mut positions: Vec<usize> = flagged.iter().map(|f| f.position).collect();
@@ -152,6 +56,32 @@ fn guard_flags_the_planted_group_with_its_evidence() {
 }
 
 #[test]
+fn the_first_seeds_are_the_largest_scaled_drops() {
+    let mut scene = scene(24, 0, 2);
+    scene.settings.rounds = 1;
+    let found = scene.detect().unwrap();
+    let queries = scene.queries(0);
+    let root = |i: usize| scene.evidence.inner(i, i).sqrt();
+    let drop = |i: usize| -scene.delta(&queries, i).iter().sum::<f64>() / root(i);
+    let mut strongest = found.members.clone();
+    strongest.sort_by(|&a, &b| drop(b).total_cmp(&drop(a)));
+    let mut by_score = found.members.clone();
+    let score = |i: usize| scene.evidence.score(&queries[0], i) / root(i);
+    by_score.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
+    let set = |order: &[usize]| order[..12].iter().copied().collect::<std::collections::BTreeSet<_>>();
+    assert_ne!(set(&strongest), set(&by_score), "the two seed rules must differ here");
+    assert!(found.candidates.len() > 12);
+    for candidate in &found.candidates {
+        assert_eq!(candidate.seed, set(&strongest).contains(&candidate.position));
+        let others = strongest[..12].iter().filter(|s| **s != candidate.position);
+        let cosines: Vec<f64> = others
+            .map(|&s| scene.evidence.inner(s, candidate.position) / root(s) / root(candidate.position))
+            .collect();
+        assert!((candidate.kappa - cosines.iter().sum::<f64>() / cosines.len() as f64).abs() < 1e-12);
+    }
+}
+
+#[test]
 fn clean_pictures_are_undecided_with_poisons_in_the_data_and_without() {
     for seed in 1..9 {
         for poisons in [0, 24] {
@@ -168,6 +98,20 @@ fn clean_pictures_are_undecided_with_poisons_in_the_data_and_without() {
 }
 
 #[test]
+fn natural_errors_that_drift_onto_poisons_are_undecided() {
+    let mut drifted = 0;
+    for seed in 100..160 {
+        let mut scene = scene(24, 0, seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed + 1);
+        scene.anomalies = vec![picture(0.0, 1.0, &mut rng)];
+        let found = scene.detect().unwrap();
+        assert!(!reason(&found).is_empty());
+        drifted += usize::from(positions(&found.candidates) == scene.evidence.group);
+    }
+    assert!(drifted >= 5, "only {drifted} of 60 drifted: the test would show little");
+}
+
+#[test]
 fn a_natural_group_that_placebos_find_too_does_not_stand_out() {
     let mut scene = scene(0, 30, 3);
     let mut rng = ChaCha8Rng::seed_from_u64(4);
@@ -180,8 +124,16 @@ fn a_natural_group_that_placebos_find_too_does_not_stand_out() {
 }
 
 #[test]
-fn poisons_stand_out_beside_a_natural_group() {
+fn poisons_stand_out_beside_a_natural_group_unless_a_placebo_shows_that_group_more_strongly() {
     let mut scene = scene(24, 30, 5);
+    let found = scene.detect().unwrap();
+    assert!(
+        reason(&found).contains("than the group of a clean picture acts on that"),
+        "{}",
+        reason(&found)
+    );
+    assert_eq!(positions(&found.candidates), scene.evidence.group);
+    scene.faint_placebos(6);
     let found = scene.detect().unwrap();
     assert_eq!(found.verdict, TraceVerdict::Flagged);
     assert_eq!(positions(&found.flagged), scene.evidence.group);
@@ -189,7 +141,7 @@ fn poisons_stand_out_beside_a_natural_group() {
 
 #[test]
 fn the_order_of_the_training_set_does_not_matter() {
-    let mut scene = scene(24, 20, 6);
+    let mut scene = scene(24, 0, 6);
     let before = scene.detect().unwrap();
     // Position i moves to (i·101 + 7) mod 420: 101 and 420 share no factor.
     let place = |i: usize| (i * 101 + 7) % EXAMPLES;
@@ -224,7 +176,12 @@ fn ablations_and_spaces_find_the_same_group() {
             let mut scene = scene(24, 0, 8);
             (scene.settings.change, scene.settings.space) = (change, space);
             let found = scene.detect().unwrap();
-            assert_eq!(positions(&found.flagged), scene.evidence.group, "{change:?} {space:?} {:?}", found.verdict);
+            assert_eq!(
+                positions(&found.flagged),
+                scene.evidence.group,
+                "{change:?} {space:?} {:?}",
+                found.verdict
+            );
         }
     }
 }
@@ -240,19 +197,29 @@ fn the_plain_rule_comes_from_the_same_pass() {
     assert_eq!(positions(&without.flagged), positions(&with.flagged));
     let queries = scene.queries(0);
     let least = (scene.settings.queries - scene.settings.n_tol) as usize;
-    let mut expected: Vec<usize> = (0..EXAMPLES).filter(|&i| scene.delta(&queries, i).iter().filter(|d| **d < 0.0).count() >= least).collect();
+    let mut expected: Vec<usize> = (0..EXAMPLES)
+        .filter(|&i| scene.delta(&queries, i).iter().filter(|d| **d < 0.0).count() >= least)
+        .collect();
     let mut plain = with.plain.unwrap().flagged;
     plain.sort_unstable();
     expected.sort_unstable();
     assert_eq!(plain, expected);
-    assert!(expected.iter().any(|i| scene.labels[*i] as usize != WRONG), "the rule looks at every class");
+    assert!(
+        expected.iter().any(|i| scene.labels[*i] as usize != WRONG),
+        "the rule looks at every class"
+    );
 }
 
 #[test]
 fn the_papers_modes_are_the_count_rule_over_everything() {
     for mode in [DetectMode::PaperCode, DetectMode::PaperText] {
         let mut scene = scene(24, 0, 10);
-        let config = DetectConfig { mode, queries: Some(20), tau: Some(-1.0), ..DetectConfig::default() };
+        let config = DetectConfig {
+            mode,
+            queries: Some(20),
+            tau: Some(-1.0),
+            ..DetectConfig::default()
+        };
         scene.settings = config.resolve(3, CLASSES);
         let found = scene.detect().unwrap();
         let queries = scene.queries(0);
@@ -282,7 +249,13 @@ fn several_anomalies_intersect_or_pool() {
         assert_eq!(positions(&found.flagged), scene.evidence.group);
         let queries: Vec<_> = (0..3).map(|a| scene.queries(a)).collect();
         for flagged in &found.flagged {
-            let counts = queries.iter().map(|q| scene.delta(q, flagged.position).iter().filter(|d| **d < 0.0).count() as u32);
+            let counts = queries
+                .iter()
+                .map(|q| scene.delta(q, flagged.position).iter().filter(|d| **d < 0.0).count() as u32);
+            let root = scene.evidence.inner(flagged.position, flagged.position).sqrt();
+            let all: Vec<f64> = queries.iter().flat_map(|q| scene.delta(q, flagged.position)).collect();
+            let scaled = all.iter().sum::<f64>() / all.len() as f64 / root;
+            assert!((flagged.mean_scaled_delta - scaled).abs() < 1e-9 * scaled.abs());
             assert_eq!(flagged.count, if combine == Combine::Pool { counts.sum() } else { counts.min().unwrap() });
         }
         assert_eq!(scene.evidence.scores_calls, 1);
@@ -303,7 +276,11 @@ fn too_little_to_go_by_is_undecided() {
         scene.placebos.truncate(left);
         let found = scene.detect().unwrap();
         assert!(reason(&found).contains(words), "{}", reason(&found));
-        assert_eq!(positions(&found.candidates), scene.evidence.group, "the candidates are shown all the same");
+        assert_eq!(
+            positions(&found.candidates),
+            scene.evidence.group,
+            "the candidates are shown all the same"
+        );
     }
     // Examples: fewer than twice the seeds.
     for plain in [false, true] {
@@ -333,7 +310,12 @@ fn examples_without_gradient_take_no_part() {
     let found = scene.detect().unwrap();
     assert_eq!(positions(&found.flagged), scene.evidence.group);
     assert_eq!(found.members, members);
-    assert!(members.iter().zip(&found.members_mean_scaled_delta).all(|(i, v)| silenced.contains(i) == (*v == 0.0)));
+    assert!(
+        members
+            .iter()
+            .zip(&found.members_mean_scaled_delta)
+            .all(|(i, v)| silenced.contains(i) == (*v == 0.0))
+    );
     for gradient in &mut scene.evidence.gradients {
         gradient.iter_mut().for_each(|g| *g = 0.0);
     }
@@ -359,7 +341,10 @@ fn values_that_are_no_numbers_are_named() {
     broken.evidence.broken_score = Some((3, 1, f64::NAN));
     let text = message(&mut broken);
     // The second example of the wrong label stands at position 4.
-    assert!(text.contains("query 3 of anomaly 1 (") && text.contains("training example 4 ") && text.contains("NaN"), "{text}");
+    assert!(
+        text.contains("query 3 of anomaly 1 (") && text.contains("training example 4 ") && text.contains("NaN"),
+        "{text}"
+    );
     broken.evidence.broken_score = Some((21, 0, f64::INFINITY));
     assert!(message(&mut broken).contains("placebo val/0.png"));
     broken.evidence.broken_score = None;
@@ -399,7 +384,11 @@ fn settings_that_make_no_sense_are_refused_by_name() {
 
 #[test]
 fn each_mode_has_its_detector() {
-    for (mode, name) in [(DetectMode::Guard, "guard"), (DetectMode::PaperCode, "paper-code"), (DetectMode::PaperText, "paper-text")] {
+    for (mode, name) in [
+        (DetectMode::Guard, "guard"),
+        (DetectMode::PaperCode, "paper-code"),
+        (DetectMode::PaperText, "paper-text"),
+    ] {
         assert_eq!(detector(mode).name(), name);
     }
 }

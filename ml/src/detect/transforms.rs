@@ -45,8 +45,16 @@ pub enum Kind {
 
 impl Kind {
     /// All eight of the paper's text; the first seven are those of the authors' code.
-    pub const ALL: [Kind; 8] =
-        [Kind::Flip, Kind::ColorJitter, Kind::RandomAffine, Kind::Elastic, Kind::Blur, Kind::Invert, Kind::ColorSwitch, Kind::Rotation];
+    pub const ALL: [Kind; 8] = [
+        Kind::Flip,
+        Kind::ColorJitter,
+        Kind::RandomAffine,
+        Kind::Elastic,
+        Kind::Blur,
+        Kind::Invert,
+        Kind::ColorSwitch,
+        Kind::Rotation,
+    ];
 
     /// The transforms that a mode draws from: eight in `paper-text`, otherwise the seven of the code (rotation lives in the affine one).
     pub fn of_mode(mode: DetectMode) -> &'static [Kind] {
@@ -152,10 +160,14 @@ impl Transform {
                 let noise = (0..2 * height * width).map(|_| rng.random_range(-1.0f32..1.0)).collect();
                 Self::Elastic { noise, height, width }
             }
-            Kind::Blur => Self::Blur { sigma: rng.random_range(8.0..10.0) },
+            Kind::Blur => Self::Blur {
+                sigma: rng.random_range(8.0..10.0),
+            },
             Kind::Invert => Self::Invert,
             Kind::ColorSwitch => Self::ColorSwitch,
-            Kind::Rotation => Self::Rotation { angle: rng.random_range(-180.0..180.0) },
+            Kind::Rotation => Self::Rotation {
+                angle: rng.random_range(-180.0..180.0),
+            },
         }
     }
 
@@ -180,9 +192,15 @@ impl Transform {
         let shape = pictures.size();
         if !(3..=4).contains(&shape.len()) || shape.contains(&0) || !matches!(pictures.kind(), tch::Kind::Float | tch::Kind::Double) {
             let got = format!("{shape:?} {:?}", pictures.kind());
-            return Err(Error::internal(format!("a transform needs C × H × W or N × C × H × W floating-point pictures, got {got}")));
+            return Err(Error::internal(format!(
+                "a transform needs C × H × W or N × C × H × W floating-point pictures, got {got}"
+            )));
         }
-        let batch = if shape.len() == 3 { pictures.f_unsqueeze(0)? } else { pictures.shallow_clone() };
+        let batch = if shape.len() == 3 {
+            pictures.f_unsqueeze(0)?
+        } else {
+            pictures.shallow_clone()
+        };
         let done = self.apply_batch(&batch).context(|| format!("transform {}", self.kind().name()))?;
         Ok(if shape.len() == 3 { done.f_squeeze_dim(0)? } else { done })
     }

@@ -9,9 +9,23 @@ pub(super) fn gaussian(x: &Tensor, kernel: (usize, usize), sigma: f64) -> Result
     let (n, c, h, w) = x.size4()?;
     let single = x.f_contiguous()?.f_view([n * c, 1, h, w])?;
     let rows = single.f_index_select(3, &reflected(w, kernel.0 / 2, x.device())?)?;
-    let rows = rows.f_conv2d::<Tensor>(&weights(kernel.0, sigma, x)?.f_view([1, 1, 1, kernel.0 as i64])?, None, [1, 1], [0, 0], [1, 1], 1)?;
+    let rows = rows.f_conv2d::<Tensor>(
+        &weights(kernel.0, sigma, x)?.f_view([1, 1, 1, kernel.0 as i64])?,
+        None,
+        [1, 1],
+        [0, 0],
+        [1, 1],
+        1,
+    )?;
     let both = rows.f_index_select(2, &reflected(h, kernel.1 / 2, x.device())?)?;
-    let both = both.f_conv2d::<Tensor>(&weights(kernel.1, sigma, x)?.f_view([1, 1, kernel.1 as i64, 1])?, None, [1, 1], [0, 0], [1, 1], 1)?;
+    let both = both.f_conv2d::<Tensor>(
+        &weights(kernel.1, sigma, x)?.f_view([1, 1, kernel.1 as i64, 1])?,
+        None,
+        [1, 1],
+        [0, 0],
+        [1, 1],
+        1,
+    )?;
     Ok(both.f_view([n, c, h, w])?)
 }
 
@@ -20,7 +34,11 @@ pub(super) fn gaussian(x: &Tensor, kernel: (usize, usize), sigma: f64) -> Result
 fn reflected(size: i64, pad: usize, device: Device) -> Result<Tensor> {
     let pad = pad as i64;
     let period = (2 * (size - 1)).max(1);
-    let places: Vec<i64> = (-pad..size + pad).map(|i| i.rem_euclid(period)).map(|i| i.min(period - i)).map(|i| i.min(size - 1)).collect();
+    let places: Vec<i64> = (-pad..size + pad)
+        .map(|i| i.rem_euclid(period))
+        .map(|i| i.min(period - i))
+        .map(|i| i.min(size - 1))
+        .collect();
     Ok(Tensor::f_from_slice(&places)?.f_to_device(device)?)
 }
 

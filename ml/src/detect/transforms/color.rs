@@ -78,7 +78,12 @@ fn rgb_from_hsv(h: &Tensor, s: &Tensor, v: &Tensor) -> Result<Tensor> {
     let sector = six.f_floor()?;
     let f = six.f_sub(&sector)?;
     let sector = sector.f_to_kind(tch::Kind::Int64)?.f_remainder(6)?;
-    let level = |drop: &Tensor| drop.f_neg().and_then(|d| d.f_add_scalar(1.0)).and_then(|d| d.f_mul(v)).and_then(|d| d.f_clamp(0.0, 1.0));
+    let level = |drop: &Tensor| {
+        drop.f_neg()
+            .and_then(|d| d.f_add_scalar(1.0))
+            .and_then(|d| d.f_mul(v))
+            .and_then(|d| d.f_clamp(0.0, 1.0))
+    };
     let p = level(s)?;
     let q = level(&s.f_mul(&f)?)?;
     let t = level(&s.f_mul(&f.f_neg()?.f_add_scalar(1.0)?)?)?;

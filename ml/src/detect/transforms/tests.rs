@@ -19,13 +19,21 @@ fn golden() -> Golden {
     let (_, metadata) = SafeTensors::read_metadata(GOLDEN).unwrap();
     let metadata = metadata.metadata().clone().unwrap();
     let json = |key: &str| serde_json::from_str(&metadata[key]).unwrap();
-    Golden { file: SafeTensors::deserialize(GOLDEN).unwrap(), parameters: json("parameters"), jitter: serde_json::from_value(json("jitter")).unwrap() }
+    Golden {
+        file: SafeTensors::deserialize(GOLDEN).unwrap(),
+        parameters: json("parameters"),
+        jitter: serde_json::from_value(json("jitter")).unwrap(),
+    }
 }
 
 impl Golden {
     fn tensor(&self, name: &str) -> Tensor {
         let view = self.file.tensor(name).unwrap();
-        let values: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let values: Vec<f32> = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
         Tensor::from_slice(&values).view(view.shape().iter().map(|&n| n as i64).collect::<Vec<_>>().as_slice())
     }
 
@@ -60,7 +68,10 @@ fn check(key: &str, tolerance: f64, apply: impl Fn(&Tensor, f64) -> Result<Tenso
             let expected = golden.tensor(&format!("{picture}.{key}.{i}")).unsqueeze(0);
             let difference = largest_difference(&apply(&x, number).unwrap(), &expected);
             assert!(difference <= tolerance, "{picture}.{key}.{i}: {difference:e}");
-            assert!(largest_difference(&x, &expected) > 1e-3, "{picture}.{key}.{i} changes nothing: the comparison would be empty");
+            assert!(
+                largest_difference(&x, &expected) > 1e-3,
+                "{picture}.{key}.{i} changes nothing: the comparison would be empty"
+            );
         }
     }
 }
@@ -99,10 +110,26 @@ fn affine_is_torchvisions_but_for_ties() {
         let x = golden.tensor(picture);
         let (_, h, w) = x.size3().unwrap();
         for i in 0..3 {
-            let p: Vec<f64> = golden.parameters["affine"][i].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
-            let ours = Transform::RandomAffine { angle: p[0], scale: p[1], shear_x: p[2] }.apply(&x).unwrap();
+            let p: Vec<f64> = golden.parameters["affine"][i]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|v| v.as_f64().unwrap())
+                .collect();
+            let ours = Transform::RandomAffine {
+                angle: p[0],
+                scale: p[1],
+                shear_x: p[2],
+            }
+            .apply(&x)
+            .unwrap();
             let expected = golden.tensor(&format!("{picture}.affine.{i}"));
-            let wrong = (ours - expected).abs().amax([0i64], false).gt(1e-6).sum(tch::Kind::Int64).int64_value(&[]);
+            let wrong = (ours - expected)
+                .abs()
+                .amax([0i64], false)
+                .gt(1e-6)
+                .sum(tch::Kind::Int64)
+                .int64_value(&[]);
             // A quarter turn of a picture of odd by even sides reads between pixels everywhere: ties all over.
             if !(p[0] == 90.0 && (h - w) % 2 != 0) {
                 assert!(wrong <= 1, "{picture}.affine.{i}: {wrong} of {} pixels differ", h * w);
@@ -118,7 +145,13 @@ fn elastic_is_torchvisions_from_the_noise_on() {
         let x = golden.tensor(picture);
         let (_, h, w) = x.size3().unwrap();
         let noise = Vec::<f32>::try_from(golden.tensor(&format!("{picture}.noise")).view([-1])).unwrap();
-        let ours = Transform::Elastic { noise, height: h as usize, width: w as usize }.apply(&x).unwrap();
+        let ours = Transform::Elastic {
+            noise,
+            height: h as usize,
+            width: w as usize,
+        }
+        .apply(&x)
+        .unwrap();
         let difference = largest_difference(&ours, &golden.tensor(&format!("{picture}.elastic")));
         assert!(difference <= 2e-5, "{picture}: {difference:e}");
     }
@@ -144,7 +177,11 @@ fn double_precision_agrees_with_single() {
         let transform = Transform::draw(kind, &mut rng, 24, 24);
         let (single, double) = (transform.apply(&x).unwrap(), transform.apply(&x.to_kind(tch::Kind::Double)).unwrap());
         assert_eq!(double.kind(), tch::Kind::Double);
-        let off = (single.to_kind(tch::Kind::Double) - double).abs().gt(1e-4).sum(tch::Kind::Int64).int64_value(&[]);
+        let off = (single.to_kind(tch::Kind::Double) - double)
+            .abs()
+            .gt(1e-4)
+            .sum(tch::Kind::Int64)
+            .int64_value(&[]);
         // Nearest neighbours may tip at ties.
         assert!(off <= if kind == Kind::RandomAffine { 6 } else { 0 }, "{}: {off}", kind.name());
     }
@@ -239,7 +276,14 @@ fn wrong_shapes_are_errors() {
     let float = (tch::Kind::Float, Device::Cpu);
     assert!(Transform::Flip.apply(&Tensor::zeros([3, 8], float)).is_err());
     assert!(Transform::Flip.apply(&Tensor::zeros([3, 0, 8], float)).is_err());
-    assert!(Transform::Invert.apply(&Tensor::zeros([3, 8, 8], (tch::Kind::Int64, Device::Cpu))).is_err());
-    let error = Transform::draw(Kind::Elastic, &mut rng, 8, 8).apply(&Tensor::zeros([3, 9, 8], float)).unwrap_err().to_string();
+    assert!(
+        Transform::Invert
+            .apply(&Tensor::zeros([3, 8, 8], (tch::Kind::Int64, Device::Cpu)))
+            .is_err()
+    );
+    let error = Transform::draw(Kind::Elastic, &mut rng, 8, 8)
+        .apply(&Tensor::zeros([3, 9, 8], float))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("transform elastic: drawn for 8 × 8 pictures, applied to 9 × 8"), "{error}");
 }
