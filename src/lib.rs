@@ -6,5 +6,10 @@
 pub mod case;
 pub mod clock;
 pub mod engine;
+pub mod jobs;
+pub mod journal;
 pub mod policy;
+pub mod publish;
 pub mod settings;
+pub mod stop;
+pub mod vfs;
