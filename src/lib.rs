@@ -5,7 +5,9 @@
 
 pub mod case;
 pub mod clock;
+pub mod daemon;
 pub mod engine;
+pub mod inbox;
 pub mod jobs;
 pub mod journal;
 pub mod policy;
