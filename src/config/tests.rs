@@ -145,7 +145,7 @@ fn single_mistakes() {
         ("worker: {nice: 20}", "worker.nice", "0 to 19"),
         ("worker: {time_limits: {fit: 6}}", "worker.time_limits.fit", "unit"),
         ("http: {listen: 127.0.0.1:99999}", "http.listen", "127.0.0.1:9464"),
-        ("mail: {host: m, from: a@b.c, to: []}", "mail.to", "recipient"),
+        ("mail: {host: m, from: a@b.c, to: []}", "mail.to", "at least 1"),
         ("mail: {host: m, from: a@b.c}", "mail", "\"to\" is missing"),
         ("mail: {host: m, from: 'a@b.c\\r\\nBcc: x', to: [a@b.c]}", "mail.from", "not a mail address"),
         ("mail: {host: m, from: a@b.c, to: [a@b.c, nobody]}", "mail.to[1]", "not a mail address"),
