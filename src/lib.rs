@@ -1,6 +1,16 @@
-//! delta-guard: from one wrong prediction to the training data that caused it and to a repaired, checked model.
+//! The guard: a daemon that turns wrongly predicted pictures into named training examples and a repaired, checked model, and its command line.
 //!
-//! This package is the guard: daemon and command line. It runs for years, never touches a tensor and never decodes an image; the computing is
-//! done by `delta-guard-worker`, one process per job, which knows nothing of this package.
+//! It runs for years, never touches a tensor and never decodes a picture: compute happens in `delta-guard-worker`, one process per job. Truth is the
+//! append-only [`journal`]; everything else on disk is derived from it or named by digests in it.
 
+pub mod alert;
+pub mod case;
+pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod engine;
+pub mod http;
+pub mod metrics;
+pub mod policy;
+pub mod report;
+pub mod settings;

@@ -1,0 +1,311 @@
+//! What can happen to a case. Each event is one journal record: its kind is the record's `k`, its content the record's `d`.
+
+use super::State;
+use crate::policy::{Decision, Found, GateVerdict};
+use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
+use delta_guard_contract::{Digest, FaultKind, FlaggedExample};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A stage of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Decode the picture and predict it.
+    Predict,
+    /// Compute the factors, or find them on disk.
+    Fit,
+    /// Find the training examples.
+    Trace,
+    /// Ask policy.
+    Decide,
+    /// Train the candidate.
+    Unlearn,
+    /// Measure the candidate and judge it.
+    Certify,
+    /// Publish the candidate; in `enforce`, move `current`.
+    Publish,
+    /// Write the report, queue the messages.
+    Tell,
+}
+
+impl Stage {
+    /// Every stage, in order.
+    pub const ALL: [Stage; 8] = [
+        Stage::Predict,
+        Stage::Fit,
+        Stage::Trace,
+        Stage::Decide,
+        Stage::Unlearn,
+        Stage::Certify,
+        Stage::Publish,
+        Stage::Tell,
+    ];
+
+    /// Its name, as in the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Predict => "predict",
+            Stage::Fit => "fit",
+            Stage::Trace => "trace",
+            Stage::Decide => "decide",
+            Stage::Unlearn => "unlearn",
+            Stage::Certify => "certify",
+            Stage::Publish => "publish",
+            Stage::Tell => "tell",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the submitter says, from the sidecar.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Claim {
+    /// The wrong label that the model gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_label: Option<String>,
+    /// The right label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub true_label: Option<String>,
+    /// Where the picture comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Anything else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Which file of the inbox it was. Two files with the same identity are the same file, unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FileIdentity {
+    /// Device.
+    pub dev: u64,
+    /// Inode.
+    pub ino: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, nanoseconds since 1970.
+    pub mtime_ns: i64,
+}
+
+/// A picture that was taken in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// BLAKE3 of the content, and its name in the spool.
+    pub content: Digest,
+    /// Bytes.
+    pub bytes: u64,
+    /// The file's name as the submitter gave it, made harmless for display.
+    pub name: String,
+    /// The same, byte for byte.
+    pub name_base64: String,
+    /// What the submitter says.
+    pub claim: Claim,
+    /// Digest of the production checkpoint that the case is about.
+    pub checkpoint: Digest,
+    /// The file in the inbox.
+    pub file: FileIdentity,
+    /// Owner of that file.
+    pub uid: u32,
+}
+
+/// What a trace found, as far as it is needed to go on. The whole report lies in a file of the case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceSummary {
+    /// What policy needs.
+    pub found: Found,
+    /// The report's path below the case's folder; the thumbnails lie beside it.
+    pub file: String,
+    /// BLAKE3 of the report.
+    pub digest: Digest,
+    /// BLAKE3 of the flagged ids, one a line, sorted.
+    pub ids: Digest,
+}
+
+/// A candidate as it was published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// Name of its folder in the candidates' folder.
+    pub folder: String,
+    /// BLAKE3 of its `MANIFEST.json`.
+    pub manifest: Digest,
+}
+
+/// How a case ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the variants are those of State")]
+pub enum End {
+    Refused,
+    NoAnomaly,
+    Undecided,
+    Observed,
+    Proposed,
+    Promoted,
+    Rejected,
+    Failed,
+}
+
+impl End {
+    /// The state of a case that ended so.
+    pub fn state(self) -> State {
+        match self {
+            End::Refused => State::Refused,
+            End::NoAnomaly => State::NoAnomaly,
+            End::Undecided => State::Undecided,
+            End::Observed => State::Observed,
+            End::Proposed => State::Proposed,
+            End::Promoted => State::Promoted,
+            End::Rejected => State::Rejected,
+            End::Failed => State::Failed,
+        }
+    }
+}
+
+/// What can happen to a case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "k", content = "d", rename_all = "kebab-case")]
+pub enum Event {
+    /// It was taken in.
+    Accepted(Accepted),
+    /// A stage begins.
+    StageStarted {
+        /// Which.
+        stage: Stage,
+        /// From 1.
+        attempt: u32,
+    },
+    /// A stage failed and may be tried again.
+    StageFailed {
+        /// Which.
+        stage: Stage,
+        /// Whose fault.
+        kind: FaultKind,
+        /// What happened.
+        message: String,
+        /// What to do.
+        help: String,
+    },
+    /// Predicted.
+    Predicted {
+        /// How the production model reads the picture.
+        prediction: Prediction,
+        /// Seconds of the stage.
+        seconds: f64,
+    },
+    /// The factors are on disk.
+    Fitted {
+        /// Which.
+        fit: FitResult,
+        /// Seconds of the stage.
+        seconds: f64,
+    },
+    /// Some of the flagged examples; `traced` follows the last of these records.
+    Flagged {
+        /// Evidence, strongest first.
+        examples: Vec<FlaggedExample>,
+    },
+    /// Traced; the flagged examples are in the `flagged` records since the stage began.
+    Traced {
+        /// What was found.
+        trace: TraceSummary,
+        /// Seconds of the stage.
+        seconds: f64,
+    },
+    /// Policy was asked.
+    Decided(Decision),
+    /// A candidate was trained.
+    Unlearned {
+        /// As trained.
+        result: TrainResult,
+        /// Its path below the case's folder.
+        file: String,
+        /// BLAKE3 of that file.
+        digest: Digest,
+        /// Seconds of the stage.
+        seconds: f64,
+    },
+    /// Measured and judged.
+    Certified {
+        /// Before and after.
+        result: CertifyResult,
+        /// The gate's verdict.
+        gate: GateVerdict,
+        /// Seconds of the stage.
+        seconds: f64,
+    },
+    /// The candidate folder stands.
+    Published {
+        /// Where.
+        published: Published,
+        /// Seconds of the stage.
+        seconds: f64,
+    },
+    /// `current` is about to be moved.
+    PromoteIntent {
+        /// Where it points now, if it exists.
+        from: Option<String>,
+        /// Where it will point.
+        to: String,
+    },
+    /// It waits for a person.
+    Held {
+        /// Whose fault.
+        kind: FaultKind,
+        /// Why.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// A held case is taken up again.
+    Resumed {
+        /// Why.
+        why: String,
+    },
+    /// It ended.
+    Ended {
+        /// How.
+        end: End,
+        /// Why.
+        reason: String,
+        /// What to do; may be empty.
+        help: String,
+    },
+    /// Report and messages were made.
+    Told {
+        /// BLAKE3 of the report; None where it could not be made.
+        report: Option<Digest>,
+        /// Messages to send, each with its fixed id.
+        messages: Vec<crate::engine::Message>,
+    },
+}
+
+impl Event {
+    /// The record's kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::Accepted(_) => "accepted",
+            Event::StageStarted { .. } => "stage-started",
+            Event::StageFailed { .. } => "stage-failed",
+            Event::Predicted { .. } => "predicted",
+            Event::Fitted { .. } => "fitted",
+            Event::Flagged { .. } => "flagged",
+            Event::Traced { .. } => "traced",
+            Event::Decided(_) => "decided",
+            Event::Unlearned { .. } => "unlearned",
+            Event::Certified { .. } => "certified",
+            Event::Published { .. } => "published",
+            Event::PromoteIntent { .. } => "promote-intent",
+            Event::Held { .. } => "held",
+            Event::Resumed { .. } => "resumed",
+            Event::Ended { .. } => "ended",
+            Event::Told { .. } => "told",
+        }
+    }
+}

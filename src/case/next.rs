@@ -1,0 +1,125 @@
+//! What a case needs next: a pure function of the case and the rules.
+
+use super::{Case, Claim, End, Event, Stage, State};
+use crate::policy::{self, Action, GateLimits, Mode};
+use delta_guard_contract::job::Prediction;
+
+/// What the conclusions depend on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// How far the guard may act.
+    pub mode: Mode,
+    /// End the case when the picture is no anomaly.
+    pub check_prediction: bool,
+    /// Caps and gate.
+    pub gate: GateLimits,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Run the worker for this stage.
+    Work(Stage),
+    /// A conclusion: record it.
+    Record(Event),
+    /// Publish the candidate folder.
+    Publish,
+    /// Move `current` (the intent is recorded first).
+    Promote,
+    /// Write the report, queue the messages.
+    Tell,
+    /// Nothing, until a person acts.
+    Wait,
+}
+
+/// What `case` needs next.
+pub fn next(case: &Case, rules: &Rules) -> Step {
+    match case.state {
+        State::Accepted => Step::Work(Stage::Predict),
+        State::Predicted => match case
+            .prediction
+            .as_ref()
+            .and_then(|p| objection(p, &case.accepted.claim, rules.check_prediction))
+        {
+            Some((end, reason, help)) => Step::Record(Event::Ended { end, reason, help }),
+            None => Step::Work(Stage::Fit),
+        },
+        State::Fitted => Step::Work(Stage::Trace),
+        State::Traced => match &case.trace {
+            Some(trace) => Step::Record(Event::Decided(policy::decide(&trace.found, rules.mode, &rules.gate))),
+            None => Step::Wait,
+        },
+        State::Decided => match &case.decision {
+            Some(decision) => match decision.action {
+                Action::Unlearn => Step::Work(Stage::Unlearn),
+                Action::Observe => ended(End::Observed, &decision.reason, ""),
+                Action::Hold => ended(
+                    End::Undecided,
+                    &decision.reason,
+                    "nothing was removed; look at the report, and submit more pictures of the same kind if it is a real anomaly",
+                ),
+            },
+            None => Step::Wait,
+        },
+        State::Unlearned => Step::Work(Stage::Certify),
+        State::Certified => Step::Publish,
+        State::Published => match (&case.gate, &case.decision) {
+            (Some(gate), _) if !gate.pass => ended(End::Rejected, &gate.reasons.join("; "), "the candidate is kept, marked rejected"),
+            (Some(_), Some(decision)) if decision.mode == Mode::Enforce => Step::Promote,
+            (Some(_), _) => ended(
+                End::Proposed,
+                "the candidate passed the gate",
+                "look at the report and promote the candidate if you agree",
+            ),
+            (None, _) => Step::Wait,
+        },
+        State::Promoting => Step::Promote,
+        State::Held => Step::Wait,
+        _ if case.told => Step::Wait,
+        _ => Step::Tell,
+    }
+}
+
+fn ended(end: End, reason: &str, help: &str) -> Step {
+    Step::Record(Event::Ended {
+        end,
+        reason: reason.into(),
+        help: help.into(),
+    })
+}
+
+/// Why a predicted picture is not worked on: a label that does not exist is always refused, the rest is the prediction check.
+fn objection(prediction: &Prediction, claim: &Claim, check: bool) -> Option<(End, String, String)> {
+    for (key, label) in [("predicted_label", &claim.predicted_label), ("true_label", &claim.true_label)] {
+        if let Some(label) = label
+            && !prediction.classes.contains(label)
+        {
+            return Some((
+                End::Refused,
+                format!("the sidecar's {key} {label:?} is no class of the model"),
+                format!("the classes are: {}", prediction.classes.join(", ")),
+            ));
+        }
+    }
+    if !check {
+        return None;
+    }
+    if claim.true_label.as_ref() == Some(&prediction.label) {
+        let reason = format!(
+            "the model reads it correctly, as {:?} (probability {:.3})",
+            prediction.label, prediction.probability
+        );
+        return Some((End::NoAnomaly, reason, String::new()));
+    }
+    match &claim.predicted_label {
+        Some(claimed) if *claimed != prediction.label => Some((
+            End::NoAnomaly,
+            format!(
+                "the sidecar says that the model predicts {claimed:?}; the production checkpoint predicts {:?}",
+                prediction.label
+            ),
+            "check that model.checkpoint is the checkpoint that made the wrong prediction, and that the picture was not changed since".into(),
+        )),
+        _ => None,
+    }
+}

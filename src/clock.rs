@@ -1,0 +1,60 @@
+//! The seam that lets a test turn clocks. Wall-clock time is informative only: order is the journal's sequence number, waiting is measured on the
+//! monotonic clock.
+
+use jiff::Timestamp;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Tells the time.
+pub trait Clock: Send + Sync {
+    /// Wall-clock time, for people.
+    fn now(&self) -> Timestamp;
+    /// Monotonic time, for waiting.
+    fn instant(&self) -> Instant;
+}
+
+/// The machine's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// A clock that stands still until it is turned. Both its times move together.
+#[derive(Debug)]
+pub struct ManualClock {
+    state: Mutex<(Timestamp, Instant)>,
+}
+
+impl ManualClock {
+    /// A clock that shows `now`.
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            state: Mutex::new((now, Instant::now())),
+        }
+    }
+
+    /// Turn it forward.
+    pub fn advance(&self, by: Duration) {
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        state.0 = state.0.checked_add(by).unwrap_or(Timestamp::MAX);
+        state.1 += by;
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).0
+    }
+
+    fn instant(&self) -> Instant {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).1
+    }
+}

@@ -1,0 +1,250 @@
+//! What the engine calls outside: metrics and log, the report, messages.
+
+use super::CaseView;
+use crate::case::{CaseId, Stage, State};
+use delta_guard_contract::{FaultKind, Progress};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A message to be sent at least once. It is recorded in the journal together with the end of its case; every repetition carries the same id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Fixed id, the same for every attempt (see [`message_id`]).
+    pub id: String,
+    /// How to send it (`mail`, …): the sender's own word.
+    pub channel: String,
+    /// To whom.
+    pub to: String,
+    /// What; the sender's own form, fixed here so that a repetition is the same byte for byte. At most a few hundred kilobytes.
+    pub content: serde_json::Value,
+}
+
+/// The id of the message about a case to one recipient: equal whenever and however often it is made.
+pub fn message_id(instance: &str, case: &CaseId, channel: &str, to: &str) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("delta-guard message v1");
+    for part in [instance, &case.0, channel, to] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().to_hex().as_str()[..40].to_string()
+}
+
+/// What the engine asks of the outside world. Called from its tasks: must not block for long.
+pub trait Hooks: Send + Sync {
+    /// Something happened: count it, log it.
+    fn on(&self, event: Event);
+    /// The report of an ended case, as one HTML page.
+    fn report(&self, view: &CaseView) -> anyhow::Result<String>;
+    /// The messages about an ended case. They are recorded with it and handed out by [`super::Outbox`].
+    fn messages(&self, view: &CaseView) -> Vec<Message>;
+}
+
+/// Why the inbox refused a file: a closed set, so that it can label a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// Not a regular file (link, pipe, socket, device).
+    NotRegular,
+    /// The file has further names (hard links).
+    HardLinks,
+    /// No bytes.
+    Empty,
+    /// More bytes than allowed.
+    TooLarge,
+    /// The sidecar is not JSON, or not an object of the four known keys.
+    BadSidecar,
+    /// A sidecar without its picture.
+    LoneSidecar,
+    /// Two pictures share one sidecar.
+    AmbiguousSidecar,
+    /// The file may not be read.
+    Unreadable,
+    /// The worker could not read the picture, or the sidecar names an unknown label.
+    Submission,
+    /// The model reads it correctly, or not as the sidecar says.
+    NoAnomaly,
+}
+
+impl Refusal {
+    /// Every reason.
+    pub const ALL: [Refusal; 10] = [
+        Refusal::NotRegular,
+        Refusal::HardLinks,
+        Refusal::Empty,
+        Refusal::TooLarge,
+        Refusal::BadSidecar,
+        Refusal::LoneSidecar,
+        Refusal::AmbiguousSidecar,
+        Refusal::Unreadable,
+        Refusal::Submission,
+        Refusal::NoAnomaly,
+    ];
+
+    /// Its name, as in journal and reason file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refusal::NotRegular => "not-regular",
+            Refusal::HardLinks => "hard-links",
+            Refusal::Empty => "empty",
+            Refusal::TooLarge => "too-large",
+            Refusal::BadSidecar => "bad-sidecar",
+            Refusal::LoneSidecar => "lone-sidecar",
+            Refusal::AmbiguousSidecar => "ambiguous-sidecar",
+            Refusal::Unreadable => "unreadable",
+            Refusal::Submission => "submission",
+            Refusal::NoAnomaly => "no-anomaly",
+        }
+    }
+}
+
+/// What happened. A closed set, so that nothing can happen unseen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A name was seen in the inbox for the first time.
+    FileSeen,
+    /// A picture became a case.
+    Accepted {
+        /// The case.
+        case: CaseId,
+        /// The file's name, escaped.
+        name: String,
+    },
+    /// A file, or the case made of it, was refused.
+    Refused {
+        /// Which reason.
+        reason: Refusal,
+        /// The file's name, escaped.
+        name: String,
+        /// In a sentence.
+        sentence: String,
+    },
+    /// The same content with the same claim was dropped again.
+    Duplicate {
+        /// The case that it already is.
+        of: CaseId,
+    },
+    /// Files that lie in the inbox and are not complete yet, after a scan.
+    Waiting {
+        /// How many.
+        files: usize,
+    },
+    /// A scan of the inbox ended.
+    Scanned {
+        /// Names listed.
+        names: usize,
+        /// Time it took.
+        took: Duration,
+    },
+    /// The inbox cannot be read or taken from at the moment.
+    InboxTrouble {
+        /// Why.
+        message: String,
+    },
+    /// The watcher failed; the periodic scan goes on.
+    WatcherTrouble {
+        /// Why.
+        message: String,
+    },
+    /// A stage began.
+    StageStarted {
+        /// The case.
+        case: CaseId,
+        /// The stage.
+        stage: Stage,
+        /// From 1.
+        attempt: u32,
+    },
+    /// A stage is done.
+    StageFinished {
+        /// The case.
+        case: CaseId,
+        /// The stage.
+        stage: Stage,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A stage failed.
+    StageFailed {
+        /// The case.
+        case: CaseId,
+        /// The stage.
+        stage: Stage,
+        /// Whose fault.
+        kind: FaultKind,
+        /// What happened.
+        message: String,
+        /// When it is tried again; None: not by itself.
+        retry_in: Option<Duration>,
+    },
+    /// A worker reports how far it is.
+    Progress {
+        /// The case.
+        case: CaseId,
+        /// The stage.
+        stage: Stage,
+        /// How far.
+        progress: Progress,
+    },
+    /// A worker says something worth a line in the log.
+    WorkerSaid {
+        /// The case.
+        case: CaseId,
+        /// The stage.
+        stage: Stage,
+        /// What.
+        message: String,
+    },
+    /// A case is held.
+    CaseHeld {
+        /// The case.
+        case: CaseId,
+        /// Why.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// A case ended.
+    CaseEnded {
+        /// The case.
+        case: CaseId,
+        /// How.
+        state: State,
+        /// Why.
+        reason: String,
+    },
+    /// A record is durable.
+    JournalAppended {
+        /// Its number.
+        seq: u64,
+        /// Bytes of its frame.
+        bytes: u64,
+        /// Seconds of the fsync.
+        sync_seconds: f64,
+    },
+    /// The journal could not be written. `poisoned`: not until the next start.
+    JournalTrouble {
+        /// Why.
+        message: String,
+        /// Whether it is out of use.
+        poisoned: bool,
+    },
+    /// The index was rebuilt from the journal.
+    IndexRebuilt {
+        /// Why.
+        why: String,
+        /// Records read.
+        records: u64,
+    },
+    /// The index is out of use; everything goes on without it.
+    IndexTrouble {
+        /// Why.
+        message: String,
+    },
+    /// How many cases wait, are held, are worked on.
+    Queue {
+        /// Open cases.
+        open: usize,
+        /// Held cases.
+        held: usize,
+    },
+}

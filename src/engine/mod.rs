@@ -1,0 +1,12 @@
+//! Drives cases: asks [`crate::case`] what is next, runs it, records it, goes on. The only place where the parts meet.
+
+mod hooks;
+mod view;
+
+pub use hooks::{Event, Hooks, Message, Refusal, message_id};
+pub use view::{CaseView, Paths, Submission, escape, read_trace};
+
+/// Name of a candidate's checkpoint in its folder.
+pub const CHECKPOINT_FILE: &str = "model.safetensors";
+/// Name of the report in a case's folder.
+pub const REPORT_FILE: &str = "report.html";

@@ -1,0 +1,195 @@
+//! Everything that a report, a mail, the command line or the HTTP interface may say about a case.
+
+use crate::case::{Case, CaseId, State};
+use crate::policy::{Decision, GateVerdict};
+use crate::settings::Settings;
+use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
+use delta_guard_contract::{Digest, TraceReport};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A case, ready to be shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CaseView {
+    /// Name of the case.
+    pub case: CaseId,
+    /// Name of the installation.
+    pub instance: String,
+    /// Who is responsible; may be empty.
+    pub owner: String,
+    /// Where the case stands.
+    pub state: State,
+    /// Why it is held or how it ended, in a sentence; empty while it is worked on.
+    pub reason: String,
+    /// What to do about it; may be empty.
+    pub help: String,
+    /// When it was taken in.
+    pub accepted_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// What was submitted.
+    pub submission: Submission,
+    /// How the production model reads the picture.
+    pub prediction: Option<Prediction>,
+    /// The factors.
+    pub fit: Option<FitResult>,
+    /// What the detector found. None before the trace, and where its file is gone or was changed.
+    pub trace: Option<TraceReport>,
+    /// What followed from it.
+    pub decision: Option<Decision>,
+    /// The candidate, as trained.
+    pub unlearn: Option<TrainResult>,
+    /// Before and after.
+    pub certify: Option<CertifyResult>,
+    /// The gate's verdict.
+    pub gate: Option<GateVerdict>,
+    /// Where things lie.
+    pub paths: Paths,
+    /// The settings of the running daemon, as JSON.
+    pub settings: serde_json::Value,
+    /// Seconds per stage that is done (`predict`, `fit`, …).
+    pub seconds: BTreeMap<String, f64>,
+}
+
+/// What was submitted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Submission {
+    /// The file's name, control and direction characters escaped: safe to print, but still the submitter's words (HTML needs its own escaping).
+    pub name: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the content.
+    pub content: Digest,
+    /// The sidecar's words, escaped like the name.
+    pub predicted_label: Option<String>,
+    /// See `predicted_label`.
+    pub true_label: Option<String>,
+    /// See `predicted_label`.
+    pub source: Option<String>,
+    /// See `predicted_label`.
+    pub note: Option<String>,
+    /// Digest of the production checkpoint when it was taken in.
+    pub checkpoint: Digest,
+}
+
+/// Where things lie. All absolute.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Paths {
+    /// The picture in the spool (no suffix; its format is in its bytes).
+    pub picture: PathBuf,
+    /// The case's folder.
+    pub case_dir: PathBuf,
+    /// Folder of `trace.json`; the thumbnails' names ([`TraceReport::thumbnails`]) are relative to it.
+    pub trace_dir: Option<PathBuf>,
+    /// The published candidate's folder.
+    pub candidate: Option<PathBuf>,
+    /// The candidate checkpoint in it.
+    pub checkpoint: Option<PathBuf>,
+    /// Where the report is or will be.
+    pub report: PathBuf,
+}
+
+impl CaseView {
+    /// Show a case. Reads the trace report's file, where there is one.
+    pub fn new(case: &Case, settings: &Settings) -> Self {
+        let case_dir = settings.case_dir(&case.id);
+        let claim = &case.accepted.claim;
+        let shown = |text: &Option<String>| text.as_deref().map(|text| escape(text.as_bytes()));
+        let trace_file = case.trace.as_ref().map(|trace| case_dir.join(&trace.file));
+        let candidate = case.published.as_ref().map(|published| settings.candidates_dir.join(&published.folder));
+        Self {
+            case: case.id.clone(),
+            instance: settings.instance.clone(),
+            owner: settings.owner.clone(),
+            state: case.state,
+            reason: case.reason.clone(),
+            help: case.help.clone(),
+            accepted_at: case.accepted_at,
+            ended_at: case.ended_at,
+            submission: Submission {
+                name: case.accepted.name.clone(),
+                bytes: case.accepted.bytes,
+                content: case.accepted.content.clone(),
+                predicted_label: shown(&claim.predicted_label),
+                true_label: shown(&claim.true_label),
+                source: shown(&claim.source),
+                note: shown(&claim.note),
+                checkpoint: case.accepted.checkpoint.clone(),
+            },
+            prediction: case.prediction.clone(),
+            fit: case.fit.clone(),
+            trace: case
+                .trace
+                .as_ref()
+                .zip(trace_file.as_deref())
+                .and_then(|(trace, file)| read_trace(file, &trace.digest).ok()),
+            decision: case.decision.clone(),
+            unlearn: case.unlearn.clone(),
+            certify: case.certify.clone(),
+            gate: case.gate.clone(),
+            paths: Paths {
+                picture: settings.spool_dir().join(&case.accepted.content.0),
+                trace_dir: trace_file.as_deref().and_then(Path::parent).map(Path::to_path_buf),
+                checkpoint: candidate.as_ref().map(|folder| folder.join(crate::engine::CHECKPOINT_FILE)),
+                candidate,
+                report: case_dir.join(crate::engine::REPORT_FILE),
+                case_dir,
+            },
+            settings: serde_json::to_value(settings).unwrap_or_default(),
+            seconds: case.seconds.iter().map(|(stage, seconds)| (stage.to_string(), *seconds)).collect(),
+        }
+    }
+}
+
+/// Read a trace report and hold it against its digest.
+pub fn read_trace(file: &Path, digest: &Digest) -> anyhow::Result<TraceReport> {
+    let bytes = fs_err::read(file)?;
+    let found = blake3::hash(&bytes).to_hex();
+    anyhow::ensure!(
+        found.as_str() == digest.0,
+        "{} was changed since it was written: its BLAKE3 is {found}, not {digest}",
+        file.display()
+    );
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// Bytes as text that is safe to print: what is not UTF-8, control characters, line ends and direction marks are written as escapes; the rest stays readable.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            let invisible = matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}');
+            if character.is_control() || invisible || character == '\\' {
+                out.extend(character.escape_default());
+            } else {
+                out.push(character);
+            }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escape;
+
+    #[test]
+    fn names_are_made_harmless_and_stay_readable() {
+        for (name, shown) in [
+            (&b"cat 7.png"[..], "cat 7.png"),
+            ("Füchse-狐.png".as_bytes(), "Füchse-狐.png"),
+            (b"a\r\nBcc: x@y", "a\\r\\nBcc: x@y"),
+            (b"\xff\xfe.png", "\\xff\\xfe.png"),
+            ("gnp.\u{202e}exe".as_bytes(), "gnp.\\u{202e}exe"),
+            (b"back\\slash", "back\\\\slash"),
+            (b"\x1b[31mred", "\\u{1b}[31mred"),
+        ] {
+            assert_eq!(escape(name), shown);
+        }
+    }
+}

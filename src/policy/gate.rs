@@ -1,0 +1,259 @@
+//! The gate: what a candidate must fulfil before it may be called a repair.
+
+use delta_guard_contract::job::{Accuracy, CertifyResult};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What a candidate must fulfil. Shares are 0 to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GateLimits {
+    /// Accuracy on the validation set may drop by at most this (0.02: two percentage points).
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_accuracy_drop: f64,
+    /// The accuracy of no single class may drop by more than this.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_class_drop: f64,
+    /// Classes with fewer validation pictures than this are judged together as one class: a single picture of ten is already ten percentage points.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub min_class_examples: u64,
+    /// At most this share of all training examples may be removed by one case.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_flagged_share: f64,
+    /// At most this share of the training examples of one class may be removed by one case.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_class_flagged_share: f64,
+}
+
+impl Default for GateLimits {
+    /// 2 and 10 percentage points, classes from 20 pictures, 10 % of the set and half of a class.
+    fn default() -> Self {
+        Self {
+            max_accuracy_drop: 0.02,
+            max_class_drop: 0.1,
+            min_class_examples: 20,
+            max_flagged_share: 0.1,
+            max_class_flagged_share: 0.5,
+        }
+    }
+}
+
+/// What the gate says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateVerdict {
+    /// Did the candidate pass?
+    pub pass: bool,
+    /// Why not, a sentence each; empty when it passed.
+    pub reasons: Vec<String>,
+    /// What was judged otherwise than one would think, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Judge a candidate. `wrong_labels` are the anomalies' wrong labels, in the order of `result.anomalies_after`; `over_caps` are the caps that the
+/// flagged set exceeds ([`super::Decision::over_caps`]).
+pub fn judge(result: &CertifyResult, wrong_labels: &[String], over_caps: &[String], limits: &GateLimits) -> GateVerdict {
+    let mut reasons = Vec::new();
+    let mut notes = Vec::new();
+    anomalies(result, wrong_labels, &mut reasons);
+    accuracy(&result.before, &result.after, limits, &mut reasons, &mut notes);
+    reasons.extend(over_caps.iter().cloned());
+    GateVerdict {
+        pass: reasons.is_empty(),
+        reasons,
+        notes,
+    }
+}
+
+fn anomalies(result: &CertifyResult, wrong_labels: &[String], reasons: &mut Vec<String>) {
+    if wrong_labels.is_empty() || result.anomalies_after.len() != wrong_labels.len() {
+        reasons.push(format!(
+            "{} anomalies were measured, {} were asked for",
+            result.anomalies_after.len(),
+            wrong_labels.len()
+        ));
+        return;
+    }
+    for (number, (after, wrong)) in result.anomalies_after.iter().zip(wrong_labels).enumerate() {
+        if after.label == *wrong {
+            reasons.push(format!(
+                "the candidate still reads anomaly {} as {wrong:?} (probability {:.3})",
+                number + 1,
+                after.probability
+            ));
+        }
+    }
+}
+
+/// Compare two measurements of the same set. Counts are compared, not rounded shares, so that a drop of exactly the limit passes.
+fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &mut Vec<String>, notes: &mut Vec<String>) {
+    if before.examples == 0 || before.examples != after.examples {
+        reasons.push(format!(
+            "production model and candidate were not measured on the same validation set ({} and {} pictures)",
+            before.examples, after.examples
+        ));
+        return;
+    }
+    if dropped(before.correct, after.correct, before.examples) > limits.max_accuracy_drop + EPSILON {
+        reasons.push(sentence(
+            "validation accuracy",
+            before.correct,
+            after.correct,
+            before.examples,
+            limits.max_accuracy_drop,
+            "max_accuracy_drop",
+        ));
+    }
+    let mut small: Vec<&str> = Vec::new();
+    let mut pooled = (0, 0, 0);
+    let names: BTreeSet<&String> = before.classes.keys().chain(after.classes.keys()).collect();
+    for name in names {
+        let (examples, correct) = before.classes.get(name).copied().unwrap_or((0, 0));
+        let (examples_after, correct_after) = after.classes.get(name).copied().unwrap_or((0, 0));
+        if examples != examples_after {
+            reasons.push(format!(
+                "class {name:?} was measured on {examples} pictures before and {examples_after} after"
+            ));
+        } else if examples >= limits.min_class_examples {
+            if dropped(correct, correct_after, examples) > limits.max_class_drop + EPSILON {
+                let what = format!("accuracy of class {name:?}");
+                reasons.push(sentence(&what, correct, correct_after, examples, limits.max_class_drop, "max_class_drop"));
+            }
+        } else if examples > 0 {
+            small.push(name);
+            pooled = (pooled.0 + examples, pooled.1 + correct, pooled.2 + correct_after);
+        }
+    }
+    if small.is_empty() {
+        return;
+    }
+    let (examples, correct, correct_after) = pooled;
+    if examples < limits.min_class_examples {
+        notes.push(format!(
+            "classes {small:?} have only {examples} validation pictures together and were judged by the overall accuracy alone"
+        ));
+        return;
+    }
+    notes.push(format!(
+        "classes {small:?} have fewer than {} validation pictures each and were judged together",
+        limits.min_class_examples
+    ));
+    if dropped(correct, correct_after, examples) > limits.max_class_drop + EPSILON {
+        let what = format!("accuracy of the small classes {small:?}");
+        reasons.push(sentence(&what, correct, correct_after, examples, limits.max_class_drop, "max_class_drop"));
+    }
+}
+
+/// Slack for the division: far below one picture of any set.
+const EPSILON: f64 = 1e-12;
+
+fn dropped(before: u64, after: u64, examples: u64) -> f64 {
+    (before as f64 - after as f64) / examples as f64
+}
+
+fn sentence(what: &str, before: u64, after: u64, examples: u64, limit: f64, key: &str) -> String {
+    let percent = |correct: u64| 100.0 * correct as f64 / examples as f64;
+    format!(
+        "{what} dropped by {:.2} percentage points ({:.2} % to {:.2} % of {examples} pictures), at most {:.2} are allowed (gate.{key})",
+        percent(before) - percent(after),
+        percent(before),
+        percent(after),
+        100.0 * limit
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delta_guard_contract::Digest;
+    use delta_guard_contract::job::Prediction;
+
+    fn prediction(label: &str) -> Prediction {
+        Prediction {
+            label: label.into(),
+            probability: 0.9,
+            top: vec![],
+            classes: vec!["cat".into(), "dog".into()],
+            checkpoint: Digest("0".into()),
+        }
+    }
+
+    fn measured(classes: &[(&str, u64, u64)]) -> Accuracy {
+        Accuracy {
+            examples: classes.iter().map(|c| c.1).sum(),
+            correct: classes.iter().map(|c| c.2).sum(),
+            classes: classes.iter().map(|(name, n, right)| ((*name).to_string(), (*n, *right))).collect(),
+        }
+    }
+
+    fn certify(after_label: &str, before: &[(&str, u64, u64)], after: &[(&str, u64, u64)]) -> CertifyResult {
+        CertifyResult {
+            anomalies_before: vec![prediction("dog")],
+            anomalies_after: vec![prediction(after_label)],
+            before: measured(before),
+            after: measured(after),
+            candidate: Digest("1".into()),
+            seconds: 0.0,
+        }
+    }
+
+    fn verdict(after_label: &str, before: &[(&str, u64, u64)], after: &[(&str, u64, u64)]) -> GateVerdict {
+        judge(&certify(after_label, before, after), &["dog".into()], &[], &GateLimits::default())
+    }
+
+    const BEFORE: &[(&str, u64, u64)] = &[("cat", 100, 90), ("dog", 100, 90)];
+
+    #[test]
+    fn passes_at_the_limits() {
+        // 4 of 200 are exactly 2 points; 10 of 100 exactly 10.
+        assert_eq!(
+            verdict("cat", BEFORE, &[("cat", 100, 90), ("dog", 100, 86)]),
+            GateVerdict {
+                pass: true,
+                reasons: vec![],
+                notes: vec![]
+            }
+        );
+        assert!(verdict("cat", BEFORE, &[("cat", 100, 96), ("dog", 100, 80)]).pass);
+    }
+
+    #[test]
+    fn each_limit_rejects_with_its_own_reason() {
+        for (label, after, word) in [
+            ("dog", BEFORE, "still reads anomaly 1 as \"dog\""),
+            ("cat", &[("cat", 100, 90), ("dog", 100, 85)] as &[_], "gate.max_accuracy_drop"),
+            ("cat", &[("cat", 100, 99), ("dog", 100, 79)], "gate.max_class_drop"),
+            ("cat", &[("cat", 100, 90), ("dog", 99, 89)], "not measured on the same"),
+        ] {
+            let verdict = verdict(label, BEFORE, after);
+            assert!(!verdict.pass);
+            assert_eq!(verdict.reasons.len(), 1, "{verdict:?}");
+            assert!(verdict.reasons[0].contains(word), "{verdict:?}");
+        }
+        let capped = judge(
+            &certify("cat", BEFORE, BEFORE),
+            &["dog".into()],
+            &["too many".into()],
+            &GateLimits::default(),
+        );
+        assert_eq!(capped.reasons, ["too many"]);
+    }
+
+    #[test]
+    fn small_classes_are_judged_together() {
+        let before: &[(&str, u64, u64)] = &[("big", 1000, 900), ("x", 10, 10), ("y", 15, 15)];
+        // One of ten is lost: 10 points of x, but 1 of 25 together.
+        let one = verdict("cat", before, &[("big", 1000, 900), ("x", 10, 8), ("y", 15, 15)]);
+        assert!(one.pass && one.notes.len() == 1, "{one:?}");
+        let many = verdict("cat", before, &[("big", 1000, 900), ("x", 10, 8), ("y", 15, 14)]);
+        assert!(!many.pass && many.reasons[0].contains("small classes"), "{many:?}");
+        let lone = verdict("cat", &[("big", 1000, 900), ("x", 10, 10)], &[("big", 1000, 900), ("x", 10, 0)]);
+        assert!(lone.pass && lone.notes[0].contains("overall accuracy alone"), "{lone:?}");
+    }
+
+    #[test]
+    fn an_empty_measurement_never_passes() {
+        assert!(!verdict("cat", &[], &[]).pass);
+        assert!(!judge(&certify("cat", BEFORE, BEFORE), &[], &[], &GateLimits::default()).pass);
+    }
+}
