@@ -5,11 +5,9 @@
 
 pub mod alert;
 pub mod case;
-pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
-pub mod http;
 pub mod metrics;
 pub mod policy;
 pub mod report;

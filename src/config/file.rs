@@ -3,6 +3,8 @@
 //! The keys of `data`, `model`, `recipe`, `detect` and `unlearn` are those of the contract, since the worker reads them too.
 
 use super::units::{Size, Span};
+use crate::policy::{GateLimits, Mode};
+use crate::settings::StageLimits;
 use delta_guard_contract::config::UnlearnConfig;
 use delta_guard_contract::{DataConfig, DetectConfig, Device, ModelConfig, Recipe};
 use schemars::JsonSchema;
@@ -18,7 +20,10 @@ pub struct ConfigFile {
     /// Name of this guard in mails, metrics and reports: one name per guarded model.
     #[serde(default = "default_instance")]
     pub instance: String,
-    /// How far the guard may go on its own.
+    /// Who is responsible for it: a name, a team, an address. Shown in mails and reports.
+    #[serde(default)]
+    pub owner: String,
+    /// How far the guard may act by itself.
     #[serde(default)]
     pub mode: Mode,
     /// Folders that the guard works in.
@@ -41,7 +46,7 @@ pub struct ConfigFile {
     pub unlearn: UnlearnConfig,
     /// What a candidate must show to pass.
     #[serde(default)]
-    pub gate: Gate,
+    pub gate: GateLimits,
     /// How the computing process is run.
     #[serde(default)]
     pub worker: Worker,
@@ -57,25 +62,15 @@ fn default_instance() -> String {
     "delta-guard".into()
 }
 
-/// How far the guard may go on its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Find the training examples and report them; train nothing.
-    Observe,
-    /// Also make a repaired candidate and measure it; promote nothing.
-    #[default]
-    Propose,
-    /// Also move the `current` link to the candidate when the gate passes.
-    Enforce,
-}
-
 /// Folders that the guard works in. Relative paths start at the configuration file's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Paths {
     /// Drop wrongly predicted pictures here. Anyone who may report an error may write here; nobody else needs to.
     pub inbox: PathBuf,
+    /// Refused files go here, each with a file that says why. Unset: the folder `refused` beside the inbox. Best on the inbox's file system.
+    #[serde(default)]
+    pub refused: Option<PathBuf>,
     /// Journal, index, spool, caches, reports and outbox. Only the guard writes here.
     pub state: PathBuf,
     /// Repaired checkpoints, one folder each, and the link `current`.
@@ -90,6 +85,8 @@ pub struct Inbox {
     pub settle: Span,
     /// The folder is read at least this often, whatever the file system's notifications say.
     pub scan_interval: Span,
+    /// A sidecar waits so long for its picture before it is refused.
+    pub sidecar_wait: Span,
     /// Larger files are refused.
     pub max_bytes: Size,
     /// Pictures of more pixels (width × height) are refused before they are decoded.
@@ -104,31 +101,11 @@ impl Default for Inbox {
         Self {
             settle: Span(Duration::from_secs(2)),
             scan_interval: Span(Duration::from_secs(60)),
+            sidecar_wait: Span(Duration::from_secs(600)),
             max_bytes: Size(64 << 20),
             max_pixels: 64_000_000,
             check_prediction: true,
         }
-    }
-}
-
-/// What a candidate must show to pass.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Gate {
-    /// Validation accuracy may fall by at most this much (0.02: two percentage points).
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub max_accuracy_drop: f64,
-    /// Accuracy of the worst class may fall by at most this much.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub max_class_drop: f64,
-    /// At most this share of the training set may be flagged; above it the case is held for a person.
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub max_flagged_share: f64,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self { max_accuracy_drop: 0.02, max_class_drop: 0.1, max_flagged_share: 0.1 }
     }
 }
 
@@ -153,6 +130,8 @@ pub struct Worker {
     pub attempts: u32,
     /// Wait before the second try; five times as long before each further one.
     pub retry_after: Span,
+    /// How long a worker that is asked to stop (at the guard's own stop, or past its time limit) may take to put its work down.
+    pub stop_grace: Span,
     /// Longest time that a stage may take; its worker is ended after that.
     pub time_limits: TimeLimits,
 }
@@ -167,6 +146,7 @@ impl Default for Worker {
             nice: 10,
             attempts: 3,
             retry_after: Span(Duration::from_secs(60)),
+            stop_grace: Span(Duration::from_secs(20)),
             time_limits: TimeLimits::default(),
         }
     }
@@ -190,8 +170,8 @@ pub struct TimeLimits {
 
 impl Default for TimeLimits {
     fn default() -> Self {
-        let hours = |n: u64| Span(Duration::from_secs(n * 3600));
-        Self { predict: Span(Duration::from_secs(600)), fit: hours(6), trace: hours(6), unlearn: hours(48), certify: hours(2) }
+        let StageLimits { predict, fit, trace, unlearn, certify } = StageLimits::default();
+        Self { predict: Span(predict), fit: Span(fit), trace: Span(trace), unlearn: Span(unlearn), certify: Span(certify) }
     }
 }
 

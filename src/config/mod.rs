@@ -6,7 +6,7 @@
 pub mod check;
 pub mod file;
 mod rules;
-
+mod settings;
 pub mod tree;
 pub mod units;
 

@@ -54,7 +54,8 @@ fn places(file: &ConfigFile, found: &mut Findings) {
         "not a plain name",
         "1 to 64 letters, digits, dots, dashes and underscores: it becomes part of mail and metric names",
     );
-    let folders = [("paths.inbox", &file.paths.inbox), ("paths.state", &file.paths.state), ("paths.candidates", &file.paths.candidates)];
+    let mut folders = vec![("paths.inbox", &file.paths.inbox), ("paths.state", &file.paths.state), ("paths.candidates", &file.paths.candidates)];
+    folders.extend(file.paths.refused.as_ref().map(|refused| ("paths.refused", refused)));
     for (i, (key, path)) in folders.iter().enumerate() {
         for (other_key, other) in &folders[..i] {
             if path == other {
@@ -111,6 +112,7 @@ fn numbers(file: &ConfigFile, found: &mut Findings) {
     let limits = &file.worker.time_limits;
     for (name, span) in [
         ("inbox.scan_interval", file.inbox.scan_interval),
+        ("worker.stop_grace", file.worker.stop_grace),
         ("worker.time_limits.predict", limits.predict),
         ("worker.time_limits.fit", limits.fit),
         ("worker.time_limits.trace", limits.trace),
@@ -230,6 +232,7 @@ pub(super) fn make_absolute(file: &mut ConfigFile, base: &Path) {
         &mut file.data.validation.path,
         &mut file.model.checkpoint,
     ];
+    paths.extend(file.paths.refused.as_mut());
     paths.extend(file.worker.command.as_mut());
     paths.extend(file.mail.as_mut().and_then(|mail| mail.password_file.as_mut()));
     for path in paths {

@@ -35,7 +35,7 @@ fn the_smallest_configuration_is_the_defaults() {
     let config = parse(BASE, Path::new("t.yaml"), Path::new("/base"), Look::AtTextOnly).unwrap();
     assert_eq!(config.file.paths.inbox, Path::new("/base/in"));
     assert_eq!(config.file.recipe, delta_guard_contract::Recipe::default());
-    assert_eq!(config.file.mode, file::Mode::Propose);
+    assert_eq!(config.file.mode, crate::policy::Mode::Propose);
     assert!(config.file.mail.is_none());
 }
 
@@ -61,7 +61,7 @@ fn the_example_names_every_key_and_shows_true_defaults() {
         assert!(named, "config/delta-guard.yaml does not explain {key}");
     }
     // Examples, not defaults: they have none.
-    let examples = ["detect.seed", "worker.command", "mail"];
+    let examples = ["detect.seed", "worker.command", "mail", "owner", "paths.refused"];
     let config = parse(EXAMPLE, Path::new("e.yaml"), Path::new("/"), Look::AtTextOnly).unwrap().file;
     let mut defaults = serde_json::to_value(&config).unwrap();
     let resolved = serde_json::to_value(config.detect.resolve(0, 10)).unwrap();
