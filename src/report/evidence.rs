@@ -85,12 +85,11 @@ fn thumb(view: &CaseView, trace: &TraceReport, example: &FlaggedExample, stronge
             figcaption {
                 @if example.kappa > 0.0 { (chart::bar(example.kappa / strongest, "hot")) }
                 span class="id" { bdi { (example.id) } }
-                span class=(if example.seed { "seed" } else { "" }) {
-                    "#" (example.rank) " " (example.label)
-                }
+                span class=(if example.seed { "seed" } else { "" }) { "#" (example.rank) " " (example.label) }
                 br;
                 @if example.kappa > 0.0 { "κ " (format!("{:.2}", example.kappa)) " · " }
-                "Δ " (format!("{:.2}", example.mean_scaled_delta).replace('-', "−")) " · " (example.count)
+                "Δ " (format!("{:.2}", example.mean_scaled_delta).replace('-', "−"))
+                br; (example.count) "/" (trace.settings.queries) " fell"
             }
         }
     }

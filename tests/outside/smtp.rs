@@ -44,6 +44,7 @@ struct Session {
     mail: Taken,
     bytes: Vec<u8>,
     hang: Arc<Mutex<bool>>,
+    failed: Arc<Mutex<bool>>,
 }
 
 impl Handler for Session {
@@ -65,6 +66,8 @@ impl Handler for Session {
             self.mail.raw = String::from_utf8_lossy(&self.bytes).into_owned();
             self.server.taken.lock().unwrap().push(self.mail.clone());
         }
+        // mailin stays in its data state after an error at the dot and would read the next command as text: the connection ends instead.
+        *self.failed.lock().unwrap() = matches!(step, AtDot::Defer | AtDot::Refuse);
         match step {
             AtDot::Take => response::OK,
             AtDot::Defer => response::INTERNAL_ERROR,
@@ -102,8 +105,9 @@ impl Server {
 
 fn serve(server: Server, mut stream: TcpStream) -> io::Result<()> {
     let hang = Arc::new(Mutex::new(false));
+    let failed = Arc::new(Mutex::new(false));
     let mail = Taken { from: String::new(), to: Vec::new(), raw: String::new() };
-    let handler = Session { server, mail, bytes: Vec::new(), hang: hang.clone() };
+    let handler = Session { server, mail, bytes: Vec::new(), hang: hang.clone(), failed: failed.clone() };
     let mut session = SessionBuilder::new("mail.test").build(IpAddr::from([127, 0, 0, 1]), handler);
     let mut reader = BufReader::new(stream.try_clone()?);
     session.greeting().write_to(&mut stream)?;
@@ -119,6 +123,9 @@ fn serve(server: Server, mut stream: TcpStream) -> io::Result<()> {
             _ => {}
         }
         stream.flush()?;
+        if *failed.lock().unwrap() {
+            return Ok(());
+        }
         line.clear();
     }
     Ok(())

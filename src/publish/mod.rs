@@ -1,0 +1,157 @@
+//! Putting files and folders in place so that a reader sees them whole or not at all, whatever happens in between: temporary name, sync, rename, sync of
+//! the folder. The production checkpoint is never written: nothing in here opens a file for writing that it did not make itself.
+
+mod candidate;
+
+pub use candidate::{Candidate, MANIFEST, Manifest, ManifestFile, publish_candidate, read_manifest};
+
+use anyhow::{Context, Result, bail};
+use delta_guard_contract::Digest;
+use rustix::fs::{CWD, RenameFlags};
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Make the names in a folder durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs_err::File::open(dir)?.sync_all()
+}
+
+/// Make a folder and what is above it, durably.
+pub fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent() {
+        make_dir(parent)?;
+        match fs_err::create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => sync_dir(parent)?,
+        }
+    }
+    Ok(())
+}
+
+/// Publish a file, replacing one of the same name.
+pub fn publish_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let temporary = dir.join(format!(".{name}.tmp"));
+    let attempt = || -> Result<()> {
+        write_synced(&temporary, bytes)?;
+        fail::fail_point!("publish::before_rename");
+        fs_err::rename(&temporary, dir.join(name))?;
+        fail::fail_point!("publish::before_dirsync");
+        Ok(sync_dir(dir)?)
+    };
+    attempt().inspect_err(|_| {
+        // Best effort: the first error is the one to tell.
+        let _ = fs_err::remove_file(&temporary);
+    })
+}
+
+/// Write a new file (an old temporary one of the same name goes) and make its content durable.
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = create_fresh(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn create_fresh(path: &Path) -> io::Result<fs_err::File> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = fs_err::OpenOptions::new();
+    options.write(true).create_new(true);
+    options.options_mut().mode(0o640).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    options.open(path)
+}
+
+/// Copy a file under a temporary name that the caller gives, durably; returns bytes and digest of what was written.
+fn copy_synced(from: &Path, to: &Path) -> io::Result<(u64, Digest)> {
+    let mut source = fs_err::File::open(from)?;
+    let mut target = create_fresh(to)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 256 * 1024];
+    let mut bytes = 0;
+    loop {
+        let count = source.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+        target.write_all(&buffer[..count])?;
+        bytes += count as u64;
+    }
+    target.sync_all()?;
+    Ok((bytes, Digest(hasher.finalize().to_hex().to_string())))
+}
+
+/// BLAKE3 of a file.
+pub fn digest_file(path: &Path) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = fs_err::File::open(path)?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Digest(hasher.finalize().to_hex().to_string())),
+            count => hasher.update(&buffer[..count]),
+        };
+    }
+}
+
+/// Give a folder its name; an error if the name is taken.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+}
+
+/// Name of the link to the promoted candidate.
+pub const CURRENT: &str = "current";
+
+/// Where `current` points: the name of a candidate's folder. None when there is no link. An error when it is something else.
+pub fn current(candidates: &Path) -> Result<Option<String>> {
+    let link = candidates.join(CURRENT);
+    match std::fs::symlink_metadata(&link) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| link.display().to_string()),
+        Ok(meta) if !meta.is_symlink() => bail!("{} is not a link", link.display()),
+        Ok(_) => {}
+    }
+    let target = fs_err::read_link(&link)?;
+    match target.to_str() {
+        Some(name) if target.parent() == Some(Path::new("")) => Ok(Some(name.into())),
+        _ => bail!("{} points out of its folder, to {}", link.display(), target.display()),
+    }
+}
+
+/// Point `current` to the candidate folder `to`, in one step: a reader finds the old one or the new one, never none. Doing it again changes nothing.
+pub fn promote(candidates: &Path, to: &str) -> Result<()> {
+    if !candidates.join(to).join(MANIFEST).is_file() {
+        bail!("{} has no candidate {to}", candidates.display());
+    }
+    let temporary = candidates.join(".current.tmp");
+    match fs_err::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    rustix::fs::symlinkat(OsStr::new(to), CWD, &temporary).with_context(|| temporary.display().to_string())?;
+    fail::fail_point!("publish::before_current");
+    fs_err::rename(&temporary, candidates.join(CURRENT))?;
+    fail::fail_point!("publish::after_current");
+    Ok(sync_dir(candidates)?)
+}
+
+/// Remove what an interrupted run left under temporary names.
+pub fn remove_temporaries(dir: &Path) -> io::Result<()> {
+    for entry in fs_err::read_dir(dir)? {
+        let path: PathBuf = entry?.path();
+        let Some(name) = path.file_name().and_then(OsStr::to_str).filter(|name| name.starts_with('.') && name.ends_with(".tmp")) else { continue };
+        tracing::debug!(name, "removing a temporary file of an earlier run");
+        if std::fs::symlink_metadata(&path)?.is_dir() {
+            fs_err::remove_dir_all(&path)?;
+        } else {
+            fs_err::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
