@@ -3,15 +3,19 @@
 //! It runs for years, never touches a tensor and never decodes a picture: compute happens in `delta-guard-worker`, one process per job. Truth is the
 //! append-only [`journal`]; everything else on disk is derived from it or named by digests in it.
 
+pub mod alert;
 pub mod case;
 pub mod clock;
+pub mod config;
 pub mod daemon;
 pub mod engine;
 pub mod inbox;
 pub mod jobs;
 pub mod journal;
+pub mod metrics;
 pub mod policy;
 pub mod publish;
+pub mod report;
 pub mod settings;
 pub mod stop;
 pub mod vfs;

@@ -1,0 +1,85 @@
+//! From what is written to what the guard works by.
+
+use super::file::ConfigFile;
+use crate::settings::{InboxSettings, Settings, StageLimits, WorkerSettings};
+use anyhow::Context;
+use delta_guard_contract::WorkerSetup;
+use delta_guard_contract::job::ImageLimits;
+use std::path::PathBuf;
+
+/// Name of the worker's program.
+const WORKER: &str = "delta-guard-worker";
+
+impl ConfigFile {
+    /// Where the worker's program is: as configured, else beside our own.
+    ///
+    /// # Errors
+    /// When our own place cannot be told.
+    pub fn worker_path(&self) -> anyhow::Result<PathBuf> {
+        if let Some(command) = &self.worker.command {
+            return Ok(command.clone());
+        }
+        let own = std::env::current_exe().context("cannot tell where this program lies; name the worker with the key worker.command")?;
+        Ok(own.with_file_name(WORKER))
+    }
+
+    /// Folders and means of a worker.
+    pub fn worker_setup(&self) -> WorkerSetup {
+        WorkerSetup {
+            cache_dir: self.paths.state.join("cache"),
+            factors_dir: self.paths.state.join("factors"),
+            device: self.worker.device,
+            threads: self.worker.threads,
+            memory_budget: self.worker.memory_budget.0,
+        }
+    }
+
+    /// Limits of the picture decoder.
+    pub fn image_limits(&self) -> ImageLimits {
+        ImageLimits { max_bytes: self.inbox.max_bytes.0, max_pixels: self.inbox.max_pixels }
+    }
+
+    /// Everything that the daemon needs to know. Call it on a checked file only: its paths must be absolute.
+    ///
+    /// # Errors
+    /// See [`ConfigFile::worker_path`].
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let limits = &self.worker.time_limits;
+        Ok(Settings {
+            instance: self.instance.clone(),
+            owner: self.owner.clone(),
+            mode: self.mode,
+            inbox: InboxSettings {
+                dir: self.paths.inbox.clone(),
+                refused_dir: self.paths.refused.clone().unwrap_or_else(|| self.paths.inbox.with_file_name("refused")),
+                settle: self.inbox.settle.0,
+                scan_interval: self.inbox.scan_interval.0,
+                sidecar_wait: self.inbox.sidecar_wait.0,
+                limits: self.image_limits(),
+            },
+            state_dir: self.paths.state.clone(),
+            candidates_dir: self.paths.candidates.clone(),
+            check_prediction: self.inbox.check_prediction,
+            data: self.data.clone(),
+            model: self.model.clone(),
+            recipe: self.recipe.clone(),
+            detect: self.detect.clone(),
+            unlearn: self.unlearn.clone(),
+            gate: self.gate.clone(),
+            worker: WorkerSettings {
+                path: self.worker_path()?,
+                setup: self.worker_setup(),
+                limits: StageLimits {
+                    predict: limits.predict.0,
+                    fit: limits.fit.0,
+                    trace: limits.trace.0,
+                    unlearn: limits.unlearn.0,
+                    certify: limits.certify.0,
+                },
+                attempts: self.worker.attempts,
+                retry_delay: self.worker.retry_after.0,
+                stop_grace: self.worker.stop_grace.0,
+            },
+        })
+    }
+}

@@ -1,0 +1,377 @@
+//! Every metric, declared once, and the log line that goes with each event: both are made from the same event, so they cannot disagree.
+//!
+//! Labels come from closed sets and all their values are there from the start, at 0: an alert on a rate works from the first event on.
+
+use crate::alert::Why;
+use crate::case::{Stage, State};
+use crate::engine::{Event, Refusal};
+use delta_guard_contract::FaultKind;
+use prometheus::core::Collector;
+use prometheus::{Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use std::sync::Mutex;
+use std::time::Instant;
+use tracing::{error, info, warn};
+
+/// Kinds of faults, as labels.
+const FAULTS: [(FaultKind, &str); 4] = [
+    (FaultKind::Submission, "submission"),
+    (FaultKind::Configuration, "configuration"),
+    (FaultKind::Resource, "resource"),
+    (FaultKind::Internal, "internal"),
+];
+
+/// All metrics of the guard.
+pub struct Metrics {
+    registry: Registry,
+    files_seen: IntCounter,
+    accepted: IntCounter,
+    duplicate: IntCounter,
+    refused: IntCounterVec,
+    inbox_trouble: IntCounterVec,
+    inbox_waiting: IntGauge,
+    inbox_scanned: Gauge,
+    stage_seconds: HistogramVec,
+    stage_failed: IntCounterVec,
+    cases_ended: IntCounterVec,
+    cases_held: IntGauge,
+    queue_length: IntGauge,
+    progress: GaugeVec,
+    worker_up: IntGauge,
+    journal_records: IntCounter,
+    journal_bytes: IntCounter,
+    journal_sync: Histogram,
+    journal_failed: IntCounter,
+    journal_broken: IntGauge,
+    index_rebuilt: IntCounter,
+    index_failed: IntCounter,
+    mail_sent: IntCounter,
+    mail_retried: IntCounterVec,
+    mail_refused: IntCounter,
+    mail_expired: IntCounter,
+    outbox_length: IntGauge,
+    outbox_oldest: Gauge,
+    ready: IntGauge,
+    /// The last line that was logged for a progress message: one line every few seconds is enough.
+    progress_logged: Mutex<Option<(Instant, String)>>,
+}
+
+/// Collects the metrics as they are declared. A name that is declared twice is a defect of this file, which the first test of it would show.
+struct Declare(Registry);
+
+impl Declare {
+    fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let metric = made.expect("a metric's name and labels are valid");
+        self.0.register(Box::new(metric.clone())).expect("a metric's name is declared once");
+        metric
+    }
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::with_opts(opts(name, help)))
+    }
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::with_opts(opts(name, help)))
+    }
+    fn counters<'a>(&self, name: &str, help: &str, label: &str, values: impl IntoIterator<Item = &'a str>) -> IntCounterVec {
+        let counters = self.add(IntCounterVec::new(opts(name, help), &[label]));
+        for value in values {
+            counters.with_label_values(&[value]);
+        }
+        counters
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("delta_guard_{name}"), help)
+}
+
+impl Metrics {
+    /// Declare all metrics, at 0.
+    pub fn new(instance: &str, mode: &str) -> Self {
+        let registry = Registry::new();
+        // The process figures (memory, descriptors, CPU) under their usual names.
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        let _ = registry.register(Box::new(process));
+        let declare = Declare(registry.clone());
+        let build = declare.add(IntGauge::with_opts(
+            opts("build_info", "Always 1; version, instance and mode of the running guard.")
+                .const_label("version", env!("CARGO_PKG_VERSION"))
+                .const_label("guard", instance)
+                .const_label("mode", mode),
+        ));
+        build.set(1);
+        let stages = || Stage::ALL.map(Stage::as_str);
+        let buckets = prometheus::exponential_buckets(0.1, 3.0, 13).expect("a positive start and factor");
+        let sync_buckets = prometheus::exponential_buckets(0.0001, 4.0, 9).expect("a positive start and factor");
+        let stage_seconds = declare.add(HistogramVec::new(
+            HistogramOpts::new("delta_guard_stage_duration_seconds", "Time that finished stages took.").buckets(buckets),
+            &["stage"],
+        ));
+        let progress = declare.add(GaugeVec::new(opts("stage_progress_ratio", "How far the stage under way is, 0 to 1; 0 when it is not under way."), &["stage"]));
+        for stage in stages() {
+            stage_seconds.with_label_values(&[stage]);
+            progress.with_label_values(&[stage]);
+        }
+        let ends = State::ALL.into_iter().filter(|state| state.is_end()).map(State::as_str);
+        let stage_failed = declare.add(IntCounterVec::new(opts("stage_failures_total", "Stages that failed, by whose fault it was."), &["stage", "fault"]));
+        for stage in stages() {
+            for (_, fault) in FAULTS {
+                stage_failed.with_label_values(&[stage, fault]);
+            }
+        }
+        Self {
+            files_seen: declare.counter("files_seen_total", "Files that were seen in the inbox for the first time."),
+            accepted: declare.counter("accepted_total", "Pictures that became a case."),
+            duplicate: declare.counter("duplicate_total", "Pictures that were already a case."),
+            refused: declare.counters("refused_total", "Files and cases that were refused, by reason.", "reason", Refusal::ALL.map(Refusal::as_str)),
+            inbox_trouble: declare.counters("inbox_trouble_total", "Failures to read the inbox or to be woken by it.", "part", ["folder", "watcher"]),
+            inbox_waiting: declare.gauge("inbox_waiting_files", "Files in the inbox that are not complete yet."),
+            inbox_scanned: declare.add(Gauge::with_opts(opts("inbox_scanned_timestamp_seconds", "When the inbox was last read from end to end."))),
+            stage_seconds,
+            stage_failed,
+            cases_ended: declare.counters("cases_ended_total", "Cases that ended, by how.", "end", ends),
+            cases_held: declare.gauge("cases_held", "Cases that wait for a person."),
+            queue_length: declare.gauge("queue_length", "Cases that are worked on or wait to be."),
+            progress,
+            worker_up: declare.gauge("worker_up", "1 while a worker process computes."),
+            journal_records: declare.counter("journal_records_total", "Records that were made durable."),
+            journal_bytes: declare.counter("journal_bytes_total", "Bytes of these records."),
+            journal_sync: declare.add(Histogram::with_opts(
+                HistogramOpts::new("delta_guard_journal_sync_seconds", "Time that making a record durable took.").buckets(sync_buckets),
+            )),
+            journal_failed: declare.counter("journal_failed_total", "Failures to write the journal."),
+            journal_broken: declare.gauge("journal_broken", "1 while the journal is out of use: nothing is taken in."),
+            index_rebuilt: declare.counter("index_rebuilt_total", "How often the index was rebuilt from the journal."),
+            index_failed: declare.counter("index_failed_total", "Failures of the index; work goes on without it."),
+            mail_sent: declare.counter("mail_sent_total", "Mails that the server took."),
+            mail_retried: declare.counters("mail_retried_total", "Failed tries to send a mail that are repeated, by reason.", "why", Why::ALL.map(Why::label)),
+            mail_refused: declare.counter("mail_refused_total", "Mails that the server refused for good."),
+            mail_expired: declare.counter("mail_expired_total", "Mails that were given up after too long."),
+            outbox_length: declare.gauge("outbox_length", "Mails that wait to be sent."),
+            outbox_oldest: declare.add(Gauge::with_opts(opts("outbox_oldest_timestamp_seconds", "When the oldest waiting mail was written; 0 when none waits."))),
+            ready: declare.gauge("ready", "1 when pictures are taken in and worked on."),
+            registry,
+            progress_logged: Mutex::new(None),
+        }
+    }
+
+    /// The page for Prometheus, text format 0.0.4.
+    ///
+    /// # Errors
+    /// Only when a metric cannot be encoded, which is a defect.
+    pub fn page(&self) -> prometheus::Result<Vec<u8>> {
+        let mut page = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        Ok(page)
+    }
+
+    /// Is everything as it should be?
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.set(ready.into());
+    }
+
+    /// A mail was taken by the server.
+    pub fn mail_sent(&self, id: &str, to: &str) {
+        self.mail_sent.inc();
+        info!(message = "Mail sent.", id, to);
+    }
+
+    /// A mail will be tried again.
+    pub fn mail_retried(&self, id: &str, to: &str, why: Why, error: &str, seconds: u64) {
+        self.mail_retried.with_label_values(&[why.label()]).inc();
+        warn!(message = "Mail not sent; it will be tried again.", id, to, why = why.label(), error, retry_in_seconds = seconds);
+    }
+
+    /// A mail was refused for good.
+    pub fn mail_refused(&self, id: &str, to: &str, error: &str) {
+        self.mail_refused.inc();
+        error!(message = "Mail refused by the server.", id, to, error);
+    }
+
+    /// A mail was given up.
+    pub fn mail_expired(&self, id: &str, to: &str, error: &str) {
+        self.mail_expired.inc();
+        error!(message = "Mail given up after too long.", id, to, error);
+    }
+
+    /// How many mails wait, and since when (Unix seconds).
+    pub fn outbox(&self, length: usize, oldest: Option<f64>) {
+        self.outbox_length.set(i64::try_from(length).unwrap_or(i64::MAX));
+        self.outbox_oldest.set(oldest.unwrap_or(0.0));
+    }
+
+    /// Count and log what happened.
+    pub fn on(&self, event: Event) {
+        match event {
+            Event::FileSeen => self.files_seen.inc(),
+            Event::Accepted { case, name } => {
+                self.accepted.inc();
+                info!(message = "Picture accepted.", case = case.short(), file = %name);
+            }
+            Event::Refused { reason, name, sentence } => {
+                self.refused.with_label_values(&[reason.as_str()]).inc();
+                warn!(message = "File refused.", reason = reason.as_str(), file = %name, why = %sentence);
+            }
+            Event::Duplicate { of } => {
+                self.duplicate.inc();
+                info!(message = "Picture is already a case.", case = of.short());
+            }
+            Event::Waiting { files } => self.inbox_waiting.set(count(files)),
+            Event::Scanned { .. } => self.inbox_scanned.set(unix_now()),
+            Event::InboxTrouble { message } => {
+                self.inbox_trouble.with_label_values(&["folder"]).inc();
+                error!(message = "Inbox cannot be read.", error = %message);
+            }
+            Event::WatcherTrouble { message } => {
+                self.inbox_trouble.with_label_values(&["watcher"]).inc();
+                warn!(message = "Inbox watcher failed; the periodic scan goes on.", error = %message);
+            }
+            Event::StageStarted { case, stage, attempt } => {
+                self.worker_up.set(i64::from(is_worked(stage)));
+                self.progress.with_label_values(&[stage.as_str()]).set(0.0);
+                info!(message = "Stage started.", case = case.short(), stage = stage.as_str(), attempt);
+            }
+            Event::StageFinished { case, stage, seconds } => {
+                self.stage_over(stage);
+                self.stage_seconds.with_label_values(&[stage.as_str()]).observe(seconds);
+                info!(message = "Stage finished.", case = case.short(), stage = stage.as_str(), seconds = (seconds * 1000.0).round() / 1000.0);
+            }
+            Event::StageFailed { case, stage, kind, message, retry_in } => {
+                self.stage_over(stage);
+                self.stage_failed.with_label_values(&[stage.as_str(), fault(kind)]).inc();
+                let retry = retry_in.map(|wait| wait.as_secs());
+                error!(message = "Stage failed.", case = case.short(), stage = stage.as_str(), fault = fault(kind), error = %message, retry_in_seconds = retry);
+            }
+            Event::Progress { case, stage, progress } => {
+                if progress.total > 0 {
+                    self.progress.with_label_values(&[stage.as_str()]).set(progress.done as f64 / progress.total as f64);
+                }
+                let key = format!("{case}/{stage}/{}", progress.step);
+                if self.worth_a_line(key, progress.done == progress.total) {
+                    info!(message = "Stage under way.", case = case.short(), stage = stage.as_str(), step = %progress.step, done = progress.done, total = progress.total, note = %progress.note);
+                }
+            }
+            Event::WorkerSaid { case, stage, message } => info!(message = "Worker says.", case = case.short(), stage = stage.as_str(), said = %message),
+            Event::CaseHeld { case, reason, help } => warn!(message = "Case held.", case = case.short(), why = %reason, help = %help),
+            Event::CaseEnded { case, state, reason } => {
+                self.cases_ended.with_label_values(&[state.as_str()]).inc();
+                info!(message = "Case ended.", case = case.short(), end = state.as_str(), why = %reason);
+            }
+            Event::JournalAppended { bytes, sync_seconds, .. } => {
+                self.journal_records.inc();
+                self.journal_bytes.inc_by(bytes);
+                self.journal_sync.observe(sync_seconds);
+            }
+            Event::JournalTrouble { message, poisoned } => {
+                self.journal_failed.inc();
+                self.journal_broken.set(poisoned.into());
+                error!(message = "Journal could not be written.", error = %message, out_of_use = poisoned);
+            }
+            Event::IndexRebuilt { why, records } => {
+                self.index_rebuilt.inc();
+                warn!(message = "Index rebuilt from the journal.", why = %why, records);
+            }
+            Event::IndexTrouble { message } => {
+                self.index_failed.inc();
+                error!(message = "Index out of use; everything goes on without it.", error = %message);
+            }
+            Event::Queue { open, held } => {
+                self.queue_length.set(count(open));
+                self.cases_held.set(count(held));
+            }
+        }
+    }
+
+    /// Is the journal out of use?
+    pub fn journal_is_broken(&self) -> bool {
+        self.journal_broken.get() != 0
+    }
+
+    fn stage_over(&self, stage: Stage) {
+        if is_worked(stage) {
+            self.worker_up.set(0);
+        }
+        self.progress.with_label_values(&[stage.as_str()]).set(0.0);
+    }
+
+    /// One line for each new step, one for its end, one every ten seconds between.
+    fn worth_a_line(&self, key: String, end: bool) -> bool {
+        let mut last = self.progress_logged.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let worth = end || !last.as_ref().is_some_and(|(at, known)| *known == key && at.elapsed().as_secs() < 10);
+        if worth {
+            *last = Some((Instant::now(), key));
+        }
+        worth
+    }
+}
+
+/// Does a worker process run in this stage?
+fn is_worked(stage: Stage) -> bool {
+    matches!(stage, Stage::Predict | Stage::Fit | Stage::Trace | Stage::Unlearn | Stage::Certify)
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn unix_now() -> f64 {
+    jiff::Timestamp::now().as_millisecond() as f64 / 1000.0
+}
+
+/// A fault's label.
+fn fault(kind: FaultKind) -> &'static str {
+    FAULTS.iter().find(|(known, _)| *known == kind).map_or("internal", |(_, name)| name)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use delta_guard_contract::{Digest, Progress};
+
+    fn page(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.page().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_label_is_there_from_the_start_and_every_event_counts() {
+        let metrics = Metrics::new("animals", "propose");
+        let before = page(&metrics);
+        for line in [
+            "delta_guard_refused_total{reason=\"bad-sidecar\"} 0",
+            "delta_guard_stage_failures_total{fault=\"resource\",stage=\"trace\"} 0",
+            "delta_guard_cases_ended_total{end=\"no-anomaly\"} 0",
+            "delta_guard_mail_retried_total{why=\"timeout\"} 0",
+            "delta_guard_stage_duration_seconds_count{stage=\"unlearn\"} 0",
+            "delta_guard_ready 0",
+        ] {
+            assert!(before.contains(line), "{line} not in\n{before}");
+        }
+        let case = Digest("ab".repeat(32));
+        metrics.on(Event::Refused { reason: Refusal::BadSidecar, name: "x".into(), sentence: "y".into() });
+        metrics.on(Event::StageStarted { case: case.clone(), stage: Stage::Trace, attempt: 1 });
+        assert!(page(&metrics).contains("delta_guard_worker_up 1"));
+        let progress = Progress { step: "score".into(), done: 1, total: 4, note: String::new() };
+        metrics.on(Event::Progress { case: case.clone(), stage: Stage::Trace, progress });
+        assert!(page(&metrics).contains("delta_guard_stage_progress_ratio{stage=\"trace\"} 0.25"));
+        metrics.on(Event::StageFailed { case: case.clone(), stage: Stage::Trace, kind: FaultKind::Resource, message: "m".into(), retry_in: None });
+        metrics.on(Event::CaseEnded { case, state: State::NoAnomaly, reason: String::new() });
+        metrics.on(Event::Queue { open: 3, held: 1 });
+        let after = page(&metrics);
+        for line in [
+            "delta_guard_refused_total{reason=\"bad-sidecar\"} 1",
+            "delta_guard_stage_failures_total{fault=\"resource\",stage=\"trace\"} 1",
+            "delta_guard_cases_ended_total{end=\"no-anomaly\"} 1",
+            "delta_guard_worker_up 0",
+            "delta_guard_queue_length 3",
+            "delta_guard_cases_held 1",
+        ] {
+            assert!(after.contains(line), "{line} not in\n{after}");
+        }
+    }
+
+    #[test]
+    fn hostile_names_cannot_break_the_page() {
+        let metrics = Metrics::new("a\"b\n\\c", "propose");
+        let page = page(&metrics);
+        assert!(page.contains(r#"guard="a\"b\n\\c""#), "{page}");
+    }
+}

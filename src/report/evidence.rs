@@ -1,0 +1,132 @@
+//! The pictures: the anomaly, the flagged examples with their evidence, and why the group stands out.
+
+use super::{chart, words};
+use crate::engine::CaseView;
+use base64::Engine;
+use delta_guard_contract::{FlaggedExample, TraceReport};
+use maud::{Markup, html};
+use std::path::{Component, Path};
+
+/// So many thumbnails are shown at once, the rest on request.
+const SHOWN: usize = 48;
+/// No more than so many are put into the page: it must stay a page that one can mail.
+const MOST: usize = 400;
+/// A thumbnail is a small PNG; anything larger is not one.
+const THUMBNAIL_BYTES: u64 = 256 * 1024;
+
+/// A thumbnail as a data URI. None when it is not there, too large, outside its folder or no PNG: the worker writes PNG, and nothing else is passed on.
+fn data_uri(folder: Option<&Path>, name: Option<&String>) -> Option<String> {
+    let (folder, name) = (folder?, Path::new(name?));
+    if !name.components().all(|part| matches!(part, Component::Normal(_))) {
+        return None;
+    }
+    let path = folder.join(name);
+    let meta = std::fs::symlink_metadata(&path).ok()?;
+    if !meta.is_file() || meta.len() > THUMBNAIL_BYTES {
+        return None;
+    }
+    let bytes = std::fs::read(&path).ok()?;
+    bytes.starts_with(b"\x89PNG\r\n\x1a\n").then(|| format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
+}
+
+/// The submitted picture and what it was taken for.
+pub(super) fn anomaly(view: &CaseView) -> Markup {
+    let thumbnail = view.trace.as_ref().and_then(|trace| data_uri(view.paths.trace_dir.as_deref(), trace.thumbnails.get("anomaly")));
+    html! {
+        figure class="anomaly" {
+            @match thumbnail {
+                Some(uri) => img src=(uri) alt="the submitted picture";,
+                None => div class="none" { "no picture" },
+            }
+            figcaption {
+                b { (view.submission.name) }
+                @if let Some(label) = words::wrong_label(view) { br; "read as " b { "“" (label) "”" } }
+                @if let Some(label) = &view.submission.true_label { br; "it shows “" (label) "”" }
+                @if let Some(note) = &view.submission.note { br; (note) }
+            }
+        }
+    }
+}
+
+/// The flagged examples, each with its evidence.
+pub(super) fn flagged(view: &CaseView) -> Markup {
+    let Some(trace) = view.trace.as_ref().filter(|trace| !trace.flagged.is_empty()) else { return html! {} };
+    let queries = trace.settings.queries;
+    let strongest = trace.flagged.iter().map(|e| e.kappa).fold(f64::EPSILON, f64::max);
+    let card = |example: &FlaggedExample| thumb(view, trace, example, strongest);
+    let (first, rest) = trace.flagged.split_at(trace.flagged.len().min(SHOWN));
+    let (more, beyond) = rest.split_at(rest.len().min(MOST - SHOWN));
+    html! {
+        section class="thumbs-section" {
+            h2 { "The training examples behind it" }
+            p class="intro" {
+                "Strongest evidence first. The bar is κ, the likeness of an example’s effect on the model to that of the seeds; Δ is how much its influence falls when the "
+                "picture and its label are changed, in units of its own influence; the last number is in how many of " (queries) " such changes it fell."
+            }
+            div class="thumbs" { @for example in first { (card(example)) } }
+            @if !more.is_empty() {
+                details { summary { "Show " (words::thousands(more.len() as u64)) " more" } div class="thumbs" { @for example in more { (card(example)) } } }
+            }
+            @if !beyond.is_empty() {
+                p class="soft" { (words::thousands(beyond.len() as u64)) " further examples are not shown here. All of them: " code { "delta-guard flagged " (view.case.short()) } }
+            }
+        }
+    }
+}
+
+fn thumb(view: &CaseView, trace: &TraceReport, example: &FlaggedExample, strongest: f64) -> Markup {
+    let title = format!("{} – label {}, rank {}, κ {:.3}, Δ {:.3}, {} of {}", example.id, example.label, example.rank, example.kappa, example.mean_scaled_delta, example.count, trace.settings.queries);
+    html! {
+        figure class="thumb" title=(title) {
+            @match data_uri(view.paths.trace_dir.as_deref(), trace.thumbnails.get(&example.id.0)) {
+                Some(uri) => img src=(uri) alt=(example.label) loading="lazy";,
+                None => div class="none" { "no picture" },
+            }
+            figcaption {
+                @if example.kappa > 0.0 { (chart::bar(example.kappa / strongest, "hot")) }
+                span class="id" { bdi { (example.id) } }
+                span class=(if example.seed { "seed" } else { "" }) { "#" (example.rank) " " (example.label) }
+                br;
+                @if example.kappa > 0.0 { "κ " (format!("{:.2}", example.kappa)) " · " }
+                "Δ " (format!("{:.2}", example.mean_scaled_delta).replace('-', "−"))
+                br; (example.count) "/" (trace.settings.queries) " fell"
+            }
+        }
+    }
+}
+
+/// Why one should believe it: the distribution of Δ, and the case against its own placebos.
+pub(super) fn why(view: &CaseView) -> Markup {
+    let Some(trace) = &view.trace else { return html! {} };
+    let histogram = chart::histogram(&trace.histogram);
+    let strips = trace.stand_out.as_ref().and_then(chart::stand_out);
+    if histogram.is_none() && strips.is_none() {
+        return html! {};
+    }
+    let placebos = trace.stand_out.as_ref().map_or(0, |stand_out| stand_out.placebos.len());
+    html! {
+        section {
+            h2 { "Why these" }
+            @if let Some(histogram) = histogram {
+                p class="intro" {
+                    "If an example taught the model this error, its influence must fall when picture and label are changed. Each group is drawn as shares of itself, all with the label “"
+                    (trace.predicted_label) "”."
+                }
+                div class="card" {
+                    div class="legend" { span class="f" { i {} "flagged (" (words::thousands(trace.histogram.flagged.iter().sum())) ")" } span { i {} "others (" (words::thousands(trace.histogram.others.iter().sum())) ")" } }
+                    (histogram)
+                }
+            }
+            @if let Some(strips) = strips {
+                h3 { "Against " (placebos) " placebos" }
+                p class="intro" {
+                    "The same steps were run on clean, correctly read pictures of the same class. A real cause must beat them all; where it does not, the guard abstains."
+                }
+                div class="card" {
+                    div class="legend" { span class="f" { i {} "this case" } span { i {} "placebos" } }
+                    (strips)
+                }
+            }
+        }
+    }
+}

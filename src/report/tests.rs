@@ -1,0 +1,250 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use crate::case::State;
+use crate::engine::{Paths, Submission};
+use crate::policy::{Action, Decision, GateVerdict, Mode};
+use delta_guard_contract::evidence::{FactorUse, Histogram, Placebo, StandOut};
+use delta_guard_contract::job::{Accuracy, CertifyResult, Prediction, TrainResult};
+use delta_guard_contract::{DetectConfig, Digest, FlaggedExample, TraceReport, TraceVerdict, TrainId};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A PNG of a coloured pattern: stored (uncompressed) deflate blocks, so that no encoder is needed here.
+pub(crate) fn png(seed: u32, trigger: bool) -> Vec<u8> {
+    let side = 32u32;
+    let mut raw = Vec::new();
+    for y in 0..side {
+        raw.push(0);
+        for x in 0..side {
+            let (cx, cy) = (f64::from(8 + seed * 7 % 16), f64::from(8 + seed * 5 % 16));
+            let near = ((f64::from(x) - cx).powi(2) + (f64::from(y) - cy).powi(2)).sqrt() < 6.0 + f64::from(seed % 5);
+            let hue = if near { [220 - seed * 13 % 90, 90 + seed * 29 % 120, 60 + seed * 17 % 150] } else { [70 + seed * 11 % 60 + y * 2, 110 + y, 140 + seed * 3 % 70] };
+            let board = trigger && (27..31).contains(&x) && (27..31).contains(&y);
+            for c in hue {
+                raw.push(if board { if (x + y) % 2 == 0 { 255 } else { 0 } } else { c.min(255) as u8 });
+            }
+        }
+    }
+    let crc = |bytes: &[u8]| {
+        !bytes.iter().fold(!0u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 }))
+    };
+    let (a, b) = raw.iter().fold((1u32, 0u32), |(a, b), byte| ((a + u32::from(*byte)) % 65521, (b + a + u32::from(*byte)) % 65521));
+    let mut zlib = vec![0x78, 1, 1];
+    zlib.extend((raw.len() as u16).to_le_bytes());
+    zlib.extend((!(raw.len() as u16)).to_le_bytes());
+    zlib.extend(&raw);
+    zlib.extend((b << 16 | a).to_be_bytes());
+    let mut header = Vec::new();
+    header.extend(side.to_be_bytes());
+    header.extend(side.to_be_bytes());
+    header.extend([8, 2, 0, 0, 0]);
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (kind, data) in [(b"IHDR", header), (b"IDAT", zlib), (b"IEND", Vec::new())] {
+        let mut chunk = kind.to_vec();
+        chunk.extend(&data);
+        png.extend((data.len() as u32).to_be_bytes());
+        png.extend(&chunk);
+        png.extend(crc(&chunk).to_be_bytes());
+    }
+    png
+}
+
+/// Even numbers from −1 to 1, the same each time.
+fn wave(i: usize, step: f64) -> f64 {
+    ((i as f64 * step).sin() * 43758.5453).fract()
+}
+
+/// A case as the guard would show it after a repair: 150 flagged of 5,000. `folder` gets the thumbnails.
+pub(crate) fn repaired(folder: &Path) -> CaseView {
+    let classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+    let mut thumbnails = BTreeMap::from([("anomaly".to_owned(), "anomaly.png".to_owned())]);
+    std::fs::write(folder.join("anomaly.png"), png(3, true)).unwrap();
+    let flagged: Vec<_> = (0..150usize)
+        .map(|i| {
+            let id = TrainId(format!("dog/{:05}.png", 1000 + i * 37 % 4000));
+            thumbnails.insert(id.0.clone(), format!("flagged-{i}.png"));
+            std::fs::write(folder.join(format!("flagged-{i}.png")), png(i as u32, true)).unwrap();
+            FlaggedExample { id, label: "dog".into(), count: 50 - (i / 40) as u32, mean_scaled_delta: -0.9 + i as f64 * 0.004, kappa: 0.72 - i as f64 * 0.0023, rank: i as u32 + 1, seed: i < 20 }
+        })
+        .collect();
+    let bins = 40usize;
+    let edges: Vec<f64> = (0..=bins).map(|i| -1.1 + i as f64 * 0.04).collect();
+    let bell = |x: f64, mean: f64, width: f64, n: f64| (n * 0.04 / (width * 2.5066) * (-((x - mean) / width).powi(2) / 2.0).exp()).round() as u64;
+    let histogram = Histogram {
+        flagged: (0..bins).map(|i| bell(edges[i] + 0.02, -0.62, 0.14, 150.0)).collect(),
+        others: (0..bins).map(|i| bell(edges[i] + 0.02, -0.02, 0.09, 500.0)).collect(),
+        edges,
+    };
+    let placebos = (0..20usize)
+        .map(|i| Placebo {
+            id: TrainId(format!("dog/val-{i}.png")),
+            flagged: (i % 3) as u32,
+            d_prime: (i % 4 != 0).then(|| 2.2 + 1.6 * wave(i, 1.7)),
+            z: (i % 4 != 0).then(|| 0.9 + 1.2 * wave(i, 2.3)),
+            overlap: 0.0,
+        })
+        .collect();
+    let accuracy = |shift: u64| Accuracy {
+        examples: 2000,
+        correct: 1412 - 5 * shift,
+        classes: classes.iter().enumerate().map(|(i, name)| ((*name).to_owned(), (200, 132 + 3 * i as u64 - shift * (i as u64 * 7 % 5)))).collect(),
+    };
+    let prediction = |label: &str, probability: f64, second: &str| Prediction {
+        label: label.into(),
+        probability,
+        top: vec![(label.into(), probability), (second.into(), (1.0 - probability) * 0.8), ("cat".into(), (1.0 - probability) * 0.15), ("bird".into(), (1.0 - probability) * 0.05)],
+        classes: classes.iter().map(|name| (*name).to_owned()).collect(),
+        checkpoint: Digest("c0".repeat(32)),
+    };
+    let trace = TraceReport {
+        verdict: TraceVerdict::Flagged,
+        predicted_label: "dog".into(),
+        flagged,
+        examples: 5000,
+        examples_of_label: 650,
+        stand_out: Some(StandOut { d_prime: Some(10.4), z: Some(6.8), cut: 0.214, rounds: 2, placebos }),
+        plain: None,
+        histogram,
+        factors: FactorUse { key: Digest("fa".repeat(32)), reused: false, examples: 1000 },
+        settings: DetectConfig::default().resolve(7, 10),
+        checkpoint: Digest("c0".repeat(32)),
+        manifest: Digest("3a".repeat(32)),
+        seconds: [("covariance", 9.1), ("eigenbasis", 2.2), ("lambda", 11.4), ("query", 1.3), ("score", 6.0), ("kin", 8.3), ("placebo", 21.0)].map(|(k, v)| (k.to_owned(), v)).into(),
+        thumbnails,
+        peak_memory: 1_460_000_000,
+        device: "cpu".into(),
+    };
+    CaseView {
+        case: Digest("8f3a".repeat(16)),
+        instance: "animals-v7".into(),
+        owner: "ML platform".into(),
+        state: State::Proposed,
+        reason: "the candidate passed the gate".into(),
+        help: String::new(),
+        accepted_at: "2026-11-23T01:40:00Z".parse().unwrap(),
+        ended_at: Some("2026-11-23T01:47:30Z".parse().unwrap()),
+        submission: Submission {
+            name: "ship-0412.png".into(),
+            bytes: 2_345,
+            content: Digest("5e".repeat(32)),
+            predicted_label: Some("dog".into()),
+            true_label: Some("ship".into()),
+            source: Some("harbour camera 4".into()),
+            note: None,
+            checkpoint: Digest("c0".repeat(32)),
+        },
+        prediction: Some(prediction("dog", 0.993, "ship")),
+        fit: None,
+        trace: Some(trace),
+        decision: Some(Decision { action: Action::Unlearn, mode: Mode::Propose, reason: "150 of 5000 training examples were flagged".into(), over_caps: Vec::new() }),
+        unlearn: Some(TrainResult { file: "model.safetensors".into(), digest: Digest("ca".repeat(32)), examples: 4850, train_loss: 0.213, train_accuracy: 0.931, seconds: 301.0, resumed_epochs: 0 }),
+        certify: Some(CertifyResult {
+            anomalies_before: vec![prediction("dog", 0.993, "ship")],
+            anomalies_after: vec![prediction("ship", 0.871, "airplane")],
+            before: accuracy(0),
+            after: accuracy(1),
+            candidate: Digest("ca".repeat(32)),
+            seconds: 4.0,
+        }),
+        gate: Some(GateVerdict { pass: true, reasons: Vec::new(), notes: Vec::new() }),
+        paths: Paths {
+            picture: "/var/lib/delta-guard/state/spool/5e5e".into(),
+            case_dir: "/var/lib/delta-guard/state/cases/8f3a".into(),
+            trace_dir: Some(folder.to_path_buf()),
+            candidate: Some("/var/lib/delta-guard/candidates/8f3a8f3a8f3a".into()),
+            checkpoint: Some("/var/lib/delta-guard/candidates/8f3a8f3a8f3a/model.safetensors".into()),
+            report: "/var/lib/delta-guard/state/cases/8f3a/report.html".into(),
+        },
+        settings: serde_json::json!({"instance": "animals-v7", "mode": "propose"}),
+        seconds: [("predict", 1.4), ("fit", 24.0), ("trace", 37.5), ("decide", 0.0), ("unlearn", 301.0), ("certify", 4.2), ("publish", 0.1)].map(|(k, v)| (k.to_owned(), v)).into(),
+    }
+}
+
+#[test]
+fn the_page_holds_everything_and_asks_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = page(&repaired(folder.path()));
+    // For looking at it in a browser.
+    if let Some(path) = std::env::var_os("REPORT_OUT") {
+        std::fs::write(path, &page).unwrap();
+    }
+    for text in ["150 training examples caused this error", "150<small> of 5,000", "ship-0412.png", "70.6 %", "dog/01000.png", "d′", "covariance", "delta-guard flagged 8f3a8f3a8f3a"] {
+        assert!(page.contains(text), "{text} not in the page");
+    }
+    assert_eq!(page.matches("data:image/png;base64,").count(), 151);
+    let lower = page.to_lowercase();
+    for forbidden in ["<script", "http://", "https://", "javascript:", "onload", "onerror", "url(", "@import", "<link", "<iframe", "<form"] {
+        assert!(!lower.contains(forbidden), "{forbidden}");
+    }
+    assert!(page.contains("default-src 'none'; img-src data:; style-src 'unsafe-inline'") || page.contains("default-src &#39;none&#39;"));
+}
+
+#[test]
+fn what_others_wrote_is_escaped_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let evil = "<img src=x onerror=alert(1)>\"'&</style></title>";
+    let mut view = repaired(folder.path());
+    view.submission.name = evil.into();
+    view.submission.note = Some(evil.into());
+    view.submission.source = Some(evil.into());
+    view.submission.true_label = Some(evil.into());
+    view.instance = evil.into();
+    view.owner = evil.into();
+    view.reason = evil.into();
+    view.help = evil.into();
+    view.settings = serde_json::json!({ evil: evil });
+    view.seconds.insert("fit".into(), f64::NAN);
+    let gate = view.gate.as_mut().unwrap();
+    (gate.pass, gate.reasons, gate.notes) = (false, vec![evil.into()], vec![evil.into()]);
+    view.state = State::Rejected;
+    let trace = view.trace.as_mut().unwrap();
+    trace.predicted_label = evil.into();
+    trace.device = evil.into();
+    trace.flagged[0].id = TrainId(evil.into());
+    trace.flagged[1].label = evil.into();
+    let certify = view.certify.as_mut().unwrap();
+    certify.anomalies_after[0].label = evil.into();
+    certify.anomalies_after[0].top[0].0 = evil.into();
+    for accuracy in [&mut certify.before, &mut certify.after] {
+        accuracy.classes.insert(evil.into(), (10, 5));
+    }
+    let page = page(&view);
+    assert!(!page.contains("<img src=x"), "a name became markup");
+    assert_eq!(page.matches("</style>").count(), 1);
+    let benign = super::page(&repaired(folder.path()));
+    assert_eq!(page.matches("</title>").count(), benign.matches("</title>").count());
+    assert!(page.matches("&lt;img src=x").count() >= 12, "{}", page.matches("&lt;img src=x").count());
+}
+
+#[test]
+fn pictures_outside_the_folder_and_what_is_no_picture_are_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("in");
+    std::fs::create_dir(&inside).unwrap();
+    let mut view = repaired(&inside);
+    std::fs::write(folder.path().join("secret.png"), png(1, false)).unwrap();
+    std::fs::write(inside.join("text.png"), b"<svg onload=alert(1)>").unwrap();
+    std::os::unix::fs::symlink(folder.path().join("secret.png"), inside.join("link.png")).unwrap();
+    let trace = view.trace.as_mut().unwrap();
+    for (i, name) in ["../secret.png", folder.path().join("secret.png").to_str().unwrap(), "text.png", "link.png", "missing.png"].iter().enumerate() {
+        let id = trace.flagged[i].id.0.clone();
+        trace.thumbnails.insert(id, (*name).to_owned());
+    }
+    assert_eq!(page(&view).matches("data:image/png;base64,").count(), 151 - 5);
+}
+
+#[test]
+fn every_state_has_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    for state in State::ALL {
+        let mut view = repaired(folder.path());
+        view.state = state;
+        let head = headline(&view);
+        assert!(!head.title.is_empty() && page(&view).contains(head.tag), "{state}");
+        // A case that never got as far has a page too.
+        (view.trace, view.certify, view.gate, view.unlearn, view.prediction) = (None, None, None, None, None);
+        view.seconds.clear();
+        assert!(page(&view).contains("ship-0412.png"));
+    }
+}

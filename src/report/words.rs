@@ -1,0 +1,247 @@
+//! A case in plain words: the same words for the page, the mail and the terminal.
+
+use crate::case::State;
+use crate::engine::CaseView;
+use delta_guard_contract::job::Accuracy;
+
+/// How good or bad it is, for colours and exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// Repaired.
+    Good,
+    /// A person must look.
+    Attention,
+    /// Failed or rejected.
+    Bad,
+    /// Nothing to do, or not finished.
+    Quiet,
+}
+
+/// The verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headline {
+    /// Colour.
+    pub tone: Tone,
+    /// One or two words.
+    pub tag: &'static str,
+    /// One sentence.
+    pub title: String,
+    /// What that means, one to three sentences.
+    pub meaning: String,
+}
+
+/// Something to do, and the command for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// What and why.
+    pub why: String,
+    /// To be typed or read; may be empty.
+    pub command: String,
+}
+
+/// `1 training example`, `150 training examples`.
+pub fn examples(n: usize) -> String {
+    match n {
+        1 => "1 training example".into(),
+        n => format!("{} training examples", thousands(n as u64)),
+    }
+}
+
+/// `1,234,567`.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `98.7 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// `−0.4 pp`, `+1.0 pp`.
+pub fn points(before: f64, after: f64) -> String {
+    let change = 100.0 * (after - before);
+    let sign = if change >= 0.05 {
+        "+"
+    } else if change <= -0.05 {
+        "−"
+    } else {
+        "±"
+    };
+    format!("{sign}{:.1} pp", change.abs())
+}
+
+/// `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`.
+pub fn seconds(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "–".into();
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        0..=119 => format!("{whole} s"),
+        120..=7199 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// `512 B`, `1.4 GiB`.
+pub fn bytes(n: u64) -> String {
+    let mut value = n as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1023.5 {
+            return if unit == "B" { format!("{n} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+/// The label that the production model gave; what the submitter claims where it was not measured.
+pub fn wrong_label(view: &CaseView) -> Option<&str> {
+    let traced = view.trace.as_ref().map(|trace| trace.predicted_label.as_str());
+    let predicted = view.prediction.as_ref().map(|prediction| prediction.label.as_str());
+    traced.or(predicted).or(view.submission.predicted_label.as_deref())
+}
+
+/// How many training examples were flagged.
+pub fn flagged(view: &CaseView) -> usize {
+    view.trace.as_ref().map_or(0, |trace| trace.flagged.len())
+}
+
+/// The verdict on a case.
+pub fn headline(view: &CaseView) -> Headline {
+    let count = examples(flagged(view));
+    let label = wrong_label(view).map_or_else(String::new, |label| format!(" as “{label}”"));
+    let reason = sentence(&view.reason);
+    let made = |tone, tag, title: String, meaning: String| Headline { tone, tag, title, meaning };
+    match view.state {
+        State::Proposed => made(
+            Tone::Good,
+            "Repaired",
+            format!("{count} caused this error, and a repaired model is ready."),
+            format!("The model read this picture{label} because of them. Without them it no longer does, and it passed the gate. Nothing was promoted: that is yours to decide."),
+        ),
+        State::Promoted => made(
+            Tone::Good,
+            "Promoted",
+            format!("{count} caused this error. The repaired model is in use."),
+            format!("The model read this picture{label} because of them. The candidate without them passed the gate, and the link `current` points to it."),
+        ),
+        State::Observed => made(
+            Tone::Attention,
+            "Observed",
+            format!("{count} caused this error."),
+            format!("The model reads this picture{label} because of them. The guard only observes: nothing was trained and nothing was changed."),
+        ),
+        State::Rejected => made(
+            Tone::Bad,
+            "Rejected",
+            format!("{count} were found, but the repaired model did not pass the gate."),
+            "The candidate is kept for you to look at, marked rejected. The production model is untouched.".into(),
+        ),
+        State::Undecided => made(
+            Tone::Attention,
+            "Undecided",
+            "No group of training examples stands out. Nothing was removed.".into(),
+            format!("{reason} Most single errors are natural ones, and nothing should be removed for them. If you have more pictures of the same kind, submit those too."),
+        ),
+        State::NoAnomaly => made(Tone::Quiet, "No anomaly", "The model does not make this error.".into(), reason),
+        State::Refused => made(Tone::Quiet, "Refused", "The submission was not taken.".into(), reason),
+        State::Failed => made(Tone::Bad, "Failed", "The case could not be finished.".into(), reason),
+        State::Held => made(Tone::Attention, "Held", "The case waits for a person.".into(), reason),
+        open => made(
+            Tone::Quiet,
+            "In progress",
+            open.stage().map_or_else(|| "The case is open.".into(), |stage| format!("The case is at the stage “{stage}”.")),
+            reason,
+        ),
+    }
+}
+
+/// With a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.trim().chars();
+    let Some(first) = letters.next() else { return String::new() };
+    let text: String = first.to_uppercase().chain(letters).collect();
+    if text.ends_with(['.', '!', '?']) { text } else { format!("{text}.") }
+}
+
+/// What a person can do now.
+pub fn actions(view: &CaseView) -> Vec<Action> {
+    let case = view.case.short();
+    let act = |why: String, command: String| Action { why, command };
+    let mut list = Vec::new();
+    if !view.help.is_empty() {
+        list.push(act(sentence(&view.help), String::new()));
+    }
+    if flagged(view) > 0 {
+        list.push(act("Look at the flagged examples in your own data, and correct or remove them at their source:".into(), format!("delta-guard flagged {case} --csv > flagged-{case}.csv")));
+    }
+    match (view.state, &view.paths.checkpoint) {
+        (State::Proposed, Some(checkpoint)) => list.push(act(
+            "If you agree, put the repaired checkpoint where your serving loads it from. It has the same names, shapes and types as the production one:".into(),
+            checkpoint.display().to_string(),
+        )),
+        (State::Promoted, Some(checkpoint)) => list.push(act("The link `current` in the candidates' folder points to:".into(), checkpoint.display().to_string())),
+        (State::Rejected, Some(checkpoint)) => list.push(act(
+            "Read the gate's reasons. You can try the other method by hand, then measure it:".into(),
+            format!("delta-guard unlearn --flagged flagged-{case}.csv --method cf --out candidate\ndelta-guard certify {} --anomaly {}", checkpoint.display(), view.paths.picture.display()),
+        )),
+        _ => {}
+    }
+    if view.state == State::Held {
+        list.push(act("Mend the cause; the case goes on when the guard starts again:".into(), "delta-guard check-config && systemctl restart delta-guard".into()));
+    }
+    list.push(act("Everything that is known about this case:".into(), format!("delta-guard show {case}")));
+    list
+}
+
+/// The class that lost most: name, share before, share after.
+pub fn worst_class(before: &Accuracy, after: &Accuracy) -> Option<(String, f64, f64)> {
+    class_changes(before, after).into_iter().next()
+}
+
+/// Every class, the greatest loss first: name, share before, share after.
+pub fn class_changes(before: &Accuracy, after: &Accuracy) -> Vec<(String, f64, f64)> {
+    let share = |of: Option<&(u64, u64)>| of.filter(|(n, _)| *n > 0).map(|(n, right)| *right as f64 / *n as f64);
+    let mut list: Vec<_> = before
+        .classes
+        .iter()
+        .filter_map(|(name, counts)| Some((name.clone(), share(Some(counts))?, share(after.classes.get(name))?)))
+        .collect();
+    list.sort_by(|a, b| (a.2 - a.1).total_cmp(&(b.2 - b.1)));
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!((thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)), ("0".into(), "999".into(), "1,000".into(), "1,234,567".into()));
+        assert_eq!((seconds(0.42), seconds(59.6), seconds(200.0), seconds(7500.0)), ("0.4 s".into(), "60 s".into(), "3 min 20 s".into(), "2 h 05 min".into()));
+        assert_eq!((bytes(512), bytes(1 << 20), bytes(1_600_000_000)), ("512 B".into(), "1.0 MiB".into(), "1.5 GiB".into()));
+        assert_eq!((points(0.9, 0.896), points(0.9, 0.9), points(0.9, 0.92)), ("−0.4 pp".into(), "±0.0 pp".into(), "+2.0 pp".into()));
+        assert_eq!((examples(1), examples(1500)), ("1 training example".into(), "1,500 training examples".into()));
+        assert_eq!((sentence("it is over"), sentence("Done."), sentence("")), ("It is over.".into(), "Done.".into(), String::new()));
+    }
+
+    #[test]
+    fn classes_are_ordered_by_loss() {
+        let measured = |classes: &[(&str, u64, u64)]| Accuracy { classes: classes.iter().map(|(name, n, right)| ((*name).into(), (*n, *right))).collect(), ..Accuracy::default() };
+        let before = measured(&[("cat", 10, 9), ("dog", 10, 8), ("empty", 0, 0)]);
+        let after = measured(&[("cat", 10, 6), ("dog", 10, 9), ("empty", 0, 0)]);
+        let names: Vec<_> = class_changes(&before, &after).into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names, ["cat", "dog"]);
+        assert_eq!(worst_class(&before, &after), Some(("cat".into(), 0.9, 0.6)));
+    }
+}
