@@ -54,9 +54,10 @@ mod tests {
             })
             .sum();
         assert!((margin.double_value(&[]) - by_hand).abs() < 1e-12);
-        let margin_grad = Tensor::run_backward(&[margin], &[&logits], false, false).remove(0);
-        let loss_grad = Tensor::run_backward(&[loss(&logits, &labels).expect("computes")], &[&logits], false, false).remove(0);
-        let rest = 1.0 - logits.softmax(1, Kind::Double).gather(1, &labels.unsqueeze(1), false);
-        assert!((margin_grad - loss_grad / rest).abs().max().double_value(&[]) < 1e-12);
+        let margin_grad: Tensor = Tensor::run_backward(&[margin], &[&logits], false, false).remove(0);
+        let loss_grad: Tensor = Tensor::run_backward(&[loss(&logits, &labels).expect("computes")], &[&logits], false, false).remove(0);
+        let rest: Tensor = 1.0 - logits.softmax(1, Kind::Double).gather(1, &labels.unsqueeze(1), false);
+        let difference: Tensor = margin_grad - loss_grad / rest;
+        assert!(difference.abs().max().double_value(&[]) < 1e-12);
     }
 }
