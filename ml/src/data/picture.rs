@@ -140,10 +140,6 @@ pub(crate) fn decode_any(bytes: &[u8], limits: &ImageLimits, wanted: Option<&Ima
             return Err(Refusal::WrongSize { found, wanted });
         }
     }
-    // image's JPEG decoder fills what is missing with grey and says nothing.
-    if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
-        return Err(Refusal::Truncated);
-    }
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| refusal(&e))?;
     picture.apply_orientation(orientation);
     Ok(picture)
@@ -230,6 +226,8 @@ fn check(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<ImageFormat,
         }
         // RIFF size WEBP 'VP8X' size flags: bit 1 of the flags says animation.
         ImageFormat::WebP if bytes.get(12..16) == Some(b"VP8X") && bytes.get(20).is_some_and(|flags| flags & 2 != 0) => return Err(Refusal::Animated),
+        // image's JPEG decoder fills what is missing with grey and says nothing.
+        ImageFormat::Jpeg if !jpeg_ends(bytes) => return Err(Refusal::Truncated),
         ImageFormat::WebP | ImageFormat::Jpeg | ImageFormat::Bmp => {}
         other => return Err(Refusal::Unsupported(format!("the picture format {other:?}"))),
     }
