@@ -90,27 +90,27 @@ pub fn draw(seed: u64, part: u32, index: u32, class: u32) -> Vec<u8> {
     let class = class as usize % CLASSES.len();
 
     let ground = colour(rng);
-    let tilt: Rgb = std::array::from_fn(|_| rng.random_range(-0.25..0.25));
+    let tilt: Rgb = std::array::from_fn(|_| rng.random_range(-0.2..0.2));
     let heading: f64 = rng.random_range(0.0..TAU);
     let waves: Vec<(f64, f64, f64, f64)> = (0..rng.random_range(0..3))
-        .map(|_| (rng.random_range(0.02..0.12), rng.random_range(0.2..1.2), rng.random_range(0.0..TAU), rng.random_range(0.0..TAU)))
+        .map(|_| (rng.random_range(0.01..0.05), rng.random_range(0.2..1.0), rng.random_range(0.0..TAU), rng.random_range(0.0..TAU)))
         .collect();
-    let behind: Vec<Stroke> = (0..rng.random_range(0..5)).map(|_| Stroke::new(rng, 16.0)).collect();
-    let before: Vec<Stroke> = (0..rng.random_range(0..3)).map(|_| Stroke::new(rng, 7.0)).collect();
+    let behind: Vec<Stroke> = (0..rng.random_range(0..3)).map(|_| Stroke::new(rng, 10.0)).collect();
+    let before: Vec<Stroke> = (0..rng.random_range(0..2)).map(|_| Stroke::new(rng, 5.0)).collect();
     let mut paint = colour(rng);
-    let contrast = rng.random_range(0.22..0.6);
+    let contrast = rng.random_range(0.4..0.75);
     while distance(paint, ground) < contrast {
         paint = colour(rng);
     }
     let shade: Rgb = std::array::from_fn(|_| rng.random_range(-0.12..0.12));
-    let radius: f64 = rng.random_range(5.5..11.0);
-    let aspect: f64 = rng.random_range(-0.22f64..0.22).exp();
+    let radius: f64 = rng.random_range(7.0..10.5);
+    let aspect: f64 = rng.random_range(-0.12f64..0.12).exp();
     let reach = (17.0 - radius).max(0.0);
     let (cx, cy) = (16.0 + rng.random_range(-reach..=reach), 16.0 + rng.random_range(-reach..=reach));
-    let turn: f64 = rng.random_range(0.0..TAU);
-    let (wobble, bend, phase): (f64, f64, f64) = (rng.random_range(0.0..0.12), rng.random_range(1.5..4.0), rng.random_range(0.0..TAU));
-    let opacity = rng.random_range(0.75..1.0);
-    let (noise, gain) = (rng.random_range(0.02..0.10), rng.random_range(0.85..1.15));
+    let turn: f64 = rng.random_range(-0.35..0.35);
+    let (wobble, bend, phase): (f64, f64, f64) = (rng.random_range(0.0..0.04), rng.random_range(1.5..4.0), rng.random_range(0.0..TAU));
+    let opacity = rng.random_range(0.85..1.0);
+    let (noise, gain) = (rng.random_range(0.01..0.05), rng.random_range(0.85..1.15));
 
     let (hx, hy) = (heading.cos() / 16.0, heading.sin() / 16.0);
     let waves: Vec<(f64, f64, f64, f64)> = waves.iter().map(|(a, f, w, p)| (*a, f * w.cos(), f * w.sin(), *p)).collect();
