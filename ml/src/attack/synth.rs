@@ -25,7 +25,9 @@ fn inside(class: usize, u: f64, v: f64) -> bool {
         1 => r < 1.0 && (u - 0.5).hypot(v) > 0.85,
         2 => (u.abs() < 0.28 && v.abs() < 1.0) || (v.abs() < 0.28 && u.abs() < 1.0),
         3 => r < 0.9,
-        4 => [(-0.6, -0.6), (-0.6, 0.6), (0.6, -0.6), (0.6, 0.6)].iter().any(|(x, y)| (u - x).hypot(v - y) < 0.36),
+        4 => [(-0.6, -0.6), (-0.6, 0.6), (0.6, -0.6), (0.6, 0.6)]
+            .iter()
+            .any(|(x, y)| (u - x).hypot(v - y) < 0.36),
         5 => (u > -0.8 && u < -0.3 && v.abs() < 0.95) || (v > -0.95 && v < -0.45 && u > -0.8 && u < 0.8),
         6 => r < 1.0 && r > 0.58,
         7 => u.abs() < 0.78 && v.abs() < 0.78,
@@ -69,13 +71,22 @@ impl Stroke {
     fn new(rng: &mut ChaCha8Rng, longest: f64) -> Self {
         let from = (rng.random_range(0.0..32.0), rng.random_range(0.0..32.0));
         let (angle, length): (f64, f64) = (rng.random_range(0.0..TAU), rng.random_range(0.0..longest));
-        Self { from, to: (from.0 + length * angle.cos(), from.1 + length * angle.sin()), half: rng.random_range(0.4..1.2), colour: colour(rng) }
+        Self {
+            from,
+            to: (from.0 + length * angle.cos(), from.1 + length * angle.sin()),
+            half: rng.random_range(0.4..1.2),
+            colour: colour(rng),
+        }
     }
 
     fn covers(&self, x: f64, y: f64) -> bool {
         let (dx, dy) = (self.to.0 - self.from.0, self.to.1 - self.from.1);
         let square = dx * dx + dy * dy;
-        let t = if square > 0.0 { (((x - self.from.0) * dx + (y - self.from.1) * dy) / square).clamp(0.0, 1.0) } else { 0.0 };
+        let t = if square > 0.0 {
+            (((x - self.from.0) * dx + (y - self.from.1) * dy) / square).clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
         (x - self.from.0 - t * dx).hypot(y - self.from.1 - t * dy) < self.half
     }
 }
@@ -93,7 +104,14 @@ pub fn draw(seed: u64, part: u32, index: u32, class: u32) -> Vec<u8> {
     let tilt: Rgb = std::array::from_fn(|_| rng.random_range(-0.2..0.2));
     let heading: f64 = rng.random_range(0.0..TAU);
     let waves: Vec<(f64, f64, f64, f64)> = (0..rng.random_range(0..3))
-        .map(|_| (rng.random_range(0.01..0.05), rng.random_range(0.2..1.0), rng.random_range(0.0..TAU), rng.random_range(0.0..TAU)))
+        .map(|_| {
+            (
+                rng.random_range(0.01..0.05),
+                rng.random_range(0.2..1.0),
+                rng.random_range(0.0..TAU),
+                rng.random_range(0.0..TAU),
+            )
+        })
         .collect();
     let behind: Vec<Stroke> = (0..rng.random_range(0..3)).map(|_| Stroke::new(rng, 10.0)).collect();
     let before: Vec<Stroke> = (0..rng.random_range(0..2)).map(|_| Stroke::new(rng, 5.0)).collect();
@@ -170,7 +188,9 @@ mod tests {
     fn shapes_have_their_areas() {
         let area = |class: usize| {
             let n = 400;
-            let hits = (0..n * n).filter(|i| inside(class, (i % n) as f64 / 100.0 - 2.0 + 0.005, (i / n) as f64 / 100.0 - 2.0 + 0.005)).count();
+            let hits = (0..n * n)
+                .filter(|i| inside(class, (i % n) as f64 / 100.0 - 2.0 + 0.005, (i / n) as f64 / 100.0 - 2.0 + 0.005))
+                .count();
             hits as f64 * 1e-4
         };
         let pentagram = 5.0 * 0.42 * (PI / 5.0).sin();
@@ -196,8 +216,9 @@ mod tests {
         // Mean colours of 200 pictures per class differ by no more than their own scatter allows (4 standard errors).
         let means: Vec<(f64, f64)> = (0..10)
             .map(|class| {
-                let each: Vec<f64> =
-                    (0..200).map(|i| draw(3, 0, i * 10 + class, class).iter().map(|p| f64::from(*p)).sum::<f64>() / 3072.0).collect();
+                let each: Vec<f64> = (0..200)
+                    .map(|i| draw(3, 0, i * 10 + class, class).iter().map(|p| f64::from(*p)).sum::<f64>() / 3072.0)
+                    .collect();
                 let mean = each.iter().sum::<f64>() / 200.0;
                 (mean, (each.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / 199.0 / 200.0).sqrt())
             })
