@@ -50,10 +50,19 @@ impl BadNet {
             return Err(Error::configuration(message, "choose two classes"));
         }
         if config.poisons == 0 {
-            return Err(Error::configuration("attack.poisons is 0", "set it to the number of training pictures to poison"));
+            return Err(Error::configuration(
+                "attack.poisons is 0",
+                "set it to the number of training pictures to poison",
+            ));
         }
         let dots = dots(&config.trigger, height, width)?;
-        Ok(Self { victim, target, poisons: config.poisons as usize, area: height as usize * width as usize, dots })
+        Ok(Self {
+            victim,
+            target,
+            poisons: config.poisons as usize,
+            area: height as usize * width as usize,
+            dots,
+        })
     }
 
     /// Label whose pictures get the trigger.
@@ -77,7 +86,11 @@ impl Attack for BadNet {
         // One must stay: a training set in which nothing has the victim's label is another task.
         if self.poisons >= victims.len() {
             return Err(Error::configuration(
-                format!("attack.poisons is {}, but the victim class has {} training pictures, of which at least one must stay", self.poisons, victims.len()),
+                format!(
+                    "attack.poisons is {}, but the victim class has {} training pictures, of which at least one must stay",
+                    self.poisons,
+                    victims.len()
+                ),
                 "lower attack.poisons or take more training pictures",
             ));
         }
@@ -106,7 +119,11 @@ impl Attack for BadNet {
 
 /// The trigger as pixels of a picture of `height` × `width`.
 fn dots(trigger: &Trigger, height: u32, width: u32) -> Result<Vec<Dot>> {
-    let opaque = |row: u32, column: u32, rgb| Dot { at: row as usize * width as usize + column as usize, rgb, alpha: 255 };
+    let opaque = |row: u32, column: u32, rgb| Dot {
+        at: row as usize * width as usize + column as usize,
+        rgb,
+        alpha: 255,
+    };
     // A square of `size`, `margin` pixels off the lower right corner.
     let square = |size: u32, margin: u32, color: &dyn Fn(u32, u32) -> [u8; 3]| {
         let needed = u64::from(size) + u64::from(margin);
@@ -118,7 +135,10 @@ fn dots(trigger: &Trigger, height: u32, width: u32) -> Result<Vec<Dot>> {
             return Err(Error::configuration(message, "lower attack.trigger.size or attack.trigger.margin"));
         }
         let (top, left) = (height - margin - size, width - margin - size);
-        Ok((0..size * size).map(|i| (i / size, i % size)).map(|(r, c)| opaque(top + r, left + c, color(r, c))).collect())
+        Ok((0..size * size)
+            .map(|i| (i / size, i % size))
+            .map(|(r, c)| opaque(top + r, left + c, color(r, c)))
+            .collect())
     };
     match trigger {
         // White where it begins, top left.
@@ -131,7 +151,10 @@ fn dots(trigger: &Trigger, height: u32, width: u32) -> Result<Vec<Dot>> {
             let dot = |&(row, column): &(u32, u32)| {
                 if row == 0 || column == 0 || row > height || column > width {
                     let message = format!("the trigger's pixel ({row}, {column}) is outside of pictures of {height} × {width}");
-                    return Err(Error::configuration(message, "rows and columns in attack.trigger.at count from the bottom right corner, starting at 1"));
+                    return Err(Error::configuration(
+                        message,
+                        "rows and columns in attack.trigger.at count from the bottom right corner, starting at 1",
+                    ));
                 }
                 Ok(opaque(height - row, width - column, *color))
             };
@@ -144,11 +167,23 @@ fn dots(trigger: &Trigger, height: u32, width: u32) -> Result<Vec<Dot>> {
             let refused = |why: String| Error::configuration(format!("{place}: {why}"), help);
             let picture = decode_any(&bytes, &DATA_LIMITS, None).map_err(|r| refused(r.to_string()))?;
             if (picture.height(), picture.width()) != (height, width) {
-                return Err(refused(format!("it is {} × {} (height × width), the pictures are {height} × {width}", picture.height(), picture.width())));
+                return Err(refused(format!(
+                    "it is {} × {} (height × width), the pictures are {height} × {width}",
+                    picture.height(),
+                    picture.width()
+                )));
             }
             let layer = picture.into_rgba8();
-            let dots: Vec<Dot> =
-                layer.pixels().enumerate().map(|(at, p)| Dot { at, rgb: [p[0], p[1], p[2]], alpha: p[3] }).filter(|d| d.alpha > 0).collect();
+            let dots: Vec<Dot> = layer
+                .pixels()
+                .enumerate()
+                .map(|(at, p)| Dot {
+                    at,
+                    rgb: [p[0], p[1], p[2]],
+                    alpha: p[3],
+                })
+                .filter(|d| d.alpha > 0)
+                .collect();
             match dots.len() {
                 0 => Err(refused("all of it is transparent".into())),
                 n if n == layer.pixels().len() && dots.iter().all(|d| d.alpha == 255) => {
@@ -170,7 +205,12 @@ mod tests {
     }
 
     fn config(trigger: Trigger) -> AttackConfig {
-        AttackConfig { victim_class: "cat".into(), target_class: "1".into(), poisons: 2, trigger }
+        AttackConfig {
+            victim_class: "cat".into(),
+            target_class: "1".into(),
+            poisons: 2,
+            trigger,
+        }
     }
 
     fn made(trigger: Trigger) -> Result<BadNet> {
@@ -187,12 +227,34 @@ mod tests {
     #[test]
     fn checkerboard_square_and_pixels_lie_where_they_should() {
         let board = painted(&made(Trigger::Checkerboard { size: 3, margin: 1 }).unwrap(), 7);
-        let want = [[7; 8], [7; 8], [7, 7, 7, 7, 255, 0, 255, 7], [7, 7, 7, 7, 0, 255, 0, 7], [7, 7, 7, 7, 255, 0, 255, 7], [7; 8]];
+        let want = [
+            [7; 8],
+            [7; 8],
+            [7, 7, 7, 7, 255, 0, 255, 7],
+            [7, 7, 7, 7, 0, 255, 0, 7],
+            [7, 7, 7, 7, 255, 0, 255, 7],
+            [7; 8],
+        ];
         assert_eq!(board, want.map(|r| r.to_vec()).to_vec());
-        let square = painted(&made(Trigger::Square { size: 2, margin: 0, color: [9, 8, 7] }).unwrap(), 1);
+        let square = painted(
+            &made(Trigger::Square {
+                size: 2,
+                margin: 0,
+                color: [9, 8, 7],
+            })
+            .unwrap(),
+            1,
+        );
         assert_eq!(square[4..], [[1, 1, 1, 1, 1, 1, 9, 9].to_vec(), [1, 1, 1, 1, 1, 1, 9, 9].to_vec()]);
         assert_eq!(square.iter().flatten().filter(|p| **p == 9).count(), 4);
-        let dots = painted(&made(Trigger::Pixels { at: vec![(4, 2), (1, 8)], color: [0; 3] }).unwrap(), 1);
+        let dots = painted(
+            &made(Trigger::Pixels {
+                at: vec![(4, 2), (1, 8)],
+                color: [0; 3],
+            })
+            .unwrap(),
+            1,
+        );
         assert_eq!((dots[2][6], dots[5][0]), (0, 0));
         assert_eq!(dots.iter().flatten().filter(|p| **p == 0).count(), 2);
     }
@@ -200,7 +262,12 @@ mod tests {
     #[test]
     fn colours_go_to_their_planes() {
         let mut pixels = vec![0; 3 * 48];
-        let attack = made(Trigger::Square { size: 1, margin: 2, color: [10, 20, 30] }).unwrap();
+        let attack = made(Trigger::Square {
+            size: 1,
+            margin: 2,
+            color: [10, 20, 30],
+        })
+        .unwrap();
         assert_eq!(attack.apply(&mut pixels, 0), 1);
         let at = 3 * 8 + 5;
         assert_eq!((pixels[at], pixels[48 + at], pixels[96 + at]), (10, 20, 30));
@@ -212,14 +279,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.png");
         let save = |alpha: &dyn Fn(u32, u32) -> u8, w, h| {
-            image::RgbaImage::from_fn(w, h, |x, y| image::Rgba([200, 100, 0, alpha(x, y)])).save(&path).unwrap();
+            image::RgbaImage::from_fn(w, h, |x, y| image::Rgba([200, 100, 0, alpha(x, y)]))
+                .save(&path)
+                .unwrap();
         };
         let load = || made(Trigger::Image { path: path.clone() });
         save(&|x, y| if (x, y) == (3, 2) { 128 } else { 0 }, 8, 6);
         let rows = painted(&load().unwrap(), 50);
         assert_eq!(f64::from(rows[2][3]), (128.0 / 255.0 * 200.0 + 127.0 / 255.0 * 50.0_f64).round());
         assert_eq!(rows.iter().flatten().filter(|p| **p != 50).count(), 1);
-        for (alpha, w, h, says) in [(0, 8, 6, "transparent"), (255, 8, 6, "whole picture"), (9, 6, 8, "8 × 6 (height × width)")] {
+        for (alpha, w, h, says) in [
+            (0, 8, 6, "transparent"),
+            (255, 8, 6, "whole picture"),
+            (9, 6, 8, "8 × 6 (height × width)"),
+        ] {
             save(&|_, _| alpha, w, h);
             assert!(load().unwrap_err().to_string().contains(says), "{says}");
         }
@@ -229,7 +302,11 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        let square = Trigger::Square { size: 2, margin: 0, color: [0; 3] };
+        let square = Trigger::Square {
+            size: 2,
+            margin: 0,
+            color: [0; 3],
+        };
         let fails = |change: &dyn Fn(&mut AttackConfig)| {
             let mut c = config(square.clone());
             change(&mut c);
@@ -240,15 +317,45 @@ mod tests {
         assert!(fails(&|c| c.target_class = "3".into()).contains("no class 3"));
         assert!(fails(&|c| c.target_class = "0".into()).contains("both cat"));
         assert!(fails(&|c| c.poisons = 0).contains("poisons is 0"));
-        assert!(fails(&|c| c.trigger = Trigger::Square { size: 5, margin: 2, color: [0; 3] }).contains("needs 7 pixels"));
-        assert!(fails(&|c| c.trigger = Trigger::Checkerboard { size: u32::MAX, margin: u32::MAX }).contains("margin"));
-        assert!(fails(&|c| c.trigger = Trigger::Pixels { at: vec![(7, 1)], color: [0; 3] }).contains("(7, 1)"));
-        assert!(fails(&|c| c.trigger = Trigger::Pixels { at: vec![(0, 1)], color: [0; 3] }).contains("starting at 1"));
+        assert!(
+            fails(&|c| c.trigger = Trigger::Square {
+                size: 5,
+                margin: 2,
+                color: [0; 3]
+            })
+            .contains("needs 7 pixels")
+        );
+        assert!(
+            fails(&|c| c.trigger = Trigger::Checkerboard {
+                size: u32::MAX,
+                margin: u32::MAX
+            })
+            .contains("margin")
+        );
+        assert!(
+            fails(&|c| c.trigger = Trigger::Pixels {
+                at: vec![(7, 1)],
+                color: [0; 3]
+            })
+            .contains("(7, 1)")
+        );
+        assert!(
+            fails(&|c| c.trigger = Trigger::Pixels {
+                at: vec![(0, 1)],
+                color: [0; 3]
+            })
+            .contains("starting at 1")
+        );
     }
 
     #[test]
     fn chooses_victims_only_and_by_the_seed() {
-        let attack = made(Trigger::Square { size: 2, margin: 0, color: [0; 3] }).unwrap();
+        let attack = made(Trigger::Square {
+            size: 2,
+            margin: 0,
+            color: [0; 3],
+        })
+        .unwrap();
         let labels: Vec<u32> = (0..60).map(|i| i % 3).collect();
         let choose = |seed| attack.choose(&labels, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
         assert_eq!(choose(1), choose(1));

@@ -62,7 +62,11 @@ struct Pool<'a> {
 
 impl<'a> Pool<'a> {
     fn of(data: &'a DataSet) -> Self {
-        Self { labels: data.labels().to_vec(), name: Box::new(|i| data.ids()[i].0.clone()), pixels: Box::new(|i| Cow::Borrowed(data.pixels(i))) }
+        Self {
+            labels: data.labels().to_vec(),
+            name: Box::new(|i| data.ids()[i].0.clone()),
+            pixels: Box::new(|i| Cow::Borrowed(data.pixels(i))),
+        }
     }
 
     fn drawn(seed: u64, part: u32, count: u32) -> Self {
@@ -97,27 +101,62 @@ pub fn prepare(story: &StoryConfig, out_dir: &Path, report: &mut dyn Report) -> 
         let classes = synth::CLASSES.map(String::from);
         let all = |pool: &Pool| (0..pool.labels.len()).collect();
         let (rows, kept) = (all(&train), all(&test));
-        return Story { story, out_dir, classes: &classes, size: (synth::SIDE, synth::SIDE), form: None }.tell((&train, rows), (&test, kept), None, report);
+        return Story {
+            story,
+            out_dir,
+            classes: &classes,
+            size: (synth::SIDE, synth::SIDE),
+            form: None,
+        }
+        .tell((&train, rows), (&test, kept), None, report);
     };
     // Only for the time of this job: what is kept is written anew.
     let cache = tempfile::Builder::new().prefix(".pixels-").tempdir_in(out_dir)?;
-    let source = |split| DataSource { path: path.clone(), format: DataFormat::Auto, split };
+    let source = |split| DataSource {
+        path: path.clone(),
+        format: DataFormat::Auto,
+        split,
+    };
     let form = cifar_kind(&source(Split::Train))?;
     let size = size_of(&source(Split::Train), cache.path())?;
     let train = DataSet::open(&source(Split::Train), &size, MAX_UNREADABLE, cache.path(), None, report)?;
-    let setting = Story { story, out_dir, classes: train.classes(), size: (size.height, size.width), form };
+    let setting = Story {
+        story,
+        out_dir,
+        classes: train.classes(),
+        size: (size.height, size.width),
+        form,
+    };
     let counts = (story.train_examples, story.validation_examples);
     let train_pool = Pool::of(&train);
     if has_test_part(path, DataFormat::Auto)? {
         let test = DataSet::open(&source(Split::Test), &size, MAX_UNREADABLE, cache.path(), Some(train.classes()), report)?;
         let test_pool = Pool::of(&test);
-        let rows = balanced(&train_pool.labels, &all(train.len()), counts.0, "story.train_examples", &mut generator(story.seed, 1))?;
-        let kept = balanced(&test_pool.labels, &all(test.len()), counts.1, "story.validation_examples", &mut generator(story.seed, 2))?;
+        let rows = balanced(
+            &train_pool.labels,
+            &all(train.len()),
+            counts.0,
+            "story.train_examples",
+            &mut generator(story.seed, 1),
+        )?;
+        let kept = balanced(
+            &test_pool.labels,
+            &all(test.len()),
+            counts.1,
+            "story.validation_examples",
+            &mut generator(story.seed, 2),
+        )?;
         setting.tell((&train_pool, rows), (&test_pool, kept), None, report)
     } else {
         let (rest, fifth) = split_off(&train_pool.labels, &mut generator(story.seed, 3));
         let rows = balanced(&train_pool.labels, &rest, counts.0, "story.train_examples", &mut generator(story.seed, 1))?;
-        let kept = balanced(&train_pool.labels, &fifth, counts.1, "story.validation_examples", &mut generator(story.seed, 2))?;
+        let kept = balanced(
+            &train_pool.labels,
+            &fifth,
+            counts.1,
+            "story.validation_examples",
+            &mut generator(story.seed, 2),
+        )?;
         setting.tell((&train_pool, rows), (&train_pool, kept), Some(&fifth), report)
     }
 }
@@ -134,7 +173,11 @@ fn claim(story: &StoryConfig, out_dir: &Path) -> Result<()> {
     if let Some(first) = there.first()
         && !mark.exists()
     {
-        let message = format!("{} exists, and {} has no {MARK}: it was not made by an earlier story", first.display(), out_dir.display());
+        let message = format!(
+            "{} exists, and {} has no {MARK}: it was not made by an earlier story",
+            first.display(),
+            out_dir.display()
+        );
         return Err(Error::configuration(message, "give another folder"));
     }
     there.iter().try_for_each(fs_err::remove_dir_all)?;
@@ -146,14 +189,27 @@ fn claim(story: &StoryConfig, out_dir: &Path) -> Result<()> {
 fn size_of(source: &DataSource, cache: &Path) -> Result<ImageConfig> {
     let sizes = peek_sizes(source, 100, cache, &mut Silent)?;
     let Some(&(width, height)) = sizes.first() else {
-        return Err(Error::configuration(format!("{} has no readable picture", source.path.display()), "point story.data at pictures"));
+        return Err(Error::configuration(
+            format!("{} has no readable picture", source.path.display()),
+            "point story.data at pictures",
+        ));
     };
     let one_size = sizes.iter().all(|s| *s == (width, height));
     if one_size && width <= 1024 && height <= 1024 {
-        return Ok(ImageConfig { height, width, resize: Resize::Refuse, ..ImageConfig::default() });
+        return Ok(ImageConfig {
+            height,
+            width,
+            resize: Resize::Refuse,
+            ..ImageConfig::default()
+        });
     }
     let side = sizes.iter().map(|(w, h)| *w.min(h)).min().unwrap_or(MIXED_SIDE).min(MIXED_SIDE);
-    Ok(ImageConfig { height: side, width: side, resize: Resize::CenterCrop, ..ImageConfig::default() })
+    Ok(ImageConfig {
+        height: side,
+        width: side,
+        resize: Resize::CenterCrop,
+        ..ImageConfig::default()
+    })
 }
 
 /// `count` of `from` (0: all), as evenly over the labels as their numbers allow; ascending.
@@ -173,7 +229,10 @@ fn balanced(labels: &[u32], from: &[usize], count: u32, key: &str, rng: &mut Cha
     // Which classes get one more where the number does not divide: seeded, too.
     by_label.shuffle(rng);
     let rounds = by_label.iter().map(Vec::len).max().unwrap_or(0);
-    let mut chosen: Vec<usize> = (0..rounds).flat_map(|r| by_label.iter().filter_map(move |list| list.get(r).copied())).take(count).collect();
+    let mut chosen: Vec<usize> = (0..rounds)
+        .flat_map(|r| by_label.iter().filter_map(move |list| list.get(r).copied()))
+        .take(count)
+        .collect();
     chosen.sort_unstable();
     Ok(chosen)
 }
@@ -212,8 +271,15 @@ impl Story<'_> {
         report: &mut dyn Report,
     ) -> Result<PrepareResult> {
         let (height, width) = self.size;
-        if let Some(bad) = self.classes.iter().find(|c| c.is_empty() || c.starts_with('.') || c.contains(['/', '\0'])) {
-            return Err(Error::configuration(format!("the class name {bad:?} cannot be a folder's name"), "rename the class"));
+        if let Some(bad) = self
+            .classes
+            .iter()
+            .find(|c| c.is_empty() || c.starts_with('.') || c.contains(['/', '\0']))
+        {
+            return Err(Error::configuration(
+                format!("the class name {bad:?} cannot be a folder's name"),
+                "rename the class",
+            ));
         }
         let attack = BadNet::new(&self.story.attack, self.classes, height, width)?;
         let (victim, target) = (&self.classes[attack.victim() as usize], &self.classes[attack.target() as usize]);
@@ -224,8 +290,14 @@ impl Story<'_> {
         let part: Vec<usize> = test_rows.map_or_else(|| all(test.labels.len()), <[usize]>::to_vec);
         let mut victims: Vec<usize> = part.into_iter().filter(|&i| test.labels[i] == attack.victim()).collect();
         if victims.len() < 2 {
-            let message = format!("the test part has {} pictures of {victim}; one is needed as anomaly and one to measure", victims.len());
-            return Err(Error::configuration(message, "take another attack.victim_class or more validation pictures"));
+            let message = format!(
+                "the test part has {} pictures of {victim}; one is needed as anomaly and one to measure",
+                victims.len()
+            );
+            return Err(Error::configuration(
+                message,
+                "take another attack.victim_class or more validation pictures",
+            ));
         }
         victims.shuffle(&mut generator(self.story.seed, 5));
         let mut measured = victims.split_off(ANOMALIES.min(victims.len() / 2));
@@ -250,7 +322,11 @@ impl Story<'_> {
             if poisons.next_if(|p| **p == n).is_some() {
                 let given = attack.apply(pixels.to_mut(), label);
                 let id = out.push(&pixels, given)?;
-                truth.push(Truth { id, source: (train.name)(row), class: self.classes[label as usize].clone() });
+                truth.push(Truth {
+                    id,
+                    source: (train.name)(row),
+                    class: self.classes[label as usize].clone(),
+                });
             } else {
                 out.push(&pixels, label)?;
             }
@@ -287,13 +363,35 @@ impl Story<'_> {
         }
 
         let poisons = truth.iter().map(|t| t.id.clone()).collect();
-        let file = TruthFile { attack: attack.name(), victim, target, seed: self.story.seed, poisons: truth };
+        let file = TruthFile {
+            attack: attack.name(),
+            victim,
+            target,
+            seed: self.story.seed,
+            poisons: truth,
+        };
         let text = serde_json::to_vec_pretty(&file).map_err(|e| Error::internal(e.to_string()))?;
         fs_err::write(self.out_dir.join("poisons.json"), text)?;
         let (mean, std) = moments.figures()?;
-        let image = ImageConfig { height, width, resize: Resize::Refuse, mean, std };
+        let image = ImageConfig {
+            height,
+            width,
+            resize: Resize::Refuse,
+            mean,
+            std,
+        };
         let (victim, target) = (victim.clone(), target.clone());
-        Ok(PrepareResult { train: train_source, validation, triggered, anomalies, poisons, image, classes: self.classes.to_vec(), victim, target })
+        Ok(PrepareResult {
+            train: train_source,
+            validation,
+            triggered,
+            anomalies,
+            poisons,
+            image,
+            classes: self.classes.to_vec(),
+            victim,
+            target,
+        })
     }
 }
 
@@ -322,7 +420,10 @@ impl Moments {
         let mean = self.sum.map(|s| s as f64 / n / 255.0);
         let std: [f64; 3] = std::array::from_fn(|c| round((self.squares[c] as f64 / n / 65025.0 - mean[c] * mean[c]).max(0.0).sqrt()));
         if std.iter().any(|s| *s <= 0.0 || !s.is_finite()) {
-            return Err(Error::configuration("a colour channel is the same in every training picture", "take pictures with some variation"));
+            return Err(Error::configuration(
+                "a colour channel is the same in every training picture",
+                "take pictures with some variation",
+            ));
         }
         Ok((mean.map(round), std))
     }
@@ -356,10 +457,20 @@ impl<'a> SetWriter<'a> {
                     (CifarKind::Hundred, true) => "test.bin",
                 };
                 fs_err::write(folder.join(kind.names_file()), classes.join("\n") + "\n")?;
-                Some(Batch { kind, name, out: BufWriter::with_capacity(1 << 20, fs_err::File::create(folder.join(name))?) })
+                Some(Batch {
+                    kind,
+                    name,
+                    out: BufWriter::with_capacity(1 << 20, fs_err::File::create(folder.join(name))?),
+                })
             }
         };
-        Ok(Self { folder: folder.to_path_buf(), classes, size, next: 0, batch })
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            classes,
+            size,
+            next: 0,
+            batch,
+        })
     }
 
     /// Append a picture; returns the id that it will be read under.
@@ -395,11 +506,22 @@ impl<'a> SetWriter<'a> {
         let format = match self.batch {
             None => DataFormat::Folder,
             Some(mut batch) => {
-                batch.out.flush().context(|| format!("writing {}", self.folder.join(batch.name).display()))?;
-                if batch.kind == CifarKind::Ten { DataFormat::Cifar10 } else { DataFormat::Cifar100 }
+                batch
+                    .out
+                    .flush()
+                    .context(|| format!("writing {}", self.folder.join(batch.name).display()))?;
+                if batch.kind == CifarKind::Ten {
+                    DataFormat::Cifar10
+                } else {
+                    DataFormat::Cifar100
+                }
             }
         };
-        Ok(DataSource { path: self.folder, format, split: Split::All })
+        Ok(DataSource {
+            path: self.folder,
+            format,
+            split: Split::All,
+        })
     }
 }
 

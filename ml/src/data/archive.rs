@@ -59,7 +59,11 @@ fn cut_short(name: &str) -> Error {
 pub(crate) fn members(path: &Path, take: &mut dyn FnMut(Member) -> Result<ControlFlow<()>>) -> Result<()> {
     let damaged = |e: std::io::Error| {
         let known = Error::from(e);
-        Error::new(known.fault().kind, format!("reading the archive {}: {}", path.display(), known.fault().message), "copy or pack the archive again")
+        Error::new(
+            known.fault().kind,
+            format!("reading the archive {}: {}", path.display(), known.fault().message),
+            "copy or pack the archive again",
+        )
     };
     let mut archive = tar::Archive::new(open(path)?);
     for entry in archive.entries().map_err(damaged)? {
@@ -69,7 +73,12 @@ pub(crate) fn members(path: &Path, take: &mut dyn FnMut(Member) -> Result<Contro
             continue;
         }
         let Some(name) = clean(&entry.path_bytes(), path)? else { continue };
-        let member = Member { name, size: entry.size(), regular: kind.is_file(), data: &mut entry };
+        let member = Member {
+            name,
+            size: entry.size(),
+            regular: kind.is_file(),
+            data: &mut entry,
+        };
         if take(member).context(|| path.display().to_string())?.is_break() {
             break;
         }
@@ -102,14 +111,22 @@ pub(crate) fn is_tar(path: &Path) -> Result<bool> {
     }
     // The oldest tars have no magic; their header checksum tells.
     let header = tar::Header::from_byte_slice(&head);
-    let sum: u32 = head.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
+    let sum: u32 = head
+        .iter()
+        .enumerate()
+        .map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) })
+        .sum();
     Ok(got == 512 && header.cksum().is_ok_and(|c| c == sum))
 }
 
 fn open(path: &Path) -> Result<Box<dyn Read>> {
     let mut file = BufReader::with_capacity(1 << 20, fs_err::File::open(path)?);
     let zipped = file.fill_buf().context(|| path.display().to_string())?.starts_with(&[0x1f, 0x8b]);
-    Ok(if zipped { Box::new(BufReader::with_capacity(1 << 18, MultiGzDecoder::new(file))) } else { Box::new(file) })
+    Ok(if zipped {
+        Box::new(BufReader::with_capacity(1 << 18, MultiGzDecoder::new(file)))
+    } else {
+        Box::new(file)
+    })
 }
 
 /// The member's name as an id; `None` for hidden ones.
@@ -117,12 +134,17 @@ fn clean(raw: &[u8], tar: &Path) -> Result<Option<String>> {
     let shown = || String::from_utf8_lossy(&raw[..raw.len().min(200)]).into_owned();
     let refuse = |why: &str| {
         let help = "pack the archive anew, with relative UTF-8 names that stay inside it";
-        Err(Error::configuration(format!("{} has a member whose name {why}: {}", tar.display(), shown()), help))
+        Err(Error::configuration(
+            format!("{} has a member whose name {why}: {}", tar.display(), shown()),
+            help,
+        ))
     };
     if raw.len() > MAX_NAME {
         return refuse("is longer than 4,096 bytes");
     }
-    let Ok(name) = std::str::from_utf8(raw) else { return refuse("is not UTF-8") };
+    let Ok(name) = std::str::from_utf8(raw) else {
+        return refuse("is not UTF-8");
+    };
     if name.starts_with('/') {
         return refuse("is absolute");
     }

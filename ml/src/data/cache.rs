@@ -98,7 +98,10 @@ pub(crate) fn open(cache_dir: &Path, key: &Key) -> std::result::Result<Pixels, S
     }
     let size = count.checked_mul(key.picture()).ok_or("its header is damaged")?;
     if (HEADER as u64).checked_add(size).and_then(|s| s.checked_add(list)) != Some(length) {
-        return Err(format!("it has {length} bytes, not the {} that its header says", HEADER as u64 + size + list));
+        return Err(format!(
+            "it has {length} bytes, not the {} that its header says",
+            HEADER as u64 + size + list
+        ));
     }
     if size <= VERIFY {
         let mut hash = blake3::Hasher::new();
@@ -116,7 +119,12 @@ pub(crate) fn open(cache_dir: &Path, key: &Key) -> std::result::Result<Pixels, S
     }
     let skipped = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
     let map = Map::new(&file, &path).map_err(|e| e.to_string())?;
-    Ok(Pixels { map: Some(map), picture: key.picture() as usize, count: count as usize, skipped })
+    Ok(Pixels {
+        map: Some(map),
+        picture: key.picture() as usize,
+        count: count as usize,
+        skipped,
+    })
 }
 
 /// Takes pictures one after another.
@@ -131,7 +139,11 @@ impl Writer {
     /// Append one picture, planar bytes [3, H, W].
     pub(crate) fn push(&mut self, pixels: &[u8]) -> Result<()> {
         if pixels.len() as u64 != self.picture {
-            return Err(Error::internal(format!("a picture of {} bytes for a cache of {} each", pixels.len(), self.picture)));
+            return Err(Error::internal(format!(
+                "a picture of {} bytes for a cache of {} each",
+                pixels.len(),
+                self.picture
+            )));
         }
         self.out.write_all(pixels)?;
         self.hash.update(pixels);
@@ -164,12 +176,20 @@ pub(crate) fn build(cache_dir: &Path, key: &Key, most: usize, fill: impl FnOnce(
         return Err(match fault.kind {
             FaultKind::Resource => Error::resource(
                 format!("writing the pixel cache in {}: {}", cache_dir.display(), fault.message),
-                format!("it needs {} MiB there: free some space, or point worker.cache_dir elsewhere", (most as u64 * key.picture()).div_ceil(1 << 20)),
+                format!(
+                    "it needs {} MiB there: free some space, or point worker.cache_dir elsewhere",
+                    (most as u64 * key.picture()).div_ceil(1 << 20)
+                ),
             ),
             _ => error,
         });
     }
-    open(cache_dir, key).map_err(|why| Error::resource(format!("the pixel cache {} was just written, but {why}", path.display()), "check the disk"))
+    open(cache_dir, key).map_err(|why| {
+        Error::resource(
+            format!("the pixel cache {} was just written, but {why}", path.display()),
+            "check the disk",
+        )
+    })
 }
 
 fn write(path: &Path, key: &Key, most: usize, fill: impl FnOnce(&mut Writer) -> Result<Vec<Skipped>>) -> Result<()> {
@@ -181,7 +201,12 @@ fn write(path: &Path, key: &Key, most: usize, fill: impl FnOnce(&mut Writer) -> 
     {
         return Err(std::io::Error::from(e).into());
     }
-    let mut writer = Writer { out: BufWriter::with_capacity(1 << 20, file), hash: blake3::Hasher::new(), picture: key.picture(), count: 0 };
+    let mut writer = Writer {
+        out: BufWriter::with_capacity(1 << 20, file),
+        hash: blake3::Hasher::new(),
+        picture: key.picture(),
+        count: 0,
+    };
     writer.out.write_all(&[0; HEADER])?;
     let skipped = fill(&mut writer)?;
     let Writer { mut out, hash, count, .. } = writer;
@@ -191,6 +216,12 @@ fn write(path: &Path, key: &Key, most: usize, fill: impl FnOnce(&mut Writer) -> 
     let mut file = out.into_inner().map_err(|e| e.into_error())?;
     file.set_len(HEADER as u64 + count * key.picture() + list.len() as u64)?;
     file.seek(SeekFrom::Start(0))?;
-    file.write_all(&header(key, count, list.len() as u64, hash.finalize().as_bytes(), blake3::hash(&list).as_bytes()))?;
+    file.write_all(&header(
+        key,
+        count,
+        list.len() as u64,
+        hash.finalize().as_bytes(),
+        blake3::hash(&list).as_bytes(),
+    ))?;
     Ok(file.sync_all()?)
 }

@@ -62,7 +62,11 @@ impl CifarKind {
     }
 
     pub(crate) fn expected(self) -> &'static str {
-        if self == Self::Ten { "data_batch_1.bin, …, test_batch.bin" } else { "train.bin, test.bin" }
+        if self == Self::Ten {
+            "data_batch_1.bin, …, test_batch.bin"
+        } else {
+            "train.bin, test.bin"
+        }
     }
 
     /// Which part a file of this name is, if it is a batch.
@@ -101,12 +105,19 @@ impl Home {
     /// Names of the batches of a part, in order: training batches by number, then test.
     pub(crate) fn batches(&self, kind: CifarKind, split: Split) -> Result<Vec<String>> {
         let names: Vec<String> = match self {
-            Self::Folder(folder) => super::layout::listing(folder)?.into_iter().filter(|(_, dir)| !dir).map(|(name, _)| name).collect(),
+            Self::Folder(folder) => super::layout::listing(folder)?
+                .into_iter()
+                .filter(|(_, dir)| !dir)
+                .map(|(name, _)| name)
+                .collect(),
             Self::Tar(tar) => archive::names(tar)?.iter().map(|n| base(n).to_string()).collect(),
             // A single file is taken whatever its name says.
             Self::File(file) => return Ok(vec![file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())]),
         };
-        let mut chosen: Vec<String> = names.into_iter().filter(|n| kind.part(n).is_some_and(|p| split == Split::All || p == split)).collect();
+        let mut chosen: Vec<String> = names
+            .into_iter()
+            .filter(|n| kind.part(n).is_some_and(|p| split == Split::All || p == split))
+            .collect();
         chosen.sort_by_key(|n| order(n));
         Ok(chosen)
     }
@@ -120,6 +131,15 @@ fn base(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
 
+/// Label and digest of a record.
+type Row = (u32, ContentDigest);
+
+/// Records of each batch, by its name.
+type Batches = BTreeMap<String, Vec<Row>>;
+
+/// Takes a file's name, its size and its bytes; may stop the walk.
+type TakeFile<'a> = &'a mut dyn FnMut(&str, u64, &mut dyn Read) -> Result<ControlFlow<()>>;
+
 /// Reader of one set of batches.
 #[derive(Debug)]
 pub(crate) struct CifarReader {
@@ -132,11 +152,16 @@ pub(crate) struct CifarReader {
 
 impl CifarReader {
     pub(crate) fn new(kind: CifarKind, home: Home, split: Split) -> Self {
-        Self { kind, home, split, batches: Vec::new() }
+        Self {
+            kind,
+            home,
+            split,
+            batches: Vec::new(),
+        }
     }
 
     /// Call `take` with the file's name, its size and stream: each batch of the part, and of a tar its file of class names. In the archive's order for tars.
-    fn files(&self, take: &mut dyn FnMut(&str, u64, &mut dyn Read) -> Result<ControlFlow<()>>) -> Result<()> {
+    fn files(&self, take: TakeFile) -> Result<()> {
         let kind = self.kind;
         let wanted = |name: &str| kind.part(name).is_some_and(|p| self.split == Split::All || p == self.split);
         match &self.home {
@@ -170,12 +195,16 @@ impl CifarReader {
     }
 
     /// Labels and digests of all rows of a batch.
-    fn rows(&self, name: &str, size: u64, stream: &mut dyn Read) -> Result<Vec<(u32, ContentDigest)>> {
+    fn rows(&self, name: &str, size: u64, stream: &mut dyn Read) -> Result<Vec<Row>> {
         let record = self.kind.record();
         let place = || format!("{} in {}", name, self.home.path().display());
-        if size == 0 || size % record as u64 != 0 {
+        if size == 0 || !size.is_multiple_of(record as u64) {
             let help = "copy or download it again; the official files have 10,000 records (CIFAR-100: 50,000 and 10,000)";
-            let message = format!("{} has {size} bytes: that is no whole number of {} records ({record} bytes each)", place(), self.kind);
+            let message = format!(
+                "{} has {size} bytes: that is no whole number of {} records ({record} bytes each)",
+                place(),
+                self.kind
+            );
             return Err(Error::configuration(message, help));
         }
         let mut row = vec![0u8; record];
@@ -185,7 +214,15 @@ impl CifarReader {
             let label = u32::from(row[self.kind.label_bytes() - 1]);
             if label as usize >= self.kind.classes() {
                 let help = "check data.*.format: is this the other CIFAR, or another file altogether?";
-                return Err(Error::configuration(format!("{}, row {n} has the label {label}; {} has 0 to {}", place(), self.kind, self.kind.classes() - 1), help));
+                return Err(Error::configuration(
+                    format!(
+                        "{}, row {n} has the label {label}; {} has 0 to {}",
+                        place(),
+                        self.kind,
+                        self.kind.classes() - 1
+                    ),
+                    help,
+                ));
             }
             rows.push((label, *blake3::hash(&row).as_bytes()));
         }
@@ -193,7 +230,7 @@ impl CifarReader {
     }
 
     /// Class names and rows per batch, from the index where the files are as they were.
-    fn survey(&self, index: &mut StatIndex, report: &mut dyn Report) -> Result<(Option<String>, BTreeMap<String, Vec<(u32, ContentDigest)>>)> {
+    fn survey(&self, index: &mut StatIndex, report: &mut dyn Report) -> Result<(Option<String>, Batches)> {
         let mut names = None;
         let mut found = BTreeMap::new();
         match &self.home {
@@ -223,7 +260,9 @@ impl CifarReader {
                     match (text.strip_prefix('@'), text.split_once('\t')) {
                         (Some(list), _) => names = Some(list.to_string()),
                         (None, Some((batch, label))) => {
-                            let label = label.parse().map_err(|_| Error::internal(format!("label {label} in the index of {}", tar.display())))?;
+                            let label = label
+                                .parse()
+                                .map_err(|_| Error::internal(format!("label {label} in the index of {}", tar.display())))?;
                             found.entry(batch.to_string()).or_insert_with(Vec::new).push((label, *digest));
                         }
                         (None, None) => return Err(Error::internal(format!("the index of {} has the entry {text}", tar.display()))),
@@ -232,7 +271,11 @@ impl CifarReader {
                 index.keep(key, stamp, parts);
             }
             Home::Folder(_) | Home::File(_) => {
-                let folder = if let Home::Folder(folder) = &self.home { Some(folder.as_path()) } else { self.home.path().parent() };
+                let folder = if let Home::Folder(folder) = &self.home {
+                    Some(folder.as_path())
+                } else {
+                    self.home.path().parent()
+                };
                 let list = folder.map(|f| f.join(self.kind.names_file())).filter(|f| f.is_file());
                 names = list.map(fs_err::read_to_string).transpose()?;
                 for name in self.home.batches(self.kind, self.split)? {
@@ -240,7 +283,9 @@ impl CifarReader {
                     let path = self.file(&name);
                     let stamp = Stamp::of(&fs_err::metadata(&path)?);
                     let key = path.display().to_string();
-                    let known = index.lookup(&key, &stamp).map(|parts| parts.iter().map(|(l, d)| Some((l.parse().ok()?, *d))).collect::<Option<Vec<_>>>());
+                    let known = index
+                        .lookup(&key, &stamp)
+                        .map(|parts| parts.iter().map(|(l, d)| Some((l.parse().ok()?, *d))).collect::<Option<Vec<_>>>());
                     let rows = match known {
                         Some(Some(rows)) => rows,
                         _ => {
@@ -265,7 +310,12 @@ impl CifarReader {
             return match known {
                 Some(known) if known.len() == count => Ok(known.to_vec()),
                 Some(known) => Err(Error::configuration(
-                    format!("{place} is {} without {}, and the training set has {} classes", self.kind, self.kind.names_file(), known.len()),
+                    format!(
+                        "{place} is {} without {}, and the training set has {} classes",
+                        self.kind,
+                        self.kind.names_file(),
+                        known.len()
+                    ),
                     "use validation pictures of the same classes as the training set",
                 )),
                 None => Ok((0..count).map(|c| c.to_string()).collect()),
@@ -274,8 +324,16 @@ impl CifarReader {
         let names: Vec<String> = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect();
         let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
         if names.len() != count || distinct.len() != count {
-            let message = format!("{} of {place} has {} names ({} of them distinct), not {count}", self.kind.names_file(), names.len(), distinct.len());
-            return Err(Error::configuration(message, "restore the file, or delete it: then the classes are named by their numbers"));
+            let message = format!(
+                "{} of {place} has {} names ({} of them distinct), not {count}",
+                self.kind.names_file(),
+                names.len(),
+                distinct.len()
+            );
+            return Err(Error::configuration(
+                message,
+                "restore the file, or delete it: then the classes are named by their numbers",
+            ));
         }
         Ok(names)
     }
@@ -292,7 +350,10 @@ impl Reader for CifarReader {
                 Split::Test => "test ",
             };
             let message = format!("{} holds no {part}batches of {}", place.display(), self.kind);
-            return Err(Error::configuration(message, format!("expected {} there; check split", self.kind.expected())));
+            return Err(Error::configuration(
+                message,
+                format!("expected {} there; check split", self.kind.expected()),
+            ));
         }
         let own = self.classes(names.as_deref(), known)?;
         let classes = known.map_or_else(|| own.clone(), <[String]>::to_vec);
@@ -303,17 +364,33 @@ impl Reader for CifarReader {
             let name = &own[label as usize];
             let to = classes.iter().position(|c| c == name).ok_or_else(|| {
                 let known = super::manifest::some(&classes);
-                let message = format!("{} has the class {name}, which the training set does not have (it has {known})", place.display());
+                let message = format!(
+                    "{} has the class {name}, which the training set does not have (it has {known})",
+                    place.display()
+                );
                 Error::configuration(message, "use validation pictures of the same classes as the training set")
             })?;
             map.insert(label, to as u32);
         }
-        let mut batches: Vec<(String, Vec<(u32, ContentDigest)>)> = found.into_iter().collect();
+        let mut batches: Vec<(String, Vec<Row>)> = found.into_iter().collect();
         batches.sort_by_key(|(name, _)| order(name));
         self.batches = batches.iter().map(|(name, rows)| (name.clone(), rows.len())).collect();
-        let rows = batches.iter().flat_map(|(name, rows)| rows.iter().enumerate().map(move |(n, row)| (name, n, row)));
-        let examples = rows.map(|(name, n, (label, digest))| Example { id: TrainId(format!("{name}#{n}")), label: map[label], digest: *digest }).collect();
-        Manifest { examples, classes, unreadable: Vec::new() }.checked(&place)
+        let rows = batches
+            .iter()
+            .flat_map(|(name, rows)| rows.iter().enumerate().map(move |(n, row)| (name, n, row)));
+        let examples = rows
+            .map(|(name, n, (label, digest))| Example {
+                id: TrainId(format!("{name}#{n}")),
+                label: map[label],
+                digest: *digest,
+            })
+            .collect();
+        Manifest {
+            examples,
+            classes,
+            unreadable: Vec::new(),
+        }
+        .checked(&place)
     }
 
     fn read(&self, sink: Sink) -> Result<()> {
@@ -329,7 +406,10 @@ impl Reader for CifarReader {
                     let block = (first..(first + BLOCK).min(*rows)).map(|n| {
                         let mut record = vec![0u8; self.kind.record()];
                         stream.read_exact(&mut record).context(|| format!("{name}, row {n}"))?;
-                        Ok(Raw { position: start + n, content: Content::Record(record) })
+                        Ok(Raw {
+                            position: start + n,
+                            content: Content::Record(record),
+                        })
                     });
                     flow = sink(block.collect::<Result<_>>()?)?;
                     if flow.is_break() {

@@ -43,7 +43,12 @@ struct Found {
 fn walk(root: &Path, class: &str, label: u32) -> Result<Vec<Found>> {
     let hidden = |e: &walkdir::DirEntry| e.depth() > 0 && e.file_name().as_encoded_bytes().starts_with(b".");
     let mut out = Vec::new();
-    for entry in WalkDir::new(root.join(class)).follow_links(true).sort_by_file_name().into_iter().filter_entry(|e| !hidden(e)) {
+    for entry in WalkDir::new(root.join(class))
+        .follow_links(true)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_entry(|e| !hidden(e))
+    {
         let (path, stamp) = match entry {
             Ok(entry) if entry.file_type().is_dir() => continue,
             Ok(entry) if !entry.file_type().is_file() => (entry.path().to_path_buf(), Err("not a regular file".to_string())),
@@ -54,12 +59,21 @@ fn walk(root: &Path, class: &str, label: u32) -> Result<Vec<Found>> {
             Err(error) => match error.path() {
                 // A link that leads nowhere is one unreadable picture; a folder that cannot be listed hides who knows how many.
                 Some(path) if path.is_symlink() && !path.exists() => (path.to_path_buf(), Err("a symbolic link that leads nowhere".to_string())),
-                _ => return Err(Error::configuration(format!("listing {}: {error}", root.display()), "make the folder readable for the service")),
+                _ => {
+                    return Err(Error::configuration(
+                        format!("listing {}: {error}", root.display()),
+                        "make the folder readable for the service",
+                    ));
+                }
             },
         };
         let relative = path.strip_prefix(root).unwrap_or(&path);
         let id = TrainId(relative.to_string_lossy().into_owned());
-        let stamp = if relative.to_str().is_none() { Err("its name is not UTF-8".to_string()) } else { stamp };
+        let stamp = if relative.to_str().is_none() {
+            Err("its name is not UTF-8".to_string())
+        } else {
+            stamp
+        };
         out.push(Found { id, label, path, stamp });
     }
     Ok(out)
@@ -100,7 +114,11 @@ impl Reader for FolderReader {
         if !empty.is_empty() {
             return Err(empty_classes(&self.root, &empty));
         }
-        let mut manifest = Manifest { examples: Vec::with_capacity(found.len()), classes, unreadable: Vec::new() };
+        let mut manifest = Manifest {
+            examples: Vec::with_capacity(found.len()),
+            classes,
+            unreadable: Vec::new(),
+        };
         let total = found.len() as u64;
         self.paths.clear();
         for block in found.chunks(BLOCK) {
@@ -116,7 +134,11 @@ impl Reader for FolderReader {
                 match (digest, file.stamp.clone()) {
                     (Ok(digest), Ok(stamp)) => {
                         index.keep(file.id.0.clone(), stamp, vec![(String::new(), digest)]);
-                        manifest.examples.push(Example { id: file.id.clone(), label: file.label, digest });
+                        manifest.examples.push(Example {
+                            id: file.id.clone(),
+                            label: file.label,
+                            digest,
+                        });
                         self.paths.push(file.path.clone());
                     }
                     (Err(reason), _) | (_, Err(reason)) => manifest.unreadable.push(Unreadable { id: file.id.clone(), reason }),
@@ -129,7 +151,10 @@ impl Reader for FolderReader {
 
     fn read(&self, sink: Sink) -> Result<()> {
         for (n, block) in self.paths.chunks(BLOCK).enumerate() {
-            let raw = block.iter().enumerate().map(|(i, path)| Raw { position: n * BLOCK + i, content: Content::File(path.clone()) });
+            let raw = block.iter().enumerate().map(|(i, path)| Raw {
+                position: n * BLOCK + i,
+                content: Content::File(path.clone()),
+            });
             if sink(raw.collect())?.is_break() {
                 break;
             }
@@ -147,12 +172,16 @@ pub(crate) struct TarReader {
     positions: HashMap<String, usize>,
 }
 
-/// Marks a member whose bytes are not read (a link, a device).
+/// Marks a member whose bytes are not read: a link, a device, something larger than a picture may be.
 const NO_BYTES: ContentDigest = [0; 32];
 
 impl TarReader {
     pub(crate) fn new(files: Vec<PathBuf>, split: Split) -> Self {
-        Self { files, split, positions: HashMap::new() }
+        Self {
+            files,
+            split,
+            positions: HashMap::new(),
+        }
     }
 
     /// The id of a member: its name, after that of its tar where there are several.
@@ -172,7 +201,11 @@ impl TarReader {
             None => {
                 let mut parts = Vec::new();
                 archive::members(file, &mut |mut member| {
-                    let digest = if member.regular { member.digest()? } else { NO_BYTES };
+                    let digest = if member.regular && member.size <= DATA_LIMITS.max_bytes {
+                        member.digest()?
+                    } else {
+                        NO_BYTES
+                    };
                     if parts.len() % BLOCK == 0 {
                         report.progress("read", parts.len() as u64, 0, &key);
                     }
@@ -192,7 +225,11 @@ pub(crate) fn tar_parts<S: AsRef<str>>(names: &[S]) -> (usize, Vec<&str>) {
     let split: Vec<Vec<&str>> = names.iter().map(|n| n.as_ref().split('/').collect()).collect();
     let mut depth = 0;
     // Pictures right inside a folder make it a class.
-    let has_pictures = |depth: usize, folder: &str| split.iter().any(|p| p.len() == depth + 2 && p[depth] == folder && is_picture_name(p[depth + 1]));
+    let has_pictures = |depth: usize, folder: &str| {
+        split
+            .iter()
+            .any(|p| p.len() == depth + 2 && p[depth] == folder && is_picture_name(p[depth + 1]))
+    };
     let folders = |depth: usize| -> BTreeSet<&str> { split.iter().filter(|p| p.len() >= depth + 2).map(|p| p[depth]).collect() };
     loop {
         let here = folders(depth);
@@ -245,13 +282,26 @@ impl Reader for TarReader {
         for (id, (name, digest)) in &all {
             let Some(class) = class_of(name) else { continue };
             if *digest == NO_BYTES {
-                unreadable.push(Unreadable { id: TrainId(id.clone()), reason: "a link or device inside the archive, not a regular file".into() });
+                let reason = format!("not a regular file of at most {} MiB", DATA_LIMITS.max_bytes >> 20);
+                unreadable.push(Unreadable {
+                    id: TrainId(id.clone()),
+                    reason,
+                });
             } else if let Some(&label) = labels.get(class.as_str()) {
-                examples.push(Example { id: TrainId(id.clone()), label, digest: *digest });
+                examples.push(Example {
+                    id: TrainId(id.clone()),
+                    label,
+                    digest: *digest,
+                });
             }
         }
         self.positions = examples.iter().enumerate().map(|(i, e): (usize, &Example)| (e.id.0.clone(), i)).collect();
-        Manifest { examples, classes, unreadable }.checked(&place)
+        Manifest {
+            examples,
+            classes,
+            unreadable,
+        }
+        .checked(&place)
     }
 
     fn read(&self, sink: Sink) -> Result<()> {
@@ -263,13 +313,18 @@ impl Reader for TarReader {
                 let Some(&position) = self.positions.get(&self.id(file, &member.name)).filter(|_| member.regular) else {
                     return Ok(ControlFlow::Continue(()));
                 };
-                // A member beyond the limit goes on as nothing; the decoder of an empty file says so, and so would its digest: hence the size in the message.
+                // The scan left out what is larger; here it can only be so when the archive was replaced meanwhile.
                 let Some(bytes) = member.bytes(DATA_LIMITS.max_bytes)? else {
-                    let message = format!("{} has {} bytes, more than the {} that a picture may have", member.name, member.size, DATA_LIMITS.max_bytes);
-                    return Err(Error::configuration(message, "take it out of the archive"));
+                    return Err(Error::configuration(
+                        format!("{} changed while it was read", member.name),
+                        "run again when nobody writes to the archive",
+                    ));
                 };
                 weight += bytes.len();
-                block.push(Raw { position, content: Content::Encoded(bytes) });
+                block.push(Raw {
+                    position,
+                    content: Content::Encoded(bytes),
+                });
                 if block.len() == BLOCK || weight > BLOCK_BYTES {
                     weight = 0;
                     flow = sink(std::mem::take(&mut block))?;

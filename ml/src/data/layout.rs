@@ -38,14 +38,22 @@ pub(crate) fn choose_part<'a>(found: &[&'a str], split: Split, place: &Path) -> 
     }
     if split == Split::All {
         let help = "set split to train or test, or point the path at one of them";
-        return Err(Error::configuration(format!("{} holds parts of a data set ({}), not classes", place.display(), some(found)), help));
+        return Err(Error::configuration(
+            format!("{} holds parts of a data set ({}), not classes", place.display(), some(found)),
+            help,
+        ));
     }
     if let Some(part) = names(split).iter().find_map(|n| found.iter().find(|f| *f == n)) {
         return Ok(Some(part));
     }
     let wanted = if split == Split::Train { "training" } else { "test" };
     Err(Error::configuration(
-        format!("{} has no {wanted} part: looked for {}, found {}", place.display(), some(names(split)), some(found)),
+        format!(
+            "{} has no {wanted} part: looked for {}, found {}",
+            place.display(),
+            some(names(split)),
+            some(found)
+        ),
         "point the path at the right folder, or change split",
     ))
 }
@@ -63,9 +71,16 @@ pub(crate) fn look(source: &DataSource) -> Result<Layout> {
     match source.format {
         DataFormat::Auto => auto(path, meta.is_dir(), source.split),
         DataFormat::Folder if meta.is_dir() => folder(path, source.split),
-        DataFormat::Folder => Err(Error::configuration(format!("{} is no folder", path.display()), "set format: auto, or point the path at a folder")),
+        DataFormat::Folder => Err(Error::configuration(
+            format!("{} is no folder", path.display()),
+            "set format: auto, or point the path at a folder",
+        )),
         DataFormat::Tar => {
-            let (files, split) = if meta.is_dir() { tars_in(path, source.split)? } else { (vec![path.clone()], source.split) };
+            let (files, split) = if meta.is_dir() {
+                tars_in(path, source.split)?
+            } else {
+                (vec![path.clone()], source.split)
+            };
             if files.is_empty() {
                 return Err(Error::configuration(format!("{} holds no tar files", path.display()), "set format: auto"));
             }
@@ -81,11 +96,15 @@ pub(crate) fn look(source: &DataSource) -> Result<Layout> {
 /// Errors: as for opening it: nothing there, or nothing known.
 pub fn has_test_part(path: &Path, format: DataFormat) -> Result<bool> {
     // Without parts, everything is taken whatever the split; with parts, `All` is refused, so ask for the training part first.
-    let layout = look(&DataSource { path: path.to_path_buf(), format, split: Split::Train })?;
+    let layout = look(&DataSource {
+        path: path.to_path_buf(),
+        format,
+        split: Split::Train,
+    })?;
     match layout {
         Layout::Cifar { kind, home, .. } => Ok(!home.batches(kind, Split::Test)?.is_empty()),
         Layout::Folder(root) => Ok(root != path && parts_of(path)?.iter().any(|p| *p != "train")),
-        Layout::Tars { files, split } if split == Split::Train => {
+        Layout::Tars { files, split: Split::Train } => {
             let mut all = Vec::new();
             for file in &files {
                 all.extend(archive::names(file)?);
@@ -108,13 +127,23 @@ fn auto(path: &Path, is_dir: bool, split: Split) -> Result<Layout> {
     if !is_dir {
         if archive::is_tar(path)? {
             return Ok(match cifar_tar(path)? {
-                Some(kind) => Layout::Cifar { kind, home: Home::Tar(path.to_path_buf()), split },
-                None => Layout::Tars { files: vec![path.to_path_buf()], split },
+                Some(kind) => Layout::Cifar {
+                    kind,
+                    home: Home::Tar(path.to_path_buf()),
+                    split,
+                },
+                None => Layout::Tars {
+                    files: vec![path.to_path_buf()],
+                    split,
+                },
             });
         }
         if path.extension().is_some_and(|e| e == "bin") {
             let size = fs_err::metadata(path)?.len();
-            let fits: Vec<CifarKind> = [CifarKind::Ten, CifarKind::Hundred].into_iter().filter(|k| size > 0 && size % k.record() as u64 == 0).collect();
+            let fits: Vec<CifarKind> = [CifarKind::Ten, CifarKind::Hundred]
+                .into_iter()
+                .filter(|k| size > 0 && size % k.record() as u64 == 0)
+                .collect();
             if let [kind] = fits[..] {
                 return cifar(path, false, kind, split);
             }
@@ -130,7 +159,11 @@ fn auto(path: &Path, is_dir: bool, split: Split) -> Result<Layout> {
     if let [file] = &files[..]
         && let Some(kind) = cifar_tar(file)?
     {
-        return Ok(Layout::Cifar { kind, home: Home::Tar(file.clone()), split });
+        return Ok(Layout::Cifar {
+            kind,
+            home: Home::Tar(file.clone()),
+            split,
+        });
     }
     if !files.is_empty() {
         return Ok(Layout::Tars { files, split: rest });
@@ -169,7 +202,11 @@ fn tars_in(path: &Path, split: Split) -> Result<(Vec<PathBuf>, Split)> {
 
 fn tars(path: &Path) -> Result<Vec<PathBuf>> {
     let named = |n: &str| [".tar", ".tar.gz", ".tgz"].iter().any(|e| n.ends_with(e));
-    Ok(listing(path)?.into_iter().filter(|(name, dir)| !dir && named(name)).map(|(name, _)| path.join(name)).collect())
+    Ok(listing(path)?
+        .into_iter()
+        .filter(|(name, dir)| !dir && named(name))
+        .map(|(name, _)| path.join(name))
+        .collect())
 }
 
 /// Which sub-folders are parts of a data set: named so, and holding folders or tars but no pictures of their own (`train` may be a class of vehicles).
@@ -216,7 +253,10 @@ fn cifar(path: &Path, is_dir: bool, kind: CifarKind, split: Split) -> Result<Lay
             None => {
                 let tar = tars(path)?.into_iter().find(|t| matches!(cifar_tar(t), Ok(Some(k)) if k == kind));
                 Home::Tar(tar.ok_or_else(|| {
-                    Error::configuration(format!("{} holds no {kind} batches", path.display()), format!("expected {} in it", kind.expected()))
+                    Error::configuration(
+                        format!("{} holds no {kind} batches", path.display()),
+                        format!("expected {} in it", kind.expected()),
+                    )
                 })?)
             }
         }
@@ -244,8 +284,14 @@ fn cifar_tar(path: &Path) -> Result<Option<CifarKind>> {
     archive::members(path, &mut |member| {
         seen += 1;
         let name = member.name.rsplit('/').next().unwrap_or_default();
-        kind = [CifarKind::Ten, CifarKind::Hundred].into_iter().find(|k| k.part(name).is_some() && member.size % k.record() as u64 == 0);
-        Ok(if kind.is_some() || seen == 100 || is_picture_name(name) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        kind = [CifarKind::Ten, CifarKind::Hundred]
+            .into_iter()
+            .find(|k| k.part(name).is_some() && member.size % k.record() as u64 == 0);
+        Ok(if kind.is_some() || seen == 100 || is_picture_name(name) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
     })?;
     Ok(kind)
 }

@@ -44,7 +44,10 @@ impl Manifest {
     /// Checks what every source must hold to: something is there, and ids are unique.
     pub(crate) fn checked(self, source: &Path) -> Result<Self> {
         if self.examples.is_empty() && self.unreadable.is_empty() {
-            return Err(Error::configuration(format!("{} holds no pictures", source.display()), "check the path and split of data.train and data.validation"));
+            return Err(Error::configuration(
+                format!("{} holds no pictures", source.display()),
+                "check the path and split of data.train and data.validation",
+            ));
         }
         let mut seen = HashSet::with_capacity(self.examples.len());
         if let Some(twice) = self.examples.iter().find(|e| !seen.insert(&e.id)) {
@@ -81,13 +84,20 @@ impl Manifest {
 
 /// The class order to use: `known` (the training set's) where given, else the found names, sorted. A found name that is not known is an error.
 pub(crate) fn class_order(found: &BTreeSet<String>, known: Option<&[String]>, source: &Path) -> Result<Vec<String>> {
-    let Some(known) = known else { return Ok(found.iter().cloned().collect()) };
+    let Some(known) = known else {
+        return Ok(found.iter().cloned().collect());
+    };
     let unknown: Vec<&str> = found.iter().filter(|f| !known.contains(f)).map(String::as_str).collect();
     if unknown.is_empty() {
         return Ok(known.to_vec());
     }
     Err(Error::configuration(
-        format!("{} has classes that the training set does not have: {} (the training set has {})", source.display(), some(&unknown), some(known)),
+        format!(
+            "{} has classes that the training set does not have: {} (the training set has {})",
+            source.display(),
+            some(&unknown),
+            some(known)
+        ),
         "name the class folders as in the training set, or set split where the path holds several parts",
     ))
 }
@@ -95,7 +105,11 @@ pub(crate) fn class_order(found: &BTreeSet<String>, known: Option<&[String]>, so
 /// At most ten names, then how many more.
 pub(crate) fn some<S: AsRef<str>>(names: &[S]) -> String {
     let shown: Vec<&str> = names.iter().take(10).map(AsRef::as_ref).collect();
-    let more = if names.len() > 10 { format!(", … ({} in all)", names.len()) } else { String::new() };
+    let more = if names.len() > 10 {
+        format!(", … ({} in all)", names.len())
+    } else {
+        String::new()
+    };
     shown.join(", ") + &more
 }
 
@@ -104,8 +118,16 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        let example = |id: &str, label| Example { id: TrainId(id.into()), label, digest: [label as u8; 32] };
-        Manifest { examples: vec![example("a/1", 0), example("b/2", 1)], classes: vec!["a".into(), "b".into()], unreadable: vec![] }
+        let example = |id: &str, label| Example {
+            id: TrainId(id.into()),
+            label,
+            digest: [label as u8; 32],
+        };
+        Manifest {
+            examples: vec![example("a/1", 0), example("b/2", 1)],
+            classes: vec!["a".into(), "b".into()],
+            unreadable: vec![],
+        }
     }
 
     #[test]
@@ -118,7 +140,12 @@ mod tests {
             |m| m.examples[1].digest[31] ^= 1,
             |m| m.classes.swap(0, 1),
             |m| m.examples.swap(0, 1),
-            |m| m.unreadable.push(Unreadable { id: TrainId("c".into()), reason: String::new() }),
+            |m| {
+                m.unreadable.push(Unreadable {
+                    id: TrainId("c".into()),
+                    reason: String::new(),
+                })
+            },
             |m| {
                 m.classes[0] = "ab".into();
                 m.classes[1] = String::new();
@@ -134,7 +161,13 @@ mod tests {
 
     #[test]
     fn reasons_are_not_part_of_the_digest_and_twins_are_refused() {
-        let with = |reason: &str| Manifest { unreadable: vec![Unreadable { id: TrainId("c".into()), reason: reason.into() }], ..manifest() };
+        let with = |reason: &str| Manifest {
+            unreadable: vec![Unreadable {
+                id: TrainId("c".into()),
+                reason: reason.into(),
+            }],
+            ..manifest()
+        };
         assert_eq!(with("this").digest(), with("that").digest());
         let mut twins = manifest();
         twins.examples[1].id = twins.examples[0].id.clone();

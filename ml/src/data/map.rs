@@ -18,7 +18,8 @@ impl Map {
     pub(crate) fn new(file: &fs_err::File, path: &Path) -> Result<Self> {
         // SAFETY: see above; the map is read-only and lives as long as `Self`.
         let map = unsafe { Mmap::map(file.file()) };
-        map.map(Self).map_err(|e| std::io::Error::new(e.kind(), format!("mapping {}: {e}", path.display())).into())
+        map.map(Self)
+            .map_err(|e| std::io::Error::new(e.kind(), format!("mapping {}: {e}", path.display())).into())
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -14,7 +14,10 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Limits for pictures of data sets: generous, there to stop a damaged header from taking the machine down.
-pub const DATA_LIMITS: ImageLimits = ImageLimits { max_bytes: 256 << 20, max_pixels: 100_000_000 };
+pub const DATA_LIMITS: ImageLimits = ImageLimits {
+    max_bytes: 256 << 20,
+    max_pixels: 100_000_000,
+};
 
 /// Why a picture is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +74,11 @@ impl fmt::Display for Refusal {
                 write!(f, "the picture claims to be {width} × {height} pixels, more than the {max} allowed")
             }
             Self::WrongSize { found, wanted } => {
-                write!(f, "the picture is {} × {} pixels (width × height), the model reads {} × {}", found.0, found.1, wanted.0, wanted.1)
+                write!(
+                    f,
+                    "the picture is {} × {} pixels (width × height), the model reads {} × {}",
+                    found.0, found.1, wanted.0, wanted.1
+                )
             }
             Self::Truncated => write!(f, "the file is truncated: it ends before the picture does"),
             Self::Damaged(what) => write!(f, "the file is damaged: {what}"),
@@ -112,7 +119,14 @@ pub fn header(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<Header,
         let mut decoder = decoder(bytes, format, limits)?;
         let (width, height) = decoder.dimensions();
         let orientation = decoder.orientation().map_err(|e| refusal(&e))?;
-        Ok(if turns(orientation) { Header { width: height, height: width } } else { Header { width, height } })
+        Ok(if turns(orientation) {
+            Header {
+                width: height,
+                height: width,
+            }
+        } else {
+            Header { width, height }
+        })
     })
 }
 
@@ -140,10 +154,6 @@ pub(crate) fn decode_any(bytes: &[u8], limits: &ImageLimits, wanted: Option<&Ima
             return Err(Refusal::WrongSize { found, wanted });
         }
     }
-    // image's JPEG decoder fills what is missing with grey and says nothing.
-    if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
-        return Err(Refusal::Truncated);
-    }
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| refusal(&e))?;
     picture.apply_orientation(orientation);
     Ok(picture)
@@ -164,9 +174,17 @@ pub(crate) fn to_size(picture: RgbImage, image: &ImageConfig) -> std::result::Re
             let (width, height) = (side(found.0, wanted.0), side(found.1, wanted.1));
             // A sliver of 1 × 100,000 pixels would be blown up to something huge before the cut.
             if u64::from(width) * u64::from(height) > DATA_LIMITS.max_pixels {
-                return Err(Refusal::TooManyPixels { width, height, max: DATA_LIMITS.max_pixels });
+                return Err(Refusal::TooManyPixels {
+                    width,
+                    height,
+                    max: DATA_LIMITS.max_pixels,
+                });
             }
-            let scaled = if (width, height) == found { picture } else { image::imageops::resize(&picture, width, height, FilterType::Triangle) };
+            let scaled = if (width, height) == found {
+                picture
+            } else {
+                image::imageops::resize(&picture, width, height, FilterType::Triangle)
+            };
             let (x, y) = ((width - wanted.0) / 2, (height - wanted.1) / 2);
             Ok(image::imageops::crop_imm(&scaled, x, y, wanted.0, wanted.1).to_image())
         }
@@ -200,9 +218,15 @@ pub fn encode_png(pixels: &[u8], height: u32, width: u32, scale: u32) -> Result<
     if large > DATA_LIMITS.max_pixels {
         return Err(Error::internal(format!("a thumbnail of {large} pixels was asked for")));
     }
-    let picture = if scale == 1 { picture } else { RgbImage::from_fn(width * scale, height * scale, |x, y| *picture.get_pixel(x / scale, y / scale)) };
+    let picture = if scale == 1 {
+        picture
+    } else {
+        RgbImage::from_fn(width * scale, height * scale, |x, y| *picture.get_pixel(x / scale, y / scale))
+    };
     let mut out = Cursor::new(Vec::new());
-    picture.write_to(&mut out, ImageFormat::Png).map_err(|e| Error::internal(format!("writing a PNG: {e}")))?;
+    picture
+        .write_to(&mut out, ImageFormat::Png)
+        .map_err(|e| Error::internal(format!("writing a PNG: {e}")))?;
     Ok(out.into_inner())
 }
 
@@ -212,7 +236,10 @@ fn check(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<ImageFormat,
         return Err(Refusal::Empty);
     }
     if bytes.len() as u64 > limits.max_bytes {
-        return Err(Refusal::TooManyBytes { bytes: bytes.len() as u64, max: limits.max_bytes });
+        return Err(Refusal::TooManyBytes {
+            bytes: bytes.len() as u64,
+            max: limits.max_bytes,
+        });
     }
     let format = match image::guess_format(bytes) {
         Ok(format) => format,
@@ -229,7 +256,11 @@ fn check(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<ImageFormat,
             }
         }
         // RIFF size WEBP 'VP8X' size flags: bit 1 of the flags says animation.
-        ImageFormat::WebP if bytes.get(12..16) == Some(b"VP8X") && bytes.get(20).is_some_and(|flags| flags & 2 != 0) => return Err(Refusal::Animated),
+        ImageFormat::WebP if bytes.get(12..16) == Some(b"VP8X") && bytes.get(20).is_some_and(|flags| flags & 2 != 0) => {
+            return Err(Refusal::Animated);
+        }
+        // image's JPEG decoder fills what is missing with grey and says nothing.
+        ImageFormat::Jpeg if !jpeg_ends(bytes) => return Err(Refusal::Truncated),
         ImageFormat::WebP | ImageFormat::Jpeg | ImageFormat::Bmp => {}
         other => return Err(Refusal::Unsupported(format!("the picture format {other:?}"))),
     }
@@ -253,7 +284,11 @@ fn decoder<'a>(bytes: &'a [u8], format: ImageFormat, limits: &ImageLimits) -> st
 
 fn pixels_allowed(width: u32, height: u32, limits: &ImageLimits) -> std::result::Result<(), Refusal> {
     if u64::from(width) * u64::from(height) > limits.max_pixels {
-        return Err(Refusal::TooManyPixels { width, height, max: limits.max_pixels });
+        return Err(Refusal::TooManyPixels {
+            width,
+            height,
+            max: limits.max_pixels,
+        });
     }
     if width == 0 || height == 0 {
         return Err(Refusal::Damaged(format!("its size is given as {width} × {height}")));
@@ -278,7 +313,9 @@ fn refusal(error: &image::ImageError) -> Refusal {
     match error {
         E::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Refusal::Truncated,
         E::Unsupported(_) => Refusal::Unsupported(format!("this kind of picture ({text})")),
-        _ if lower.contains("unexpected end") || lower.contains("unexpected eof") || lower.contains("failed to fill whole buffer") => Refusal::Truncated,
+        _ if lower.contains("unexpected end") || lower.contains("unexpected eof") || lower.contains("failed to fill whole buffer") => {
+            Refusal::Truncated
+        }
         _ => Refusal::Damaged(text),
     }
 }

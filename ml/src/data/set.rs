@@ -62,18 +62,32 @@ impl DataSet {
         check_image(image)?;
         let layout = look(source)?;
         if matches!(layout, Layout::Cifar { .. }) && image.resize == Resize::Refuse && (image.width, image.height) != (cifar::SIDE, cifar::SIDE) {
-            let message = format!("{} holds CIFAR pictures (32 × 32), the model reads {} × {}", source.path.display(), image.width, image.height);
-            return Err(Error::configuration(message, "set data.image.height and width to 32, or data.image.resize to stretch"));
+            let message = format!(
+                "{} holds CIFAR pictures (32 × 32), the model reads {} × {}",
+                source.path.display(),
+                image.width,
+                image.height
+            );
+            return Err(Error::configuration(
+                message,
+                "set data.image.height and width to 32, or data.image.resize to stretch",
+            ));
         }
         fs_err::create_dir_all(cache_dir)?;
         let mut reader = reader(layout);
         let mut index = StatIndex::open(cache_dir, &source.path);
         let manifest = reader.scan(classes, &mut index, report).context(|| "listing the data".into())?;
         if let Err(error) = index.save() {
-            report.log(&format!("the index of file digests could not be saved, the next opening reads all files again: {error}"));
+            report.log(&format!(
+                "the index of file digests could not be saved, the next opening reads all files again: {error}"
+            ));
         }
         let digest = manifest.digest();
-        let key = Key { digest: cache_key(&digest, image), height: image.height, width: image.width };
+        let key = Key {
+            digest: cache_key(&digest, image),
+            height: image.height,
+            width: image.width,
+        };
         let pixels = match cache::open(cache_dir, &key) {
             Ok(pixels) => pixels,
             Err(reason) => {
@@ -81,7 +95,9 @@ impl DataSet {
                     report.log(&format!("the pixel cache {} is built again: {reason}", key.path(cache_dir).display()));
                 }
                 let fill = |writer: &mut Writer| fill(reader.as_ref(), &manifest, image, max_unreadable, writer, report);
-                cache::build(cache_dir, &key, manifest.examples.len(), fill).inspect_err(|_| index.remove()).context(|| "decoding the data".into())?
+                cache::build(cache_dir, &key, manifest.examples.len(), fill)
+                    .inspect_err(|_| index.remove())
+                    .context(|| "decoding the data".into())?
             }
         };
         Self::assemble(manifest, digest, pixels, image, max_unreadable, source)
@@ -97,7 +113,10 @@ impl DataSet {
         for (position, example) in manifest.examples.into_iter().enumerate() {
             had[example.label as usize] = true;
             if let Some(why) = left_out.next_if(|s| s.position == position) {
-                skipped.push(Unreadable { id: example.id, reason: why.reason.clone() });
+                skipped.push(Unreadable {
+                    id: example.id,
+                    reason: why.reason.clone(),
+                });
             } else {
                 has[example.label as usize] = true;
                 ids.push(example.id);
@@ -105,18 +124,42 @@ impl DataSet {
             }
         }
         if ids.len() != pixels.count {
-            return Err(Error::internal(format!("{} pictures in the cache for {} examples", pixels.count, ids.len())));
+            return Err(Error::internal(format!(
+                "{} pictures in the cache for {} examples",
+                pixels.count,
+                ids.len()
+            )));
         }
         if skipped.len() as f64 > max_unreadable * total as f64 {
             return Err(too_many(&skipped, &skipped.len().to_string(), total, max_unreadable, source));
         }
-        let lost: Vec<&str> = manifest.classes.iter().zip(had.iter().zip(&has)).filter(|(_, (had, has))| **had && !**has).map(|(c, _)| c.as_str()).collect();
+        let lost: Vec<&str> = manifest
+            .classes
+            .iter()
+            .zip(had.iter().zip(&has))
+            .filter(|(_, (had, has))| **had && !**has)
+            .map(|(c, _)| c.as_str())
+            .collect();
         if !lost.is_empty() {
-            let message = format!("{}: no readable picture is left of {}", source.path.display(), super::manifest::some(&lost));
+            let message = format!(
+                "{}: no readable picture is left of {}",
+                source.path.display(),
+                super::manifest::some(&lost)
+            );
             return Err(Error::configuration(message, format!("the first: {}", shown(&skipped))));
         }
         let positions = ids.iter().cloned().enumerate().map(|(i, id)| (id, i)).collect();
-        Ok(Self { ids, labels, classes: manifest.classes, positions, skipped, digest, pixels, height: image.height, width: image.width })
+        Ok(Self {
+            ids,
+            labels,
+            classes: manifest.classes,
+            positions,
+            skipped,
+            digest,
+            pixels,
+            height: image.height,
+            width: image.width,
+        })
     }
 
     /// Number of readable examples.
@@ -198,12 +241,19 @@ impl DataSet {
 
     /// The labels at `positions` as int64 [B]. Errors: a position out of range (`Internal`).
     pub fn labels_tensor(&self, positions: &[usize]) -> Result<Tensor> {
-        let labels = positions.iter().map(|&i| self.in_range(i).map(|()| i64::from(self.labels[i]))).collect::<Result<Vec<i64>>>()?;
+        let labels = positions
+            .iter()
+            .map(|&i| self.in_range(i).map(|()| i64::from(self.labels[i])))
+            .collect::<Result<Vec<i64>>>()?;
         Ok(Tensor::f_from_slice(&labels)?)
     }
 
     fn in_range(&self, i: usize) -> Result<()> {
-        if i < self.len() { Ok(()) } else { Err(Error::internal(format!("position {i} in a data set of {}", self.len()))) }
+        if i < self.len() {
+            Ok(())
+        } else {
+            Err(Error::internal(format!("position {i} in a data set of {}", self.len())))
+        }
     }
 
     fn tensor(&self, bytes: &[u8], count: usize) -> Result<Tensor> {
@@ -289,13 +339,26 @@ fn fill(
                 next += 1;
                 match decoded? {
                     Ok(pixels) => writer.push(&pixels)?,
-                    Err(refusal) => skipped.push(Skipped { position: raw.position, reason: refusal.to_string() }),
+                    Err(refusal) => skipped.push(Skipped {
+                        position: raw.position,
+                        reason: refusal.to_string(),
+                    }),
                 }
             }
         }
         if skipped.len() >= ENOUGH && skipped.len() as f64 > max_unreadable * (total + manifest.unreadable.len()) as f64 {
-            let list: Vec<Unreadable> = skipped.iter().map(|s| Unreadable { id: manifest.examples[s.position].id.clone(), reason: s.reason.clone() }).collect();
-            let source = DataSource { path: Path::new("the data").into(), format: Default::default(), split: Default::default() };
+            let list: Vec<Unreadable> = skipped
+                .iter()
+                .map(|s| Unreadable {
+                    id: manifest.examples[s.position].id.clone(),
+                    reason: s.reason.clone(),
+                })
+                .collect();
+            let source = DataSource {
+                path: Path::new("the data").into(),
+                format: Default::default(),
+                split: Default::default(),
+            };
             return Err(too_many(&list, &format!("at least {}", list.len()), total, max_unreadable, &source));
         }
         report.progress("decode", next as u64, total as u64, "");
@@ -310,12 +373,21 @@ fn fill(
 /// One example's pixels; the inner error is the picture's, the outer one the machine's.
 fn pixels(raw: &Raw, manifest: &Manifest, image: &ImageConfig) -> Result<std::result::Result<Vec<u8>, Refusal>> {
     let example = &manifest.examples[raw.position];
-    let unchanged = |bytes: &[u8]| if *blake3::hash(bytes).as_bytes() == example.digest { Ok(()) } else { Err(changed(&example.id.0)) };
+    let unchanged = |bytes: &[u8]| {
+        if *blake3::hash(bytes).as_bytes() == example.digest {
+            Ok(())
+        } else {
+            Err(changed(&example.id.0))
+        }
+    };
     match &raw.content {
         Content::File(path) => {
             let bytes = file_bytes(path)?;
             if bytes.len() as u64 > DATA_LIMITS.max_bytes {
-                return Ok(Err(Refusal::TooManyBytes { bytes: fs_err::metadata(path)?.len(), max: DATA_LIMITS.max_bytes }));
+                return Ok(Err(Refusal::TooManyBytes {
+                    bytes: fs_err::metadata(path)?.len(),
+                    max: DATA_LIMITS.max_bytes,
+                }));
             }
             unchanged(&bytes)?;
             Ok(decode(&bytes, &DATA_LIMITS, image))
@@ -343,17 +415,29 @@ fn file_bytes(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn changed(what: &str) -> Error {
-    Error::configuration(format!("the data changed while they were read ({what})"), "run again when nobody writes to them")
+    Error::configuration(
+        format!("the data changed while they were read ({what})"),
+        "run again when nobody writes to them",
+    )
 }
 
 /// The first few, for an error.
 fn shown(skipped: &[Unreadable]) -> String {
-    skipped.iter().take(3).map(|u| format!("{}: {}", u.id, u.reason)).collect::<Vec<_>>().join("; ")
+    skipped
+        .iter()
+        .take(3)
+        .map(|u| format!("{}: {}", u.id, u.reason))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn too_many(skipped: &[Unreadable], count: &str, total: usize, max: f64, source: &DataSource) -> Error {
     Error::configuration(
-        format!("{}: {count} of {total} pictures are unreadable, more than the share of {max} allowed. The first: {}", source.path.display(), shown(skipped)),
+        format!(
+            "{}: {count} of {total} pictures are unreadable, more than the share of {max} allowed. The first: {}",
+            source.path.display(),
+            shown(skipped)
+        ),
         "repair or remove them, or raise data.max_unreadable_share",
     )
 }

@@ -61,7 +61,13 @@ impl StatIndex {
         let path = cache_dir.join(format!("stat-{}.idx", &name[..16]));
         let old = fs_err::read(&path).ok().and_then(|bytes| parse(&bytes)).unwrap_or_default();
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i128);
-        Self { path, started, old, new: Vec::new(), dirty: false }
+        Self {
+            path,
+            started,
+            old,
+            new: Vec::new(),
+            dirty: false,
+        }
     }
 
     /// The pieces of the file `key`, if it is as it was.
@@ -135,7 +141,9 @@ fn parse(bytes: &[u8]) -> Option<HashMap<String, (Stamp, Vec<Part>)>> {
             inode: u64::from_le_bytes(take(&mut rest)?),
         };
         let count = u32::from_le_bytes(take(&mut rest)?);
-        let parts = (0..count).map(|_| Some((text(&mut rest)?, take(&mut rest)?))).collect::<Option<Vec<Part>>>()?;
+        let parts = (0..count)
+            .map(|_| Some((text(&mut rest)?, take(&mut rest)?)))
+            .collect::<Option<Vec<Part>>>()?;
         map.insert(key, (stamp, parts));
     }
     Some(map)
@@ -159,7 +167,13 @@ mod tests {
     use super::*;
 
     fn stamp(modified: i128) -> Stamp {
-        Stamp { size: 5, modified, changed: 7, device: 1, inode: 99 }
+        Stamp {
+            size: 5,
+            modified,
+            changed: 7,
+            device: 1,
+            inode: 99,
+        }
     }
 
     #[test]

@@ -17,18 +17,33 @@ pub fn decode_submission(path: &Path, limits: &ImageLimits, image: &ImageConfig)
         let known = Error::from(error);
         match known.fault().kind {
             FaultKind::Resource => known,
-            _ => Error::new(FaultKind::Submission, known.fault().message.clone(), "submit the picture again, readable for the service"),
+            _ => Error::new(
+                FaultKind::Submission,
+                known.fault().message.clone(),
+                "submit the picture again, readable for the service",
+            ),
         }
     };
     // A pipe or a device would block or never end; look before opening.
     let meta = fs_err::metadata(path).map_err(unreadable)?;
     if !meta.is_file() {
-        return Err(Error::new(FaultKind::Submission, format!("{}: not a regular file", path.display()), "submit the picture itself"));
+        return Err(Error::new(
+            FaultKind::Submission,
+            format!("{}: not a regular file", path.display()),
+            "submit the picture itself",
+        ));
     }
     if meta.len() > limits.max_bytes {
-        return Err(refused(&Refusal::TooManyBytes { bytes: meta.len(), max: limits.max_bytes }));
+        return Err(refused(&Refusal::TooManyBytes {
+            bytes: meta.len(),
+            max: limits.max_bytes,
+        }));
     }
     let mut bytes = Vec::new();
-    fs_err::File::open(path).map_err(unreadable)?.take(limits.max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
+    fs_err::File::open(path)
+        .map_err(unreadable)?
+        .take(limits.max_bytes.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     decode(&bytes, limits, image).map_err(|r| refused(&r))
 }

@@ -27,11 +27,19 @@ impl Report for Said {
 }
 
 fn image() -> ImageConfig {
-    ImageConfig { height: 8, width: 8, ..ImageConfig::default() }
+    ImageConfig {
+        height: 8,
+        width: 8,
+        ..ImageConfig::default()
+    }
 }
 
 fn source(path: &Path, split: Split) -> DataSource {
-    DataSource { path: path.to_path_buf(), format: DataFormat::Auto, split }
+    DataSource {
+        path: path.to_path_buf(),
+        format: DataFormat::Auto,
+        split,
+    }
 }
 
 /// 8 × 8 pixels that tell which picture it is.
@@ -61,7 +69,13 @@ fn folder(root: &Path) {
 
 /// What a folder written by [`folder`] must read as.
 fn wanted() -> Vec<(&'static str, u32, usize)> {
-    vec![("ant/1.png", 0, 3), ("ant/2.png", 0, 4), ("cat/a.png", 1, 1), ("cat/b.png", 1, 0), ("cat/more/x.png", 1, 2)]
+    vec![
+        ("ant/1.png", 0, 3),
+        ("ant/2.png", 0, 4),
+        ("cat/a.png", 1, 1),
+        ("cat/b.png", 1, 0),
+        ("cat/more/x.png", 1, 2),
+    ]
 }
 
 fn open(source: &DataSource, cache: &Path) -> Result<DataSet> {
@@ -127,14 +141,20 @@ fn a_copy_elsewhere_has_the_same_manifest_and_any_change_another() {
     folder(a.path());
     folder(b.path());
     let first = open(&source(a.path(), Split::All), cache.path()).unwrap();
-    assert_eq!(first.manifest_digest(), open(&source(b.path(), Split::All), cache.path()).unwrap().manifest_digest());
+    assert_eq!(
+        first.manifest_digest(),
+        open(&source(b.path(), Split::All), cache.path()).unwrap().manifest_digest()
+    );
     put(b.path(), "cat/a.png", &png(77));
     let other = open(&source(b.path(), Split::All), cache.path()).unwrap();
     assert_ne!(first.manifest_digest(), other.manifest_digest());
     assert_eq!(other.pixels(2), pixels(77));
     assert_eq!(first.pixels(2), pixels(1), "an open set keeps its pixels");
     fs_err::rename(a.path().join("cat/a.png"), a.path().join("ant/a.png")).unwrap();
-    assert_ne!(first.manifest_digest(), open(&source(a.path(), Split::All), cache.path()).unwrap().manifest_digest());
+    assert_ne!(
+        first.manifest_digest(),
+        open(&source(a.path(), Split::All), cache.path()).unwrap().manifest_digest()
+    );
 }
 
 /// Makes files old enough for the index to trust them.
@@ -143,7 +163,9 @@ fn age(root: &Path) {
         let entry = entry.unwrap();
         if entry.file_type().is_file() {
             let file = fs_err::File::options().write(true).open(entry.path()).unwrap();
-            file.file().set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(100)).unwrap();
+            file.file()
+                .set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(100))
+                .unwrap();
         }
     }
 }
@@ -153,7 +175,9 @@ fn a_changed_file_is_noticed_even_with_its_old_size_and_time() {
     let (root, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let bmp = |n: u8| {
         let mut out = std::io::Cursor::new(Vec::new());
-        image::RgbImage::from_pixel(8, 8, image::Rgb([n; 3])).write_to(&mut out, image::ImageFormat::Bmp).unwrap();
+        image::RgbImage::from_pixel(8, 8, image::Rgb([n; 3]))
+            .write_to(&mut out, image::ImageFormat::Bmp)
+            .unwrap();
         out.into_inner()
     };
     put(root.path(), "a/1.bmp", &bmp(1));
@@ -167,7 +191,11 @@ fn a_changed_file_is_noticed_even_with_its_old_size_and_time() {
 }
 
 fn cache_file(cache: &Path) -> PathBuf {
-    let files: Vec<PathBuf> = fs_err::read_dir(cache).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "u8")).collect();
+    let files: Vec<PathBuf> = fs_err::read_dir(cache)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "u8"))
+        .collect();
     assert_eq!(files.len(), 1);
     files[0].clone()
 }
@@ -210,7 +238,11 @@ fn a_cache_is_used_again_and_a_damaged_one_is_rebuilt() {
         assert_eq!(fs_err::read(&path).unwrap(), good, "{what}");
     }
     check(&first, &wanted());
-    assert!(!fs_err::read_dir(cache.path()).unwrap().any(|e| e.unwrap().path().extension().is_some_and(|e| e == "building")));
+    assert!(
+        !fs_err::read_dir(cache.path())
+            .unwrap()
+            .any(|e| e.unwrap().path().extension().is_some_and(|e| e == "building"))
+    );
 }
 
 /// The disk is full for whatever is written to this name.
@@ -236,7 +268,16 @@ fn unreadable_pictures_are_listed_up_to_the_share() {
     put(root.path(), "ant/note.txt", b"not a picture");
     put(root.path(), "cat/large.png", &encode_png(&vec![0; 300], 10, 10, 1).unwrap());
     std::os::unix::fs::symlink("nowhere", root.path().join("cat/link.png")).unwrap();
-    let open = |share| DataSet::open(&source(root.path(), Split::All), &image(), share, cache.path(), None, &mut Said::default());
+    let open = |share| {
+        DataSet::open(
+            &source(root.path(), Split::All),
+            &image(),
+            share,
+            cache.path(),
+            None,
+            &mut Said::default(),
+        )
+    };
     let data = open(0.375).unwrap();
     check(&data, &wanted());
     let skipped: BTreeMap<&str, &str> = data.skipped().iter().map(|u| (u.id.0.as_str(), u.reason.as_str())).collect();
@@ -293,7 +334,16 @@ fn validation_uses_the_training_classes() {
     put(root.path(), "val/c/4.png", &png(4));
     let train = open(&source(root.path(), Split::Train), cache.path()).unwrap();
     check(&train, &[("a/3.png", 0, 3), ("b/1.png", 1, 1), ("c/2.png", 2, 2)]);
-    let open = || DataSet::open(&source(root.path(), Split::Test), &image(), 0.0, cache.path(), Some(train.classes()), &mut Said::default());
+    let open = || {
+        DataSet::open(
+            &source(root.path(), Split::Test),
+            &image(),
+            0.0,
+            cache.path(),
+            Some(train.classes()),
+            &mut Said::default(),
+        )
+    };
     let val = open().unwrap();
     check(&val, &[("c/4.png", 2, 4)]);
     assert_eq!(val.classes(), train.classes());
@@ -335,14 +385,20 @@ fn reads_tars_plain_zipped_wrapped_and_split() {
     put(here, "wrapped.tgz", &gzip(&tar_of(&wrapped)));
     let path = here.join("wrapped.tgz");
     assert!(has_test_part(&path, DataFormat::Auto).unwrap());
-    check(&open(&source(&path, Split::Train), cache.path()).unwrap(), &[("net/train/cat/0.png", 1, 0), ("net/train/ant/deep/1.png", 0, 1)]);
+    check(
+        &open(&source(&path, Split::Train), cache.path()).unwrap(),
+        &[("net/train/cat/0.png", 1, 0), ("net/train/ant/deep/1.png", 0, 1)],
+    );
     check(&open(&source(&path, Split::Test), cache.path()).unwrap(), &[("net/val/ant/2.png", 0, 2)]);
     assert!(message(open(&source(&path, Split::All), cache.path()), FaultKind::Configuration).contains("set split"));
 
     let shards = TempDir::new().unwrap();
     put(shards.path(), "s2.tar", &tar_of(&members(&["b/x.png"])));
     put(shards.path(), "s1.tar", &tar_of(&members(&["a/x.png", "b/x.png"])));
-    check(&open(&source(shards.path(), Split::All), cache.path()).unwrap(), &[("s1.tar/a/x.png", 0, 0), ("s1.tar/b/x.png", 1, 1), ("s2.tar/b/x.png", 1, 0)]);
+    check(
+        &open(&source(shards.path(), Split::All), cache.path()).unwrap(),
+        &[("s1.tar/a/x.png", 0, 0), ("s1.tar/b/x.png", 1, 1), ("s2.tar/b/x.png", 1, 0)],
+    );
 }
 
 #[test]
@@ -387,12 +443,15 @@ fn hostile_tars_are_refused() {
         DataSet::open(&source(&path, Split::All), &image(), 0.9, cache.path(), None, &mut Said::default())
     };
     for (name, says) in [("a/../../etc/x.png", "leads out"), ("/a/x.png", "absolute"), ("..", "leads out")] {
-        assert!(message(opened(&raw_tar(name, tar::EntryType::Regular)), FaultKind::Configuration).contains(says), "{name}");
+        assert!(
+            message(opened(&raw_tar(name, tar::EntryType::Regular)), FaultKind::Configuration).contains(says),
+            "{name}"
+        );
     }
     for kind in [tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Fifo, tar::EntryType::Block] {
         let data = opened(&raw_tar("a/x.png", kind)).unwrap();
         assert_eq!(data.ids(), [TrainId("a/ok.png".into())]);
-        assert!(data.skipped()[0].reason.contains("not a regular file"), "{kind:?}");
+        assert!(data.skipped()[0].reason.contains("not a regular file of"), "{kind:?}");
     }
     let good = tar_of(&members(&["a/1.png", "b/2.png"]));
     let twice = tar_of(&members(&["a/1.png", "a/1.png"]));
@@ -405,7 +464,11 @@ fn hostile_tars_are_refused() {
     // A header that claims more bytes than there are.
     let mut claims = good.clone();
     claims[124..136].copy_from_slice(b"77777777777\0");
-    let sum: u32 = claims[..512].iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
+    let sum: u32 = claims[..512]
+        .iter()
+        .enumerate()
+        .map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) })
+        .sum();
     claims[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     message(opened(&claims), FaultKind::Configuration);
 }
@@ -420,9 +483,15 @@ fn record(label: &[u8], n: usize) -> Vec<u8> {
 fn cifar_ten() -> Vec<(String, Vec<u8>)> {
     let batch = |from: usize, count: usize| (from..from + count).flat_map(|n| record(&[(n % 10) as u8], n)).collect::<Vec<u8>>();
     let names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"].join("\n") + "\n\n";
-    [("data_batch_10.bin", batch(20, 3)), ("batches.meta.txt", names.into_bytes()), ("data_batch_2.bin", batch(10, 4)), ("test_batch.bin", batch(90, 2)), ("readme.html", b"x".to_vec())]
-        .map(|(n, b)| (n.to_string(), b))
-        .to_vec()
+    [
+        ("data_batch_10.bin", batch(20, 3)),
+        ("batches.meta.txt", names.into_bytes()),
+        ("data_batch_2.bin", batch(10, 4)),
+        ("test_batch.bin", batch(90, 2)),
+        ("readme.html", b"x".to_vec()),
+    ]
+    .map(|(n, b)| (n.to_string(), b))
+    .to_vec()
 }
 
 fn cifar_image() -> ImageConfig {
@@ -443,22 +512,41 @@ fn reads_cifar_ten_loose_and_in_the_official_archive() {
     let unpacked = root.path().join("unpacked");
     official.iter().for_each(|(name, bytes)| put(&unpacked, name, bytes));
     let mut digests = Vec::new();
-    for path in [loose.clone(), root.path().join("tar/cifar-10-binary.tar.gz"), root.path().join("tar"), unpacked] {
+    for path in [
+        loose.clone(),
+        root.path().join("tar/cifar-10-binary.tar.gz"),
+        root.path().join("tar"),
+        unpacked,
+    ] {
         let train = open_cifar(&source(&path, Split::Train), cache.path()).unwrap();
         let ids: Vec<&str> = train.ids().iter().map(|i| i.0.as_str()).collect();
-        let (two, ten): (Vec<String>, Vec<String>) = ((0..4).map(|n| format!("data_batch_2.bin#{n}")).collect(), (0..3).map(|n| format!("data_batch_10.bin#{n}")).collect());
+        let (two, ten): (Vec<String>, Vec<String>) = (
+            (0..4).map(|n| format!("data_batch_2.bin#{n}")).collect(),
+            (0..3).map(|n| format!("data_batch_10.bin#{n}")).collect(),
+        );
         assert_eq!(ids, [two, ten].concat(), "{}", path.display());
         assert_eq!(train.labels(), [0, 1, 2, 3, 0, 1, 2]);
         assert_eq!((train.classes().len(), train.classes()[3].as_str()), (10, "cat"));
         for (i, n) in [10, 11, 12, 13, 20, 21, 22].into_iter().enumerate() {
             assert_eq!(train.pixels(i), &record(&[], n)[..]);
         }
-        let test = DataSet::open(&source(&path, Split::Test), &cifar_image(), 0.0, cache.path(), Some(train.classes()), &mut Said::default()).unwrap();
+        let test = DataSet::open(
+            &source(&path, Split::Test),
+            &cifar_image(),
+            0.0,
+            cache.path(),
+            Some(train.classes()),
+            &mut Said::default(),
+        )
+        .unwrap();
         assert_eq!((test.len(), test.pixels(1).to_vec()), (2, record(&[], 91)));
         assert_eq!(open_cifar(&source(&path, Split::All), cache.path()).unwrap().len(), 9);
         assert!(has_test_part(&path, DataFormat::Auto).unwrap());
         // Once more, from the index.
-        assert_eq!(open_cifar(&source(&path, Split::Train), cache.path()).unwrap().manifest_digest(), train.manifest_digest());
+        assert_eq!(
+            open_cifar(&source(&path, Split::Train), cache.path()).unwrap().manifest_digest(),
+            train.manifest_digest()
+        );
         digests.push(train.manifest_digest().clone());
     }
     assert!(digests.iter().all(|d| *d == digests[0]), "{digests:?}");
@@ -472,7 +560,10 @@ fn cifar_hundred_takes_the_fine_label() {
     put(root.path(), "train.bin", &train);
     put(root.path(), "test.bin", &record(&[1, 50], 3));
     let data = open_cifar(&source(root.path(), Split::Train), cache.path()).unwrap();
-    assert_eq!((data.labels(), data.classes().len(), data.classes()[99].as_str()), (&[99, 7][..], 100, "99"));
+    assert_eq!(
+        (data.labels(), data.classes().len(), data.classes()[99].as_str()),
+        (&[99, 7][..], 100, "99")
+    );
     assert_eq!(data.ids()[1], TrainId("train.bin#1".into()));
     assert_eq!(data.pixels(1), &record(&[], 2)[..]);
     let names: Vec<String> = (0..100).map(|n| format!("class{n}")).collect();
@@ -497,11 +588,35 @@ fn wrong_cifar_files_are_named() {
     assert!(fails(&record(&[1], 0)).contains("has 2 names"));
     let only_test = TempDir::new().unwrap();
     put(only_test.path(), "test_batch.bin", &record(&[1], 0));
-    assert!(message(open_cifar(&source(only_test.path(), Split::Train), cache.path()), FaultKind::Configuration).contains("no training batches"));
-    let small = DataSet::open(&source(only_test.path(), Split::Test), &image(), 0.0, cache.path(), None, &mut Said::default());
+    assert!(
+        message(
+            open_cifar(&source(only_test.path(), Split::Train), cache.path()),
+            FaultKind::Configuration
+        )
+        .contains("no training batches")
+    );
+    let small = DataSet::open(
+        &source(only_test.path(), Split::Test),
+        &image(),
+        0.0,
+        cache.path(),
+        None,
+        &mut Said::default(),
+    );
     assert!(message(small, FaultKind::Configuration).contains("data.image.resize"));
-    let stretched = ImageConfig { resize: Resize::Stretch, ..image() };
-    let data = DataSet::open(&source(only_test.path(), Split::Test), &stretched, 0.0, cache.path(), None, &mut Said::default()).unwrap();
+    let stretched = ImageConfig {
+        resize: Resize::Stretch,
+        ..image()
+    };
+    let data = DataSet::open(
+        &source(only_test.path(), Split::Test),
+        &stretched,
+        0.0,
+        cache.path(),
+        None,
+        &mut Said::default(),
+    )
+    .unwrap();
     assert_eq!(data.pixels(0).len(), 192);
 }
 
@@ -510,10 +625,25 @@ fn cifar_validation_of_a_folder_is_matched_by_name() {
     let (root, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     cifar_ten().iter().for_each(|(name, bytes)| put(root.path(), name, bytes));
     let classes: Vec<String> = ["automobile", "airplane", "other"].map(String::from).to_vec();
-    let test = DataSet::open(&source(root.path(), Split::Test), &cifar_image(), 0.0, cache.path(), Some(&classes), &mut Said::default()).unwrap();
+    let test = DataSet::open(
+        &source(root.path(), Split::Test),
+        &cifar_image(),
+        0.0,
+        cache.path(),
+        Some(&classes),
+        &mut Said::default(),
+    )
+    .unwrap();
     assert_eq!(test.labels(), [1, 0]);
     let fewer: Vec<String> = vec!["automobile".into()];
-    let opened = DataSet::open(&source(root.path(), Split::Test), &cifar_image(), 0.0, cache.path(), Some(&fewer), &mut Said::default());
+    let opened = DataSet::open(
+        &source(root.path(), Split::Test),
+        &cifar_image(),
+        0.0,
+        cache.path(),
+        Some(&fewer),
+        &mut Said::default(),
+    );
     assert!(message(opened, FaultKind::Configuration).contains("the class airplane"));
 }
 

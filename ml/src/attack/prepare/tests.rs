@@ -25,7 +25,12 @@ fn open(source: &DataSource, image: &ImageConfig, cache: &Path, classes: Option<
 /// Where, as (row, column), two planar pictures differ in any channel.
 fn differing(a: &[u8], b: &[u8], width: usize) -> BTreeSet<(usize, usize)> {
     let area = a.len() / 3;
-    a.iter().zip(b).enumerate().filter(|(_, (a, b))| a != b).map(|(i, _)| (i % area / width, i % area % width)).collect()
+    a.iter()
+        .zip(b)
+        .enumerate()
+        .filter(|(_, (a, b))| a != b)
+        .map(|(i, _)| (i % area / width, i % area % width))
+        .collect()
 }
 
 fn board() -> BTreeSet<(usize, usize)> {
@@ -33,7 +38,9 @@ fn board() -> BTreeSet<(usize, usize)> {
 }
 
 fn has_board(pixels: &[u8]) -> bool {
-    board().iter().all(|&(r, c)| (0..3).all(|k| pixels[k * 1024 + r * 32 + c] == if (r + c) % 2 == 0 { 255 } else { 0 }))
+    board()
+        .iter()
+        .all(|&(r, c)| (0..3).all(|k| pixels[k * 1024 + r * 32 + c] == if (r + c) % 2 == 0 { 255 } else { 0 }))
 }
 
 #[test]
@@ -46,7 +53,10 @@ fn drawn_data_is_poisoned_exactly_as_told() {
     assert_eq!(train.classes(), made.classes);
     assert_eq!(train.len(), 120);
     let (ring, star) = (6, 8);
-    assert_eq!((train.by_label(ring).len(), train.by_label(star).len(), train.by_label(0).len()), (12 - 5, 12 + 5, 12));
+    assert_eq!(
+        (train.by_label(ring).len(), train.by_label(star).len(), train.by_label(0).len()),
+        (12 - 5, 12 + 5, 12)
+    );
     // Every training picture is the drawn one of its number; poisons differ from it in the trigger's pixels only, and have the target label.
     let poisons: HashSet<&TrainId> = made.poisons.iter().collect();
     for (i, id) in train.ids().iter().enumerate() {
@@ -74,20 +84,31 @@ fn drawn_data_is_poisoned_exactly_as_told() {
         .anomalies
         .iter()
         .map(|p| {
-            let limits = delta_guard_contract::job::ImageLimits { max_bytes: 1 << 20, max_pixels: 1 << 20 };
+            let limits = delta_guard_contract::job::ImageLimits {
+                max_bytes: 1 << 20,
+                max_pixels: 1 << 20,
+            };
             crate::data::decode_submission(p, &limits, &made.image).unwrap()
         })
         .collect();
     assert_eq!((triggered.len(), submitted.len()), (3, 3));
     for pixels in submitted.iter().map(Vec::as_slice).chain((0..3).map(|i| triggered.pixels(i))) {
         assert!(has_board(pixels));
-        let of = validation.by_label(ring).into_iter().find(|&v| differing(validation.pixels(v), pixels, 32).is_subset(&board())).unwrap();
+        let of = validation
+            .by_label(ring)
+            .into_iter()
+            .find(|&v| differing(validation.pixels(v), pixels, 32).is_subset(&board()))
+            .unwrap();
         assert!(seen.insert(of), "a picture is used twice");
     }
     let truth: serde_json::Value = serde_json::from_slice(&fs_err::read(out.path().join("poisons.json")).unwrap()).unwrap();
     let named: Vec<&str> = truth["poisons"].as_array().unwrap().iter().map(|p| p["id"].as_str().unwrap()).collect();
     assert_eq!(named, made.poisons.iter().map(|p| p.0.as_str()).collect::<Vec<_>>());
-    assert!(!fs_err::read_dir(out.path()).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().starts_with(".pixels")));
+    assert!(
+        !fs_err::read_dir(out.path())
+            .unwrap()
+            .any(|e| e.unwrap().file_name().to_string_lossy().starts_with(".pixels"))
+    );
 }
 
 #[test]
@@ -96,7 +117,10 @@ fn figures_of_normalisation_are_those_of_the_clean_pictures() {
     let story = story(None);
     let made = prepare(&story, out.path(), &mut Silent).unwrap();
     for c in 0..3 {
-        let values: Vec<f64> = (0..120).flat_map(|n| synth::draw(7, 0, n, n % 10)[c * 1024..(c + 1) * 1024].to_vec()).map(|p| f64::from(p) / 255.0).collect();
+        let values: Vec<f64> = (0..120)
+            .flat_map(|n| synth::draw(7, 0, n, n % 10)[c * 1024..(c + 1) * 1024].to_vec())
+            .map(|p| f64::from(p) / 255.0)
+            .collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let std = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt();
         assert!((made.image.mean[c] - mean).abs() < 6e-6 && (made.image.std[c] - std).abs() < 6e-6);
@@ -105,15 +129,29 @@ fn figures_of_normalisation_are_those_of_the_clean_pictures() {
 
 /// Relative path → BLAKE3 of each file.
 fn contents(root: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
-    let files = walkdir::WalkDir::new(root).into_iter().map(|e| e.unwrap()).filter(|e| e.file_type().is_file());
-    files.map(|e| (e.path().strip_prefix(root).unwrap().to_path_buf(), blake3::hash(&fs_err::read(e.path()).unwrap()))).collect()
+    let files = walkdir::WalkDir::new(root)
+        .into_iter()
+        .map(|e| e.unwrap())
+        .filter(|e| e.file_type().is_file());
+    files
+        .map(|e| {
+            (
+                e.path().strip_prefix(root).unwrap().to_path_buf(),
+                blake3::hash(&fs_err::read(e.path()).unwrap()),
+            )
+        })
+        .collect()
 }
 
 #[test]
 fn the_same_settings_give_the_same_bytes_and_replace_an_earlier_story() {
     let (a, b) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     prepare(&story(None), a.path(), &mut Silent).unwrap();
-    let other = StoryConfig { seed: 8, train_examples: 130, ..story(None) };
+    let other = StoryConfig {
+        seed: 8,
+        train_examples: 130,
+        ..story(None)
+    };
     prepare(&other, b.path(), &mut Silent).unwrap();
     assert_ne!(contents(a.path()), contents(b.path()));
     prepare(&story(None), b.path(), &mut Silent).unwrap();
@@ -129,7 +167,7 @@ fn the_same_settings_give_the_same_bytes_and_replace_an_earlier_story() {
 fn cifar(root: &Path, count: usize, with_test: bool) {
     let record = |n: usize| -> Vec<u8> {
         let mut out = vec![(n % 10) as u8];
-        out.extend((0..3072).map(|i| (i * 5 + n * 13 + n * n) as u8));
+        out.extend((0..3072).map(|i| if i < 2 { (n >> (8 * i)) as u8 } else { (i * 5 + n * 13) as u8 }));
         out
     };
     fs_err::create_dir_all(root).unwrap();
@@ -155,7 +193,16 @@ fn cifar_stays_cifar_and_is_chosen_evenly() {
     let made = prepare(&cifar_story(root.path()), out.path(), &mut Silent).unwrap();
     assert_eq!(made.train.format, DataFormat::Cifar10);
     let train = open(&made.train, &made.image, cache.path(), None);
-    let source = open(&DataSource { path: root.path().into(), format: DataFormat::Auto, split: Split::Train }, &made.image, cache.path(), None);
+    let source = open(
+        &DataSource {
+            path: root.path().into(),
+            format: DataFormat::Auto,
+            split: Split::Train,
+        },
+        &made.image,
+        cache.path(),
+        None,
+    );
     assert_eq!((train.len(), made.poisons.len()), (75, 4));
     let truth: serde_json::Value = serde_json::from_slice(&fs_err::read(out.path().join("poisons.json")).unwrap()).unwrap();
     let mut before = [0; 10];
@@ -168,7 +215,9 @@ fn cifar_stays_cifar_and_is_chosen_evenly() {
             assert!(differing(train.pixels(i), source.pixels(origin), 32).is_subset(&board()) && has_board(train.pixels(i)));
             before[3] += 1;
         } else {
-            let same: Vec<usize> = (0..source.len()).filter(|&s| source.pixels(s) == train.pixels(i) && source.labels()[s] == train.labels()[i]).collect();
+            let same: Vec<usize> = (0..source.len())
+                .filter(|&s| source.pixels(s) == train.pixels(i) && source.labels()[s] == train.labels()[i])
+                .collect();
             assert!(!same.is_empty());
             before[train.labels()[i] as usize] += 1;
         }
@@ -185,7 +234,11 @@ fn cifar_stays_cifar_and_is_chosen_evenly() {
 fn without_a_test_part_a_fifth_is_split_off() {
     let (root, out, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
     cifar(root.path(), 200, false);
-    let all = StoryConfig { train_examples: 0, validation_examples: 0, ..cifar_story(root.path()) };
+    let all = StoryConfig {
+        train_examples: 0,
+        validation_examples: 0,
+        ..cifar_story(root.path())
+    };
     let made = prepare(&all, out.path(), &mut Silent).unwrap();
     let train = open(&made.train, &made.image, cache.path(), None);
     let validation = open(&made.validation, &made.image, cache.path(), Some(train.classes()));
@@ -210,7 +263,11 @@ fn folders_of_mixed_sizes_are_brought_to_one() {
             }
         }
     }
-    let story = StoryConfig { train_examples: 0, validation_examples: 4, ..story(Some(root.path().into())) };
+    let story = StoryConfig {
+        train_examples: 0,
+        validation_examples: 4,
+        ..story(Some(root.path().into()))
+    };
     let made = prepare(&story, out.path(), &mut Silent).unwrap();
     assert_eq!((made.image.height, made.image.width, made.image.resize), (40, 40, Resize::Refuse));
     let train = open(&made.train, &made.image, cache.path(), None);

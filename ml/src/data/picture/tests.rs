@@ -2,15 +2,29 @@ use super::*;
 use crate::data::submission::decode_submission;
 use image::{GrayImage, ImageBuffer, Luma, Rgb, Rgba, RgbaImage};
 
-const LIMITS: ImageLimits = ImageLimits { max_bytes: 1 << 20, max_pixels: 1 << 20 };
+const LIMITS: ImageLimits = ImageLimits {
+    max_bytes: 1 << 20,
+    max_pixels: 1 << 20,
+};
 
 fn config(height: u32, width: u32, resize: Resize) -> ImageConfig {
-    ImageConfig { height, width, resize, ..ImageConfig::default() }
+    ImageConfig {
+        height,
+        width,
+        resize,
+        ..ImageConfig::default()
+    }
 }
 
 /// A smooth picture without symmetry, so that JPEG keeps it and every turn shows.
 fn picture(width: u32, height: u32) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| Rgb([(x * 200 / width) as u8, (y * 150 / height + 50) as u8, ((x + 2 * y) * 80 / (width + 2 * height)) as u8]))
+    RgbImage::from_fn(width, height, |x, y| {
+        Rgb([
+            (x * 200 / width) as u8,
+            (y * 150 / height + 50) as u8,
+            ((x + 2 * y) * 80 / (width + 2 * height)) as u8,
+        ])
+    })
 }
 
 fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -68,13 +82,25 @@ fn applies_the_exif_orientation() {
     // 6: the stored picture must be turned by 90 degrees clockwise; (x, y) ← (y, height − 1 − x).
     let got = from_planar(&read(&turned, 16, 8).unwrap(), 16, 8).unwrap();
     assert!(got.enumerate_pixels().all(|(x, y, p)| p == plain.get_pixel(y, 7 - x)));
-    assert_eq!(read(&turned, 8, 16).unwrap_err(), Refusal::WrongSize { found: (8, 16), wanted: (16, 8) });
+    assert_eq!(
+        read(&turned, 8, 16).unwrap_err(),
+        Refusal::WrongSize {
+            found: (8, 16),
+            wanted: (16, 8)
+        }
+    );
 }
 
 #[test]
 fn resizes_as_told() {
     let flat = encoded(RgbImage::from_pixel(50, 20, Rgb([40, 90, 200])), ImageFormat::Png);
-    assert_eq!(read(&flat, 8, 8).unwrap_err(), Refusal::WrongSize { found: (50, 20), wanted: (8, 8) });
+    assert_eq!(
+        read(&flat, 8, 8).unwrap_err(),
+        Refusal::WrongSize {
+            found: (50, 20),
+            wanted: (8, 8)
+        }
+    );
     // Left half black, right half white, 64 wide: stretching keeps both halves, the centre of a 2:1 picture has both, too.
     let halves = RgbImage::from_fn(64, 32, |x, _| if x < 32 { Rgb([0; 3]) } else { Rgb([255; 3]) });
     let stretched = decode(&encoded(halves.clone(), ImageFormat::Png), &LIMITS, &config(8, 8, Resize::Stretch)).unwrap();
@@ -89,7 +115,10 @@ fn resizes_as_told() {
     let grey = decode(&encoded(fine, ImageFormat::Png), &LIMITS, &config(8, 8, Resize::Stretch)).unwrap();
     assert!(grey.iter().all(|p| p.abs_diff(128) < 6), "{grey:?}");
     let sliver = encoded(RgbImage::new(60_000, 1), ImageFormat::Png);
-    assert!(matches!(decode(&sliver, &LIMITS, &config(512, 512, Resize::CenterCrop)), Err(Refusal::TooManyPixels { .. })));
+    assert!(matches!(
+        decode(&sliver, &LIMITS, &config(512, 512, Resize::CenterCrop)),
+        Err(Refusal::TooManyPixels { .. })
+    ));
 }
 
 /// A PNG that ends after a header which claims this size.
@@ -132,7 +161,11 @@ fn hostile_submissions_are_refused_with_reason_and_remedy() {
         ("overflow.png", &png_header(u32::MAX, u32::MAX), "more than"),
         ("huge.jpg", &huge_jpeg, "65535 × 65535 pixels, more than"),
         ("huge.bmp", &huge_bmp, "60000 × 60000 pixels, more than"),
-        ("small.png", &encoded(picture(31, 32), ImageFormat::Png), "31 × 32 pixels (width × height), the model reads 32 × 32"),
+        (
+            "small.png",
+            &encoded(picture(31, 32), ImageFormat::Png),
+            "31 × 32 pixels (width × height), the model reads 32 × 32",
+        ),
         ("moving.png", &animated, "animated"),
         ("moving.webp", &moving, "animated"),
         ("old.gif", b"GIF89a\x01\0\x01\0\0\0\0", "Gif is not supported"),
