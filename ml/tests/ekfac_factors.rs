@@ -18,14 +18,36 @@ fn layers() -> Vec<Layer> {
         groups: 2,
         bias: true,
     };
-    let linear = LayerKind::Linear { in_features: 5, out_features: 3, bias: false };
-    vec![Layer { name: "block.conv".into(), kind: conv }, Layer { name: "fc".into(), kind: linear }]
+    let linear = LayerKind::Linear {
+        in_features: 5,
+        out_features: 3,
+        bias: false,
+    };
+    vec![
+        Layer {
+            name: "block.conv".into(),
+            kind: conv,
+        },
+        Layer {
+            name: "fc".into(),
+            kind: linear,
+        },
+    ]
 }
 
 fn pairs(workspace: &Workspace) -> Vec<Pair> {
     tch::manual_seed(11);
     let randn = |size: &[i64]| Tensor::randn(size, (workspace.kind, workspace.device));
-    vec![Pair { input: randn(&[8, 4, 5, 5]), output_grad: randn(&[8, 6, 5, 5]) }, Pair { input: randn(&[8, 5]), output_grad: randn(&[8, 3]) }]
+    vec![
+        Pair {
+            input: randn(&[8, 4, 5, 5]),
+            output_grad: randn(&[8, 6, 5, 5]),
+        },
+        Pair {
+            input: randn(&[8, 5]),
+            output_grad: randn(&[8, 3]),
+        },
+    ]
 }
 
 fn fit(workspace: Workspace) -> Factors {
@@ -59,7 +81,13 @@ fn what_is_read_is_what_was_written() {
         }
         let pairs = pairs(&workspace);
         let score = |factors: &Factors| {
-            let queries = Queries::new(factors, Damping::Heuristic(0.1), &gradient(&layers(), &pairs, &workspace).unwrap(), workspace).unwrap();
+            let queries = Queries::new(
+                factors,
+                Damping::Heuristic(0.1),
+                &gradient(&layers(), &pairs, &workspace).unwrap(),
+                workspace,
+            )
+            .unwrap();
             scores(&queries, &pairs).unwrap()
         };
         assert!(score(&written).equal(&score(&read)));
@@ -83,7 +111,9 @@ fn q_a_is_kept_in_the_order_of_the_weight() {
 
 /// Loads and returns the refusal.
 fn refusal(path: &Path, layers: &[Layer], key: &Digest) -> String {
-    Factors::load(path, layers, key, &Workspace::new(Kind::Float, Device::Cpu)).unwrap_err().to_string()
+    Factors::load(path, layers, key, &Workspace::new(Kind::Float, Device::Cpu))
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -100,7 +130,10 @@ fn damaged_and_foreign_files_are_refused() {
     assert!(refusal(&missing, &layers(), &key()).contains("missing.safetensors"));
 
     // Cut anywhere, or with any byte changed, it is refused and names the file; nothing panics.
-    let cuts: Vec<Vec<u8>> = [0, 4, 8, 60, header, header + 1, whole.len() - 1].iter().map(|&n| whole[..n].to_vec()).collect();
+    let cuts: Vec<Vec<u8>> = [0, 4, 8, 60, header, header + 1, whole.len() - 1]
+        .iter()
+        .map(|&n| whole[..n].to_vec())
+        .collect();
     let flips = (0..whole.len()).step_by(7).map(|i| {
         let mut bytes = whole.clone();
         bytes[i] ^= 0x11;
@@ -111,7 +144,10 @@ fn damaged_and_foreign_files_are_refused() {
     let mut tried = 0;
     for bytes in cuts.into_iter().chain(flips).chain([longer]) {
         // A header byte may be one that says the same in another spelling (white space at its end).
-        let padding = (0..header).filter(|&i| bytes.len() == whole.len() && bytes[i] != whole[i]).all(|i| whole[i] == b' ') && bytes[header.min(bytes.len())..] == whole[header..];
+        let padding = (0..header)
+            .filter(|&i| bytes.len() == whole.len() && bytes[i] != whole[i])
+            .all(|i| whole[i] == b' ')
+            && bytes[header.min(bytes.len())..] == whole[header..];
         fs_err::write(&path, &bytes).unwrap();
         match Factors::load(&path, &layers(), &key(), &Workspace::new(Kind::Float, Device::Cpu)) {
             Ok(_) => assert!(padding, "a changed file was accepted"),

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use delta_influence::ekfac::{CovarianceFold, Damping, LambdaFold, Queries, Workspace, gradient, scores, scores_and_self_influence};
+use delta_influence::ekfac::{CovarianceFold, Damping, LambdaFold, Queries, Workspace, scores, scores_and_self_influence};
 use delta_influence::model::layer::{Layer, LayerKind, Pair};
 use tch::{Device, Kind, Tensor};
 
@@ -27,7 +27,10 @@ fn folders() -> Vec<PathBuf> {
 fn read(folder: &Path, name: &str, kind: Kind) -> Tensors {
     let path = folder.join(format!("{name}.safetensors"));
     let tensors = Tensor::read_safetensors(&path).unwrap_or_else(|e| panic!("fixture {}: {e}", path.display()));
-    tensors.into_iter().map(|(name, t)| (name, if t.kind() == Kind::Double { t.to_kind(kind) } else { t })).collect()
+    tensors
+        .into_iter()
+        .map(|(name, t)| (name, if t.kind() == Kind::Double { t.to_kind(kind) } else { t }))
+        .collect()
 }
 
 fn get<'a>(tensors: &'a Tensors, name: &str) -> &'a Tensor {
@@ -57,10 +60,20 @@ impl Net {
         };
         let linear = |name: &str| {
             let size = get(&weights, &format!("{name}.weight")).size();
-            let kind = LayerKind::Linear { in_features: size[1], out_features: size[0], bias: weights.contains_key(&format!("{name}.bias")) };
+            let kind = LayerKind::Linear {
+                in_features: size[1],
+                out_features: size[0],
+                bias: weights.contains_key(&format!("{name}.bias")),
+            };
             Layer { name: name.into(), kind }
         };
-        let layers = vec![conv("conv1", 1, 1), conv("conv2", 2, 1), conv("conv3", 1, 0), linear("fc1"), linear("fc2")];
+        let layers = vec![
+            conv("conv1", 1, 1),
+            conv("conv2", 2, 1),
+            conv("conv3", 1, 0),
+            linear("fc1"),
+            linear("fc2"),
+        ];
         Self { weights, layers }
     }
 
@@ -69,7 +82,10 @@ impl Net {
         let mut inputs = Vec::new();
         let mut outputs: Vec<Tensor> = Vec::new();
         let mut tap = |layer: &Layer, x: Tensor| -> Tensor {
-            let (weight, bias) = (get(&self.weights, &format!("{}.weight", layer.name)), self.weights.get(&format!("{}.bias", layer.name)));
+            let (weight, bias) = (
+                get(&self.weights, &format!("{}.weight", layer.name)),
+                self.weights.get(&format!("{}.bias", layer.name)),
+            );
             let y = match layer.kind {
                 LayerKind::Conv2d { stride, padding, .. } => x.conv2d(weight, bias, stride, padding, [1, 1], 1),
                 LayerKind::Linear { .. } => x.linear(weight, bias),
@@ -83,12 +99,21 @@ impl Net {
         let x = tap(&self.layers[0], images.shallow_clone()).relu();
         let x = tap(&self.layers[1], x);
         let bn = |what: &str| Some(get(&self.weights, &format!("bn2.{what}")));
-        let x = x.batch_norm(bn("weight"), bn("bias"), bn("running_mean"), bn("running_var"), false, 0.1, 1e-5, false).relu();
-        let x = tap(&self.layers[2], x).relu().avg_pool2d([3, 3], [3, 3], [0, 0], false, true, None).flatten(1, -1);
+        let x = x
+            .batch_norm(bn("weight"), bn("bias"), bn("running_mean"), bn("running_var"), false, 0.1, 1e-5, false)
+            .relu();
+        let x = tap(&self.layers[2], x)
+            .relu()
+            .avg_pool2d([3, 3], [3, 3], [0, 0], false, true, None)
+            .flatten(1, -1);
         let x = tap(&self.layers[3], x).relu();
         let logits = tap(&self.layers[4], x);
         let gradients = Tensor::run_backward(&[objective(&logits)], &outputs, false, false);
-        inputs.into_iter().zip(gradients).map(|(input, output_grad)| Pair { input, output_grad }).collect()
+        inputs
+            .into_iter()
+            .zip(gradients)
+            .map(|(input, output_grad)| Pair { input, output_grad })
+            .collect()
     }
 }
 
@@ -124,11 +149,19 @@ fn clusters(values: &Tensor, gap: f64) -> Tensor {
 
 /// Everything that a fixture expects, as (what, relative difference).
 fn compare(folder: &Path, kind: Kind) -> Vec<(String, f64)> {
-    let (net, data, expected) = (Net::new(read(folder, "weights", kind)), read(folder, "data", kind), read(folder, "expected", Kind::Double));
+    let (net, data, expected) = (
+        Net::new(read(folder, "weights", kind)),
+        read(folder, "data", kind),
+        read(folder, "expected", Kind::Double),
+    );
     let (images, labels) = (get(&data, "train.images"), get(&data, "train.labels"));
     let workspace = Workspace::new(kind, Device::Cpu);
-    let batches: Vec<Vec<Pair>> =
-        images.split(100, 0).iter().zip(labels.split(100, 0)).map(|(x, y)| net.pairs(x, |logits| loss(logits, &y))).collect();
+    let batches: Vec<Vec<Pair>> = images
+        .split(100, 0)
+        .iter()
+        .zip(labels.split(100, 0))
+        .map(|(x, y)| net.pairs(x, |logits| loss(logits, &y)))
+        .collect();
     let mut results = Vec::new();
     let mut check = |what: String, found: &Tensor, wanted: &Tensor| results.push((what, difference(found, wanted)));
 
@@ -142,26 +175,55 @@ fn compare(folder: &Path, kind: Kind) -> Vec<(String, f64)> {
     let gap = if kind == Kind::Double { 1e-6 } else { 1e-3 };
     for (i, layer) in net.layers.iter().enumerate() {
         let want = |what: &str| get(&expected, &format!("{}.{what}", layer.name));
-        check(format!("{} A", layer.name), &covariances.blocks[i].input.squeeze_dim(0), want("input_covariance"));
-        check(format!("{} G", layer.name), &covariances.blocks[i].output_grad.squeeze_dim(0), want("output_grad_covariance"));
-        check(format!("{} eigenvalues of A", layer.name), &basis.blocks[i].input_eigenvalues.squeeze_dim(0), want("input_eigenvalues"));
-        check(format!("{} eigenvalues of G", layer.name), &basis.blocks[i].output_grad_eigenvalues.squeeze_dim(0), want("output_grad_eigenvalues"));
+        check(
+            format!("{} A", layer.name),
+            &covariances.blocks[i].input.squeeze_dim(0),
+            want("input_covariance"),
+        );
+        check(
+            format!("{} G", layer.name),
+            &covariances.blocks[i].output_grad.squeeze_dim(0),
+            want("output_grad_covariance"),
+        );
+        check(
+            format!("{} eigenvalues of A", layer.name),
+            &basis.blocks[i].input_eigenvalues.squeeze_dim(0),
+            want("input_eigenvalues"),
+        );
+        check(
+            format!("{} eigenvalues of G", layer.name),
+            &basis.blocks[i].output_grad_eigenvalues.squeeze_dim(0),
+            want("output_grad_eigenvalues"),
+        );
         let (left, right) = (clusters(want("output_grad_eigenvalues"), gap), clusters(want("input_eigenvalues"), gap));
         let clustered = |lambda: &Tensor| left.tr().matmul(&lambda.to_kind(Kind::Double)).matmul(&right);
-        check(format!("{} Λ", layer.name), &clustered(&factors.layer(i).unwrap().lambda.squeeze_dim(0)), &clustered(want("lambda")));
+        check(
+            format!("{} Λ", layer.name),
+            &clustered(&factors.layer(i).unwrap().lambda.squeeze_dim(0)),
+            &clustered(want("lambda")),
+        );
     }
 
     let (asked, asked_labels) = (get(&data, "query.images"), get(&data, "query.labels"));
     for objective in ["loss", "margin"] {
-        let pairs = net.pairs(asked, |logits| if objective == "loss" { loss(logits, asked_labels) } else { margin(logits, asked_labels) });
-        let gradients = gradient(&net.layers, &pairs, &workspace).unwrap();
+        let pairs = net.pairs(asked, |logits| {
+            if objective == "loss" {
+                loss(logits, asked_labels)
+            } else {
+                margin(logits, asked_labels)
+            }
+        });
         for (name, damping) in [("1e-8", Damping::Absolute(1e-8)), ("heuristic", Damping::Heuristic(0.1))] {
-            let queries = Queries::new(&factors, damping, &gradients, workspace).unwrap();
+            let queries = Queries::from_pairs(&factors, damping, &pairs, workspace).unwrap();
             let apart: Vec<Tensor> = batches.iter().map(|b| scores(&queries, b).unwrap()).collect();
             let joint: Vec<Tensor> = batches.iter().map(|b| scores_and_self_influence(&queries, b).unwrap().0).collect();
             let wanted = get(&expected, &format!("scores.{objective}.{name}"));
             check(format!("scores {objective} {name}"), &Tensor::cat(&apart, 1), wanted);
-            check(format!("scores {objective} {name} beside self-influence"), &Tensor::cat(&joint, 1), wanted);
+            check(
+                format!("scores {objective} {name} beside self-influence"),
+                &Tensor::cat(&joint, 1),
+                wanted,
+            );
         }
     }
     results
@@ -171,9 +233,19 @@ fn check_all(kind: Kind, tolerance: f64) {
     for folder in folders() {
         let results = compare(&folder, kind);
         let worst = results.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-        println!("{} in {kind:?}: {} comparisons, largest relative difference {:.1e} ({})", folder.display(), results.len(), worst.1, worst.0);
+        println!(
+            "{} in {kind:?}: {} comparisons, largest relative difference {:.1e} ({})",
+            folder.display(),
+            results.len(),
+            worst.1,
+            worst.0
+        );
         for (what, d) in &results {
-            assert!(*d <= tolerance, "{} in {kind:?}: {what} differs by {d:e}, more than {tolerance:e}", folder.display());
+            assert!(
+                *d <= tolerance,
+                "{} in {kind:?}: {what} differs by {d:e}, more than {tolerance:e}",
+                folder.display()
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! EK-FAC against plain loops over every multiply-add and against autograd of the weight itself, in float64.
 
 use delta_influence::ekfac::{
-    CovarianceFold, Damping, Eigenbasis, Factors, GradientSumFold, LambdaFold, Queries, Workspace, gradient, precondition, scores, scores_and_self_influence,
-    self_influence,
+    CovarianceFold, Damping, Eigenbasis, Factors, GradientSumFold, LambdaFold, Queries, Workspace, gradient, precondition, scores,
+    scores_and_self_influence, self_influence,
 };
 use delta_influence::model::layer::{Layer, LayerKind, Pair};
 use tch::{Device, Kind, Tensor};
@@ -16,16 +16,45 @@ struct Case {
 }
 
 #[allow(clippy::too_many_arguments)]
-fn conv(name: &str, channels: [i64; 2], kernel: [i64; 2], stride: [i64; 2], padding: [i64; 2], dilation: [i64; 2], groups: i64, bias: bool, size: [i64; 2]) -> Case {
+fn conv(
+    name: &str,
+    channels: [i64; 2],
+    kernel: [i64; 2],
+    stride: [i64; 2],
+    padding: [i64; 2],
+    dilation: [i64; 2],
+    groups: i64,
+    bias: bool,
+    size: [i64; 2],
+) -> Case {
     let [in_channels, out_channels] = channels;
-    let kind = LayerKind::Conv2d { in_channels, out_channels, kernel, stride, padding, dilation, groups, bias };
-    Case { layer: Layer { name: name.into(), kind }, input: vec![EXAMPLES, in_channels, size[0], size[1]] }
+    let kind = LayerKind::Conv2d {
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding,
+        dilation,
+        groups,
+        bias,
+    };
+    Case {
+        layer: Layer { name: name.into(), kind },
+        input: vec![EXAMPLES, in_channels, size[0], size[1]],
+    }
 }
 
 fn linear(name: &str, features: [i64; 2], bias: bool, positions: &[i64]) -> Case {
-    let kind = LayerKind::Linear { in_features: features[0], out_features: features[1], bias };
+    let kind = LayerKind::Linear {
+        in_features: features[0],
+        out_features: features[1],
+        bias,
+    };
     let input = [&[EXAMPLES], positions, &[features[0]]].concat();
-    Case { layer: Layer { name: name.into(), kind }, input }
+    Case {
+        layer: Layer { name: name.into(), kind },
+        input,
+    }
 }
 
 /// Every branch: shared and separate row products, strides, dilation, padding beyond the picture, groups, both orders of rotation.
@@ -60,13 +89,23 @@ fn cases() -> Vec<Case> {
 }
 
 fn workspace(budget_bytes: usize) -> Workspace {
-    Workspace { kind: Kind::Double, device: Device::Cpu, budget_bytes }
+    Workspace {
+        kind: Kind::Double,
+        device: Device::Cpu,
+        budget_bytes,
+    }
 }
 
 /// The layer applied by libtorch.
 fn apply(layer: &Layer, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     match &layer.kind {
-        LayerKind::Conv2d { stride, padding, dilation, groups, .. } => x.conv2d(weight, bias, *stride, *padding, *dilation, *groups),
+        LayerKind::Conv2d {
+            stride,
+            padding,
+            dilation,
+            groups,
+            ..
+        } => x.conv2d(weight, bias, *stride, *padding, *dilation, *groups),
         LayerKind::Linear { .. } => x.linear(weight, bias),
     }
 }
@@ -77,8 +116,16 @@ fn has_bias(layer: &Layer) -> bool {
 
 fn weight_shape(layer: &Layer) -> Vec<i64> {
     match layer.kind {
-        LayerKind::Conv2d { in_channels, out_channels, kernel, groups, .. } => vec![out_channels, in_channels / groups, kernel[0], kernel[1]],
-        LayerKind::Linear { in_features, out_features, .. } => vec![out_features, in_features],
+        LayerKind::Conv2d {
+            in_channels,
+            out_channels,
+            kernel,
+            groups,
+            ..
+        } => vec![out_channels, in_channels / groups, kernel[0], kernel[1]],
+        LayerKind::Linear {
+            in_features, out_features, ..
+        } => vec![out_features, in_features],
     }
 }
 
@@ -91,14 +138,23 @@ fn pairs(cases: &[Case], seed: i64) -> Vec<Pair> {
         .map(|case| {
             let input = Tensor::randn(&case.input[..], options) + 0.3;
             let output = apply(&case.layer, &input, &Tensor::zeros(&weight_shape(&case.layer)[..], options), None);
-            Pair { input, output_grad: Tensor::randn_like(&output) }
+            Pair {
+                input,
+                output_grad: Tensor::randn_like(&output),
+            }
         })
         .collect()
 }
 
 fn rows(pairs: &[Pair], index: &[i64]) -> Vec<Pair> {
     let index = Tensor::from_slice(index);
-    pairs.iter().map(|p| Pair { input: p.input.index_select(0, &index), output_grad: p.output_grad.index_select(0, &index) }).collect()
+    pairs
+        .iter()
+        .map(|p| Pair {
+            input: p.input.index_select(0, &index),
+            output_grad: p.output_grad.index_select(0, &index),
+        })
+        .collect()
 }
 
 /// W_i by autograd of the weight: [N, O, d].
@@ -111,7 +167,11 @@ fn autograd_gradient(layer: &Layer, pair: &Pair) -> Tensor {
         let inputs: Vec<&Tensor> = [Some(&weight), bias.as_ref()].into_iter().flatten().collect();
         let gradients = Tensor::run_backward(&[objective], &inputs, false, false);
         let flat = gradients[0].flatten(1, -1);
-        if bias.is_some() { Tensor::cat(&[flat, gradients[1].unsqueeze(1)], 1) } else { flat }
+        if bias.is_some() {
+            Tensor::cat(&[flat, gradients[1].unsqueeze(1)], 1)
+        } else {
+            flat
+        }
     };
     Tensor::stack(&(0..pair.input.size()[0]).map(one).collect::<Vec<_>>(), 0)
 }
@@ -120,14 +180,24 @@ fn autograd_gradient(layer: &Layer, pair: &Pair) -> Tensor {
 fn naive_covariances(layer: &Layer, pair: &Pair) -> (Tensor, Tensor) {
     let (x, g) = match layer.kind {
         LayerKind::Conv2d { .. } => (pair.input.shallow_clone(), pair.output_grad.shallow_clone()),
-        LayerKind::Linear { in_features, out_features, .. } => {
+        LayerKind::Linear {
+            in_features, out_features, ..
+        } => {
             let n = pair.input.size()[0];
             let image = |t: &Tensor, features: i64| t.reshape([n, -1, features]).transpose(1, 2).unsqueeze(-1).contiguous();
             (image(&pair.input, in_features), image(&pair.output_grad, out_features))
         }
     };
     let (kernel, stride, padding, dilation, groups, bias) = match layer.kind {
-        LayerKind::Conv2d { kernel, stride, padding, dilation, groups, bias, .. } => (kernel, stride, padding, dilation, groups, bias),
+        LayerKind::Conv2d {
+            kernel,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            ..
+        } => (kernel, stride, padding, dilation, groups, bias),
         LayerKind::Linear { bias, .. } => ([1, 1], [1, 1], [0, 0], [1, 1], 1, bias),
     };
     let (n, c, h, w) = x.size4().unwrap();
@@ -143,9 +213,16 @@ fn naive_covariances(layer: &Layer, pair: &Pair) -> (Tensor, Tensor) {
             let mut patch = Vec::new();
             for ch in 0..cg {
                 for (ky, kx) in (0..kernel[0]).flat_map(|y| (0..kernel[1]).map(move |x| (y, x))) {
-                    let (y, x) = (ty * stride[0] + ky * dilation[0] - padding[0], tx * stride[1] + kx * dilation[1] - padding[1]);
+                    let (y, x) = (
+                        ty * stride[0] + ky * dilation[0] - padding[0],
+                        tx * stride[1] + kx * dilation[1] - padding[1],
+                    );
                     let inside = (0..h).contains(&y) && (0..w).contains(&x);
-                    patch.push(if inside { xs[(((i * c + group * cg + ch) * h + y) * w + x) as usize] } else { 0.0 });
+                    patch.push(if inside {
+                        xs[(((i * c + group * cg + ch) * h + y) * w + x) as usize]
+                    } else {
+                        0.0
+                    });
                 }
             }
             if bias {
@@ -159,7 +236,10 @@ fn naive_covariances(layer: &Layer, pair: &Pair) -> (Tensor, Tensor) {
             }
         }
     }
-    (Tensor::from_slice(&a).view([groups, d, d]), Tensor::from_slice(&gg).view([groups, og, og]))
+    (
+        Tensor::from_slice(&a).view([groups, d, d]),
+        Tensor::from_slice(&gg).view([groups, og, og]),
+    )
 }
 
 /// ‖a − b‖ / ‖b‖
@@ -256,13 +336,26 @@ fn lambda_and_scores_equal_the_formulas_on_autograd_gradients() {
                 };
                 let v = rotated(&autograd_gradient(layer, &asked[i]), &block.q_a, &block.q_g) / (&lambda + d);
                 expected = expected + v.flatten(1, -1).matmul(&w.flatten(1, -1).tr());
-                expected_self = expected_self + (w.square() / (&lambda + d)).flatten(1, -1).sum_dim_intlist([1i64].as_slice(), false, None);
+                expected_self = expected_self
+                    + (w.square() / (&lambda + d))
+                        .flatten(1, -1)
+                        .sum_dim_intlist([1i64].as_slice(), false, None);
                 let p = Tensor::einsum("bop,nbpd,bed->nboe", &[&block.q_g, &v, &block.q_a], None::<i64>);
-                assert_close(&preconditioned[i], &p.reshape(preconditioned[i].size()), 1e-10, &format!("P of {}", layer.name));
+                assert_close(
+                    &preconditioned[i],
+                    &p.reshape(preconditioned[i].size()),
+                    1e-10,
+                    &format!("P of {}", layer.name),
+                );
             }
             let queries = Queries::new(&factors, damping, &query_gradients, workspace).unwrap();
             assert_close(&scores(&queries, &training).unwrap(), &expected, 1e-10, "scores");
-            assert_close(&self_influence(&factors, damping, &training, &workspace).unwrap(), &expected_self, 1e-10, "self-influence");
+            assert_close(
+                &self_influence(&factors, damping, &training, &workspace).unwrap(),
+                &expected_self,
+                1e-10,
+                "self-influence",
+            );
             let (joint, own) = scores_and_self_influence(&queries, &training).unwrap();
             assert_close(&joint, &expected, 1e-10, "scores beside self-influence");
             assert_close(&own, &expected_self, 1e-10, "self-influence beside scores");
@@ -272,12 +365,29 @@ fn lambda_and_scores_equal_the_formulas_on_autograd_gradients() {
                 let single = Queries::new(&factors, damping, &one, workspace).unwrap();
                 assert_close(&scores(&single, &training).unwrap(), &expected.narrow(0, q, 1), 1e-10, "one query");
             }
+            let halves =
+                [vec![0, 1, 2], vec![3, 4, 5, 6]].map(|half| Queries::from_pairs(&factors, damping, &rows(&asked, &half), workspace).unwrap());
+            let [first, second] = halves;
+            let appended = first.append(second).unwrap();
+            assert_eq!(appended.len(), EXAMPLES as usize);
+            assert_close(&scores(&appended, &training).unwrap(), &expected, 1e-10, "queries from pairs");
+            assert_close(
+                &scores_and_self_influence(&appended, &training).unwrap().0,
+                &expected,
+                1e-10,
+                "queries from pairs beside self-influence",
+            );
             let shifted = queries.difference(2).unwrap();
             let base = expected.narrow(0, 2, 1);
             let wanted = &expected - &base;
             wanted.narrow(0, 2, 1).copy_(&base);
             assert_close(&scores(&shifted, &training).unwrap(), &wanted, 1e-10, "differences");
-            assert_close(&scores_and_self_influence(&shifted, &training).unwrap().0, &wanted, 1e-10, "differences beside self-influence");
+            assert_close(
+                &scores_and_self_influence(&shifted, &training).unwrap().0,
+                &wanted,
+                1e-10,
+                "differences beside self-influence",
+            );
         }
     }
 }
@@ -300,7 +410,9 @@ fn each_layer_alone_gives_its_share() {
         assert_close(&scores(&queries, &training).unwrap(), &expected, 1e-11, &case.layer.name);
         assert_close(&joint, &expected, 1e-11, &case.layer.name);
         let d = 0.1 * block.lambda.mean(Kind::Double).double_value(&[]);
-        let expected = (rotated(&w, &block.q_a, &block.q_g).square() / (&block.lambda + d)).flatten(1, -1).sum_dim_intlist([1i64].as_slice(), false, None);
+        let expected = (rotated(&w, &block.q_a, &block.q_g).square() / (&block.lambda + d))
+            .flatten(1, -1)
+            .sum_dim_intlist([1i64].as_slice(), false, None);
         assert_close(&own, &expected, 1e-11, &case.layer.name);
     }
 }
@@ -318,7 +430,11 @@ fn batches_order_and_ranges_do_not_matter() {
     let weights = Tensor::from_slice(&[1.0, -2.0, 0.0, 0.5, 3.0, 1.5, -1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 2.0]).view([2, EXAMPLES]);
 
     // Ranges, each a list of batches; every arrangement holds each example once.
-    let arrangements: [&[&[&[i64]]]; 3] = [&[&[&[0], &[1], &[2], &[3], &[4], &[5], &[6]]], &[&[&[6, 2, 4], &[0, 1, 5, 3]]], &[&[&[5, 6]], &[&[0, 3, 1], &[2]], &[&[4]]]];
+    let arrangements: [&[&[&[i64]]]; 3] = [
+        &[&[&[0], &[1], &[2], &[3], &[4], &[5], &[6]]],
+        &[&[&[6, 2, 4], &[0, 1, 5, 3]]],
+        &[&[&[5, 6]], &[&[0, 3, 1], &[2]], &[&[4]]],
+    ];
     for arrangement in arrangements {
         let mut covariances = CovarianceFold::new(&layers, workspace).unwrap();
         let mut lambda = LambdaFold::new(&whole_basis, workspace).unwrap();
@@ -333,7 +449,12 @@ fn batches_order_and_ranges_do_not_matter() {
                 l.add(&part).unwrap();
                 let index = Tensor::from_slice(batch);
                 s.add(&weights.index_select(1, &index), &part).unwrap();
-                assert_close(&scores(&queries, &part).unwrap(), &expected.index_select(1, &index), 1e-11, "scores of a batch");
+                assert_close(
+                    &scores(&queries, &part).unwrap(),
+                    &expected.index_select(1, &index),
+                    1e-11,
+                    "scores of a batch",
+                );
             }
             covariances.merge(c).unwrap();
             lambda.merge(l).unwrap();
@@ -360,7 +481,13 @@ fn single_precision_follows_double() {
     let single = Workspace::new(Kind::Float, Device::Cpu);
     let run = |workspace: Workspace| {
         let factors = fit(&layers, &training, workspace);
-        let queries = Queries::new(&factors, Damping::Heuristic(0.1), &gradient(&layers, &asked, &workspace).unwrap(), workspace).unwrap();
+        let queries = Queries::new(
+            &factors,
+            Damping::Heuristic(0.1),
+            &gradient(&layers, &asked, &workspace).unwrap(),
+            workspace,
+        )
+        .unwrap();
         scores_and_self_influence(&queries, &training).unwrap()
     };
     let (found, own) = run(single);
@@ -393,7 +520,19 @@ fn bad_input_is_named() {
     let error = fold.add(&misfit).unwrap_err().to_string();
     assert!(error.contains("layer plain") && error.contains("output gradient"), "{error}");
 
-    let wrong = Layer { name: "odd".into(), kind: LayerKind::Conv2d { in_channels: 3, out_channels: 4, kernel: [3, 3], stride: [1, 1], padding: [1, 1], dilation: [1, 1], groups: 2, bias: false } };
+    let wrong = Layer {
+        name: "odd".into(),
+        kind: LayerKind::Conv2d {
+            in_channels: 3,
+            out_channels: 4,
+            kernel: [3, 3],
+            stride: [1, 1],
+            padding: [1, 1],
+            dilation: [1, 1],
+            groups: 2,
+            bias: false,
+        },
+    };
     let error = CovarianceFold::new(&[wrong], workspace).unwrap_err().to_string();
     assert!(error.contains("layer odd") && error.contains("groups"), "{error}");
 

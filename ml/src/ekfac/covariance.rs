@@ -57,10 +57,25 @@ impl CovarianceFold {
     pub fn new(layers: &[Layer], workspace: Workspace) -> Result<Self> {
         let geometries = Geometry::list(layers)?;
         let sums = |size: fn(&Geometry) -> i64| -> Result<Vec<Sum>> {
-            geometries.iter().map(|g| Ok(Sum { outer: workspace.accumulator(&[g.groups, size(g), size(g)])?, positions: 0.0 })).collect()
+            geometries
+                .iter()
+                .map(|g| {
+                    Ok(Sum {
+                        outer: workspace.accumulator(&[g.groups, size(g), size(g)])?,
+                        positions: 0.0,
+                    })
+                })
+                .collect()
         };
         let (inputs, grads) = (sums(Geometry::inputs)?, sums(|g| g.out)?);
-        Ok(Self { layers: layers.to_vec(), geometries, workspace, inputs, grads, examples: 0 })
+        Ok(Self {
+            layers: layers.to_vec(),
+            geometries,
+            workspace,
+            inputs,
+            grads,
+            examples: 0,
+        })
     }
 
     /// Adds a batch: one pair per layer, in layer order.
@@ -80,7 +95,8 @@ impl CovarianceFold {
         let mut checks = Vec::new();
         for ((geometry, sum), input) in self.geometries.iter().zip(&mut self.inputs).zip(inputs) {
             let image = geometry.input_image(input)?;
-            let (outer, positions) = input_outer(geometry, &image, &self.workspace).context(|| format!("layer {}: input covariance", geometry.name))?;
+            let (outer, positions) =
+                input_outer(geometry, &image, &self.workspace).context(|| format!("layer {}: input covariance", geometry.name))?;
             checks.push(sum.add(&outer, positions)?);
         }
         self.finite(&checks, "input")
@@ -93,7 +109,8 @@ impl CovarianceFold {
         let mut checks = Vec::new();
         for ((geometry, sum), output_grad) in self.geometries.iter().zip(&mut self.grads).zip(output_grads) {
             let image = geometry.output_image(output_grad)?;
-            let (outer, positions) = grad_outer(geometry, &image, &self.workspace).context(|| format!("layer {}: gradient covariance", geometry.name))?;
+            let (outer, positions) =
+                grad_outer(geometry, &image, &self.workspace).context(|| format!("layer {}: gradient covariance", geometry.name))?;
             checks.push(sum.add(&outer, positions)?);
         }
         self.finite(&checks, "output gradient")?;
@@ -125,9 +142,16 @@ impl CovarianceFold {
             let order = Tensor::f_from_slice(&geometry.weight_columns())?;
             let a = mirror(geometry, &upper)?.f_index_select(1, &order)?.f_index_select(2, &order)?;
             let g = grad.outer.f_to_device(Device::Cpu)?.f_div_scalar(grad.positions)?;
-            blocks.push(LayerCovariance { input: symmetric(&a)?, output_grad: symmetric(&g)? });
+            blocks.push(LayerCovariance {
+                input: symmetric(&a)?,
+                output_grad: symmetric(&g)?,
+            });
         }
-        Ok(Covariances { layers: self.layers, blocks, examples: self.examples })
+        Ok(Covariances {
+            layers: self.layers,
+            blocks,
+            examples: self.examples,
+        })
     }
 
     fn one_per_layer(&self, tensors: usize) -> Result<()> {
@@ -145,7 +169,10 @@ impl CovarianceFold {
         let totals = Vec::<f64>::try_from(Tensor::f_stack(checks, 0)?)?;
         match totals.iter().position(|t| !t.is_finite()) {
             Some(i) => Err(Error::configuration(
-                format!("layer {}: the {what} has entries that are not finite, in the batch after {} examples", self.layers[i].name, self.examples),
+                format!(
+                    "layer {}: the {what} has entries that are not finite, in the batch after {} examples",
+                    self.layers[i].name, self.examples
+                ),
                 "check the checkpoint and the pixels of that range; in float32 very large activations overflow",
             )),
             None => Ok(()),
@@ -184,8 +211,12 @@ fn input_outer(geometry: &Geometry, image: &Tensor, workspace: &Workspace) -> Re
         if geometry.bias {
             for y in 0..geometry.kernel[0] {
                 let reach = reach(geometry, y, height, output_height);
-                let sum = take_rows(&rows, 1, reach.input, reach.rows, geometry.stride[0])?.f_sum_dim_intlist([1i64, 2, 3].as_slice(), false, None)?;
-                let _ = outer.f_narrow(2, kernel_inputs, 1)?.f_narrow(1, y * row, row)?.f_add_(&sum.f_unsqueeze(-1)?)?;
+                let sum =
+                    take_rows(&rows, 1, reach.input, reach.rows, geometry.stride[0])?.f_sum_dim_intlist([1i64, 2, 3].as_slice(), false, None)?;
+                let _ = outer
+                    .f_narrow(2, kernel_inputs, 1)?
+                    .f_narrow(1, y * row, row)?
+                    .f_add_(&sum.f_unsqueeze(-1)?)?;
             }
         }
     }
@@ -197,7 +228,12 @@ fn input_outer(geometry: &Geometry, image: &Tensor, workspace: &Workspace) -> Re
 }
 
 /// Stride 1: one product per distance of kernel rows, corrected at the borders.
-fn shifted_products(geometry: &Geometry, rows: &Tensor, [height, output_height]: [i64; 2], add: impl Fn(i64, i64, &Tensor) -> Result<()>) -> Result<()> {
+fn shifted_products(
+    geometry: &Geometry,
+    rows: &Tensor,
+    [height, output_height]: [i64; 2],
+    add: impl Fn(i64, i64, &Tensor) -> Result<()>,
+) -> Result<()> {
     let kernel = geometry.kernel[0];
     for distance in 0..kernel {
         let shift = distance * geometry.dilation[0];
@@ -212,7 +248,11 @@ fn shifted_products(geometry: &Geometry, rows: &Tensor, [height, output_height]:
         let shared = common.0 < common.1;
         let mut products: HashMap<(i64, i64), Tensor> = HashMap::new();
         for (y, &(low, high)) in ranges.iter().enumerate() {
-            let pieces = if shared { vec![(low, common.0), common, (common.1, high)] } else { vec![(low, high)] };
+            let pieces = if shared {
+                vec![(low, common.0), common, (common.1, high)]
+            } else {
+                vec![(low, high)]
+            };
             for piece in pieces.into_iter().filter(|p| p.0 < p.1) {
                 let product = match products.get(&piece) {
                     Some(known) => known.shallow_clone(),
@@ -230,7 +270,12 @@ fn shifted_products(geometry: &Geometry, rows: &Tensor, [height, output_height]:
 }
 
 /// Any stride: one product per pair of kernel rows (y ≤ z).
-fn strided_products(geometry: &Geometry, rows: &Tensor, [height, output_height]: [i64; 2], add: impl Fn(i64, i64, &Tensor) -> Result<()>) -> Result<()> {
+fn strided_products(
+    geometry: &Geometry,
+    rows: &Tensor,
+    [height, output_height]: [i64; 2],
+    add: impl Fn(i64, i64, &Tensor) -> Result<()>,
+) -> Result<()> {
     let stride = geometry.stride[0];
     for y in 0..geometry.kernel[0] {
         let first = reach(geometry, y, height, output_height);
@@ -250,7 +295,8 @@ fn strided_products(geometry: &Geometry, rows: &Tensor, [height, output_height]:
 /// Σ over `count` picture rows (every `stride`-th) from `left` and from `right` of xᵀ x: [b, row, row].
 fn row_product(rows: &Tensor, left: i64, right: i64, count: i64, stride: i64) -> Result<Tensor> {
     let size = rows.size();
-    let take = |start: i64| -> Result<Tensor> { Ok(take_rows(rows, 1, start, count, stride)?.f_reshape([size[0], count * size[2] * size[3], size[4]])?) };
+    let take =
+        |start: i64| -> Result<Tensor> { Ok(take_rows(rows, 1, start, count, stride)?.f_reshape([size[0], count * size[2] * size[3], size[4]])?) };
     gram(&take(left)?, &if left == right { take(left)? } else { take(right)? })
 }
 
@@ -270,7 +316,9 @@ fn grad_outer(geometry: &Geometry, image: &Tensor, workspace: &Workspace) -> Res
     for (start, length) in workspace.chunks(batch, 2 * geometry.outputs() * positions) {
         let chunk = workspace.take(&image.f_narrow(0, start, length)?)?;
         let split = chunk.f_reshape([length, geometry.groups, geometry.out, positions])?;
-        let flat = split.f_permute([1, 0, 3, 2])?.f_reshape([geometry.groups, length * positions, geometry.out])?;
+        let flat = split
+            .f_permute([1, 0, 3, 2])?
+            .f_reshape([geometry.groups, length * positions, geometry.out])?;
         let _ = outer.f_add_(&gram(&flat, &flat)?)?;
     }
     Ok((outer, (batch * positions) as f64))
@@ -279,11 +327,7 @@ fn grad_outer(geometry: &Geometry, image: &Tensor, workspace: &Workspace) -> Res
 /// Fills the lower kernel-row blocks from the upper ones.
 fn mirror(geometry: &Geometry, upper: &Tensor) -> Result<Tensor> {
     let full = upper.f_detach_copy()?;
-    let row = geometry.row();
-    let mut pieces: Vec<(i64, i64)> = (0..geometry.kernel[0]).map(|y| (y * row, row)).collect();
-    if geometry.bias {
-        pieces.push((geometry.kernel_inputs(), 1));
-    }
+    let pieces = geometry.ranges();
     for (i, &(y, height)) in pieces.iter().enumerate() {
         for &(z, width) in &pieces[i + 1..] {
             let block = upper.f_narrow(1, y, height)?.f_narrow(2, z, width)?.f_transpose(1, 2)?;

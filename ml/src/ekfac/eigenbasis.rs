@@ -37,10 +37,18 @@ impl Covariances {
         for (layer, covariance) in self.layers.iter().zip(&self.blocks) {
             let (input_eigenvalues, q_a) = eigh(&covariance.input, &layer.name, "input covariance", workspace)?;
             let (output_grad_eigenvalues, q_g) = eigh(&covariance.output_grad, &layer.name, "output gradient covariance", workspace)?;
-            blocks.push(LayerBasis { q_a, q_g, input_eigenvalues, output_grad_eigenvalues });
+            blocks.push(LayerBasis {
+                q_a,
+                q_g,
+                input_eigenvalues,
+                output_grad_eigenvalues,
+            });
             each(blocks.len());
         }
-        Ok(Eigenbasis { layers: self.layers.clone(), blocks })
+        Ok(Eigenbasis {
+            layers: self.layers.clone(),
+            blocks,
+        })
     }
 }
 
@@ -50,18 +58,27 @@ fn eigh(matrix: &Tensor, layer: &str, what: &str, workspace: &Workspace) -> Resu
     let matrix = matrix.f_add(&matrix.f_transpose(1, 2)?)?.f_mul_scalar(0.5)?;
     if !matrix.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
         let help = "check the checkpoint and the pixels: a NaN or an infinite activation spoils the whole layer";
-        return Err(Error::configuration(format!("layer {layer}: the {what} has entries that are not finite"), help));
+        return Err(Error::configuration(
+            format!("layer {layer}: the {what} has entries that are not finite"),
+            help,
+        ));
     }
     let (values, vectors) = matrix.f_linalg_eigh("L").map_err(|error| {
         let line = error.to_string().lines().next().unwrap_or_default().to_string();
         Error::configuration(
-            format!("layer {layer}: the eigendecomposition of the {what} ({0} × {0}) did not converge: {line}", matrix.size()[1]),
+            format!(
+                "layer {layer}: the eigendecomposition of the {what} ({0} × {0}) did not converge: {line}",
+                matrix.size()[1]
+            ),
             "fit the factors on more or other examples; a layer whose inputs are all alike or span many orders of magnitude can cause this",
         )
     })?;
     // An overflow while decomposing a finite matrix would show here.
     if !values.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
-        return Err(Error::configuration(format!("layer {layer}: the {what} has eigenvalues that are not finite"), "check the scale of the pixels"));
+        return Err(Error::configuration(
+            format!("layer {layer}: the {what} has eigenvalues that are not finite"),
+            "check the scale of the pixels",
+        ));
     }
     Ok((values, vectors.f_contiguous()?.f_to_kind(workspace.kind)?.f_to_device(workspace.device)?))
 }

@@ -40,7 +40,13 @@ pub struct LayerFactors {
 impl Factors {
     pub(super) fn new(layers: Vec<Layer>, rotations: Vec<Rotation>, lambdas: Vec<Tensor>, examples: u64) -> Result<Self> {
         let geometries = Geometry::list(&layers)?;
-        Ok(Self { layers, geometries, rotations, lambdas, examples })
+        Ok(Self {
+            layers,
+            geometries,
+            rotations,
+            lambdas,
+            examples,
+        })
     }
 
     /// Tracked layers, in order.
@@ -59,7 +65,11 @@ impl Factors {
             return Err(Error::internal(format!("factors of layer {index} of {}", self.layers.len())));
         };
         let order = Tensor::f_from_slice(&geometry.weight_columns())?.f_to_device(rotation.q_a.device())?;
-        Ok(LayerFactors { q_a: rotation.q_a.f_index_select(1, &order)?, q_g: rotation.q_g.shallow_clone(), lambda: lambda.shallow_clone() })
+        Ok(LayerFactors {
+            q_a: rotation.q_a.f_index_select(1, &order)?,
+            q_g: rotation.q_g.shallow_clone(),
+            lambda: lambda.shallow_clone(),
+        })
     }
 
     /// Writes the factors under their key: temporary file, fsync, rename, fsync of the folder. A reader sees the old file or the new one.
@@ -94,12 +104,22 @@ impl Factors {
     /// Reads factors and checks that they are whole, belong to `key` and fit `layers`.
     pub fn load(path: &Path, layers: &[Layer], key: &Digest, workspace: &Workspace) -> Result<Self> {
         let _guard = tch::no_grad_guard();
-        let damaged = |why: String| Error::configuration(format!("factor file {}: {why}", path.display()), "delete the file; the factors are then fitted again");
+        let damaged = |why: String| {
+            Error::configuration(
+                format!("factor file {}: {why}", path.display()),
+                "delete the file; the factors are then fitted again",
+            )
+        };
         let bytes = fs_err::read(path)?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(format!("damaged: {e}")))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(format!("damaged: {e}")))?;
         let metadata = header.metadata().clone().unwrap_or_default();
-        let entry = |name: &str| metadata.get(name).map(String::as_str).ok_or_else(|| damaged(format!("its header has no {name}")));
+        let entry = |name: &str| {
+            metadata
+                .get(name)
+                .map(String::as_str)
+                .ok_or_else(|| damaged(format!("its header has no {name}")))
+        };
         if entry("format")? != FACTOR_FORMAT {
             return Err(damaged(format!("format {}, expected {FACTOR_FORMAT}", entry("format")?)));
         }
@@ -114,7 +134,9 @@ impl Factors {
         let mut views: Vec<_> = file.tensors();
         views.sort_by(|a, b| a.0.cmp(&b.0));
         if content_digest(views.iter().map(|(name, view)| (name.as_str(), Cow::Borrowed(view.data())))) != entry("blake3")? {
-            return Err(damaged("damaged: its content does not have the digest that was written with it".to_string()));
+            return Err(damaged(
+                "damaged: its content does not have the digest that was written with it".to_string(),
+            ));
         }
         let geometries = Geometry::list(layers)?;
         let (mut rotations, mut lambdas) = (Vec::with_capacity(layers.len()), Vec::with_capacity(layers.len()));
@@ -146,7 +168,11 @@ impl Stored {
         };
         let mut bytes = vec![0; tensor.numel() * tensor.f_kind()?.elt_size_in_bytes()];
         tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-        Ok(Self { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), bytes })
+        Ok(Self {
+            dtype,
+            shape: tensor.size().iter().map(|&n| n as usize).collect(),
+            bytes,
+        })
     }
 }
 
@@ -204,7 +230,9 @@ fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
         Some(parent) if parent != Path::new("") => parent.to_path_buf(),
         _ => PathBuf::from("."),
     };
-    let name = path.file_name().ok_or_else(|| Error::internal(format!("{} names no file", path.display())))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::internal(format!("{} names no file", path.display())))?;
     let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
     let result = write(&temporary).and_then(|()| {
         fs_err::File::open(&temporary)?.sync_all()?;

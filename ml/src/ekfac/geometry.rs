@@ -28,13 +28,40 @@ impl Geometry {
     pub fn of(layer: &Layer) -> Result<Self> {
         let name = layer.name.clone();
         let geometry = match layer.kind {
-            LayerKind::Conv2d { in_channels, out_channels, kernel, stride, padding, dilation, groups, bias } => {
+            LayerKind::Conv2d {
+                in_channels,
+                out_channels,
+                kernel,
+                stride,
+                padding,
+                dilation,
+                groups,
+                bias,
+            } => {
                 if groups < 1 || in_channels % groups != 0 || out_channels % groups != 0 {
-                    return Err(invalid(&name, format!("{in_channels} input and {out_channels} output channels do not divide into {groups} groups")));
+                    return Err(invalid(
+                        &name,
+                        format!("{in_channels} input and {out_channels} output channels do not divide into {groups} groups"),
+                    ));
                 }
-                Self { name, groups, out: out_channels / groups, channels: in_channels / groups, kernel, stride, padding, dilation, bias, linear: false }
+                Self {
+                    name,
+                    groups,
+                    out: out_channels / groups,
+                    channels: in_channels / groups,
+                    kernel,
+                    stride,
+                    padding,
+                    dilation,
+                    bias,
+                    linear: false,
+                }
             }
-            LayerKind::Linear { in_features, out_features, bias } => Self {
+            LayerKind::Linear {
+                in_features,
+                out_features,
+                bias,
+            } => Self {
                 name,
                 groups: 1,
                 out: out_features,
@@ -47,9 +74,17 @@ impl Geometry {
                 linear: true,
             },
         };
-        let positive = [geometry.out, geometry.channels].into_iter().chain(geometry.kernel).chain(geometry.stride).chain(geometry.dilation).all(|n| n >= 1);
+        let positive = [geometry.out, geometry.channels]
+            .into_iter()
+            .chain(geometry.kernel)
+            .chain(geometry.stride)
+            .chain(geometry.dilation)
+            .all(|n| n >= 1);
         if !positive || geometry.padding.iter().any(|&n| n < 0) {
-            return Err(invalid(&geometry.name, format!("sizes, kernel, stride and dilation must be positive: {:?}", layer.kind)));
+            return Err(invalid(
+                &geometry.name,
+                format!("sizes, kernel, stride and dilation must be positive: {:?}", layer.kind),
+            ));
         }
         Ok(geometry)
     }
@@ -77,6 +112,12 @@ impl Geometry {
     /// Width of one kernel row in native order: kernel width · channels.
     pub fn row(&self) -> i64 {
         self.kernel[1] * self.channels
+    }
+
+    /// (start, width) of the column ranges in native order that are formed separately: one per kernel row, and the bias.
+    pub fn ranges(&self) -> Vec<(i64, i64)> {
+        let bias = self.bias.then_some((self.kernel_inputs(), 1));
+        (0..self.kernel[0]).map(|y| (y * self.row(), self.row())).chain(bias).collect()
     }
 
     /// For each native column the column of the flattened weight. Native order is (kernel row, kernel column, channel, bias), the order in which unfolding
@@ -136,10 +177,22 @@ impl Geometry {
         let (i, o) = (input.size(), output.size());
         let expected = self.output_size([i[2], i[3]]);
         if i[0] != o[0] || expected != [o[2], o[3]] {
-            let wanted = format!("{} examples of {}×{} positions, to fit an input {:?}", i[0], expected[0], expected[1], pair.input.size());
+            let wanted = format!(
+                "{} examples of {}×{} positions, to fit an input {:?}",
+                i[0],
+                expected[0],
+                expected[1],
+                pair.input.size()
+            );
             return Err(shape(&self.name, "output gradient", &pair.output_grad, &wanted));
         }
         Ok((input, output))
+    }
+
+    /// T of a pair: output positions per example.
+    pub fn positions(&self, pair: &Pair) -> i64 {
+        let size = pair.output_grad.size();
+        size.iter().product::<i64>() / (size.first().copied().unwrap_or(1) * self.outputs()).max(1)
     }
 
     fn image(&self, tensor: &Tensor, what: &str) -> Result<Tensor> {
@@ -148,10 +201,18 @@ impl Geometry {
             (false, [_, _, _, _]) => tensor.shallow_clone(),
             (true, [_, _]) => tensor.f_unsqueeze(-1)?.f_unsqueeze(-1)?,
             // B × ... × features: every place in between is a position.
-            (true, [batch, middle @ .., features]) if !middle.is_empty() => {
-                tensor.f_reshape([*batch, middle.iter().product(), *features])?.f_transpose(1, 2)?.f_unsqueeze(-1)?
+            (true, [batch, middle @ .., features]) if !middle.is_empty() => tensor
+                .f_reshape([*batch, middle.iter().product(), *features])?
+                .f_transpose(1, 2)?
+                .f_unsqueeze(-1)?,
+            _ => {
+                return Err(shape(
+                    &self.name,
+                    what,
+                    tensor,
+                    if self.linear { "B × … × features" } else { "B × C × H × W" },
+                ));
             }
-            _ => return Err(shape(&self.name, what, tensor, if self.linear { "B × … × features" } else { "B × C × H × W" })),
         })
     }
 }
@@ -164,7 +225,10 @@ pub(super) fn batch_size(geometries: &[Geometry], pairs: &[Pair]) -> Result<i64>
     let sizes: Vec<i64> = pairs.iter().map(|p| p.input.size().first().copied().unwrap_or(0)).collect();
     let first = sizes.first().copied().unwrap_or(0);
     match sizes.iter().position(|&n| n != first) {
-        Some(i) => Err(Error::internal(format!("layer {}: {} examples where layer {} has {first}", geometries[i].name, sizes[i], geometries[0].name))),
+        Some(i) => Err(Error::internal(format!(
+            "layer {}: {} examples where layer {} has {first}",
+            geometries[i].name, sizes[i], geometries[0].name
+        ))),
         None => Ok(first),
     }
 }

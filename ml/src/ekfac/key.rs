@@ -45,7 +45,14 @@ mod tests {
 
     #[test]
     fn every_field_changes_the_digest() {
-        let linear = |name: &str| Layer { name: name.into(), kind: LayerKind::Linear { in_features: 3, out_features: 2, bias: true } };
+        let linear = |name: &str| Layer {
+            name: name.into(),
+            kind: LayerKind::Linear {
+                in_features: 3,
+                out_features: 2,
+                bias: true,
+            },
+        };
         let key = FactorKey {
             checkpoint: "c".into(),
             manifest: "m".into(),
@@ -57,15 +64,40 @@ mod tests {
             precision: "float32".into(),
         };
         let variants = [
-            FactorKey { checkpoint: "d".into(), ..key.clone() },
-            FactorKey { manifest: "n".into(), ..key.clone() },
-            FactorKey { preprocessing: "[]".into(), ..key.clone() },
-            FactorKey { fisher: "empirical".into(), ..key.clone() },
+            FactorKey {
+                checkpoint: "d".into(),
+                ..key.clone()
+            },
+            FactorKey {
+                manifest: "n".into(),
+                ..key.clone()
+            },
+            FactorKey {
+                preprocessing: "[]".into(),
+                ..key.clone()
+            },
+            FactorKey {
+                fisher: "empirical".into(),
+                ..key.clone()
+            },
             FactorKey { seed: 2, ..key.clone() },
-            FactorKey { subset: "1000".into(), ..key.clone() },
-            FactorKey { layers: vec![linear("head")], ..key.clone() },
-            FactorKey { precision: "float64".into(), ..key.clone() },
-            FactorKey { checkpoint: "cm".into(), manifest: String::new(), ..key.clone() },
+            FactorKey {
+                subset: "1000".into(),
+                ..key.clone()
+            },
+            FactorKey {
+                layers: vec![linear("head")],
+                ..key.clone()
+            },
+            FactorKey {
+                precision: "float64".into(),
+                ..key.clone()
+            },
+            FactorKey {
+                checkpoint: "cm".into(),
+                manifest: String::new(),
+                ..key.clone()
+            },
             key.clone(),
         ];
         let mut digests: Vec<_> = variants.iter().map(|k| k.digest().expect("digest")).collect();

@@ -33,7 +33,14 @@ impl LambdaFold {
             rotations.push(Rotation::new(geometry, &block.q_a, &block.q_g, &workspace)?);
             sums.push(workspace.accumulator(&[geometry.groups, geometry.out, geometry.inputs()])?);
         }
-        Ok(Self { layers: basis.layers.clone(), geometries, rotations, workspace, sums, examples: 0 })
+        Ok(Self {
+            layers: basis.layers.clone(),
+            geometries,
+            rotations,
+            workspace,
+            sums,
+            examples: 0,
+        })
     }
 
     /// Adds a batch: one pair per layer, in layer order.
@@ -42,14 +49,23 @@ impl LambdaFold {
         let batch = batch_size(&self.geometries, pairs)?;
         let mut checks = Vec::with_capacity(pairs.len());
         for ((geometry, rotation), (sum, pair)) in self.geometries.iter().zip(&self.rotations).zip(self.sums.iter_mut().zip(pairs)) {
-            let squares = squares(geometry, rotation, pair, &self.workspace).context(|| format!("layer {}: Λ", geometry.name))?.f_to_kind(Kind::Double)?;
+            let squares = squares(geometry, rotation, pair, &self.workspace)
+                .context(|| format!("layer {}: Λ", geometry.name))?
+                .f_to_kind(Kind::Double)?;
             let _ = sum.f_add_(&squares)?;
             checks.push(squares.f_sum(Kind::Double)?);
         }
-        let totals = if checks.is_empty() { Vec::new() } else { Vec::<f64>::try_from(Tensor::f_stack(&checks, 0)?)? };
+        let totals = if checks.is_empty() {
+            Vec::new()
+        } else {
+            Vec::<f64>::try_from(Tensor::f_stack(&checks, 0)?)?
+        };
         if let Some(i) = totals.iter().position(|t| !t.is_finite()) {
             return Err(Error::configuration(
-                format!("layer {}: squared gradients that are not finite, in the batch after {} examples", self.layers[i].name, self.examples),
+                format!(
+                    "layer {}: squared gradients that are not finite, in the batch after {} examples",
+                    self.layers[i].name, self.examples
+                ),
                 "check the checkpoint and the pixels of that range",
             ));
         }
@@ -60,9 +76,13 @@ impl LambdaFold {
     /// Adds another range's fold. Both must stand in the same basis (the same eigenbasis values, not merely the same covariances).
     pub fn merge(&mut self, other: Self) -> Result<()> {
         let same_basis = self.layers == other.layers
-            && self.rotations.iter().zip(&other.rotations).try_fold(true, |same, (a, b)| -> Result<bool> {
-                Ok(same && a.q_a.f_equal(&b.q_a.f_to_device(a.q_a.device())?)? && a.q_g.f_equal(&b.q_g.f_to_device(a.q_g.device())?)?)
-            })?;
+            && self
+                .rotations
+                .iter()
+                .zip(&other.rotations)
+                .try_fold(true, |same, (a, b)| -> Result<bool> {
+                    Ok(same && a.q_a.f_equal(&b.q_a.f_to_device(a.q_a.device())?)? && a.q_g.f_equal(&b.q_g.f_to_device(a.q_g.device())?)?)
+                })?;
         if !same_basis {
             return Err(Error::internal("Λ sums in different eigenbases cannot be merged"));
         }
@@ -79,7 +99,11 @@ impl LambdaFold {
         if self.examples == 0 {
             return Err(Error::internal("Λ of no examples"));
         }
-        let lambdas = self.sums.iter().map(|s| Ok(s.f_div_scalar(self.examples as f64)?.f_to_kind(self.workspace.kind)?)).collect::<Result<Vec<_>>>()?;
+        let lambdas = self
+            .sums
+            .iter()
+            .map(|s| Ok(s.f_div_scalar(self.examples as f64)?.f_to_kind(self.workspace.kind)?))
+            .collect::<Result<Vec<_>>>()?;
         Factors::new(self.layers, self.rotations, lambdas, self.examples)
     }
 }
@@ -88,7 +112,7 @@ impl LambdaFold {
 fn squares(geometry: &Geometry, rotation: &Rotation, pair: &Pair, workspace: &Workspace) -> Result<Tensor> {
     let (image, grads) = geometry.images(pair)?;
     let (batch, _, height, width) = image.size4()?;
-    let plan = Plan::cheapest(geometry, grads.size()[2] * grads.size()[3]);
+    let plan = Plan::for_pair(geometry, pair);
     let mut total = workspace.zeros(&[geometry.groups, geometry.out, geometry.inputs()])?;
     for (start, length) in workspace.chunks(batch, plan.elements(geometry, [height, width], true)) {
         let image = workspace.take(&image.f_narrow(0, start, length)?)?;

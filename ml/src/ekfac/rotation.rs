@@ -9,6 +9,7 @@ use super::geometry::Geometry;
 use super::unfold::{Order, parts, patches, wide};
 use super::workspace::Workspace;
 use crate::error::Result;
+use crate::model::layer::Pair;
 
 /// A layer's eigenbases, Q_A's rows in native order.
 #[derive(Debug)]
@@ -23,12 +24,18 @@ impl Rotation {
     /// From Q_A with rows in weight order.
     pub fn new(geometry: &Geometry, q_a: &Tensor, q_g: &Tensor, workspace: &Workspace) -> Result<Self> {
         let order = Tensor::f_from_slice(&geometry.native_columns())?.f_to_device(q_a.device())?;
-        Ok(Self { q_a: workspace.take(&q_a.f_index_select(1, &order)?)?, q_g: workspace.take(q_g)? })
+        Ok(Self {
+            q_a: workspace.take(&q_a.f_index_select(1, &order)?)?,
+            q_g: workspace.take(q_g)?,
+        })
     }
 
     /// Another handle on the same tensors.
     pub fn share(&self) -> Self {
-        Self { q_a: self.q_a.shallow_clone(), q_g: self.q_g.shallow_clone() }
+        Self {
+            q_a: self.q_a.shallow_clone(),
+            q_g: self.q_g.shallow_clone(),
+        }
     }
 }
 
@@ -44,14 +51,26 @@ pub(super) struct Plan {
 impl Plan {
     /// The cheaper order for T positions.
     pub fn cheapest(geometry: &Geometry, positions: i64) -> Self {
-        Self { inputs_first: positions < geometry.out, grads_first: positions < geometry.inputs() }
+        Self {
+            inputs_first: positions < geometry.out,
+            grads_first: positions < geometry.inputs(),
+        }
+    }
+
+    /// The cheaper order for a pair.
+    pub fn for_pair(geometry: &Geometry, pair: &Pair) -> Self {
+        Self::cheapest(geometry, geometry.positions(pair))
     }
 
     /// Elements of intermediates per example: unfolded inputs, rotated copies, outer product and its rotation.
     pub fn elements(&self, geometry: &Geometry, [height, width]: [i64; 2], rotated: bool) -> i64 {
         let [output_height, output_width] = geometry.output_size([height, width]);
         let wide = height * output_width * geometry.row();
-        let patches = if self.inputs_first { 2 * output_height * output_width * geometry.inputs() } else { 0 };
+        let patches = if self.inputs_first {
+            2 * output_height * output_width * geometry.inputs()
+        } else {
+            0
+        };
         let outer = geometry.out * geometry.inputs() * if rotated { 2 } else { 1 };
         geometry.groups * (wide + patches + outer)
     }
@@ -92,8 +111,13 @@ pub(super) fn outer_products(
         columns.push(Columns { start: part.start, outer });
     }
     if geometry.bias {
-        let outer = grads.f_sum_dim_intlist([2i64].as_slice(), false, None)?.f_reshape([batch, groups, out, 1])?;
-        columns.push(Columns { start: geometry.kernel_inputs(), outer });
+        let outer = grads
+            .f_sum_dim_intlist([2i64].as_slice(), false, None)?
+            .f_reshape([batch, groups, out, 1])?;
+        columns.push(Columns {
+            start: geometry.kernel_inputs(),
+            outer,
+        });
     }
     Ok(columns)
 }
@@ -148,5 +172,9 @@ fn add_right_rotated(mut sum: Tensor, x: &Tensor, q: &Tensor) -> Result<Tensor> 
 pub(super) fn left_rotated(q_g: &Tensor, x: &Tensor, batch: i64) -> Result<Tensor> {
     let (blocks, out, _) = q_g.size3()?;
     let q = q_g.f_transpose(1, 2)?.f_unsqueeze(0)?.f_expand([batch, blocks, out, out], false)?;
-    Ok(if blocks == 1 { q.f_select(1, 0)?.f_bmm(x)? } else { q.f_reshape([batch * blocks, out, out])?.f_bmm(x)? })
+    Ok(if blocks == 1 {
+        q.f_select(1, 0)?.f_bmm(x)?
+    } else {
+        q.f_reshape([batch * blocks, out, out])?.f_bmm(x)?
+    })
 }

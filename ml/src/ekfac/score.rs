@@ -22,8 +22,10 @@ pub fn gradient(layers: &[Layer], pairs: &[Pair], workspace: &Workspace) -> Resu
         let all = workspace.zeros(&[batch, geometry.outputs(), geometry.inputs()])?;
         each_chunk(geometry, pair, Plan::default(), false, workspace, |image, grads, start| {
             let columns = outer_products(geometry, (image, grads), None, workspace)?;
-            let shaped: Vec<Tensor> =
-                columns.iter().map(|c| Ok(c.outer.f_reshape([-1, geometry.outputs(), c.outer.size()[3]])?)).collect::<Result<_>>()?;
+            let shaped: Vec<Tensor> = columns
+                .iter()
+                .map(|c| Ok(c.outer.f_reshape([-1, geometry.outputs(), c.outer.size()[3]])?))
+                .collect::<Result<_>>()?;
             let whole = Tensor::f_cat(&shaped, 2)?.f_index_select(2, &order)?;
             Ok(all.f_narrow(0, start, whole.size()[0])?.f_copy_(&whole)?)
         })?;
@@ -40,7 +42,11 @@ pub fn scores(queries: &Queries, pairs: &[Pair]) -> Result<Tensor> {
     let total = workspace.zeros(&[queries.len() as i64, batch_size(&queries.geometries, pairs)?])?;
     for (index, (geometry, pair)) in queries.geometries.iter().zip(pairs).enumerate() {
         let rows = queries.in_basis(index, Plan::default())?;
-        let kernel = if few(geometry, queries, pair) { Some(Kernel::new(geometry, queries, index)?) } else { None };
+        let kernel = if few(geometry, queries, pair) {
+            Some(Kernel::new(geometry, queries, index)?)
+        } else {
+            None
+        };
         each_chunk(geometry, pair, Plan::default(), false, workspace, |image, grads, start| {
             let mut part = total.f_narrow(1, start, image.size()[0])?;
             match &kernel {
@@ -64,7 +70,7 @@ pub fn self_influence(factors: &Factors, damping: Damping, pairs: &[Pair], works
     let total = workspace.zeros(&[batch_size(&factors.geometries, pairs)?])?;
     for (((geometry, rotation), lambda), pair) in factors.geometries.iter().zip(&factors.rotations).zip(&factors.lambdas).zip(pairs) {
         let inverse = damping.inverse(lambda)?;
-        let plan = plan(geometry, pair);
+        let plan = Plan::for_pair(geometry, pair);
         each_chunk(geometry, pair, plan, true, workspace, |image, grads, start| {
             let columns = outer_products(geometry, (image, grads), Some((rotation, plan)), workspace)?;
             add_squares(geometry, &columns, rotation, plan, &inverse, &total.f_narrow(0, start, image.size()[0])?)
@@ -83,7 +89,7 @@ pub fn scores_and_self_influence(queries: &Queries, pairs: &[Pair]) -> Result<(T
     let (total, own) = (workspace.zeros(&[queries.len() as i64, batch])?, workspace.zeros(&[batch])?);
     for (index, (geometry, pair)) in queries.geometries.iter().zip(pairs).enumerate() {
         let (rotation, inverse) = (&queries.rotations[index], &queries.inverses[index]);
-        let plan = plan(geometry, pair);
+        let plan = Plan::for_pair(geometry, pair);
         let rows = queries.in_basis(index, plan)?;
         each_chunk(geometry, pair, plan, true, workspace, |image, grads, start| {
             let columns = outer_products(geometry, (image, grads), Some((rotation, plan)), workspace)?;
@@ -123,15 +129,6 @@ pub(super) fn flat(outer: &Tensor) -> Result<Tensor> {
     Ok(outer.f_reshape([outer.size()[0], outer.size()[1..].iter().product()])?)
 }
 
-fn plan(geometry: &Geometry, pair: &Pair) -> Plan {
-    Plan::cheapest(geometry, positions(geometry, pair))
-}
-
-fn positions(geometry: &Geometry, pair: &Pair) -> i64 {
-    let size = pair.output_grad.size();
-    size.iter().product::<i64>() / (size.first().copied().unwrap_or(1) * geometry.outputs()).max(1)
-}
-
 fn add_squares(
     geometry: &Geometry,
     columns: &[super::rotation::Columns],
@@ -160,7 +157,7 @@ fn finite(values: &Tensor, what: &str) -> Result<()> {
 /// multiply-adds: Q·T against T (forming) + Q (contracting) + writing and reading W_i, which costs as much as some sixteen positions.
 fn few(geometry: &Geometry, queries: &Queries, pair: &Pair) -> bool {
     const WRITE_AND_READ: i64 = 16;
-    let (count, positions) = (queries.len() as i64, positions(geometry, pair));
+    let (count, positions) = (queries.len() as i64, geometry.positions(pair));
     count * positions < positions + count + WRITE_AND_READ
 }
 
@@ -182,7 +179,11 @@ impl Kernel {
             .f_reshape([count, geometry.groups, geometry.out, geometry.kernel_inputs()])?
             .f_transpose(0, 1)?
             .f_reshape([count * geometry.outputs(), geometry.channels, geometry.kernel[0], geometry.kernel[1]])?;
-        let bias = if geometry.bias { Some(matrix.f_select(2, geometry.kernel_inputs())?.f_tr()?) } else { None };
+        let bias = if geometry.bias {
+            Some(matrix.f_select(2, geometry.kernel_inputs())?.f_tr()?)
+        } else {
+            None
+        };
         Ok(Self { weight, bias, count })
     }
 
@@ -192,7 +193,9 @@ impl Kernel {
         let output = image.f_conv2d(&self.weight, None::<Tensor>, geometry.stride, geometry.padding, geometry.dilation, blocks)?;
         let output = output.f_reshape([batch * blocks, self.count, -1])?;
         let grads = grads.f_contiguous()?;
-        let products = output.f_bmm(&grads.f_reshape([batch * blocks, -1, 1])?)?.f_reshape([batch, blocks, self.count])?;
+        let products = output
+            .f_bmm(&grads.f_reshape([batch * blocks, -1, 1])?)?
+            .f_reshape([batch, blocks, self.count])?;
         let mut scores = products.f_sum_dim_intlist([1i64].as_slice(), false, None)?;
         if let Some(bias) = &self.bias {
             let sums = grads.f_sum_dim_intlist([2i64, 3].as_slice(), false, None)?;

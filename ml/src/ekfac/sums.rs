@@ -25,8 +25,17 @@ impl GradientSumFold {
     pub fn new(layers: &[Layer], groups: usize, workspace: Workspace) -> Result<Self> {
         let geometries = Geometry::list(layers)?;
         let groups = groups as i64;
-        let sums = geometries.iter().map(|g| workspace.accumulator(&[groups, g.outputs(), g.inputs()])).collect::<Result<_>>()?;
-        Ok(Self { layers: layers.to_vec(), geometries, workspace, groups, sums })
+        let sums = geometries
+            .iter()
+            .map(|g| workspace.accumulator(&[groups, g.outputs(), g.inputs()]))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            layers: layers.to_vec(),
+            geometries,
+            workspace,
+            groups,
+            sums,
+        })
     }
 
     /// Adds a batch; `weights` is [Γ, B]. Examples of weight 0 everywhere are better left out of the batch: they cost as much as the others.
@@ -34,7 +43,11 @@ impl GradientSumFold {
         let _guard = tch::no_grad_guard();
         let batch = batch_size(&self.geometries, pairs)?;
         if weights.size() != [self.groups, batch] {
-            return Err(Error::internal(format!("weights of shape {:?} for {} groups and {batch} examples", weights.size(), self.groups)));
+            return Err(Error::internal(format!(
+                "weights of shape {:?} for {} groups and {batch} examples",
+                weights.size(),
+                self.groups
+            )));
         }
         let workspace = &self.workspace;
         let weights = workspace.take(weights)?;
@@ -43,7 +56,9 @@ impl GradientSumFold {
                 let weights = weights.f_narrow(1, start, image.size()[0])?;
                 for columns in outer_products(geometry, (image, grads), None, workspace)? {
                     let width = columns.outer.size()[3];
-                    let weighted = weights.f_mm(&flat(&columns.outer)?)?.f_reshape([self.groups, geometry.outputs(), width])?;
+                    let weighted = weights
+                        .f_mm(&flat(&columns.outer)?)?
+                        .f_reshape([self.groups, geometry.outputs(), width])?;
                     let _ = sum.f_narrow(2, columns.start, width)?.f_add_(&weighted.f_to_kind(Kind::Double)?)?;
                 }
                 Ok(())
@@ -71,7 +86,10 @@ impl GradientSumFold {
             let order = Tensor::f_from_slice(&geometry.weight_columns())?.f_to_device(self.workspace.device)?;
             let gradient = sum.f_to_kind(self.workspace.kind)?.f_index_select(2, &order)?;
             if !gradient.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
-                return Err(Error::configuration(format!("layer {}: gradients that are not finite", geometry.name), "check the checkpoint and the pixels"));
+                return Err(Error::configuration(
+                    format!("layer {}: gradients that are not finite", geometry.name),
+                    "check the checkpoint and the pixels",
+                ));
             }
             gradients.push(gradient);
         }

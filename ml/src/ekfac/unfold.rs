@@ -42,7 +42,14 @@ pub(super) fn wide(geometry: &Geometry, image: &Tensor, order: Order, workspace:
     let line = padded_width * channels;
     let overlapping = padded.f_as_strided(
         [lead[0], lead[1], lead[2], columns, geometry.kernel[1], channels],
-        [lead[1] * lead[2] * line, lead[2] * line, line, geometry.stride[1] * channels, geometry.dilation[1] * channels, 1],
+        [
+            lead[1] * lead[2] * line,
+            lead[2] * line,
+            line,
+            geometry.stride[1] * channels,
+            geometry.dilation[1] * channels,
+            1,
+        ],
         0,
     )?;
     Ok(overlapping.f_reshape([lead[0], lead[1], lead[2], columns, geometry.row()])?)
@@ -65,7 +72,11 @@ pub(super) fn reach(geometry: &Geometry, y: i64, height: i64, output_height: i64
     // output row t reads input row stride·t + shift, which must lie in 0..height
     let first = (-shift).max(0).div_euclid(stride) + i64::from((-shift).max(0).rem_euclid(stride) != 0);
     let end = ((height - 1 - shift).div_euclid(stride) + 1).min(output_height);
-    Reach { output: first, input: stride * first + shift, rows: (end - first).max(0) }
+    Reach {
+        output: first,
+        input: stride * first + shift,
+        rows: (end - first).max(0),
+    }
 }
 
 /// Rows `reach.input`, `+ stride`, … along dimension `dim`.
@@ -98,7 +109,11 @@ pub(super) fn parts(geometry: &Geometry, wide: &Tensor, grads: &Tensor) -> Resul
             let reach = reach(geometry, y, height, output_height);
             let inputs = take_rows(&rows_of, 1, reach.input, reach.rows, geometry.stride[0])?.f_reshape([blocks, reach.rows * columns, row])?;
             let grads = take_rows(grads, 2, reach.output, reach.rows, 1)?.f_reshape([blocks, out, reach.rows * columns])?;
-            Ok(Part { start: y * row, inputs, grads })
+            Ok(Part {
+                start: y * row,
+                inputs,
+                grads,
+            })
         })
         .collect()
 }

@@ -18,13 +18,17 @@ pub struct Workspace {
 
 impl Workspace {
     /// Budget that measured best on a CPU: tensors of this size are re-used by the allocator instead of being mapped afresh.
-    pub const CPU_BUDGET_BYTES: usize = 24 << 20;
+    pub const CPU_BUDGET_BYTES: usize = 32 << 20;
     /// Budget on a GPU, where large products are what counts.
     pub const GPU_BUDGET_BYTES: usize = 1 << 30;
 
     /// The usual budget for a device.
     pub fn new(kind: Kind, device: Device) -> Self {
-        let budget_bytes = if device.is_cuda() { Self::GPU_BUDGET_BYTES } else { Self::CPU_BUDGET_BYTES };
+        let budget_bytes = if device.is_cuda() {
+            Self::GPU_BUDGET_BYTES
+        } else {
+            Self::CPU_BUDGET_BYTES
+        };
         Self { kind, device, budget_bytes }
     }
 
@@ -46,11 +50,22 @@ impl Workspace {
     /// Consecutive (start, length) ranges of `examples`, each of `bytes_per_element`-sized `elements` per example, under the budget.
     pub(super) fn chunks(&self, examples: i64, elements_per_example: i64) -> Vec<(i64, i64)> {
         let bytes = elements_per_example.max(1).saturating_mul(self.kind.elt_size_in_bytes() as i64);
-        let fit = i64::try_from(self.budget_bytes).unwrap_or(i64::MAX).checked_div(bytes).unwrap_or(1).max(1);
+        let fit = i64::try_from(self.budget_bytes)
+            .unwrap_or(i64::MAX)
+            .checked_div(bytes)
+            .unwrap_or(1)
+            .max(1);
         // Even chunks: a short rest would run at a poor rate.
         let pieces = examples.div_euclid(fit) + i64::from(examples.rem_euclid(fit) != 0);
-        let length = if pieces == 0 { 1 } else { examples.div_euclid(pieces) + i64::from(examples.rem_euclid(pieces) != 0) };
-        (0..examples).step_by(length.max(1) as usize).map(|start| (start, length.min(examples - start))).collect()
+        let length = if pieces == 0 {
+            1
+        } else {
+            examples.div_euclid(pieces) + i64::from(examples.rem_euclid(pieces) != 0)
+        };
+        (0..examples)
+            .step_by(length.max(1) as usize)
+            .map(|start| (start, length.min(examples - start)))
+            .collect()
     }
 }
 
@@ -61,7 +76,11 @@ mod tests {
     #[test]
     fn chunks_cover_everything_once_and_stay_under_the_budget() {
         for (examples, budget, elements) in [(0, 100, 1), (1, 1, 1000), (7, 16, 1), (100, 4 * 33, 1), (5, 1 << 20, 3)] {
-            let workspace = Workspace { kind: Kind::Float, device: Device::Cpu, budget_bytes: budget };
+            let workspace = Workspace {
+                kind: Kind::Float,
+                device: Device::Cpu,
+                budget_bytes: budget,
+            };
             let chunks = workspace.chunks(examples, elements);
             let mut next = 0;
             for (start, length) in chunks {
