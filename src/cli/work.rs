@@ -5,7 +5,7 @@ use crate::config::{self, Config, Look};
 use crate::jobs;
 use crate::stop;
 use anyhow::Context;
-use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Progress, Task};
+use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Progress, Task, WorkerSetup};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,12 @@ impl Global {
 
     /// Run a job in `out_dir` and wait for its result.
     pub(super) fn work(&self, config: &Config, out_dir: &Path, task: Task) -> anyhow::Result<JobResult> {
-        let program = config.file.worker_path()?;
-        let job = Job { v: PROTOCOL, setup: config.file.worker_setup(), out_dir: absolute(out_dir)?, task };
+        self.work_with(&config.file.worker_path()?, config.file.worker_setup(), out_dir, task)
+    }
+
+    /// As [`Global::work`], with program and means given.
+    pub(super) fn work_with(&self, program: &Path, setup: WorkerSetup, out_dir: &Path, task: Task) -> anyhow::Result<JobResult> {
+        let job = Job { v: PROTOCOL, setup, out_dir: absolute(out_dir)?, task };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot start")?;
         runtime.block_on(async {
             let (stopper, stop) = stop::channel();
@@ -42,7 +46,7 @@ impl Global {
                 std::future::pending::<()>().await
             };
             let outcome = tokio::select! {
-                outcome = jobs::run(&program, &job, stop, |message| bar.say(&message)) => outcome,
+                outcome = jobs::run(program, &job, stop, |message| bar.say(&message)) => outcome,
                 () = watch => unreachable!("the watch never ends"),
             };
             bar.finish();
