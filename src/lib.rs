@@ -18,4 +18,5 @@ pub mod publish;
 pub mod report;
 pub mod settings;
 pub mod stop;
+pub mod story;
 pub mod vfs;

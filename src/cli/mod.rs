@@ -3,6 +3,8 @@
 mod cases;
 mod certify;
 mod check_config;
+mod demo;
+mod evaluate;
 mod fit;
 mod flagged;
 mod graph;
@@ -16,6 +18,7 @@ mod submit;
 mod trace;
 mod train;
 mod unlearn;
+mod watch;
 mod work;
 
 pub use say::{Exit, Failure};
@@ -91,6 +94,10 @@ enum Command {
     Measure(measure::Measure),
     /// Write the model's layer graph as a file (no daemon needed)
     Graph(graph::Graph),
+    /// See the whole line at work on a data set that the program poisons itself
+    Demo(Box<demo::Demo>),
+    /// Tell a story over several seeds and print what it shows
+    Evaluate(Box<evaluate::Evaluate>),
 }
 
 /// Parse the command line, do it, and tell how it ended.
@@ -118,6 +125,8 @@ pub fn main() -> ExitCode {
         Command::Certify(command) => command.run(&global),
         Command::Measure(command) => command.run(&global),
         Command::Graph(command) => command.run(&global),
+        Command::Demo(command) => command.run(&global),
+        Command::Evaluate(command) => command.run(&global),
     };
     match done {
         Ok(exit) => exit.into(),

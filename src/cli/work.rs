@@ -17,6 +17,20 @@ impl Global {
         Ok(config::load(&self.config, Look::AtFiles)?)
     }
 
+    /// Runs jobs for a story in the folder `out`, with the caches that its daemon will use.
+    pub(super) fn runner(&self, out: &Path) -> anyhow::Result<impl FnMut(&Path, Task) -> anyhow::Result<JobResult> + '_> {
+        let worker = config::file::Worker::default();
+        let program = std::env::current_exe().context("cannot tell where this program lies")?.with_file_name("delta-guard-worker");
+        let setup = WorkerSetup {
+            cache_dir: out.join("state/cache"),
+            factors_dir: out.join("state/factors"),
+            device: worker.device,
+            threads: worker.threads,
+            memory_budget: worker.memory_budget.0,
+        };
+        Ok(move |folder: &Path, task| self.work_with(&program, setup.clone(), folder, task))
+    }
+
     /// Read the configuration without looking at the files that it names: for commands that only ask what happened.
     pub(super) fn load_text(&self) -> anyhow::Result<Config> {
         Ok(config::load(&self.config, Look::AtTextOnly)?)
