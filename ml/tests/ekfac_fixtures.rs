@@ -4,6 +4,8 @@
 //! The network is written out here with libtorch's operations, independently of the crate's own executor: conv1 3×3 pad 1 bias → ReLU →
 //! conv2 3×3 stride 2 pad 1 → bn2 (eval) → ReLU → conv3 1×1 bias → ReLU → average pool 3 → flatten → fc1 (no bias) → ReLU → fc2 (bias).
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

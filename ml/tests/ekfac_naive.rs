@@ -1,5 +1,7 @@
 //! EK-FAC against plain loops over every multiply-add and against autograd of the weight itself, in float64.
 
+#![allow(clippy::unwrap_used)]
+
 use delta_influence::ekfac::{
     CovarianceFold, Damping, Eigenbasis, Factors, GradientSumFold, LambdaFold, Queries, Workspace, gradient, precondition, scores,
     scores_and_self_influence, self_influence,
@@ -323,7 +325,8 @@ fn lambda_and_scores_equal_the_formulas_on_autograd_gradients() {
         let factors = fit(&layers, &training, workspace);
         let query_gradients = gradient(&layers, &asked, &workspace).unwrap();
         for damping in [Damping::Absolute(1e-8), Damping::Heuristic(0.1)] {
-            let (mut expected, mut expected_self) = (Tensor::from(0.0), Tensor::from(0.0));
+            let options = (Kind::Double, Device::Cpu);
+            let (mut expected, mut expected_self) = (Tensor::zeros([EXAMPLES, EXAMPLES], options), Tensor::zeros([EXAMPLES], options));
             let preconditioned = precondition(&factors, damping, &query_gradients, &workspace).unwrap();
             for (i, layer) in layers.iter().enumerate() {
                 let block = factors.layer(i).unwrap();
@@ -335,11 +338,10 @@ fn lambda_and_scores_equal_the_formulas_on_autograd_gradients() {
                     Damping::Heuristic(f) => f * lambda.mean(Kind::Double).double_value(&[]),
                 };
                 let v = rotated(&autograd_gradient(layer, &asked[i]), &block.q_a, &block.q_g) / (&lambda + d);
-                expected = expected + v.flatten(1, -1).matmul(&w.flatten(1, -1).tr());
-                expected_self = expected_self
-                    + (w.square() / (&lambda + d))
-                        .flatten(1, -1)
-                        .sum_dim_intlist([1i64].as_slice(), false, None);
+                expected += v.flatten(1, -1).matmul(&w.flatten(1, -1).tr());
+                expected_self += (w.square() / (&lambda + d))
+                    .flatten(1, -1)
+                    .sum_dim_intlist([1i64].as_slice(), false, None);
                 let p = Tensor::einsum("bop,nbpd,bed->nboe", &[&block.q_g, &v, &block.q_a], None::<i64>);
                 assert_close(
                     &preconditioned[i],

@@ -217,7 +217,8 @@ fn a_cache_is_used_again_and_a_damaged_one_is_rebuilt() {
     check(&again, &wanted());
     let path = cache_file(cache.path());
     let good = fs_err::read(&path).unwrap();
-    let damage: [(&str, fn(&mut Vec<u8>)); 7] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damage: [(&str, Damage); 7] = [
         ("cut in the pixels", |b| b.truncate(4096 + 100)),
         ("cut in the header", |b| b.truncate(100)),
         ("empty", |b| b.clear()),
