@@ -67,7 +67,7 @@ fn taps_yield_each_examples_weight_gradient() {
         let weight = |name: &str| model.weights.0[&format!("{name}.weight")].shallow_clone();
         let (first, last) = (weight("conv1").set_requires_grad(true), weight("fc").set_requires_grad(true));
         let logits = model.forward_tapped(&images.narrow(0, i, 1)).unwrap().logits;
-        let loss = logits.cross_entropy_for_logits(&labels.narrow(0, i, 1));
+        let loss = logits.cross_entropy_loss::<Tensor>(&labels.narrow(0, i, 1), None, tch::Reduction::Sum, -100, 0.0);
         let grads = Tensor::run_backward(&[loss], &[&first, &last], false, false);
         let (input, grad) = (pairs[4].input.get(i), pairs[4].output_grad.get(i));
         assert!(close(&grad.outer(&input), &grads[1], 1e-12));
