@@ -6,9 +6,12 @@
 pub mod alert;
 pub mod case;
 pub mod clock;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod hooks;
+pub mod http;
 pub mod inbox;
 pub mod jobs;
 pub mod journal;

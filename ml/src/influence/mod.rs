@@ -62,43 +62,56 @@ impl<'a> ModelEvidence<'a> {
         Self { pass, factors, damping, objective: settings.objective, report, cache, seconds: BTreeMap::new() }
     }
 
-    /// Preconditioned query gradients, one row per query.
+    /// Preconditioned query gradients, one row per query, differences taken where a query asks for one.
     fn queries(&mut self, queries: &[Query]) -> Result<Queries> {
-        let model = self.pass.model;
-        let mut layers: Vec<Vec<Tensor>> = Vec::new();
-        for chunk in queries.chunks(self.pass.batch) {
-            let images: Vec<&Tensor> = chunk.iter().map(|q| &q.image).collect();
-            let images = Tensor::f_stack(&images, 0)?.f_to_kind(model.kind())?.f_to_device(model.device())?;
-            let labels: Vec<i64> = chunk.iter().map(|q| q.label).collect();
-            let labels = Tensor::f_from_slice(&labels)?.f_to_device(model.device())?;
-            let tapped = model.forward_tapped(&images)?;
-            let objective = objective::of_query(self.objective, &tapped.logits, &labels)?;
-            let pairs = tapped.pairs(&objective, &self.pass.layers)?;
-            let gradients = ekfac::gradient(&self.pass.tracked(), &pairs, &self.pass.workspace())?;
-            layers.resize_with(gradients.len(), Vec::new);
-            for (layer, gradient) in layers.iter_mut().zip(gradients) {
-                layer.push(gradient);
+        let mut all: Option<Queries> = None;
+        let mut start = 0;
+        while start < queries.len() {
+            // A baseline and the queries after it that are differences to it; or a single query that stands for itself.
+            let differences = queries[start + 1..].iter().take_while(|q| q.minus == Some(start)).count();
+            if queries[start].minus.is_some() {
+                return Err(Error::internal("a query that is a difference must follow its baseline"));
             }
+            let (end, baseline) = if differences > 0 {
+                (start + 1 + differences, Some(0))
+            } else {
+                (start + queries[start..].iter().take_while(|q| q.minus.is_none()).count(), None)
+            };
+            // Where singles are followed by a family, the family's baseline is the last single: leave it to the family.
+            let end = if baseline.is_none() && queries.get(end).is_some_and(|q| q.minus.is_some()) { end - 1 } else { end };
+            let mut family: Option<Queries> = None;
+            for chunk in queries[start..end].chunks(self.pass.batch) {
+                let part = self.gradients(chunk)?;
+                family = Some(match family {
+                    Some(before) => before.append(part)?,
+                    None => part,
+                });
+            }
+            let family = match (family, baseline) {
+                (Some(family), Some(baseline)) => family.difference(baseline)?,
+                (Some(family), None) => family,
+                (None, _) => return Err(Error::internal("a family of no queries")),
+            };
+            all = Some(match all {
+                Some(before) => before.append(family)?,
+                None => family,
+            });
+            start = end;
         }
-        // Differences are taken before preconditioning: the inverse is linear, and small differences keep their digits.
-        let own: Vec<i64> = (0..queries.len() as i64).collect();
-        let minus: Vec<i64> = queries.iter().zip(&own).map(|(q, &i)| q.minus.map_or(i, |m| m as i64)).collect();
-        let keep: Vec<f64> = queries.iter().map(|q| if q.minus.is_some() { 1.0 } else { 0.0 }).collect();
-        if minus.iter().any(|&m| m >= queries.len() as i64) {
-            return Err(Error::internal("a query names a baseline that is not in its list"));
-        }
-        let minus = Tensor::f_from_slice(&minus)?.f_to_device(model.device())?;
-        let keep = Tensor::f_from_slice(&keep)?.f_to_kind(model.kind())?.f_to_device(model.device())?.f_view([-1, 1, 1])?;
-        let gradients = layers
-            .into_iter()
-            .map(|parts| {
-                let all = Tensor::f_cat(&parts, 0)?;
-                drop(parts);
-                let baseline = all.f_index_select(0, &minus)?.f_mul(&keep)?;
-                Ok(all.f_sub(&baseline)?)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Queries::new(self.factors, self.damping, &gradients, self.pass.workspace())
+        all.ok_or_else(|| Error::internal("scores of no queries were asked for"))
+    }
+
+    /// Preconditioned gradients of queries as they stand.
+    fn gradients(&self, queries: &[Query]) -> Result<Queries> {
+        let model = self.pass.model;
+        let images: Vec<&Tensor> = queries.iter().map(|q| &q.image).collect();
+        let images = Tensor::f_stack(&images, 0)?.f_to_kind(model.kind())?.f_to_device(model.device())?;
+        let labels: Vec<i64> = queries.iter().map(|q| q.label).collect();
+        let labels = Tensor::f_from_slice(&labels)?.f_to_device(model.device())?;
+        let tapped = model.forward_tapped(&images)?;
+        let objective = objective::of_query(self.objective, &tapped.logits, &labels)?;
+        let pairs = tapped.pairs(&objective, &self.pass.layers)?;
+        Queries::from_pairs(self.factors, self.damping, &pairs, self.pass.workspace())
     }
 
     /// A fold over training pairs of `examples`, from the cache where it has them. `keep` offers what is computed to the cache.
