@@ -1,6 +1,6 @@
 //! Attacks that put a backdoor into a training set, and the story that `demo` and `evaluate` tell with them.
 //!
-//! An attack is one file that implements [`Attack`]. [`prepare`] applies it to a data set: drawn by [`synth`], or read from disk.
+//! An attack is one file that implements [`Attack`]. [`prepare()`] applies it to a data set: drawn by [`synth`], or read from disk.
 
 pub mod badnet;
 pub mod prepare;

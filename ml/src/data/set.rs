@@ -239,7 +239,7 @@ impl DataSet {
         self.tensor(self.pixels.slice(range.start, range.len()), range.len())
     }
 
-    /// The labels at `positions` as int64 [B]. Errors: a position out of range (`Internal`).
+    /// The labels at `positions` as int64 of shape B. Errors: a position out of range (`Internal`).
     pub fn labels_tensor(&self, positions: &[usize]) -> Result<Tensor> {
         let labels = positions
             .iter()
