@@ -51,15 +51,57 @@ fn each_ending() {
     for (mode, words, sidecar, state, word) in [
         (Mode::Enforce, ANOMALY, None, State::Promoted, "current"),
         (Mode::Observe, ANOMALY, None, State::Observed, "only reports"),
-        (Mode::Propose, "label=dog\nverdict=undecided\n", None, State::Undecided, "nothing stands out"),
-        (Mode::Enforce, "label=dog\nverdict=undecided\n", None, State::Undecided, "nothing stands out"),
-        (Mode::Enforce, "label=dog\nflag=0\n", None, State::Undecided, "flagged no training example"),
+        (
+            Mode::Propose,
+            "label=dog\nverdict=undecided\n",
+            None,
+            State::Undecided,
+            "nothing stands out",
+        ),
+        (
+            Mode::Enforce,
+            "label=dog\nverdict=undecided\n",
+            None,
+            State::Undecided,
+            "nothing stands out",
+        ),
+        (
+            Mode::Enforce,
+            "label=dog\nflag=0\n",
+            None,
+            State::Undecided,
+            "flagged no training example",
+        ),
         (Mode::Enforce, "label=dog\nafter=dog\n", None, State::Rejected, "still reads"),
-        (Mode::Enforce, "label=dog\ncorrect_after=200\n", None, State::Rejected, "max_accuracy_drop"),
+        (
+            Mode::Enforce,
+            "label=dog\ncorrect_after=200\n",
+            None,
+            State::Rejected,
+            "max_accuracy_drop",
+        ),
         (Mode::Enforce, "label=dog\nflag=400\n", None, State::Rejected, "max_flagged_share"),
-        (Mode::Propose, ANOMALY, Some(r#"{"true_label": "dog"}"#), State::NoAnomaly, "reads it correctly"),
-        (Mode::Propose, ANOMALY, Some(r#"{"predicted_label": "cat"}"#), State::NoAnomaly, "predicts \"cat\""),
-        (Mode::Propose, ANOMALY, Some(r#"{"true_label": "horse"}"#), State::Refused, "\"horse\" is no class"),
+        (
+            Mode::Propose,
+            ANOMALY,
+            Some(r#"{"true_label": "dog"}"#),
+            State::NoAnomaly,
+            "reads it correctly",
+        ),
+        (
+            Mode::Propose,
+            ANOMALY,
+            Some(r#"{"predicted_label": "cat"}"#),
+            State::NoAnomaly,
+            "predicts \"cat\"",
+        ),
+        (
+            Mode::Propose,
+            ANOMALY,
+            Some(r#"{"true_label": "horse"}"#),
+            State::Refused,
+            "\"horse\" is no class",
+        ),
         (Mode::Propose, "BROKEN", None, State::Refused, "cannot be decoded"),
     ] {
         let root = tempfile::tempdir().unwrap();
@@ -122,7 +164,11 @@ fn a_worker_that_crashes_once_is_tried_again() {
 
 #[test]
 fn faults_hold_a_case_until_the_next_start() {
-    for (words, attempts) in [("label=dog\nfault=trace:internal\n", 3), ("label=dog\nfault=trace:configuration\n", 1), ("label=dog\nfault=certify:submission\n", 1)] {
+    for (words, attempts) in [
+        ("label=dog\nfault=trace:internal\n", 3),
+        ("label=dog\nfault=trace:configuration\n", 1),
+        ("label=dog\nfault=certify:submission\n", 1),
+    ] {
         let root = tempfile::tempdir().unwrap();
         let settings = settings(root.path(), Mode::Propose);
         drop_picture(&settings, "x.png", words, None);
@@ -130,7 +176,13 @@ fn faults_hold_a_case_until_the_next_start() {
         assert_eq!((held.state, held.told), (State::Held, false), "{words:?}");
         assert!(held.reason.contains("told to fail"), "{}", held.reason);
         let stage = if words.contains("trace") { "trace" } else { "certify" };
-        let runs = || std::fs::read_to_string(settings.worker.setup.cache_dir.join("runs")).unwrap().lines().filter(|line| *line == stage).count();
+        let runs = || {
+            std::fs::read_to_string(settings.worker.setup.cache_dir.join("runs"))
+                .unwrap()
+                .lines()
+                .filter(|line| *line == stage)
+                .count()
+        };
         assert_eq!(runs(), attempts, "{words:?}");
         // A start is a new try: the same again.
         let running = Running::start(&settings);
@@ -150,7 +202,14 @@ fn a_held_case_does_not_stop_the_next_one() {
     wait_for("the first case held", || (running.started.ledger.queue() == (0, 1)).then_some(()));
     drop_picture(&settings, "b.png", ANOMALY, None);
     wait_for("the second case observed", || {
-        running.started.ledger.cases().unwrap().iter().any(|case| case.state == State::Observed && case.told).then_some(())
+        running
+            .started
+            .ledger
+            .cases()
+            .unwrap()
+            .iter()
+            .any(|case| case.state == State::Observed && case.told)
+            .then_some(())
     });
     running.stop().1.unwrap();
 }
@@ -161,7 +220,13 @@ fn a_stopped_daemon_stops_its_worker_and_goes_on_later() {
     let mut settings = settings(root.path(), Mode::Propose);
     drop_picture(&settings, "x.png", "label=dog\nhang=trace\n", None);
     let running = Running::start(&settings);
-    wait_for("the hanging trace", || (running.hooks.count(|event| matches!(event, Event::Progress { progress, .. } if progress.step == "hang")) > 0).then_some(()));
+    wait_for("the hanging trace", || {
+        (running
+            .hooks
+            .count(|event| matches!(event, Event::Progress { progress, .. } if progress.step == "hang"))
+            > 0)
+        .then_some(())
+    });
     running.stop().1.unwrap();
     let case = only_case(&settings).unwrap();
     assert_eq!((case.state, case.failures), (State::Fitted, 0), "a stop is no failure");

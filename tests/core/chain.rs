@@ -43,14 +43,18 @@ fn journal(count: u64, segment_bytes: u64) -> MemVfs {
     let disk = MemVfs::new();
     let (mut journal, ..) = open(&disk, segment_bytes).unwrap();
     for n in 0..count {
-        journal.append("thing", n % 2 == 0, Some("case"), json!({ "n": n, "text": "ünïcode \" \\ \n" })).unwrap();
+        journal
+            .append("thing", n % 2 == 0, Some("case"), json!({ "n": n, "text": "ünïcode \" \\ \n" }))
+            .unwrap();
     }
     disk
 }
 
 /// Where each record of a segment begins, and where the last one ends.
 fn borders(bytes: &[u8]) -> Vec<usize> {
-    std::iter::once(0).chain(bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1)).collect()
+    std::iter::once(0)
+        .chain(bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1))
+        .collect()
 }
 
 #[test]
@@ -73,7 +77,10 @@ fn what_was_appended_is_read_and_chained() {
         input.extend((json.len() as u32).to_le_bytes());
         input.extend(json);
         prev = blake3::derive_key("delta-guard journal v1", &input);
-        assert_eq!(std::str::from_utf8(&line[..74]).unwrap(), format!("{:08x} {} ", json.len(), hex::encode(prev)));
+        assert_eq!(
+            std::str::from_utf8(&line[..74]).unwrap(),
+            format!("{:08x} {} ", json.len(), hex::encode(prev))
+        );
     }
     assert_eq!(tail.head.hash, prev);
 }
@@ -128,7 +135,11 @@ fn every_flipped_bit_is_damage() {
         let record = borders.iter().rposition(|border| *border <= bit / 8).unwrap();
         match open(&disk, 1 << 20).map(|(_, opened, _)| opened) {
             Err(JournalError::Damage { segment, offset, seq, .. }) => {
-                assert_eq!((segment.as_str(), offset, seq), ("00000001.dgj", borders[record] as u64, record as u64 + 1), "bit {bit}");
+                assert_eq!(
+                    (segment.as_str(), offset, seq),
+                    ("00000001.dgj", borders[record] as u64, record as u64 + 1),
+                    "bit {bit}"
+                );
             }
             other => panic!("bit {bit} of record {} was taken for {other:?}", record + 1),
         }
@@ -152,7 +163,13 @@ fn lost_doubled_and_swapped_records_are_damage() {
             swapped.swap(n, n + 1);
             broken.push(swapped);
         }
-        broken.push(lines.iter().enumerate().flat_map(|(at, line)| std::iter::repeat_n(*line, 1 + usize::from(at == n))).collect());
+        broken.push(
+            lines
+                .iter()
+                .enumerate()
+                .flat_map(|(at, line)| std::iter::repeat_n(*line, 1 + usize::from(at == n)))
+                .collect(),
+        );
     }
     for lines in broken {
         let disk = MemVfs::new();
@@ -200,7 +217,10 @@ fn segments_rotate_and_belong_together() {
     let count = (1..).take_while(|n| disk.content(&segment(*n)).is_some()).count() as u32;
     assert!(count > 3, "{count}");
     for n in 1..=count {
-        assert!(disk.content(&segment(n)).unwrap().len() <= 1500 + 400, "a segment is only exceeded by its seal");
+        assert!(
+            disk.content(&segment(n)).unwrap().len() <= 1500 + 400,
+            "a segment is only exceeded by its seal"
+        );
     }
     let (records, _) = read(&disk).unwrap();
     assert_eq!(records.iter().filter(|record| record.kind == "thing").count(), 30);
@@ -277,7 +297,10 @@ fn a_newer_schema_and_unknown_segments_are_refused() {
 fn a_record_too_large_is_refused_and_harms_nothing() {
     let disk = MemVfs::new();
     let (mut journal, ..) = open(&disk, 1 << 30).unwrap();
-    assert!(matches!(journal.append("big", true, None, json!("x".repeat(1 << 20))), Err(JournalError::TooLarge { .. })));
+    assert!(matches!(
+        journal.append("big", true, None, json!("x".repeat(1 << 20))),
+        Err(JournalError::TooLarge { .. })
+    ));
     journal.append("small", true, None, json!({})).unwrap();
     assert_eq!(read(&disk).unwrap().0.len(), 2);
 }

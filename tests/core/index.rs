@@ -47,7 +47,10 @@ fn deleted_it_is_made_again() {
     let (before, rebuilt) = answers(&settings);
     assert_eq!(rebuilt, 0, "a sound index is kept");
     assert_eq!(before, from_journal(&settings));
-    assert_eq!((before["flagged"][0].as_array().unwrap().len(), before["of"].as_array().unwrap().len()), (40, 1));
+    assert_eq!(
+        (before["flagged"][0].as_array().unwrap().len(), before["of"].as_array().unwrap().len()),
+        (40, 1)
+    );
     std::fs::remove_dir_all(settings.index_dir()).unwrap();
     assert_eq!(answers(&settings), (before.clone(), 1));
     assert_eq!(answers(&settings), (before, 0));
@@ -63,7 +66,11 @@ fn damaged_it_changes_no_answer() {
     let sound = std::fs::read(&db).unwrap();
     // The used part; the rest of the file is zeros that sled holds ready.
     let used = sound.iter().rposition(|byte| *byte != 0).unwrap();
-    let snapshot: Vec<_> = std::fs::read_dir(settings.index_dir()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    let snapshot: Vec<_> = std::fs::read_dir(settings.index_dir())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .collect();
     let saved: Vec<_> = snapshot.iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
     let mut rebuilds = 0;
     for n in 0..60 {
@@ -99,7 +106,17 @@ fn behind_it_catches_up() {
     copy_dir(&settings.index_dir(), &copy);
     drop_picture(&settings, "y.png", "label=dog\nflag=10\n", None);
     let running = Running::start(&settings);
-    wait_for("the second case", || running.started.ledger.cases().unwrap().iter().all(|case| case.told).then_some(()).filter(|()| running.started.ledger.cases().unwrap().len() == 2));
+    wait_for("the second case", || {
+        running
+            .started
+            .ledger
+            .cases()
+            .unwrap()
+            .iter()
+            .all(|case| case.told)
+            .then_some(())
+            .filter(|()| running.started.ledger.cases().unwrap().len() == 2)
+    });
     running.stop().1.unwrap();
     std::fs::remove_dir_all(settings.index_dir()).unwrap();
     copy_dir(&copy, &settings.index_dir());

@@ -1,8 +1,8 @@
 //! Power loss and full disks, on a model disk: what was acknowledged is there, what is there is whole.
 
 use crate::chain::{open, read, segment};
-use delta_guard::vfs::mem::MemVfs;
 use delta_guard::journal::JournalError;
+use delta_guard::vfs::mem::MemVfs;
 use serde_json::json;
 
 /// A small generator (xorshift64*), so that a failing seed can be tried again.
@@ -44,7 +44,10 @@ fn no_power_loss_takes_what_was_acknowledged() {
             disk = disk.crash(&mut |sides| dice.roll(sides));
             let (records, _) = read(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             for seq in &acknowledged {
-                assert!(records.get(*seq as usize - 1).is_some_and(|record| record.kind == "thing"), "seed {seed}: record {seq} is gone");
+                assert!(
+                    records.get(*seq as usize - 1).is_some_and(|record| record.kind == "thing"),
+                    "seed {seed}: record {seq} is gone"
+                );
             }
         }
         open(&disk, 2000).unwrap_or_else(|error| panic!("seed {seed}: {error}"));

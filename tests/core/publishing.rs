@@ -15,7 +15,11 @@ fn with_candidate<T>(root: &Path, weights: &[u8], run: impl FnOnce(&Candidate) -
         digest: &Digest(blake3::hash(weights).to_hex().to_string()),
         removed: &[TrainId("dog/1.png".into())],
         ids: &Digest("1".repeat(64)),
-        gate: &GateVerdict { pass: true, reasons: vec![], notes: vec![] },
+        gate: &GateVerdict {
+            pass: true,
+            reasons: vec![],
+            notes: vec![],
+        },
         seq: 17,
     })
 }
@@ -36,7 +40,12 @@ fn a_candidate_is_whole_or_not_there() {
     assert_eq!(std::fs::metadata(folder.join(MANIFEST)).unwrap().modified().unwrap(), before);
     // A changed file shows.
     std::fs::write(folder.join("removed.json"), "[]").unwrap();
-    assert!(publish::read_manifest(&folder).unwrap_err().to_string().contains("removed.json was changed"));
+    assert!(
+        publish::read_manifest(&folder)
+            .unwrap_err()
+            .to_string()
+            .contains("removed.json was changed")
+    );
 }
 
 #[test]
@@ -55,7 +64,10 @@ fn leftovers_of_a_crash_do_not_matter_and_go() {
     assert_eq!(publish::current(&candidates).unwrap(), Some(name.clone()));
     std::fs::create_dir(&half).unwrap();
     publish::remove_temporaries(&candidates).unwrap();
-    let mut left: Vec<_> = std::fs::read_dir(&candidates).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut left: Vec<_> = std::fs::read_dir(&candidates)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     left.sort();
     let mut expected = vec![name, "current".into()];
     expected.sort();
@@ -80,7 +92,12 @@ fn current_only_points_to_candidates() {
     assert_eq!(publish::current(root.path()).unwrap(), None);
     assert!(publish::promote(root.path(), "nothing").is_err());
     std::os::unix::fs::symlink("/etc", root.path().join("current")).unwrap();
-    assert!(publish::current(root.path()).unwrap_err().to_string().contains("points out of its folder"));
+    assert!(
+        publish::current(root.path())
+            .unwrap_err()
+            .to_string()
+            .contains("points out of its folder")
+    );
 }
 
 #[test]

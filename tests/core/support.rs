@@ -16,7 +16,11 @@ use std::time::{Duration, Instant};
 
 /// Settings for everything below `root`, with the fake worker. Makes what must exist.
 pub fn settings(root: &Path, mode: Mode) -> Settings {
-    let source = |name: &str| DataSource { path: root.join(name), format: Default::default(), split: Default::default() };
+    let source = |name: &str| DataSource {
+        path: root.join(name),
+        format: Default::default(),
+        split: Default::default(),
+    };
     let cache_dir = root.join("cache");
     std::fs::create_dir_all(&cache_dir).unwrap();
     let checkpoint = root.join("production.safetensors");
@@ -33,20 +37,39 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
             settle: Duration::from_millis(20),
             scan_interval: Duration::from_millis(200),
             sidecar_wait: Duration::from_secs(600),
-            limits: ImageLimits { max_bytes: 10_000, max_pixels: 1_000_000 },
+            limits: ImageLimits {
+                max_bytes: 10_000,
+                max_pixels: 1_000_000,
+            },
         },
         state_dir: root.join("state"),
         candidates_dir: root.join("candidates"),
         check_prediction: true,
-        data: DataConfig { train: source("train"), validation: source("validation"), image: Default::default(), max_unreadable_share: 0.0 },
-        model: ModelConfig { architecture: "small-cnn".into(), width: 16, stem: Stem::Cifar, checkpoint },
+        data: DataConfig {
+            train: source("train"),
+            validation: source("validation"),
+            image: Default::default(),
+            max_unreadable_share: 0.0,
+        },
+        model: ModelConfig {
+            architecture: "small-cnn".into(),
+            width: 16,
+            stem: Stem::Cifar,
+            checkpoint,
+        },
         recipe: Recipe::default(),
         detect: DetectConfig::default(),
         unlearn: UnlearnConfig::default(),
         gate: GateLimits::default(),
         worker: WorkerSettings {
             path: fake_worker(),
-            setup: WorkerSetup { factors_dir: cache_dir.clone(), cache_dir, device: Device::Cpu, threads: 1, memory_budget: 1 << 20 },
+            setup: WorkerSetup {
+                factors_dir: cache_dir.clone(),
+                cache_dir,
+                device: Device::Cpu,
+                threads: 1,
+                memory_budget: 1 << 20,
+            },
             limits: StageLimits::default(),
             attempts: 3,
             retry_delay: Duration::from_millis(10),
@@ -119,7 +142,12 @@ impl Hooks for Recorder {
 
     fn messages(&self, view: &CaseView) -> Vec<Message> {
         let id = delta_guard::engine::message_id(&view.instance, &view.case, "mail", "a@b");
-        vec![Message { id, channel: "mail".into(), to: "a@b".into(), content: serde_json::json!({ "state": view.state }) }]
+        vec![Message {
+            id,
+            channel: "mail".into(),
+            to: "a@b".into(),
+            content: serde_json::json!({ "state": view.state }),
+        }]
     }
 }
 
@@ -134,13 +162,23 @@ pub struct Running {
 
 impl Running {
     pub fn start(settings: &Settings) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let (stopper, stop) = stop::channel();
         let hooks = Arc::new(Recorder::default());
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let task = runtime.spawn(daemon::run(settings.clone(), Arc::clone(&hooks) as Arc<dyn Hooks>, stop, sender));
         let started = runtime.block_on(receiver).expect("the daemon starts");
-        Self { hooks, started, stopper, task, runtime }
+        Self {
+            hooks,
+            started,
+            stopper,
+            task,
+            runtime,
+        }
     }
 
     pub fn stop(self) -> (Arc<Recorder>, anyhow::Result<()>) {
@@ -153,7 +191,9 @@ impl Running {
 /// Run a daemon until its only case is told or held, then stop it.
 pub fn run_to_end(settings: &Settings) -> Case {
     let running = Running::start(settings);
-    let case = wait_for("the end of the case", || only_case(settings).filter(|case| case.told || case.state == State::Held));
+    let case = wait_for("the end of the case", || {
+        only_case(settings).filter(|case| case.told || case.state == State::Held)
+    });
     running.stop().1.expect("a clean stop");
     case
 }
