@@ -9,6 +9,8 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod hooks;
+pub mod http;
 pub mod inbox;
 pub mod jobs;
 pub mod journal;

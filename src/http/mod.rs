@@ -1,0 +1,96 @@
+//! Metrics, health and the read-only interface over HTTP. Nothing can be changed from here: who wants something done uses the inbox or the command line.
+//!
+//! There is no login, so who may ask is decided by where it listens, and by [`door`]: a page in somebody's browser is turned away.
+
+mod answers;
+mod door;
+mod listener;
+
+use crate::daemon::Readiness;
+use crate::engine::Ledger;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use crate::stop::Stop;
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::routing::get;
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub use answers::{CaseLine, Ready, Status};
+pub use door::Door;
+
+/// So long may answers that are under way take when the daemon stops.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// What is asked of. It answers from the start on; what needs the journal is 503 until the journal is open.
+pub struct Api {
+    metrics: Arc<Metrics>,
+    settings: Arc<Settings>,
+    started_at: jiff::Timestamp,
+    daemon: OnceLock<(Arc<Ledger>, watch::Receiver<Readiness>)>,
+}
+
+impl Api {
+    /// For a daemon that is about to start.
+    pub fn new(metrics: Arc<Metrics>, settings: Arc<Settings>) -> Self {
+        Self { metrics, settings, started_at: jiff::Timestamp::now(), daemon: OnceLock::new() }
+    }
+
+    /// The journal is open. Only the first call counts.
+    pub fn started(&self, ledger: Arc<Ledger>, readiness: watch::Receiver<Readiness>) {
+        let _ = self.daemon.set((ledger, readiness));
+    }
+
+    fn ledger(&self) -> Option<Arc<Ledger>> {
+        self.daemon.get().map(|(ledger, _)| Arc::clone(ledger))
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.daemon.get().map(|(_, readiness)| readiness.borrow().clone()).unwrap_or_default()
+    }
+}
+
+/// Take the port.
+///
+/// # Errors
+/// When it is taken already, or the address is not this machine's.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Answer until `stop`; then let what is under way end, for five seconds at most.
+///
+/// # Errors
+/// When the listener's address cannot be told.
+pub async fn serve(listener: TcpListener, api: Arc<Api>, allowed_hosts: &[String], stop: Stop) -> Result<()> {
+    let door = Arc::new(Door::new(listener.local_addr()?, allowed_hosts));
+    let routes = Router::new()
+        .route("/metrics", get(answers::metrics))
+        .route("/livez", get(answers::livez))
+        .route("/readyz", get(answers::readyz))
+        .route("/api/v1/status", get(answers::status))
+        .route("/api/v1/cases", get(answers::cases))
+        .route("/api/v1/cases/{id}", get(answers::case))
+        .fallback(answers::not_found)
+        .method_not_allowed_fallback(answers::read_only)
+        .layer(axum::middleware::from_fn_with_state(door, door::pass))
+        .with_state(api);
+    let (mut told, mut late) = (stop.clone(), stop);
+    let serving = axum::serve(listener::Bounded::new(listener), routes).with_graceful_shutdown(async move { told.stopped().await });
+    let too_late = async move {
+        late.stopped().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        ended = serving.into_future() => Ok(ended?),
+        () = too_late => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
