@@ -177,7 +177,7 @@ impl Reporter {
         }
         self.last = Some((progress.step.clone(), Instant::now()));
         say::note(
-            &format!("{}: {} of {} {}", progress.step, progress.done, progress.total, progress.note)
+            format!("{}: {} of {} {}", progress.step, progress.done, progress.total, progress.note)
                 .trim_end(),
         );
     }

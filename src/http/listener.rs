@@ -34,6 +34,7 @@ impl Bounded {
     }
 
     #[cfg(test)]
+    #[cfg(test)]
     pub(super) fn with_bounds(listener: TcpListener, most: usize, patience: Duration) -> Self {
         Self {
             listener,

@@ -223,7 +223,7 @@ mod tests {
             ("dog", BEFORE, "still reads anomaly 1 as \"dog\""),
             (
                 "cat",
-                &[("cat", 100, 90), ("dog", 100, 85)] as &[(&str, u64, u64)],
+                &[("cat", 100u64, 90u64), ("dog", 100, 85)][..],
                 "gate.max_accuracy_drop",
             ),
             ("cat", &[("cat", 100, 99), ("dog", 100, 79)], "gate.max_class_drop"),
