@@ -176,10 +176,7 @@ impl Reporter {
             return;
         }
         self.last = Some((progress.step.clone(), Instant::now()));
-        say::note(
-            format!("{}: {} of {} {}", progress.step, progress.done, progress.total, progress.note)
-                .trim_end(),
-        );
+        say::note(format!("{}: {} of {} {}", progress.step, progress.done, progress.total, progress.note).trim_end());
     }
 
     fn finish(&mut self) {

@@ -34,7 +34,6 @@ impl Bounded {
     }
 
     #[cfg(test)]
-    #[cfg(test)]
     pub(super) fn with_bounds(listener: TcpListener, most: usize, patience: Duration) -> Self {
         Self {
             listener,

@@ -6,6 +6,7 @@
 
 use super::Head;
 use crate::case::{Case, CaseId};
+use crate::vfs::{LOCK_PAUSE, LOCK_TRIES};
 use anyhow::{Context, Result, anyhow, bail};
 use delta_guard_contract::{FlaggedExample, TrainId};
 use serde::{Deserialize, Serialize};
@@ -212,6 +213,23 @@ impl Store {
             self.db.scan_prefix(&prefix).keys().map(|key| Ok(case(key?)?)).collect()
         })
     }
+}
+
+/// Open sled's file. A lock that is held is tried again (see [`LOCK_TRIES`]).
+fn open_sled(dir: &Path) -> sled::Result<sled::Db> {
+    let config = sled::Config::new()
+        .path(dir)
+        .cache_capacity(4 << 20)
+        .mode(sled::Mode::LowSpace)
+        .flush_every_ms(None);
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            // sled has no error of its own for this.
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => std::thread::sleep(LOCK_PAUSE),
+            outcome => return outcome,
+        }
+    }
+    config.open()
 }
 
 struct Batch<'a> {
