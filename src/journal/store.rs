@@ -75,12 +75,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self> {
         guarded("open", || {
             fs_err::create_dir_all(dir)?;
-            let db = sled::Config::new()
-                .path(dir)
-                .cache_capacity(4 << 20)
-                .mode(sled::Mode::LowSpace)
-                .flush_every_ms(None)
-                .open()?;
+            let db = open_sled(dir)?;
             let mut store = Self {
                 db,
                 dir: dir.to_path_buf(),
