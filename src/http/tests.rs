@@ -174,7 +174,7 @@ async fn it_answers_before_during_and_after_trouble() {
 fn accepted(content: &delta_guard_contract::Digest, checkpoint: &delta_guard_contract::Digest) -> serde_json::Value {
     serde_json::json!({
         "name": "cat.png", "name_base64": "Y2F0LnBuZw==", "content": content, "bytes": 3, "checkpoint": checkpoint, "claim": {},
-        "source": {"dev": 1, "ino": 2, "size": 3, "mtime_ns": 4, "ctime_ns": 5, "uid": 6},
+        "file": {"dev": 1, "ino": 2, "size": 3, "mtime_ns": 4}, "sidecar": null, "uid": 6,
     })
 }
 
