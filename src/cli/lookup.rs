@@ -1,0 +1,36 @@
+//! Finds cases in the journal, with or without a running daemon.
+
+use super::{Exit, Failure};
+use crate::case::Case;
+use crate::config::Config;
+use crate::engine::query;
+use anyhow::Context;
+use std::path::Path;
+
+/// All cases, in the order in which they were taken in.
+pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Case>> {
+    let state = &config.file.paths.state;
+    if !state.join("journal").is_dir() {
+        return Ok(Vec::new());
+    }
+    let (book, _) = query::read(state).with_context(|| format!("the journal in {} cannot be read", state.display()))?;
+    Ok(book.cases.into_values().collect())
+}
+
+/// The one case whose id starts with `prefix`.
+pub(super) fn one(config: &Config, prefix: &str) -> anyhow::Result<Case> {
+    let found: Vec<Case> = all(config)?.into_iter().filter(|case| case.id.0.starts_with(&prefix.to_lowercase())).collect();
+    match <[Case; 1]>::try_from(found) {
+        Ok([case]) => Ok(case),
+        Err(found) if found.is_empty() => Err(Failure::new(Exit::No, format!("there is no case {prefix:?}"), "`delta-guard cases` lists them; the first digits of an id are enough")),
+        Err(found) => {
+            let ids: Vec<&str> = found.iter().map(|case| case.id.short()).collect();
+            Err(Failure::new(Exit::Failed, format!("{prefix:?} is the beginning of {} cases", found.len()), format!("write more digits: {}", ids.join(", "))))
+        }
+    }
+}
+
+/// Who answers: the journal's folder, for the message when there is nothing in it.
+pub(super) fn nothing(state: &Path) -> String {
+    format!("no case in {} yet; `delta-guard submit` makes one", state.display())
+}

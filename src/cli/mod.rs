@@ -1,0 +1,141 @@
+//! The command line: one file per command. [`Exit`] is the only place that knows exit codes, [`say`] the only one that writes for people.
+
+mod cases;
+mod certify;
+mod check_config;
+mod fit;
+mod flagged;
+mod graph;
+mod ids;
+mod lookup;
+mod measure;
+mod run;
+mod say;
+mod show;
+mod submit;
+mod trace;
+mod train;
+mod unlearn;
+mod work;
+
+pub use say::{Exit, Failure};
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// From one wrong prediction to the training examples that caused it, and to a repaired, checked model.
+#[derive(Debug, Parser)]
+#[command(name = "delta-guard", version, propagate_version = true, max_term_width = 100, after_help = TOP_HELP, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const TOP_HELP: &str = "\
+Begin here:
+  delta-guard check-config --example > guard.yaml     every key explained; edit paths, data and model
+  delta-guard check-config --config guard.yaml        every mistake at once, each with its line
+  delta-guard run --config guard.yaml                 the daemon; then, from anywhere:
+  delta-guard submit wrong.png --config guard.yaml --wait
+
+Exit codes:
+  0   done; for a question: yes, found, passed
+  1   failed: the message says what happened and what to do
+  2   the command line itself is wrong
+  3   the answer is no: the gate rejects, nothing stands out, no such case, the submission was refused
+  78  the configuration is wrong (systemd does not restart the daemon after this one)
+  130 interrupted; what was done is kept where the command can go on from it";
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The configuration file
+    #[arg(long, short, global = true, value_name = "FILE", env = "DELTA_GUARD_CONFIG", default_value = "/etc/delta-guard/delta-guard.yaml")]
+    config: PathBuf,
+    /// Answer as JSON on standard output (progress and messages stay on standard error)
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon: watch the inbox, trace and repair, until it is asked to stop
+    Run(run::Run),
+    /// Check the configuration and report every mistake at once
+    CheckConfig(check_config::CheckConfig),
+    /// Put a wrongly predicted picture into the inbox
+    Submit(submit::Submit),
+    /// List the cases
+    Cases(cases::Cases),
+    /// Show what is known about a case
+    Show(show::Show),
+    /// List the training examples that were flagged
+    Flagged(flagged::Flagged),
+    /// Train a model by the recipe (no daemon needed)
+    Train(train::Train),
+    /// Compute the EK-FAC factors of the production model, or find them on disk (no daemon needed)
+    Fit(fit::Fit),
+    /// Find the training examples behind a wrong prediction (no daemon needed)
+    Trace(trace::Trace),
+    /// Make a model without the flagged examples (no daemon needed)
+    Unlearn(unlearn::Unlearn),
+    /// Measure a candidate against the production model and judge it (no daemon needed)
+    Certify(certify::Certify),
+    /// Measure a checkpoint on labelled pictures (no daemon needed)
+    Measure(measure::Measure),
+    /// Write the model's layer graph as a file (no daemon needed)
+    Graph(graph::Graph),
+}
+
+/// Parse the command line, do it, and tell how it ended.
+pub fn main() -> ExitCode {
+    // A closed pipe (`| head`) is the reader's good right: it ends us quietly, like every other tool. Rust ignores SIGPIPE, so writes return errors.
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    let global = cli.global;
+    let done = match cli.command {
+        Command::Run(command) => command.run(&global),
+        Command::CheckConfig(command) => command.run(&global),
+        Command::Submit(command) => command.run(&global),
+        Command::Cases(command) => command.run(&global),
+        Command::Show(command) => command.run(&global),
+        Command::Flagged(command) => command.run(&global),
+        Command::Train(command) => command.run(&global),
+        Command::Fit(command) => command.run(&global),
+        Command::Trace(command) => command.run(&global),
+        Command::Unlearn(command) => command.run(&global),
+        Command::Certify(command) => command.run(&global),
+        Command::Measure(command) => command.run(&global),
+        Command::Graph(command) => command.run(&global),
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(error) => say::failure(&error).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_every_command_shows_an_example() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("delta-guard {}", command.get_name())), "{} has no example in its help", command.get_name());
+        }
+    }
+}

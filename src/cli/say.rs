@@ -1,0 +1,181 @@
+//! What is written for people: errors, tables, lines. And exit codes, which exist here and nowhere else.
+
+use crate::config::ConfigError;
+use crate::engine::escape;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use delta_guard_contract::{Fault, FaultKind};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+/// How a command ended. The numbers are documented in `--help` and docs/cli.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done; for a question: yes.
+    Done = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The answer is no.
+    No = 3,
+    /// The configuration is wrong.
+    Config = 78,
+    /// Interrupted (128 + SIGINT).
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// A failure with its exit code and what to do about it.
+#[derive(Debug)]
+pub struct Failure {
+    /// The code.
+    pub exit: Exit,
+    /// One sentence.
+    pub message: String,
+    /// What to do; may be empty.
+    pub help: String,
+}
+
+impl Failure {
+    /// Make one.
+    pub fn new(exit: Exit, message: impl Into<String>, help: impl Into<String>) -> anyhow::Error {
+        Self { exit, message: message.into(), help: help.into() }.into()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Write an error to standard error: one sentence, its causes, and what to do. Returns the exit code.
+pub fn failure(error: &anyhow::Error) -> Exit {
+    let is_pipe = error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe));
+    if is_pipe {
+        return Exit::Done;
+    }
+    let mut help = String::new();
+    let mut exit = Exit::Failed;
+    for cause in error.chain() {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            (exit, help) = (failure.exit, failure.help.clone());
+        } else if cause.downcast_ref::<ConfigError>().is_some() {
+            exit = Exit::Config;
+        } else if let Some(fault) = cause.downcast_ref::<Fault>() {
+            exit = if fault.kind == FaultKind::Configuration { Exit::Config } else { Exit::Failed };
+            help = fault.help.clone();
+        }
+    }
+    let mut text = String::new();
+    for (depth, cause) in error.chain().enumerate() {
+        // A fault writes its own help line; it belongs at the end.
+        let said = cause.downcast_ref::<Fault>().map_or_else(|| cause.to_string(), |fault| fault.message.clone());
+        text.push_str(if depth == 0 { "error: " } else { "\n  because: " });
+        text.push_str(&lines(&said));
+    }
+    if !help.is_empty() {
+        text.push_str("\n  help: ");
+        text.push_str(&lines(&help));
+    }
+    let _ = writeln!(io::stderr().lock(), "{text}");
+    exit
+}
+
+/// Text of several lines without anything that could move the cursor or turn the reading direction.
+pub fn lines(text: &str) -> String {
+    // Our own messages hold no backslashes that would need doubling, but paths may: only what is invisible is escaped.
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
+}
+
+/// One line, made harmless; visible characters stay as they are.
+pub fn plain(text: &str) -> String {
+    if text.chars().any(|c| c.is_control() || escape(c.encode_utf8(&mut [0; 4]).as_bytes()).len() > c.len_utf8() && c != '\\') { escape(text.as_bytes()) } else { text.to_owned() }
+}
+
+/// Write to standard output.
+///
+/// # Errors
+/// When it is closed.
+pub fn out(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        stdout.write_all(b"\n")?;
+    }
+    Ok(stdout.flush()?)
+}
+
+/// Write a value as JSON to standard output.
+///
+/// # Errors
+/// When it is closed.
+pub fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    out(&serde_json::to_string_pretty(value)?)
+}
+
+/// A line for people on standard error.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", lines(text));
+}
+
+/// A table: names of the columns (those that start with `>` are right-aligned), rows of texts. All cells are made harmless.
+pub fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let wide = io::stdout().is_terminal();
+    table.set_content_arrangement(if wide { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
+    table.set_header(columns.iter().map(|name| name.trim_start_matches('>').to_uppercase()));
+    for row in rows {
+        table.add_row(row.iter().map(|cell| plain(cell)));
+    }
+    for (i, name) in columns.iter().enumerate() {
+        if let Some(column) = table.column_mut(i) {
+            column.set_padding((0, 2));
+            if name.starts_with('>') {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// `name: value` lines, values aligned.
+pub fn facts(facts: &[(&str, String)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) + 2;
+    facts.iter().map(|(name, value)| format!("{name:<width$}{}\n", plain(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_others_wrote_reaches_the_terminal_as_a_command() {
+        let shown = table(&["name", ">n"], [vec!["a\u{1b}[2Jb\r\nc\u{202e}d".into(), "1".into()]]);
+        assert!(!shown.contains(['\u{1b}', '\r', '\u{202e}']) && shown.contains("\\u{1b}[2Jb\\r\\nc\\u{202e}d"), "{shown:?}");
+        assert_eq!(lines("a\n  b\u{7}"), "a\n  b\\u{7}");
+        assert_eq!(plain("Füchse \\ 狐"), "Füchse \\ 狐");
+    }
+
+    #[test]
+    fn numbers_stand_under_each_other() {
+        let shown = table(&["name", ">n"], [vec!["a".into(), "1".into()], vec!["bb".into(), "100".into()]]);
+        let ends: Vec<usize> = shown.lines().map(str::len).collect();
+        assert_eq!(ends[1], ends[2], "{shown}");
+    }
+}

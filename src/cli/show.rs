@@ -1,0 +1,69 @@
+//! `show`.
+
+use super::{Exit, Global, lookup, say};
+use crate::engine::CaseView;
+use crate::report::{self, words};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Show what is known about a case. Reads the journal, so it answers also when the daemon is down
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  delta-guard show 8f3a              the first digits of the case are enough
+  delta-guard show 8f3a --json
+  delta-guard show 8f3a --report case.html   write its page anew
+
+Exit codes: 0 shown, 3 no such case")]
+pub struct Show {
+    /// The case, or the first digits of its id
+    case: String,
+    /// Write the case's page to this file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+impl Show {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
+        let config = global.load_text()?;
+        let case = lookup::one(&config, &self.case)?;
+        let view = CaseView::new(&case, &config.file.settings()?);
+        if let Some(path) = &self.report {
+            fs_err::write(path, report::page(&view))?;
+        }
+        if global.json { say::json(&view)? } else { say::out(&text(&view))? }
+        Ok(Exit::Done)
+    }
+}
+
+fn text(view: &CaseView) -> String {
+    let head = words::headline(view);
+    let mut facts = vec![("case", view.case.to_string()), ("state", view.state.to_string()), ("picture", view.submission.name.clone()), ("accepted", view.accepted_at.to_string())];
+    let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
+    add("ended", view.ended_at.map(|at| at.to_string()));
+    add("read as", view.prediction.as_ref().map(|p| format!("{} ({})", p.label, words::percent(p.probability))));
+    add("it shows", view.submission.true_label.clone());
+    add("source", view.submission.source.clone());
+    add("note", view.submission.note.clone());
+    add("flagged", view.trace.as_ref().map(|trace| format!("{} of {}", words::examples(trace.flagged.len()), words::thousands(trace.examples))));
+    if let Some(certify) = &view.certify {
+        add("now read as", certify.anomalies_after.first().map(|p| format!("{} ({})", p.label, words::percent(p.probability))));
+        let (before, after) = (certify.before.share(), certify.after.share());
+        add("accuracy", Some(format!("{} → {} ({})", words::percent(before), words::percent(after), words::points(before, after))));
+    }
+    if let Some(gate) = &view.gate {
+        add("gate", Some(if gate.pass { "passed".into() } else { format!("not passed: {}", gate.reasons.join("; ")) }));
+    }
+    add("time", (!view.seconds.is_empty()).then(|| view.seconds.iter().map(|(stage, s)| format!("{stage} {}", words::seconds(*s))).collect::<Vec<_>>().join(", ")));
+    add("report", view.paths.report.is_file().then(|| view.paths.report.display().to_string()));
+    add("candidate", view.paths.checkpoint.as_ref().map(|path| path.display().to_string()));
+    let mut text = format!("{}\n{}\n\n{}", say::plain(&head.title), say::plain(&head.meaning), say::facts(&facts));
+    text.push_str("\nwhat you can do now\n");
+    for action in words::actions(view) {
+        text.push_str(&format!("  * {}\n", say::plain(&action.why)));
+        for line in action.command.lines() {
+            text.push_str(&format!("      {}\n", say::plain(line)));
+        }
+    }
+    text
+}

@@ -1,0 +1,138 @@
+//! Runs a worker's job from the command line: no daemon, no journal. Progress goes to standard error, as bars on a terminal and as lines otherwise.
+
+use super::{Exit, Failure, Global, say};
+use crate::config::{self, Config, Look};
+use crate::jobs;
+use crate::stop;
+use anyhow::Context;
+use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Progress, Task};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+impl Global {
+    /// Read and check the configuration.
+    pub(super) fn load(&self) -> anyhow::Result<Config> {
+        Ok(config::load(&self.config, Look::AtFiles)?)
+    }
+
+    /// Read the configuration without looking at the files that it names: for commands that only ask what happened.
+    pub(super) fn load_text(&self) -> anyhow::Result<Config> {
+        Ok(config::load(&self.config, Look::AtTextOnly)?)
+    }
+
+    /// Run a job in `out_dir` and wait for its result.
+    pub(super) fn work(&self, config: &Config, out_dir: &Path, task: Task) -> anyhow::Result<JobResult> {
+        let program = config.file.worker_path()?;
+        let job = Job { v: PROTOCOL, setup: config.file.worker_setup(), out_dir: absolute(out_dir)?, task };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot start")?;
+        runtime.block_on(async {
+            let (stopper, stop) = stop::channel();
+            let mut bar = Reporter::new(self.quiet);
+            let watch = async {
+                // The first Ctrl-C lets the worker put its work down; the second one ends everything the hard way.
+                if tokio::signal::ctrl_c().await.is_ok() {
+                    say::note("stopping …");
+                    stopper.stop();
+                    if tokio::signal::ctrl_c().await.is_ok() {
+                        std::process::exit(Exit::Interrupted as i32);
+                    }
+                }
+                std::future::pending::<()>().await
+            };
+            let outcome = tokio::select! {
+                outcome = jobs::run(&program, &job, stop, |message| bar.say(&message)) => outcome,
+                () = watch => unreachable!("the watch never ends"),
+            };
+            bar.finish();
+            match outcome {
+                Ok(result) => Ok(result),
+                Err(jobs::Failure::Fault(fault)) => Err(anyhow::Error::new(fault)),
+                Err(jobs::Failure::Stopped) => Err(Failure::new(Exit::Interrupted, "interrupted", format!("the same command goes on from what lies in {}", job.out_dir.display()))),
+            }
+        })
+    }
+}
+
+/// The folder for a command that was not given one: below the state folder, named by what the work depends on, so that a repetition finds it.
+pub(super) fn work_dir(config: &Config, command: &str, parts: &[&[u8]]) -> PathBuf {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(config.digest.as_bytes());
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    config.file.paths.state.join("work").join(format!("{command}-{}", &hasher.finalize().to_hex()[..12]))
+}
+
+/// An absolute path, for a job.
+pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{} cannot be made an absolute path", path.display()))
+}
+
+/// The result has another shape than the task asks for.
+pub(super) fn unexpected(result: &JobResult) -> anyhow::Error {
+    let shown: String = format!("{result:?}").chars().take(60).collect();
+    Failure::new(Exit::Failed, format!("the worker answered another question: {shown}"), "guard and worker must be of the same version")
+}
+
+/// Shows how far a job is.
+struct Reporter {
+    quiet: bool,
+    terminal: bool,
+    bar: Option<(String, ProgressBar)>,
+    last: Option<(String, Instant)>,
+}
+
+impl Reporter {
+    fn new(quiet: bool) -> Self {
+        Self { quiet, terminal: std::io::stderr().is_terminal(), bar: None, last: None }
+    }
+
+    fn say(&mut self, message: &Message) {
+        if self.quiet {
+            return;
+        }
+        match message {
+            Message::Progress(progress) if self.terminal => self.draw(progress),
+            Message::Progress(progress) => self.line(progress),
+            Message::Log { message } => match &self.bar {
+                Some((_, bar)) => bar.println(say::plain(message)),
+                None => say::note(message),
+            },
+            Message::Outcome(_) => {}
+        }
+    }
+
+    fn draw(&mut self, progress: &Progress) {
+        if self.bar.as_ref().is_none_or(|(step, _)| *step != progress.step) {
+            self.finish();
+            let style = ProgressStyle::with_template("{prefix:<12} {bar:32.green/dim} {pos}/{len} {elapsed} {msg}");
+            let bar = ProgressBar::new(progress.total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─"));
+            bar.set_prefix(say::plain(&progress.step));
+            self.bar = Some((progress.step.clone(), bar));
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            bar.set_message(say::plain(&progress.note));
+        }
+    }
+
+    /// One line for a new step, for its end, and every ten seconds.
+    fn line(&mut self, progress: &Progress) {
+        let known = self.last.as_ref().is_some_and(|(step, at)| *step == progress.step && at.elapsed() < Duration::from_secs(10));
+        if known && progress.done != progress.total {
+            return;
+        }
+        self.last = Some((progress.step.clone(), Instant::now()));
+        say::note(&format!("{}: {} of {} {}", progress.step, progress.done, progress.total, progress.note).trim_end().to_owned());
+    }
+
+    fn finish(&mut self) {
+        if let Some((_, bar)) = self.bar.take() {
+            bar.finish();
+        }
+    }
+}
