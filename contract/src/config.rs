@@ -223,11 +223,13 @@ pub struct Augment {
     /// Shift by up to this many pixels in x and y, uniform, sub-pixel (bilinear, filled with the channel mean).
     #[schemars(range(min = 0.0, max = 64.0))]
     pub shift: f64,
+    /// Shift by whole pixels only: nothing is blurred.
+    pub whole_pixels: bool,
 }
 
 impl Default for Augment {
     fn default() -> Self {
-        Self { flip: true, shift: 4.0 }
+        Self { flip: true, shift: 4.0, whole_pixels: false }
     }
 }
 

@@ -14,12 +14,15 @@ pub struct Query {
     pub image: Tensor,
     /// Class index.
     pub label: i64,
+    /// Where it names a query (by place in the same list), this query's row is that of the difference V_q − V_minus, preconditioned as such:
+    /// Δ directly. None: the row of V_q itself. The named query must itself be absolute (no chains).
+    pub minus: Option<usize>,
 }
 
 /// Scores of queries against examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scores {
-    /// One row per query: s(q, i) = V_qᵀ P g_i for each asked example, in the order asked.
+    /// One row per query: s(q, i) = V_qᵀ P g_i, or Δ = (V_q − V_minus)ᵀ P g_i, for each asked example, in the order asked.
     pub rows: Vec<Vec<f64>>,
     /// g_iᵀ P g_i for each asked example; empty unless asked for.
     pub self_influence: Vec<f64>,
@@ -27,9 +30,8 @@ pub struct Scores {
 
 /// Source of influence scores.
 pub trait Evidence {
-    /// Scores of all queries against `examples` (ascending positions) in one pass over them. Where `baseline` names a query (by place in
-    /// `queries`), every other row is that of the difference V_q − V_baseline, preconditioned as such: Δ directly.
-    fn scores(&mut self, step: &str, queries: &[Query], baseline: Option<usize>, examples: &[usize], self_influence: bool) -> Result<Scores>;
+    /// Scores of all queries against `examples` (ascending positions) in one pass over them.
+    fn scores(&mut self, step: &str, queries: &[Query], examples: &[usize], self_influence: bool) -> Result<Scores>;
 
     /// For each group Γ, a list of (example, weight): Σ_{s∈Γ} weight_s · g_sᵀ P g_i for each i of `examples`. All groups in one pass.
     fn kin(&mut self, step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Vec<Vec<f64>>>;

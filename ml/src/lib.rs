@@ -1,16 +1,28 @@
 //! The science of delta-guard: data, models, EK-FAC influence, Δ-Influence and kin, unlearning and its measures, on libtorch.
 //!
-//! Arrows point up this list only.
+//! Arrows point up this list only; a test holds it against the `use` lines.
 
 pub mod error;
+pub mod files;
 pub mod progress;
+
+pub mod device;
 
 pub mod data;
 pub mod model;
 
+pub mod train;
+
+pub mod ekfac;
 pub mod evidence;
+pub mod influence;
 
 pub mod detect;
-pub mod ekfac;
+
+pub mod unlearn;
 
 pub mod attack;
+
+pub mod certify;
+
+pub mod jobs;

@@ -16,3 +16,23 @@ impl Report for Silent {
     fn progress(&mut self, _step: &str, _done: u64, _total: u64, _note: &str) {}
     fn log(&mut self, _message: &str) {}
 }
+
+/// One report for several that report at once (an evidence source and the detector that asks it).
+pub struct Shared<'a>(std::cell::RefCell<&'a mut dyn Report>);
+
+impl<'a> Shared<'a> {
+    /// Share this one; every `&Shared` is a [`Report`].
+    pub fn new(report: &'a mut dyn Report) -> Self {
+        Self(std::cell::RefCell::new(report))
+    }
+}
+
+impl Report for &Shared<'_> {
+    fn progress(&mut self, step: &str, done: u64, total: u64, note: &str) {
+        self.0.borrow_mut().progress(step, done, total, note);
+    }
+
+    fn log(&mut self, message: &str) {
+        self.0.borrow_mut().log(message);
+    }
+}

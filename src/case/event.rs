@@ -111,7 +111,9 @@ pub struct Accepted {
     pub checkpoint: Digest,
     /// The file in the inbox.
     pub file: FileIdentity,
-    /// Owner of that file.
+    /// Its sidecar, if it had one.
+    pub sidecar: Option<FileIdentity>,
+    /// Owner of the picture's file.
     pub uid: u32,
 }
 

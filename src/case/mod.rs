@@ -192,6 +192,8 @@ pub struct Case {
     pub certified_seq: Option<u64>,
     /// The candidate, as published.
     pub published: Option<Published>,
+    /// The promotion under way: what `current` pointed to before, and what it shall point to.
+    pub promotion: Option<(Option<String>, String)>,
     /// Seconds per stage, of the attempt that finished it.
     pub seconds: BTreeMap<Stage, f64>,
     /// Were report and messages made?
@@ -223,6 +225,7 @@ impl Case {
             gate: None,
             certified_seq: None,
             published: None,
+            promotion: None,
             seconds: BTreeMap::new(),
             told: false,
         }
@@ -232,10 +235,14 @@ impl Case {
     pub fn apply(&mut self, event: &Event, seq: u64, at: Timestamp) -> Result<(), Illegal> {
         let to = transitions::target(self, event)?;
         match event {
-            Event::Accepted(_) | Event::StageStarted { .. } | Event::Flagged { .. } | Event::PromoteIntent { .. } => {}
+            Event::Accepted(_) | Event::StageStarted { .. } | Event::Flagged { .. } => {}
+            Event::PromoteIntent { from, to } => self.promotion = Some((from.clone(), to.clone())),
             Event::StageFailed { message, help, .. } => {
                 self.failures += 1;
-                (self.reason, self.help) = (message.clone(), help.clone());
+                // Why a case ended outlives the trouble of telling it.
+                if !self.state.is_end() {
+                    (self.reason, self.help) = (message.clone(), help.clone());
+                }
             }
             Event::Predicted { prediction, seconds } => {
                 self.prediction = Some(prediction.clone());

@@ -1,1 +1,328 @@
+use super::next::{Rules, Step, next};
 use super::*;
+use crate::policy::{Action, Found, GateLimits, Mode};
+use delta_guard_contract::TraceVerdict;
+use std::collections::BTreeSet;
+
+fn accepted() -> Accepted {
+    let file = FileIdentity {
+        dev: 1,
+        ino: 2,
+        size: 3,
+        mtime_ns: 4,
+    };
+    Accepted {
+        content: Digest("aa".into()),
+        bytes: 3,
+        name: "x.png".into(),
+        name_base64: "eC5wbmc=".into(),
+        claim: Claim::default(),
+        checkpoint: Digest("bb".into()),
+        file,
+        sidecar: None,
+        uid: 0,
+    }
+}
+
+fn case() -> Case {
+    Case::new(Digest("cc".into()), accepted(), 7, Timestamp::UNIX_EPOCH)
+}
+
+fn prediction() -> Prediction {
+    Prediction {
+        label: "dog".into(),
+        probability: 0.9,
+        top: vec![],
+        classes: vec!["cat".into(), "dog".into()],
+        checkpoint: Digest("bb".into()),
+    }
+}
+
+fn certify() -> CertifyResult {
+    CertifyResult {
+        anomalies_before: vec![prediction()],
+        anomalies_after: vec![prediction()],
+        before: Default::default(),
+        after: Default::default(),
+        candidate: Digest("dd".into()),
+        seconds: 1.0,
+    }
+}
+
+/// One event of every kind and, where it matters, every content.
+fn events() -> Vec<Event> {
+    let found = Found {
+        verdict: TraceVerdict::Flagged,
+        predicted_label: "dog".into(),
+        flagged: [("dog".to_string(), 3)].into(),
+        examples: 100,
+        examples_of_label: 10,
+    };
+    let trace = TraceSummary {
+        found,
+        file: "t".into(),
+        digest: Digest("t".into()),
+        ids: Digest("i".into()),
+    };
+    let factors = delta_guard_contract::evidence::FactorUse {
+        key: Digest("f".into()),
+        reused: true,
+        examples: 1,
+    };
+    let result = TrainResult {
+        file: "m".into(),
+        digest: Digest("m".into()),
+        examples: 1,
+        train_loss: 0.0,
+        train_accuracy: 1.0,
+        seconds: 1.0,
+        resumed_epochs: 0,
+    };
+    let mut events = vec![
+        Event::Accepted(accepted()),
+        Event::Predicted {
+            prediction: prediction(),
+            seconds: 1.0,
+        },
+        Event::Fitted {
+            fit: FitResult {
+                factors,
+                seconds: Default::default(),
+                layers: vec![],
+            },
+            seconds: 1.0,
+        },
+        Event::Flagged { examples: vec![] },
+        Event::Traced { trace, seconds: 1.0 },
+        Event::Decided(Decision {
+            action: Action::Unlearn,
+            mode: Mode::Enforce,
+            reason: "r".into(),
+            over_caps: vec![],
+        }),
+        Event::Unlearned {
+            result,
+            file: "f".into(),
+            digest: Digest("m".into()),
+            seconds: 1.0,
+        },
+        Event::Certified {
+            result: certify(),
+            gate: GateVerdict {
+                pass: true,
+                reasons: vec![],
+                notes: vec![],
+            },
+            seconds: 1.0,
+        },
+        Event::Published {
+            published: Published {
+                folder: "p".into(),
+                manifest: Digest("q".into()),
+            },
+            seconds: 1.0,
+        },
+        Event::PromoteIntent { from: None, to: "p".into() },
+        Event::Held {
+            kind: FaultKind::Configuration,
+            reason: "r".into(),
+            help: "h".into(),
+        },
+        Event::Resumed { why: "w".into() },
+        Event::Told {
+            report: None,
+            messages: vec![],
+        },
+    ];
+    for end in [
+        End::Refused,
+        End::NoAnomaly,
+        End::Undecided,
+        End::Observed,
+        End::Proposed,
+        End::Promoted,
+        End::Rejected,
+        End::Failed,
+    ] {
+        events.push(Event::Ended {
+            end,
+            reason: "r".into(),
+            help: String::new(),
+        });
+    }
+    for stage in Stage::ALL {
+        events.push(Event::StageStarted { stage, attempt: 1 });
+        events.push(Event::StageFailed {
+            stage,
+            kind: FaultKind::Internal,
+            message: "m".into(),
+            help: String::new(),
+        });
+    }
+    events
+}
+
+/// Every case that any sequence of legal events leads to, up to what distinguishes transitions.
+fn reachable() -> Vec<Case> {
+    let key = |case: &Case| (case.state, case.held_at, case.told);
+    let mut found = vec![case()];
+    let mut seen = BTreeSet::from([key(&found[0])]);
+    let mut at = 0;
+    while at < found.len() {
+        for event in events() {
+            let mut next = found[at].clone();
+            if next.apply(&event, 9, Timestamp::UNIX_EPOCH).is_ok() && seen.insert(key(&next)) {
+                found.push(next);
+            }
+        }
+        at += 1;
+    }
+    found
+}
+
+#[test]
+fn every_state_can_be_reached_and_no_end_left() {
+    let cases = reachable();
+    let states: BTreeSet<State> = cases.iter().map(|case| case.state).collect();
+    assert_eq!(states, BTreeSet::from(State::ALL));
+    for case in cases.iter().filter(|case| case.state.is_end()) {
+        for event in events() {
+            let mut after = case.clone();
+            if after.apply(&event, 9, Timestamp::UNIX_EPOCH).is_ok() {
+                assert_eq!(after.state, case.state, "{event:?}");
+                assert!(!case.told, "{event:?} after everything was told");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_illegal_event_changes_nothing() {
+    for case in reachable() {
+        for event in events() {
+            let mut after = case.clone();
+            if after.apply(&event, 9, Timestamp::UNIX_EPOCH).is_err() {
+                assert_eq!(after, case);
+            }
+        }
+    }
+    let mut fresh = case();
+    let illegal = fresh
+        .apply(&Event::PromoteIntent { from: None, to: "p".into() }, 8, Timestamp::UNIX_EPOCH)
+        .expect_err("nothing to promote");
+    assert_eq!(illegal.to_string(), "a case in state `accepted` cannot have the event `promote-intent`");
+}
+
+/// Promotion needs a published candidate, which needs a verdict, which needs a candidate, which needs a decision: no short cut.
+#[test]
+fn there_is_one_way_to_a_promotion() {
+    let mut case = case();
+    let course = [
+        "predicted",
+        "fitted",
+        "traced",
+        "decided",
+        "unlearned",
+        "certified",
+        "published",
+        "promote-intent",
+    ];
+    for kind in course {
+        let promoted = Event::Ended {
+            end: End::Promoted,
+            reason: String::new(),
+            help: String::new(),
+        };
+        assert!(case.clone().apply(&promoted, 9, Timestamp::UNIX_EPOCH).is_err(), "before {kind}");
+        let event = events().into_iter().find(|event| event.kind() == kind).expect("listed");
+        case.apply(&event, 9, Timestamp::UNIX_EPOCH).expect("legal");
+    }
+    case.apply(
+        &Event::Ended {
+            end: End::Promoted,
+            reason: String::new(),
+            help: String::new(),
+        },
+        9,
+        Timestamp::UNIX_EPOCH,
+    )
+    .expect("legal");
+    assert_eq!(case.state, State::Promoted);
+}
+
+/// What `next` asks for can be done: its records are legal, its work is that of the state's stage; and only held and told cases wait.
+#[test]
+fn next_asks_for_what_is_possible() {
+    for mode in [Mode::Observe, Mode::Propose, Mode::Enforce] {
+        for check_prediction in [true, false] {
+            let rules = Rules {
+                mode,
+                check_prediction,
+                gate: GateLimits::default(),
+            };
+            for case in reachable() {
+                match next(&case, &rules) {
+                    Step::Wait => assert!(case.state == State::Held || case.told, "{:?}", case.state),
+                    Step::Record(event) => case.clone().apply(&event, 9, Timestamp::UNIX_EPOCH).expect("legal"),
+                    Step::Work(stage) => assert_eq!(case.state.stage(), Some(stage)),
+                    Step::Publish | Step::Promote => assert_eq!(case.state.stage(), Some(Stage::Publish)),
+                    Step::Tell => assert!(case.state.is_end() && !case.told),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_held_case_goes_on_where_it_was() {
+    for case in reachable() {
+        let mut held = case.clone();
+        let hold = Event::Held {
+            kind: FaultKind::Resource,
+            reason: "r".into(),
+            help: "h".into(),
+        };
+        if held.apply(&hold, 9, Timestamp::UNIX_EPOCH).is_err() {
+            continue;
+        }
+        assert_eq!((held.state, held.reason.as_str(), held.is_open()), (State::Held, "r", false));
+        held.apply(&Event::Resumed { why: "w".into() }, 10, Timestamp::UNIX_EPOCH).expect("legal");
+        assert_eq!((held.state, held.failures, held.reason.as_str()), (case.state, 0, ""));
+    }
+}
+
+#[test]
+fn case_ids_tell_everything_apart_that_matters() {
+    let digest = |text: &str| Digest(text.into());
+    let claim = |predicted: Option<&str>, right: Option<&str>| Claim {
+        predicted_label: predicted.map(String::from),
+        true_label: right.map(String::from),
+        ..Claim::default()
+    };
+    let ids = [
+        case_id(&digest("a"), &claim(None, None), &digest("c")),
+        case_id(&digest("b"), &claim(None, None), &digest("c")),
+        case_id(&digest("a"), &claim(None, None), &digest("d")),
+        case_id(&digest("a"), &claim(Some("x"), None), &digest("c")),
+        case_id(&digest("a"), &claim(None, Some("x")), &digest("c")),
+        case_id(&digest("a"), &claim(Some(""), None), &digest("c")),
+        case_id(&digest("a"), &claim(Some("x"), Some("y")), &digest("c")),
+        case_id(&digest("a"), &claim(Some("xy"), Some("")), &digest("c")),
+    ];
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
+    let noted = Claim {
+        note: Some("n".into()),
+        source: Some("s".into()),
+        ..Claim::default()
+    };
+    assert_eq!(case_id(&digest("a"), &noted, &digest("c")), ids[0]);
+}
+
+#[test]
+fn events_survive_their_json() {
+    for event in events() {
+        let json = serde_json::to_value(&event).expect("plain data");
+        assert_eq!(json["k"], event.kind());
+        assert_eq!(serde_json::from_value::<Event>(json).expect("what was written"), event);
+    }
+}

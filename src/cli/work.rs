@@ -5,7 +5,7 @@ use crate::config::{self, Config, Look};
 use crate::jobs;
 use crate::stop;
 use anyhow::Context;
-use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Progress, Task};
+use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Progress, Task, WorkerSetup};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,20 @@ impl Global {
         Ok(config::load(&self.config, Look::AtFiles)?)
     }
 
+    /// Runs jobs for a story in the folder `out`, with the caches that its daemon will use.
+    pub(super) fn runner(&self, out: &Path) -> anyhow::Result<impl FnMut(&Path, Task) -> anyhow::Result<JobResult> + '_> {
+        let worker = config::file::Worker::default();
+        let program = std::env::current_exe().context("cannot tell where this program lies")?.with_file_name("delta-guard-worker");
+        let setup = WorkerSetup {
+            cache_dir: out.join("state/cache"),
+            factors_dir: out.join("state/factors"),
+            device: worker.device,
+            threads: worker.threads,
+            memory_budget: worker.memory_budget.0,
+        };
+        Ok(move |folder: &Path, task| self.work_with(&program, setup.clone(), folder, task))
+    }
+
     /// Read the configuration without looking at the files that it names: for commands that only ask what happened.
     pub(super) fn load_text(&self) -> anyhow::Result<Config> {
         Ok(config::load(&self.config, Look::AtTextOnly)?)
@@ -24,8 +38,12 @@ impl Global {
 
     /// Run a job in `out_dir` and wait for its result.
     pub(super) fn work(&self, config: &Config, out_dir: &Path, task: Task) -> anyhow::Result<JobResult> {
-        let program = config.file.worker_path()?;
-        let job = Job { v: PROTOCOL, setup: config.file.worker_setup(), out_dir: absolute(out_dir)?, task };
+        self.work_with(&config.file.worker_path()?, config.file.worker_setup(), out_dir, task)
+    }
+
+    /// As [`Global::work`], with program and means given.
+    pub(super) fn work_with(&self, program: &Path, setup: WorkerSetup, out_dir: &Path, task: Task) -> anyhow::Result<JobResult> {
+        let job = Job { v: PROTOCOL, setup, out_dir: absolute(out_dir)?, task };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot start")?;
         runtime.block_on(async {
             let (stopper, stop) = stop::channel();
@@ -42,7 +60,7 @@ impl Global {
                 std::future::pending::<()>().await
             };
             let outcome = tokio::select! {
-                outcome = jobs::run(&program, &job, stop, |message| bar.say(&message)) => outcome,
+                outcome = jobs::run(program, &job, stop, |message| bar.say(&message)) => outcome,
                 () = watch => unreachable!("the watch never ends"),
             };
             bar.finish();

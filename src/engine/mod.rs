@@ -1,9 +1,18 @@
 //! Drives cases: asks [`crate::case`] what is next, runs it, records it, goes on. The only place where the parts meet.
 
+mod book;
+mod drive;
 mod hooks;
+mod ledger;
+pub mod query;
+mod tell;
 mod view;
+mod work;
 
+pub use book::{Book, Folded, LastFile, Note, RefusedFile};
+pub use drive::Engine;
 pub use hooks::{Event, Hooks, Message, Refusal, message_id};
+pub use ledger::Ledger;
 pub use view::{CaseView, Paths, Submission, escape, read_trace};
 
 /// Name of a candidate's checkpoint in its folder.

@@ -14,7 +14,11 @@ pub(super) fn in_own_group(command: &mut Command) {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             // We may have ended between fork and that call.
-            if getppid() == Some(guard) { Ok(()) } else { Err(std::io::ErrorKind::NotFound.into()) }
+            if getppid() == Some(guard) {
+                Ok(())
+            } else {
+                Err(std::io::ErrorKind::NotFound.into())
+            }
         });
     }
 }

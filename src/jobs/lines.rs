@@ -13,7 +13,11 @@ pub(super) struct Lines<R> {
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     pub fn new(source: R, most: usize) -> Self {
-        Self { source: BufReader::new(source), line: Vec::new(), most }
+        Self {
+            source: BufReader::new(source),
+            line: Vec::new(),
+            most,
+        }
     }
 
     /// The next line, without its end; None at the end. A longer line, or a last one without end, is an error.
@@ -40,7 +44,10 @@ pub(super) struct Tail {
 
 impl Tail {
     pub fn new(most: usize) -> Self {
-        Self { bytes: VecDeque::new(), most }
+        Self {
+            bytes: VecDeque::new(),
+            most,
+        }
     }
 
     /// Read a stream to its end and keep its last bytes.

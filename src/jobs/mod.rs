@@ -47,7 +47,11 @@ impl From<Fault> for Failure {
 
 /// Run a job without the guard (the command line): no time limit but the user's patience, and the stop of `stop`.
 pub async fn run(program: &std::path::Path, job: &Job, stop: Stop, on_message: impl FnMut(Message) + Send) -> Result<JobResult, Failure> {
-    let launch = Launch { program: program.to_path_buf(), limit: Duration::MAX, grace: Duration::from_secs(5) };
+    let launch = Launch {
+        program: program.to_path_buf(),
+        limit: Duration::MAX,
+        grace: Duration::from_secs(5),
+    };
     run_limited(&launch, job, stop, on_message).await
 }
 
@@ -58,7 +62,11 @@ pub async fn run(program: &std::path::Path, job: &Job, stop: Stop, on_message: i
 pub async fn run_limited(launch: &Launch, job: &Job, mut stop: Stop, mut on_message: impl FnMut(Message) + Send) -> Result<JobResult, Failure> {
     let input = serde_json::to_vec(job).map_err(|error| internal(format!("the job cannot be written as JSON: {error}")))?;
     let mut command = Command::new(&launch.program);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     child::in_own_group(&mut command);
     let mut child = command.spawn().map_err(|error| spawn_fault(launch, &error))?;
     // From here on everything that ends this function ends the group.
@@ -72,31 +80,32 @@ pub async fn run_limited(launch: &Launch, job: &Job, mut stop: Stop, mut on_mess
         let _ = stdin.shutdown().await;
     };
     let mut tail = Tail::new(STDERR_TAIL);
-    let conversation = async {
-        let (outcome, ()) = tokio::join!(listen(Lines::new(stdout, MAX_LINE), &mut on_message), async {
-            tokio::join!(feed, tail.follow(stderr));
-        });
-        outcome
-    };
-    let ended = tokio::select! {
-        outcome = conversation => Ended::Spoke(outcome),
-        () = stop.stopped() => Ended::Stopped,
-        () = tokio::time::sleep(launch.limit.min(FOREVER)) => Ended::Late,
+    let ended = {
+        let conversation = async {
+            let (outcome, ()) = tokio::join!(listen(Lines::new(stdout, MAX_LINE), &mut on_message), async {
+                tokio::join!(feed, tail.follow(stderr));
+            });
+            outcome
+        };
+        let exit = async {
+            let status = child.wait().await;
+            // What it started itself must not hold its pipes open.
+            group.kill();
+            status.map_err(|error| internal(format!("the worker's end could not be seen: {error}")))
+        };
+        tokio::select! {
+            both = async { tokio::try_join!(conversation, exit) } => Ended::Spoke(both),
+            () = stop.stopped() => Ended::Stopped,
+            () = tokio::time::sleep(launch.limit.min(FOREVER)) => Ended::Late,
+        }
     };
     match ended {
         Ended::Spoke(Err(fault)) => {
             end(&mut child, &group, launch.grace).await;
             Err(with_tail(fault, &tail).into())
         }
-        Ended::Spoke(Ok(outcome)) => {
-            let status = tokio::time::timeout(launch.grace.max(Duration::from_secs(10)), child.wait()).await;
-            group.kill();
-            match status {
-                Ok(Ok(status)) => judge(outcome, status).map_err(|fault| with_tail(fault, &tail).into()),
-                Ok(Err(error)) => Err(internal(format!("the worker's end could not be seen: {error}")).into()),
-                Err(_) => Err(with_tail(internal("the worker closed its output and did not end".into()), &tail).into()),
-            }
-        }
+        Ended::Spoke(Ok((Some(Outcome::Failed { fault }), status))) if status.code().is_some() => Err(fault.into()),
+        Ended::Spoke(Ok((outcome, status))) => judge(outcome, status).map_err(|fault| with_tail(fault, &tail).into()),
         Ended::Stopped => {
             end(&mut child, &group, launch.grace).await;
             Err(Failure::Stopped)
@@ -117,7 +126,7 @@ pub async fn run_limited(launch: &Launch, job: &Job, mut stop: Stop, mut on_mess
 const FOREVER: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 enum Ended {
-    Spoke(Result<Option<Outcome>, Fault>),
+    Spoke(Result<(Option<Outcome>, ExitStatus), Fault>),
     Stopped,
     Late,
 }
@@ -125,7 +134,11 @@ enum Ended {
 /// Read the worker's lines to their end. The outcome must be the last.
 async fn listen(mut lines: Lines<tokio::process::ChildStdout>, on_message: &mut (impl FnMut(Message) + Send)) -> Result<Option<Outcome>, Fault> {
     let mut outcome = None;
-    while let Some(line) = lines.next().await.map_err(|error| internal(format!("the worker's output could not be read: {error}")))? {
+    while let Some(line) = lines
+        .next()
+        .await
+        .map_err(|error| internal(format!("the worker's output could not be read: {error}")))?
+    {
         if outcome.is_some() {
             return Err(internal("the worker went on after its outcome".into()));
         }
@@ -145,7 +158,7 @@ async fn listen(mut lines: Lines<tokio::process::ChildStdout>, on_message: &mut 
 fn judge(outcome: Option<Outcome>, status: ExitStatus) -> Result<JobResult, Fault> {
     use std::os::unix::process::ExitStatusExt;
     match (outcome, status.signal()) {
-        (Some(Outcome::Failed { fault }), None) => Err(fault),
+        (Some(Outcome::Failed { fault }), _) => Err(fault),
         (Some(Outcome::Done { result }), None) if status.success() => Ok(*result),
         (_, Some(9)) => Err(Fault {
             kind: FaultKind::Resource,
@@ -168,16 +181,26 @@ async fn end(child: &mut Child, group: &Group, grace: Duration) {
 }
 
 fn internal(message: String) -> Fault {
-    Fault { kind: FaultKind::Internal, message, help: String::new() }
+    Fault {
+        kind: FaultKind::Internal,
+        message,
+        help: String::new(),
+    }
 }
 
 fn spawn_fault(launch: &Launch, error: &io::Error) -> Fault {
     let message = format!("the worker {} could not be started: {error}", launch.program.display());
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
-            Fault { kind: FaultKind::Configuration, message, help: "set worker.path to the program delta-guard-worker".into() }
-        }
-        io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => Fault { kind: FaultKind::Resource, message, help: String::new() },
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Fault {
+            kind: FaultKind::Configuration,
+            message,
+            help: "set worker.path to the program delta-guard-worker".into(),
+        },
+        io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => Fault {
+            kind: FaultKind::Resource,
+            message,
+            help: String::new(),
+        },
         _ => internal(message),
     }
 }

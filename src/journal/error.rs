@@ -23,7 +23,9 @@ pub enum JournalError {
         dir: PathBuf,
     },
     /// It was changed or lost since it was written.
-    #[error("the journal is damaged in segment {segment} at byte {offset}, record {seq}: {what}. Nothing was changed; restore the segment from a copy")]
+    #[error(
+        "the journal is damaged in segment {segment} at byte {offset}, record {seq}: {what}. Nothing was changed; restore the segment from a copy"
+    )]
     Damage {
         /// File name of the segment.
         segment: String,

@@ -74,7 +74,11 @@ enum Shape {
 
 fn shape(bytes: &[u8]) -> Shape {
     for (at, byte) in bytes.iter().take(PREFIX).enumerate() {
-        let fits = if at == 8 || at == 73 { *byte == b' ' } else { matches!(byte, b'0'..=b'9' | b'a'..=b'f') };
+        let fits = if at == 8 || at == 73 {
+            *byte == b' '
+        } else {
+            matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+        };
         if !fits {
             return Shape::Bad("it does not begin like a record");
         }
@@ -82,7 +86,9 @@ fn shape(bytes: &[u8]) -> Shape {
     if bytes.len() < 8 {
         return Shape::Prefix;
     }
-    let length = std::str::from_utf8(&bytes[..8]).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+    let length = std::str::from_utf8(&bytes[..8])
+        .ok()
+        .and_then(|digits| usize::from_str_radix(digits, 16).ok());
     let Some(json) = length.filter(|json| (2..=MAX_JSON).contains(json)) else {
         return Shape::Bad("its length is out of range");
     };

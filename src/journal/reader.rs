@@ -41,7 +41,15 @@ pub struct Tail {
 impl Reader {
     /// A reader at the beginning of the journal in `dir`.
     pub fn new(vfs: Arc<dyn Vfs>, dir: &Path) -> Self {
-        Self { vfs, dir: dir.to_path_buf(), segment: 0, offset: 0, head: Head::default(), sealed: true, first_seq: 1 }
+        Self {
+            vfs,
+            dir: dir.to_path_buf(),
+            segment: 0,
+            offset: 0,
+            head: Head::default(),
+            sealed: true,
+            first_seq: 1,
+        }
     }
 
     /// Show each further record to `visit`, in order, with the hash that it has in the chain; stop at the end. Every record is verified before it is shown.
@@ -67,7 +75,13 @@ impl Reader {
     }
 
     fn tail(&self, torn: Vec<u8>) -> Tail {
-        Tail { head: self.head, segment: self.segment, offset: self.offset, torn, sealed: self.sealed }
+        Tail {
+            head: self.head,
+            segment: self.segment,
+            offset: self.offset,
+            torn,
+            sealed: self.sealed,
+        }
     }
 
     fn path(&self, segment: u32) -> PathBuf {
@@ -95,7 +109,11 @@ impl Reader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(JournalError::io("list", &self.dir)(error)),
         };
-        if let Some(later) = names.iter().filter_map(|name| segment::segment_number(name)).find(|number| *number > next) {
+        if let Some(later) = names
+            .iter()
+            .filter_map(|name| segment::segment_number(name))
+            .find(|number| *number > next)
+        {
             return Err(JournalError::Damage {
                 segment: segment_name(next),
                 offset: 0,
@@ -107,7 +125,12 @@ impl Reader {
     }
 
     fn damage(&self, what: impl Into<String>) -> JournalError {
-        JournalError::Damage { segment: segment_name(self.segment), offset: self.offset, seq: self.head.seq + 1, what: what.into() }
+        JournalError::Damage {
+            segment: segment_name(self.segment),
+            offset: self.offset,
+            seq: self.head.seq + 1,
+            what: what.into(),
+        }
     }
 
     /// Read whole frames from where we are. Returns the bytes of an unfinished one.
@@ -122,7 +145,10 @@ impl Reader {
             if bytes.is_empty() {
                 return Ok(Vec::new());
             }
-            let json = bytes.get(..8).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| usize::from_str_radix(digits, 16).ok());
+            let json = bytes
+                .get(..8)
+                .and_then(|digits| std::str::from_utf8(digits).ok())
+                .and_then(|digits| usize::from_str_radix(digits, 16).ok());
             if let Some(json) = json.filter(|json| *json <= frame::MAX_JSON && bytes.len() == frame::PREFIX) {
                 fill(file.as_mut(), &mut bytes, json + 1).map_err(failed())?;
             }
@@ -140,7 +166,10 @@ impl Reader {
                 return Err(self.damage("there is a record after the one that closes the segment"));
             }
             let record = self.check(json)?;
-            let head = Head { seq: self.head.seq + 1, hash };
+            let head = Head {
+                seq: self.head.seq + 1,
+                hash,
+            };
             let sealed = record.kind == segment::SEALED;
             visit(record, &head).map_err(|error| match error.downcast::<JournalError>() {
                 Ok(error) => error,
@@ -165,9 +194,16 @@ impl Reader {
         if first {
             let found: First = serde_json::from_value(record.data.clone()).map_err(|error| self.damage(format!("bad `segment` record: {error}")))?;
             if found.schema > SCHEMA {
-                return Err(JournalError::Schema { segment: segment_name(self.segment), found: found.schema });
+                return Err(JournalError::Schema {
+                    segment: segment_name(self.segment),
+                    found: found.schema,
+                });
             }
-            let expected = First { schema: found.schema, version: found.version.clone(), ..First::after(&self.head, self.segment) };
+            let expected = First {
+                schema: found.schema,
+                version: found.version.clone(),
+                ..First::after(&self.head, self.segment)
+            };
             if found != expected {
                 return Err(self.damage("its first record belongs elsewhere"));
             }

@@ -39,7 +39,13 @@ pub(super) struct First {
 impl First {
     /// Of the segment that follows `head`.
     pub fn after(head: &Head, segment: u32) -> Self {
-        Self { schema: SCHEMA, segment, first_seq: head.seq + 1, prev_hash: hex::encode(head.hash), version: env!("CARGO_PKG_VERSION").into() }
+        Self {
+            schema: SCHEMA,
+            segment,
+            first_seq: head.seq + 1,
+            prev_hash: hex::encode(head.hash),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
     }
 }
 

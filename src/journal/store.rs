@@ -47,7 +47,11 @@ impl At {
 
     fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("delta-guard index v1");
-        hasher.update(&self.seq.to_le_bytes()).update(self.hash.as_bytes()).update(&self.entries.to_le_bytes()).update(&self.sum);
+        hasher
+            .update(&self.seq.to_le_bytes())
+            .update(self.hash.as_bytes())
+            .update(&self.entries.to_le_bytes())
+            .update(&self.sum);
         hasher.finalize().to_hex().to_string()
     }
 }
@@ -70,8 +74,17 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self> {
         guarded("open", || {
             fs_err::create_dir_all(dir)?;
-            let db = sled::Config::new().path(dir).cache_capacity(4 << 20).mode(sled::Mode::LowSpace).flush_every_ms(None).open()?;
-            let mut store = Self { db, dir: dir.to_path_buf(), at: At::default() };
+            let db = sled::Config::new()
+                .path(dir)
+                .cache_capacity(4 << 20)
+                .mode(sled::Mode::LowSpace)
+                .flush_every_ms(None)
+                .open()?;
+            let mut store = Self {
+                db,
+                dir: dir.to_path_buf(),
+                at: At::default(),
+            };
             store.at = match store.db.get(HEAD)? {
                 Some(value) => decode(&value)?,
                 None if store.db.is_empty() => At::default().sealed(),
@@ -80,7 +93,11 @@ impl Store {
             if store.at.seal != store.at.digest() {
                 bail!("its own description is damaged");
             }
-            let mut found = At { seq: store.at.seq, hash: store.at.hash.clone(), ..At::default() };
+            let mut found = At {
+                seq: store.at.seq,
+                hash: store.at.hash.clone(),
+                ..At::default()
+            };
             for entry in store.db.iter() {
                 let (key, value) = entry?;
                 if key.as_ref() != HEAD {
@@ -120,7 +137,12 @@ impl Store {
     pub fn apply(&mut self, head: &Head, change: Change) -> Result<()> {
         let (db, mut at) = (self.db.clone(), self.at.clone());
         let at = guarded("write", move || {
-            let mut batch = Batch { db: &db, batch: sled::Batch::default(), at: &mut at, touched: BTreeSet::new() };
+            let mut batch = Batch {
+                db: &db,
+                batch: sled::Batch::default(),
+                at: &mut at,
+                touched: BTreeSet::new(),
+            };
             match change {
                 Change::None => {}
                 Change::Case(case) => batch.put(&case_key(&case.id), encode(case)?)?,
@@ -177,7 +199,9 @@ impl Store {
 
     /// What was flagged for a case, strongest first.
     pub fn flagged(&self, case: &CaseId) -> Result<Vec<FlaggedExample>> {
-        guarded("read", || self.db.scan_prefix(flagged_prefix(case)).map(|entry| decode(&entry?.1)).collect())
+        guarded("read", || {
+            self.db.scan_prefix(flagged_prefix(case)).map(|entry| decode(&entry?.1)).collect()
+        })
     }
 
     /// The cases that a training example was flagged for.
@@ -213,7 +237,8 @@ impl Batch<'_> {
 
     fn remove(&mut self, key: &[u8]) -> Result<()> {
         if self.touched.insert(key.to_vec())
-            && let Some(old) = self.db.get(key)? {
+            && let Some(old) = self.db.get(key)?
+        {
             self.at.subtract(key, &old);
             self.batch.remove(key);
         }
@@ -282,7 +307,10 @@ fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T> {
 fn guarded<T>(what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|panic| {
-            let why = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            let why = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied());
             Err(anyhow!("sled panicked: {}", why.unwrap_or("no reason given")))
         })
         .with_context(|| format!("the index could not {what}"))

@@ -1,7 +1,7 @@
 //! Torn or damaged? The last bytes of the last segment decide whether something may be cut.
 
-use super::frame::{self, Parsed};
 use super::Hash;
+use super::frame::{self, Parsed};
 
 /// Unit in which a disk writes.
 const SECTOR: u64 = 512;
@@ -26,17 +26,26 @@ pub(super) fn judge(rest: &[u8], offset: u64, prev: &Hash, seq: u64) -> Judgemen
         return Judgement::Damage(why);
     }
     // A file that was made longer before its content arrived has sectors of zeros; no frame holds a zero byte.
-    if has_zero_sector(rest, offset) { Judgement::Torn } else { Judgement::Damage(why) }
+    if has_zero_sector(rest, offset) {
+        Judgement::Torn
+    } else {
+        Judgement::Damage(why)
+    }
 }
 
 /// Is there anything after the first line that looks like a whole record?
 fn follows(rest: &[u8]) -> bool {
-    rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n').any(|(at, _)| frame::looks_whole(&rest[at + 1..]))
+    rest.iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .any(|(at, _)| frame::looks_whole(&rest[at + 1..]))
 }
 
 /// Is one of the sectors (the first and the last may be partial) all zeros?
 fn has_zero_sector(rest: &[u8], offset: u64) -> bool {
     let first = ((SECTOR - offset % SECTOR) as usize).min(rest.len());
     let (head, tail) = rest.split_at(first);
-    std::iter::once(head).chain(tail.chunks(SECTOR as usize)).any(|sector| !sector.is_empty() && sector.iter().all(|byte| *byte == 0))
+    std::iter::once(head)
+        .chain(tail.chunks(SECTOR as usize))
+        .any(|sector| !sector.is_empty() && sector.iter().all(|byte| *byte == 0))
 }

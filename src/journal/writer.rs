@@ -29,7 +29,13 @@ pub struct Options {
 impl Options {
     /// The usual.
     pub fn new(vfs: Arc<dyn Vfs>, dir: &Path, clock: Arc<dyn Clock>) -> Self {
-        Self { vfs, dir: dir.to_path_buf(), clock, segment_bytes: SEGMENT_BYTES, witness: 0 }
+        Self {
+            vfs,
+            dir: dir.to_path_buf(),
+            clock,
+            segment_bytes: SEGMENT_BYTES,
+            witness: 0,
+        }
     }
 }
 
@@ -79,16 +85,16 @@ struct TailCut {
 
 impl Journal {
     /// Take the lock, verify everything, show each record to `visit`, cut a torn tail, and be ready to write.
-    pub fn open(
-        options: Options,
-        visit: &mut dyn FnMut(&Record, &Head) -> anyhow::Result<()>,
-    ) -> Result<(Self, Opened), JournalError> {
+    pub fn open(options: Options, visit: &mut dyn FnMut(&Record, &Head) -> anyhow::Result<()>) -> Result<(Self, Opened), JournalError> {
         let Options { vfs, dir, .. } = &options;
         vfs.create_dir_all(dir).map_err(JournalError::io("make", dir))?;
         let quarantine = dir.join("quarantine");
         vfs.create_dir_all(&quarantine).map_err(JournalError::io("make", &quarantine))?;
         let lock_path = dir.join("LOCK");
-        let lock = vfs.lock(&lock_path).map_err(JournalError::io("lock", &lock_path))?.ok_or_else(|| JournalError::Locked { dir: dir.clone() })?;
+        let lock = vfs
+            .lock(&lock_path)
+            .map_err(JournalError::io("lock", &lock_path))?
+            .ok_or_else(|| JournalError::Locked { dir: dir.clone() })?;
 
         let mut epoch = 0;
         let mut told = BTreeSet::new();
@@ -106,10 +112,17 @@ impl Journal {
                 segment: segment_name(tail.segment.max(1)),
                 offset: tail.offset,
                 seq: tail.head.seq + 1,
-                what: format!("records are missing: the index has seen record {}. If an older journal was put back on purpose, remove the index folder", options.witness),
+                what: format!(
+                    "records are missing: the index has seen record {}. If an older journal was put back on purpose, remove the index folder",
+                    options.witness
+                ),
             });
         }
-        let cut = if tail.torn.is_empty() { None } else { Some(cut_tail(&options, &quarantine, &tail)?) };
+        let cut = if tail.torn.is_empty() {
+            None
+        } else {
+            Some(cut_tail(&options, &quarantine, &tail)?)
+        };
         let file = if tail.segment == 0 || tail.sealed {
             None
         } else {
@@ -128,7 +141,10 @@ impl Journal {
             options,
         };
         // Also those that a crash left unreported after an earlier cut.
-        for cut in quarantined(journal.options.vfs.as_ref(), &quarantine)?.into_iter().filter(|cut| !told.contains(&cut.file)) {
+        for cut in quarantined(journal.options.vfs.as_ref(), &quarantine)?
+            .into_iter()
+            .filter(|cut| !told.contains(&cut.file))
+        {
             let data = serde_json::to_value(&cut).map_err(|error| JournalError::Visitor(error.into()))?;
             let (record, appended) = journal.append_record(segment::TAIL_CUT, false, None, data)?;
             visit(&record, &appended.head).map_err(JournalError::Visitor)?;
@@ -156,13 +172,7 @@ impl Journal {
         self.append_record(kind, critical, case, data).map(|(_, appended)| appended)
     }
 
-    fn append_record(
-        &mut self,
-        kind: &str,
-        critical: bool,
-        case: Option<&str>,
-        data: serde_json::Value,
-    ) -> Result<(Record, Appended), JournalError> {
+    fn append_record(&mut self, kind: &str, critical: bool, case: Option<&str>, data: serde_json::Value) -> Result<(Record, Appended), JournalError> {
         if let Some(why) = &self.poisoned {
             return Err(JournalError::Poisoned { why: why.clone() });
         }
@@ -180,7 +190,15 @@ impl Journal {
     }
 
     fn record(&self, kind: &str, critical: bool, case: Option<&str>, data: serde_json::Value) -> Record {
-        Record { seq: self.head.seq + 1, time: self.options.clock.now(), epoch: self.epoch, kind: kind.into(), critical, case: case.map(String::from), data }
+        Record {
+            seq: self.head.seq + 1,
+            time: self.options.clock.now(),
+            epoch: self.epoch,
+            kind: kind.into(),
+            critical,
+            case: case.map(String::from),
+            data,
+        }
     }
 
     /// One write, one sync. A failed write is taken back; where that fails too, or the sync failed, nobody knows what is on the disk: no more writing.
@@ -188,7 +206,9 @@ impl Journal {
         let (bytes, hash) = frame::encode(&self.head.hash, record.seq, &encode_json(record)?);
         let path = self.options.dir.join(segment_name(self.segment));
         let Some(file) = self.file.as_mut() else {
-            return Err(JournalError::Poisoned { why: "there is no open segment".into() });
+            return Err(JournalError::Poisoned {
+                why: "there is no open segment".into(),
+            });
         };
         fail::fail_point!("journal::before_write");
         if let Err(error) = vfs::write_all(file.as_mut(), &bytes) {
@@ -208,7 +228,12 @@ impl Journal {
         fail::fail_point!("journal::after_sync");
         self.offset += bytes.len() as u64;
         self.head = Head { seq: record.seq, hash };
-        Ok(Appended { head: self.head, time: record.time, bytes: bytes.len() as u64, sync })
+        Ok(Appended {
+            head: self.head,
+            time: record.time,
+            bytes: bytes.len() as u64,
+            sync,
+        })
     }
 
     fn seal(&mut self) -> Result<(), JournalError> {
@@ -240,19 +265,29 @@ impl Journal {
 fn encode_json(record: &Record) -> Result<Vec<u8>, JournalError> {
     let json = serde_json::to_vec(record).map_err(|error| JournalError::Visitor(error.into()))?;
     if json.len() > frame::MAX_JSON {
-        return Err(JournalError::TooLarge { kind: record.kind.clone(), bytes: json.len() });
+        return Err(JournalError::TooLarge {
+            kind: record.kind.clone(),
+            bytes: json.len(),
+        });
     }
     Ok(json)
 }
 
 /// Keep the torn bytes aside, durably, then cut them off. Returns how many.
 fn cut_tail(options: &Options, quarantine: &Path, tail: &Tail) -> Result<usize, JournalError> {
-    let name = format!("{:08}-{}-{}.torn", tail.segment, tail.offset, blake3::hash(&tail.torn).to_hex().split_at(8).0);
+    let name = format!(
+        "{:08}-{}-{}.torn",
+        tail.segment,
+        tail.offset,
+        blake3::hash(&tail.torn).to_hex().split_at(8).0
+    );
     let kept = quarantine.join(&name);
     vfs::put(options.vfs.as_ref(), quarantine, &name, &tail.torn).map_err(JournalError::io("keep a torn record in", &kept))?;
     let path = options.dir.join(segment_name(tail.segment));
     let mut file = options.vfs.append(&path).map_err(JournalError::io("open", &path))?;
-    file.truncate(tail.offset).and_then(|()| file.sync()).map_err(JournalError::io("cut the torn end of", &path))?;
+    file.truncate(tail.offset)
+        .and_then(|()| file.sync())
+        .map_err(JournalError::io("cut the torn end of", &path))?;
     Ok(tail.torn.len())
 }
 

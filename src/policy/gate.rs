@@ -221,7 +221,7 @@ mod tests {
     fn each_limit_rejects_with_its_own_reason() {
         for (label, after, word) in [
             ("dog", BEFORE, "still reads anomaly 1 as \"dog\""),
-            ("cat", &[("cat", 100, 90), ("dog", 100, 85)] as &[_], "gate.max_accuracy_drop"),
+            ("cat", &[("cat", 100, 90), ("dog", 100, 85)] as &[(&str, u64, u64)], "gate.max_accuracy_drop"),
             ("cat", &[("cat", 100, 99), ("dog", 100, 79)], "gate.max_class_drop"),
             ("cat", &[("cat", 100, 90), ("dog", 99, 89)], "not measured on the same"),
         ] {

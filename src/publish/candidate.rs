@@ -95,10 +95,18 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
             candidate.checkpoint.display(),
             candidate.digest
         );
-        let mut files = vec![ManifestFile { name: crate::engine::CHECKPOINT_FILE.into(), size, blake3: digest }];
+        let mut files = vec![ManifestFile {
+            name: crate::engine::CHECKPOINT_FILE.into(),
+            size,
+            blake3: digest,
+        }];
         for (name, bytes) in [(REMOVED, pretty(&candidate.removed)?), (GATE, pretty(candidate.gate)?)] {
             write_synced(&temporary.join(name), &bytes)?;
-            files.push(ManifestFile { name: name.into(), size: bytes.len() as u64, blake3: digest_of(&bytes) });
+            files.push(ManifestFile {
+                name: name.into(),
+                size: bytes.len() as u64,
+                blake3: digest_of(&bytes),
+            });
         }
         let manifest = pretty(&Manifest {
             case: candidate.case.clone(),
@@ -130,7 +138,12 @@ pub fn read_manifest(folder: &Path) -> Result<(Manifest, Digest)> {
     for file in &manifest.files {
         let path = folder.join(&file.name);
         let found = super::digest_file(&path)?;
-        ensure!(found == file.blake3, "{} was changed since it was published: its BLAKE3 is {found}, not {}", path.display(), file.blake3);
+        ensure!(
+            found == file.blake3,
+            "{} was changed since it was published: its BLAKE3 is {found}, not {}",
+            path.display(),
+            file.blake3
+        );
     }
     Ok((manifest, digest_of(&bytes)))
 }

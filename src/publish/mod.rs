@@ -145,7 +145,13 @@ pub fn promote(candidates: &Path, to: &str) -> Result<()> {
 pub fn remove_temporaries(dir: &Path) -> io::Result<()> {
     for entry in fs_err::read_dir(dir)? {
         let path: PathBuf = entry?.path();
-        let Some(name) = path.file_name().and_then(OsStr::to_str).filter(|name| name.starts_with('.') && name.ends_with(".tmp")) else { continue };
+        let Some(name) = path
+            .file_name()
+            .and_then(OsStr::to_str)
+            .filter(|name| name.starts_with('.') && name.ends_with(".tmp"))
+        else {
+            continue;
+        };
         tracing::debug!(name, "removing a temporary file of an earlier run");
         if std::fs::symlink_metadata(&path)?.is_dir() {
             fs_err::remove_dir_all(&path)?;

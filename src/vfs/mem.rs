@@ -65,7 +65,11 @@ impl MemVfs {
 
     /// Let the operation with this number (counted from 0, see [`MemVfs::operations`]) fail with `errno`, and all later ones too if `lasting`.
     pub fn fail_at(&self, operation: u64, errno: i32, lasting: bool) {
-        self.disk().fault = Some(Fault { at: operation, errno, lasting });
+        self.disk().fault = Some(Fault {
+            at: operation,
+            errno,
+            lasting,
+        });
     }
 
     /// No more injected errors.
@@ -89,7 +93,11 @@ impl MemVfs {
     /// Replace or make a file, durably: a hand from outside.
     pub fn set_content(&self, path: &Path, bytes: Vec<u8>) {
         let mut disk = self.disk();
-        disk.files.push(Content { live: bytes.clone(), durable: bytes, unsynced: Vec::new() });
+        disk.files.push(Content {
+            live: bytes.clone(),
+            durable: bytes,
+            unsynced: Vec::new(),
+        });
         let inode = disk.files.len() - 1;
         disk.names.insert(path.to_path_buf(), inode);
         disk.durable_names.insert(path.to_path_buf(), inode);
@@ -122,8 +130,15 @@ impl MemVfs {
             };
         }
         let files = old.files.iter().map(|file| file.crash(choose)).collect();
-        let new = Disk { files, names: names.clone(), durable_names: names, ..Disk::default() };
-        MemVfs { state: Arc::new(Mutex::new(new)) }
+        let new = Disk {
+            files,
+            names: names.clone(),
+            durable_names: names,
+            ..Disk::default()
+        };
+        MemVfs {
+            state: Arc::new(Mutex::new(new)),
+        }
     }
 }
 
@@ -153,7 +168,11 @@ impl Content {
                 }
             }
         }
-        Content { live: bytes.clone(), durable: bytes, unsynced: Vec::new() }
+        Content {
+            live: bytes.clone(),
+            durable: bytes,
+            unsynced: Vec::new(),
+        }
     }
 }
 
@@ -192,7 +211,12 @@ impl Vfs for MemVfs {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         let disk = self.disk();
-        Ok(disk.names.keys().filter(|path| path.parent() == Some(dir)).filter_map(|path| path.file_name().map(OsString::from)).collect())
+        Ok(disk
+            .names
+            .keys()
+            .filter(|path| path.parent() == Some(dir))
+            .filter_map(|path| path.file_name().map(OsString::from))
+            .collect())
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
@@ -205,12 +229,18 @@ impl Vfs for MemVfs {
         let inode = disk.files.len() - 1;
         disk.names.insert(path.to_path_buf(), inode);
         disk.unsynced_names.push((path.to_path_buf(), Some(inode)));
-        Ok(Box::new(MemFile { state: Arc::clone(&self.state), inode }))
+        Ok(Box::new(MemFile {
+            state: Arc::clone(&self.state),
+            inode,
+        }))
     }
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn VfsFile>> {
         let inode = self.disk().inode(path)?;
-        Ok(Box::new(MemFile { state: Arc::clone(&self.state), inode }))
+        Ok(Box::new(MemFile {
+            state: Arc::clone(&self.state),
+            inode,
+        }))
     }
 
     fn read_from(&self, path: &Path, offset: u64) -> io::Result<Box<dyn Read + Send>> {
@@ -246,7 +276,9 @@ impl Vfs for MemVfs {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.step()?;
-        let (synced, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut disk.unsynced_names).into_iter().partition(|(path, _)| path.parent() == Some(dir));
+        let (synced, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut disk.unsynced_names)
+            .into_iter()
+            .partition(|(path, _)| path.parent() == Some(dir));
         disk.unsynced_names = kept;
         for (path, inode) in synced {
             match inode {
@@ -261,7 +293,10 @@ impl Vfs for MemVfs {
         if !self.disk().locks.insert(path.to_path_buf()) {
             return Ok(None);
         }
-        Ok(Some(Box::new(MemLock { state: Arc::clone(&self.state), path: path.to_path_buf() })))
+        Ok(Some(Box::new(MemLock {
+            state: Arc::clone(&self.state),
+            path: path.to_path_buf(),
+        })))
     }
 }
 
@@ -272,7 +307,11 @@ struct MemLock {
 
 impl Drop for MemLock {
     fn drop(&mut self) {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).locks.remove(&self.path);
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .locks
+            .remove(&self.path);
     }
 }
 
@@ -300,7 +339,10 @@ impl VfsFile for MemFile {
             *space -= taken as u64;
         }
         let file = &mut disk.files[self.inode];
-        file.unsynced.push(Change::Write { offset: file.live.len(), bytes: bytes[..taken].to_vec() });
+        file.unsynced.push(Change::Write {
+            offset: file.live.len(),
+            bytes: bytes[..taken].to_vec(),
+        });
         file.live.extend_from_slice(&bytes[..taken]);
         Ok(taken)
     }

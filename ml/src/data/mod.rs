@@ -1,1 +1,31 @@
-//! data.
+//! Data sets: lists of (training id, label, pixels).
+//!
+//! * [`DataSet::open`] reads a [`delta_guard_contract::DataSource`] — an image folder, the same inside tar files, CIFAR binary batches — lists
+//!   what is there ([`manifest`]), decodes it once into a memory-mapped file of bytes, and hands out pixels by position. Positions never leave this crate;
+//!   ids are what the rest of the world sees.
+//! * [`picture`] decodes single pictures; [`submission`] does so for pictures that somebody dropped into the inbox.
+//! * [`tensor`] turns pixels into what a model sees.
+
+mod archive;
+mod cache;
+pub mod cifar;
+mod folder;
+mod layout;
+pub mod manifest;
+mod map;
+pub mod picture;
+mod reader;
+mod set;
+mod stat;
+pub mod submission;
+pub mod tensor;
+
+pub use layout::{cifar_kind, has_test_part};
+pub use manifest::Unreadable;
+pub use picture::encode_png;
+pub use set::{DataSet, peek_sizes};
+pub use submission::decode_submission;
+pub use tensor::normalise;
+
+#[cfg(test)]
+mod tests;

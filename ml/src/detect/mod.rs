@@ -1,1 +1,180 @@
-//! detect.
+//! Detectors: from one wrong prediction to the training examples that caused it.
+//!
+//! A detector asks an [`Evidence`] source for influence scores and knows nothing of models, files or ids: training examples are positions, classes
+//! are indices. The caller maps them to names and fills the contract's `TraceReport` from a [`Detection`].
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`transforms`], [`labels`], [`queries`] | the n_b + 1 queries of an anomaly |
+//! | [`pass`] | one scoring pass for everything that is asked |
+//! | [`count`] | the published count rule |
+//! | [`cut`], [`kin`], [`stand_out`] | seeds → kin → does the group stand out? |
+//! | [`guard`], [`paper`] | the detectors |
+
+pub mod count;
+pub mod cut;
+pub mod guard;
+pub mod histogram;
+pub mod kin;
+pub mod labels;
+pub mod paper;
+pub mod pass;
+pub mod queries;
+pub mod stand_out;
+pub mod transforms;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, Result};
+use crate::evidence::Evidence;
+use crate::progress::Report;
+use delta_guard_contract::TrainId;
+use delta_guard_contract::config::ImageConfig;
+use delta_guard_contract::detect::{DetectMode, DetectSettings};
+use delta_guard_contract::evidence::{Histogram, StandOut, TraceVerdict};
+use tch::Tensor;
+
+/// A clean validation picture of class ŷ that the model reads correctly: what the flagged group must stand out against.
+#[derive(Debug)]
+pub struct PlaceboPicture {
+    /// Validation example.
+    pub id: TrainId,
+    /// 3 × H × W in [0, 1].
+    pub picture: Tensor,
+}
+
+/// What a detector is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct DetectCase<'a> {
+    /// The anomalies, all of the same wrong label: 3 × H × W in [0, 1] (see [`queries::picture_from_bytes`]).
+    pub anomalies: &'a [Tensor],
+    /// ŷ, the wrong label that the model gives them (class index).
+    pub wrong_label: usize,
+    /// Number of classes of the model.
+    pub classes: usize,
+    /// Training label (class index) of every training example; its length is the number of training examples.
+    pub labels: &'a [u32],
+    /// `guard`: the case's placebos. The paper's rules do not look at them.
+    pub placebos: &'a [PlaceboPicture],
+    /// Settings, resolved.
+    pub settings: &'a DetectSettings,
+    /// Mean and standard deviation that pictures are normalised with.
+    pub image: &'a ImageConfig,
+}
+
+impl DetectCase<'_> {
+    /// C: the positions of the training examples with label ŷ, ascending.
+    pub fn members(&self) -> Vec<usize> {
+        (0..self.labels.len()).filter(|&i| self.labels[i] as usize == self.wrong_label).collect()
+    }
+
+    /// Is there anything to compute, and do the settings make sense? Errors name the key.
+    pub fn check(&self) -> Result<()> {
+        let s = self.settings;
+        let refuse = |message: String, help: &str| Err(Error::configuration(message, help));
+        if self.anomalies.is_empty() {
+            return Err(Error::internal("a detector was asked about no anomaly at all"));
+        }
+        if self.classes < 2 || self.wrong_label >= self.classes {
+            return refuse(
+                format!("wrong label {} of {} classes (counted from 0)", self.wrong_label, self.classes),
+                "check that data and model belong together",
+            );
+        }
+        if self.labels.is_empty() {
+            return refuse("there is no training example".into(), "check data.train");
+        }
+        if s.queries == 0 || s.n_tol >= s.queries {
+            let message = format!(
+                "detect.n_tol is {} with detect.queries {}: every example would be flagged",
+                s.n_tol, s.queries
+            );
+            return refuse(message, "set detect.queries to at least 1 and detect.n_tol below it");
+        }
+        if s.tau.is_nan() {
+            return refuse("detect.tau is not a number".into(), "set it to 0 or below");
+        }
+        if !(s.alpha > 0.0 && s.alpha < 1.0) {
+            return refuse(format!("detect.alpha is {}", s.alpha), "set it between 0 and 1, for example 0.01");
+        }
+        if s.seeds == 0 || s.rounds == 0 {
+            return refuse(
+                format!("detect.seeds is {}, detect.rounds {}", s.seeds, s.rounds),
+                "both must be at least 1",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A training example and its evidence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flagged {
+    /// Position in the training set.
+    pub position: usize,
+    /// Number of shifts Δ < τ; with several anomalies their smallest number (intersected) or their sum (pooled).
+    pub count: u32,
+    /// Mean over all queries of Δ / √(g_iᵀ P g_i).
+    pub mean_scaled_delta: f64,
+    /// κ of the last round (`guard`; with several anomalies the mean of theirs), else 0.
+    pub kappa: f64,
+    /// 1 = strongest evidence: largest κ (`guard`) or largest count, then most negative mean scaled Δ.
+    pub rank: u32,
+    /// One of the seeds of the last round (`guard`).
+    pub seed: bool,
+}
+
+/// The count rule over all training examples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plain {
+    /// Flagged positions, strongest count first.
+    pub flagged: Vec<usize>,
+    /// τ used.
+    pub tau: f64,
+    /// n_tol used.
+    pub n_tol: u32,
+}
+
+/// Answer of a detector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detection {
+    /// What to do with it.
+    pub verdict: TraceVerdict,
+    /// The flagged, strongest first. Empty when undecided.
+    pub flagged: Vec<Flagged>,
+    /// What the steps before the verdict found: `flagged`, or the group that did not stand out. For reports and research, never for removal.
+    pub candidates: Vec<Flagged>,
+    /// `guard`: how the group stands out. None where it came to no group to be judged (too few examples).
+    pub stand_out: Option<StandOut>,
+    /// `guard`: z of the candidates for each placebo in their order: does the same group act on clean pictures too? Empty without candidates.
+    pub placebo_z_of_group: Vec<Option<f64>>,
+    /// The plain rule, where it was asked for (and always in the paper's modes, whose result it is).
+    pub plain: Option<Plain>,
+    /// C: positions of the training examples with label ŷ, ascending.
+    pub members: Vec<usize>,
+    /// Mean scaled Δ of each of C; empty where nothing was scored.
+    pub members_mean_scaled_delta: Vec<f64>,
+    /// Mean scaled Δ of the flagged and of the others of C: the paper's Figure 2.
+    pub histogram: Histogram,
+}
+
+/// A way from scores to flagged examples.
+pub trait Detector {
+    /// Its name in configuration and reports.
+    fn name(&self) -> &'static str;
+
+    /// Find the training examples behind the case's anomalies. Errors: impossible settings, scores that are not numbers, what `evidence` reports.
+    fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection>;
+}
+
+/// The detector of a mode.
+pub fn detector(mode: DetectMode) -> &'static dyn Detector {
+    match mode {
+        DetectMode::Guard => &guard::Guard,
+        DetectMode::PaperCode => &paper::CountRule { name: "paper-code" },
+        DetectMode::PaperText => &paper::CountRule { name: "paper-text" },
+    }
+}

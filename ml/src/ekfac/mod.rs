@@ -1,1 +1,34 @@
-//! ekfac.
+//! EK-FAC influence: covariances, eigenbasis, Λ, preconditioning, scores, and the file that keeps the factors.
+//!
+//! This room knows layers as (input, output gradient) pairs only ([`crate::model::layer::Pair`]); it never sees a model, a data set or a detector.
+//! Every pass is a fold: `new`, `add` a batch, `merge` another range's fold, `finish`.
+//!
+//! Notation: for a layer, an example i and an output position t (T of them), a_it is the unfolded input patch (with a 1 appended for a bias), g_it
+//! the output gradient; W_i = Σ_t g_it a_itᵀ is the example's weight gradient. A *block* is one group of a grouped convolution (every other layer has
+//! one block): each group has its own A, G, Q_A, Q_G and Λ, because its W_i sees its own channels only.
+//!
+//! Shapes: B examples, b blocks, o outputs and d inputs *per block* (bias counted in d), Q queries. Gradients are [B, b·o, d], laid out like the
+//! weight flattened after its first dimension, the bias as last column.
+
+mod covariance;
+mod eigenbasis;
+mod factors;
+mod geometry;
+mod key;
+mod lambda;
+mod precondition;
+mod rotation;
+mod score;
+mod sums;
+mod unfold;
+mod workspace;
+
+pub use covariance::{CovarianceFold, Covariances, LayerCovariance};
+pub use eigenbasis::{Eigenbasis, LayerBasis};
+pub use factors::{Factors, LayerFactors};
+pub use key::{FACTOR_FORMAT, FactorKey};
+pub use lambda::LambdaFold;
+pub use precondition::{Damping, Queries, precondition};
+pub use score::{gradient, scores, scores_and_self_influence, self_influence};
+pub use sums::GradientSumFold;
+pub use workspace::Workspace;

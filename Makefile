@@ -1,0 +1,56 @@
+# What a newcomer types: `make demo`, `make test`. Everything else is below, in the order in which one meets it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+PYTHON ?= python3
+# Set up once per user, outside the checkout; an existing LIBTORCH is respected.
+WITH_TORCH = LIBTORCH="$$($(PYTHON) scripts/libtorch.py)" && export LIBTORCH &&
+BIN := target/release/delta-guard
+
+# Keys of the command line: make demo SEED=7 DATA=../shared/data/cifar10 UNLEARN=cf OUT=/tmp/demo
+SEED ?= 1
+DATA ?=
+UNLEARN ?= eu
+OUT ?=
+
+.PHONY: help setup build demo test fixtures lint layering data-cifar10 evaluate evaluate-cifar10 bench
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+setup: ## libtorch, downloaded once and checked (everything else is built by cargo)
+	@$(WITH_TORCH) echo "libtorch: $$LIBTORCH"
+
+build: ## both binaries
+	$(WITH_TORCH) $(CARGO) build --release --locked
+
+demo: build ## poison a data set, train a victim, and let the daemon find and repair it (SEED, DATA, UNLEARN=eu|cf, OUT)
+	@$(BIN) demo --seed $(SEED) --unlearn $(UNLEARN) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
+
+test: ## all tests
+	$(WITH_TORCH) $(CARGO) test --release --locked --workspace
+
+fixtures: ## the EK-FAC fixtures only; more of the same make by EKFAC_FIXTURES=dir1:dir2
+	$(WITH_TORCH) $(CARGO) test --release --locked -p delta-influence --test ekfac_fixtures -- --nocapture
+
+lint: layering ## rustfmt, clippy with warnings as errors, the layering check
+	$(CARGO) fmt --all --check
+	$(WITH_TORCH) $(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+layering: ## the guard knows no tensor, the contract knows nobody
+	$(PYTHON) scripts/layering.py
+
+data-cifar10: ## all of CIFAR-10, fetched, converted and checked, into data/cifar10
+	$(PYTHON) scripts/cifar10.py
+
+evaluate: build ## the README's table on the demo's data: three further seeds, EU and CF, 20 natural errors, 20 placebos (OUT)
+	@$(BIN) evaluate config/evaluate/demo.yaml $(if $(OUT),--out $(OUT))
+
+evaluate-cifar10: build ## the same on the CIFAR-10 subset (DATA, OUT)
+	@$(BIN) evaluate config/evaluate/cifar10.yaml $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
+
+bench: ## cost of the passes as ratios to a plain forward and backward pass, in one interleaved run (DATA)
+	$(WITH_TORCH) $(CARGO) bench --locked -p delta-influence --bench passes -- $(if $(DATA),--data $(abspath $(DATA)))

@@ -1,0 +1,59 @@
+//! Measures: what a model makes of a picture or of a labelled set.
+
+use crate::data::{DataSet, normalise};
+use crate::error::Result;
+use crate::model::Model;
+use crate::progress::Report;
+use delta_guard_contract::ImageConfig;
+use delta_guard_contract::job::{Accuracy, Prediction};
+use tch::{Kind, Tensor};
+
+/// Examples per evaluation batch.
+const BATCH: usize = 500;
+
+/// Predicted class and its probability, for each of `examples` in order.
+///
+/// # Errors
+/// When libtorch fails (memory).
+pub fn predictions(model: &Model, data: &DataSet, image: &ImageConfig, examples: &[usize], step: &str, report: &mut dyn Report) -> Result<Vec<(u32, f64)>> {
+    let mut found = Vec::with_capacity(examples.len());
+    for batch in examples.chunks(BATCH) {
+        let images = normalise(&data.batch(batch)?, image, model.kind(), model.device())?;
+        let (probability, class) = model.forward(&images)?.f_softmax(1, Kind::Double)?.f_max_dim(1, false)?;
+        let (probability, class) = (Vec::<f64>::try_from(&probability)?, Vec::<i64>::try_from(&class)?);
+        found.extend(class.into_iter().map(|c| c as u32).zip(probability));
+        report.progress(step, found.len() as u64, examples.len() as u64, "");
+    }
+    Ok(found)
+}
+
+/// Accuracy from predictions over the whole of a data set.
+pub fn accuracy(data: &DataSet, predicted: &[(u32, f64)]) -> Accuracy {
+    let mut accuracy = Accuracy::default();
+    for (&label, &(class, _)) in data.labels().iter().zip(predicted) {
+        let name = data.classes().get(label as usize).cloned().unwrap_or_else(|| label.to_string());
+        let counts = accuracy.classes.entry(name).or_default();
+        counts.0 += 1;
+        accuracy.examples += 1;
+        if label == class {
+            counts.1 += 1;
+            accuracy.correct += 1;
+        }
+    }
+    accuracy
+}
+
+/// What the model makes of one picture (C·H·W planar uint8).
+///
+/// # Errors
+/// When libtorch fails.
+pub fn predict(model: &Model, pixels: &[u8], image: &ImageConfig, classes: &[String], checkpoint: &delta_guard_contract::Digest) -> Result<Prediction> {
+    let picture = Tensor::f_from_slice(pixels)?.f_view([1, 3, i64::from(image.height), i64::from(image.width)])?;
+    let logits = model.forward(&normalise(&picture, image, model.kind(), model.device())?)?;
+    let probabilities = Vec::<f64>::try_from(&logits.f_softmax(1, Kind::Double)?.f_view([-1])?)?;
+    let mut top: Vec<(String, f64)> = classes.iter().cloned().zip(probabilities).collect();
+    top.sort_by(|a, b| b.1.total_cmp(&a.1));
+    top.truncate(5);
+    let (label, probability) = top.first().cloned().unwrap_or_default();
+    Ok(Prediction { label, probability, top, classes: classes.to_vec(), checkpoint: checkpoint.clone() })
+}

@@ -1,0 +1,297 @@
+//! Looks at a path and says what lies there.
+
+use super::archive;
+use super::cifar::{CifarKind, Home};
+use super::manifest::some;
+use crate::error::{Error, Result, ResultExt};
+use delta_guard_contract::{DataFormat, DataSource, Split};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// What lies at a path.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Layout {
+    /// A folder of class folders.
+    Folder(PathBuf),
+    /// Tar files that hold class folders; `split` is still to be looked for inside them.
+    Tars { files: Vec<PathBuf>, split: Split },
+    /// CIFAR batches.
+    Cifar { kind: CifarKind, home: Home, split: Split },
+}
+
+/// Names of the folders that hold a part of a data set.
+const PARTS: [&str; 4] = ["train", "test", "val", "validation"];
+
+/// Folder names that a split goes by, best first.
+fn names(split: Split) -> &'static [&'static str] {
+    match split {
+        Split::All => &[],
+        Split::Train => &PARTS[..1],
+        Split::Test => &PARTS[1..],
+    }
+}
+
+/// Which of the parts found is the one asked for? `Ok(None)`: there are no parts, take everything.
+pub(crate) fn choose_part<'a>(found: &[&'a str], split: Split, place: &Path) -> Result<Option<&'a str>> {
+    if found.is_empty() {
+        return Ok(None);
+    }
+    if split == Split::All {
+        let help = "set split to train or test, or point the path at one of them";
+        return Err(Error::configuration(
+            format!("{} holds parts of a data set ({}), not classes", place.display(), some(found)),
+            help,
+        ));
+    }
+    if let Some(part) = names(split).iter().find_map(|n| found.iter().find(|f| *f == n)) {
+        return Ok(Some(part));
+    }
+    let wanted = if split == Split::Train { "training" } else { "test" };
+    Err(Error::configuration(
+        format!(
+            "{} has no {wanted} part: looked for {}, found {}",
+            place.display(),
+            some(names(split)),
+            some(found)
+        ),
+        "point the path at the right folder, or change split",
+    ))
+}
+
+/// Find out what lies at the source's path.
+pub(crate) fn look(source: &DataSource) -> Result<Layout> {
+    let path = &source.path;
+    let meta = match fs_err::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let help = "check data.train.path and data.validation.path, and that the file system is mounted";
+            return Err(Error::configuration(format!("the data {} does not exist", path.display()), help));
+        }
+        other => other.context(|| "the data cannot be read".into())?,
+    };
+    match source.format {
+        DataFormat::Auto => auto(path, meta.is_dir(), source.split),
+        DataFormat::Folder if meta.is_dir() => folder(path, source.split),
+        DataFormat::Folder => Err(Error::configuration(
+            format!("{} is no folder", path.display()),
+            "set format: auto, or point the path at a folder",
+        )),
+        DataFormat::Tar => {
+            let (files, split) = if meta.is_dir() {
+                tars_in(path, source.split)?
+            } else {
+                (vec![path.clone()], source.split)
+            };
+            if files.is_empty() {
+                return Err(Error::configuration(format!("{} holds no tar files", path.display()), "set format: auto"));
+            }
+            Ok(Layout::Tars { files, split })
+        }
+        DataFormat::Cifar10 => cifar(path, meta.is_dir(), CifarKind::Ten, source.split),
+        DataFormat::Cifar100 => cifar(path, meta.is_dir(), CifarKind::Hundred, source.split),
+    }
+}
+
+/// Has the data a test part of its own (a test batch, or a folder `test`, `val` or `validation`)?
+///
+/// Errors: as for opening it: nothing there, or nothing known.
+pub fn has_test_part(path: &Path, format: DataFormat) -> Result<bool> {
+    // Without parts, everything is taken whatever the split; with parts, `All` is refused, so ask for the training part first.
+    let layout = look(&DataSource {
+        path: path.to_path_buf(),
+        format,
+        split: Split::Train,
+    })?;
+    match layout {
+        Layout::Cifar { kind, home, .. } => Ok(!home.batches(kind, Split::Test)?.is_empty()),
+        Layout::Folder(root) => Ok(root != path && parts_of(path)?.iter().any(|p| *p != "train")),
+        Layout::Tars { files, split: Split::Train } => {
+            let mut all = Vec::new();
+            for file in &files {
+                all.extend(archive::names(file)?);
+            }
+            Ok(super::folder::tar_parts(&all).1.iter().any(|p| *p != "train"))
+        }
+        Layout::Tars { .. } => Ok(parts_of(path)?.iter().any(|p| *p != "train")),
+    }
+}
+
+/// Which CIFAR the source is, if it is one. Errors: as for opening it.
+pub fn cifar_kind(source: &DataSource) -> Result<Option<CifarKind>> {
+    Ok(match look(source)? {
+        Layout::Cifar { kind, .. } => Some(kind),
+        _ => None,
+    })
+}
+
+fn auto(path: &Path, is_dir: bool, split: Split) -> Result<Layout> {
+    if !is_dir {
+        if archive::is_tar(path)? {
+            return Ok(match cifar_tar(path)? {
+                Some(kind) => Layout::Cifar {
+                    kind,
+                    home: Home::Tar(path.to_path_buf()),
+                    split,
+                },
+                None => Layout::Tars {
+                    files: vec![path.to_path_buf()],
+                    split,
+                },
+            });
+        }
+        if path.extension().is_some_and(|e| e == "bin") {
+            let size = fs_err::metadata(path)?.len();
+            let fits: Vec<CifarKind> = [CifarKind::Ten, CifarKind::Hundred]
+                .into_iter()
+                .filter(|k| size > 0 && size % k.record() as u64 == 0)
+                .collect();
+            if let [kind] = fits[..] {
+                return cifar(path, false, kind, split);
+            }
+        }
+        return Err(unknown(path));
+    }
+    for kind in [CifarKind::Ten, CifarKind::Hundred] {
+        if cifar_folder(path, kind)?.is_some() {
+            return cifar(path, true, kind, split);
+        }
+    }
+    let (files, rest) = tars_in(path, split)?;
+    if let [file] = &files[..]
+        && let Some(kind) = cifar_tar(file)?
+    {
+        return Ok(Layout::Cifar {
+            kind,
+            home: Home::Tar(file.clone()),
+            split,
+        });
+    }
+    if !files.is_empty() {
+        return Ok(Layout::Tars { files, split: rest });
+    }
+    folder(path, split)
+}
+
+fn unknown(path: &Path) -> Error {
+    Error::configuration(
+        format!("{} is no data set that is known here", path.display()),
+        "give a folder with one sub-folder per class, a tar of it, or CIFAR-10/100 binary batches",
+    )
+}
+
+fn folder(path: &Path, split: Split) -> Result<Layout> {
+    Ok(Layout::Folder(match choose_part(&parts_of(path)?, split, path)? {
+        Some(part) => path.join(part),
+        None => path.to_path_buf(),
+    }))
+}
+
+/// Tar files in the folder, or in the part of it that `split` names; and the split that is still to be looked for inside them.
+fn tars_in(path: &Path, split: Split) -> Result<(Vec<PathBuf>, Split)> {
+    let own = tars(path)?;
+    if !own.is_empty() {
+        return Ok((own, split));
+    }
+    for part in names(split) {
+        let inside = path.join(part);
+        if inside.is_dir() {
+            return Ok((tars(&inside)?, Split::All));
+        }
+    }
+    Ok((Vec::new(), split))
+}
+
+fn tars(path: &Path) -> Result<Vec<PathBuf>> {
+    let named = |n: &str| [".tar", ".tar.gz", ".tgz"].iter().any(|e| n.ends_with(e));
+    Ok(listing(path)?
+        .into_iter()
+        .filter(|(name, dir)| !dir && named(name))
+        .map(|(name, _)| path.join(name))
+        .collect())
+}
+
+/// Which sub-folders are parts of a data set: named so, and holding folders or tars but no pictures of their own (`train` may be a class of vehicles).
+fn parts_of(path: &Path) -> Result<Vec<&'static str>> {
+    let mut parts = Vec::new();
+    for part in PARTS {
+        let inside = path.join(part);
+        if inside.is_dir() {
+            let files = listing(&inside)?;
+            let holds = files.iter().any(|(_, dir)| *dir) || !tars(&inside)?.is_empty();
+            if holds && !files.iter().any(|(name, dir)| !dir && is_picture_name(name)) {
+                parts.push(part);
+            }
+        }
+    }
+    Ok(parts)
+}
+
+/// Does the name end like a picture's?
+pub(crate) fn is_picture_name(name: &str) -> bool {
+    let Some((_, extension)) = name.rsplit_once('.') else { return false };
+    ["png", "jpg", "jpeg", "webp", "bmp"].iter().any(|e| extension.eq_ignore_ascii_case(e))
+}
+
+/// Names (sorted; hidden and non-UTF-8 ones left out) and whether they are folders.
+pub(crate) fn listing(path: &Path) -> Result<Vec<(String, bool)>> {
+    let mut out = Vec::new();
+    for entry in fs_err::read_dir(path)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string()
+            && !name.starts_with('.')
+        {
+            out.push((name, entry.path().is_dir()));
+        }
+    }
+    out.sort();
+    Ok(out)
+}
+
+fn cifar(path: &Path, is_dir: bool, kind: CifarKind, split: Split) -> Result<Layout> {
+    let home = if is_dir {
+        match cifar_folder(path, kind)? {
+            Some(folder) => Home::Folder(folder),
+            None => {
+                let tar = tars(path)?.into_iter().find(|t| matches!(cifar_tar(t), Ok(Some(k)) if k == kind));
+                Home::Tar(tar.ok_or_else(|| {
+                    Error::configuration(
+                        format!("{} holds no {kind} batches", path.display()),
+                        format!("expected {} in it", kind.expected()),
+                    )
+                })?)
+            }
+        }
+    } else if archive::is_tar(path)? {
+        Home::Tar(path.to_path_buf())
+    } else {
+        Home::File(path.to_path_buf())
+    };
+    Ok(Layout::Cifar { kind, home, split })
+}
+
+/// The folder that holds the batches: this one, or the one that the official archive makes.
+fn cifar_folder(path: &Path, kind: CifarKind) -> Result<Option<PathBuf>> {
+    for folder in [path.to_path_buf(), path.join(kind.folder())] {
+        if folder.is_dir() && listing(&folder)?.iter().any(|(name, dir)| !dir && kind.part(name).is_some()) {
+            return Ok(Some(folder));
+        }
+    }
+    Ok(None)
+}
+
+/// Does the tar hold CIFAR batches? Decided by its first members.
+fn cifar_tar(path: &Path) -> Result<Option<CifarKind>> {
+    let (mut kind, mut seen) = (None, 0);
+    archive::members(path, &mut |member| {
+        seen += 1;
+        let name = member.name.rsplit('/').next().unwrap_or_default();
+        kind = [CifarKind::Ten, CifarKind::Hundred]
+            .into_iter()
+            .find(|k| k.part(name).is_some() && member.size % k.record() as u64 == 0);
+        Ok(if kind.is_some() || seen == 100 || is_picture_name(name) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    })?;
+    Ok(kind)
+}

@@ -1,0 +1,375 @@
+//! One encoded picture → planar bytes of the model's size. Nothing is allocated for a picture before its claimed size is checked.
+//!
+//! What is done, in this order: EXIF orientation is applied; 16 bit becomes 8 bit; grey becomes RGB; an alpha channel is dropped and the colour
+//! under it kept (as PIL's `convert("RGB")` does, and so torchvision's `ImageFolder`); then the picture is brought to size as [`Resize`] says, with `image`'s
+//! triangle filter, which is bilinear and antialiased. A picture that already has the size is not resampled.
+
+use crate::error::{Error, Result};
+use delta_guard_contract::job::ImageLimits;
+use delta_guard_contract::{ImageConfig, Resize};
+use image::imageops::FilterType;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use std::fmt;
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Limits for pictures of data sets: generous, there to stop a damaged header from taking the machine down.
+pub const DATA_LIMITS: ImageLimits = ImageLimits {
+    max_bytes: 256 << 20,
+    max_pixels: 100_000_000,
+};
+
+/// Why a picture is not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing in it.
+    Empty,
+    /// Larger than `max_bytes`.
+    TooManyBytes {
+        /// Bytes of the file.
+        bytes: u64,
+        /// Allowed.
+        max: u64,
+    },
+    /// Text, whatever its name says.
+    Text,
+    /// Neither text nor a format that is known here.
+    Unknown,
+    /// A picture format that is not read.
+    Unsupported(String),
+    /// Several pictures in one file.
+    Animated,
+    /// The header claims more pixels than allowed.
+    TooManyPixels {
+        /// Claimed.
+        width: u32,
+        /// Claimed.
+        height: u32,
+        /// Allowed.
+        max: u64,
+    },
+    /// Not the model's size, and `resize` is `refuse`.
+    WrongSize {
+        /// Found width and height.
+        found: (u32, u32),
+        /// Wanted width and height.
+        wanted: (u32, u32),
+    },
+    /// The file ends before the picture does.
+    Truncated,
+    /// The decoder's words.
+    Damaged(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "the file is empty"),
+            Self::TooManyBytes { bytes, max } => write!(f, "the file has {bytes} bytes, more than the {max} allowed"),
+            Self::Text => write!(f, "the file holds text, not a picture, whatever its name says"),
+            Self::Unknown => write!(f, "the file is not a picture (its first bytes fit no picture format)"),
+            Self::Unsupported(what) => write!(f, "{what} is not supported"),
+            Self::Animated => write!(f, "the file is animated: it holds several pictures"),
+            Self::TooManyPixels { width, height, max } => {
+                write!(f, "the picture claims to be {width} × {height} pixels, more than the {max} allowed")
+            }
+            Self::WrongSize { found, wanted } => {
+                write!(
+                    f,
+                    "the picture is {} × {} pixels (width × height), the model reads {} × {}",
+                    found.0, found.1, wanted.0, wanted.1
+                )
+            }
+            Self::Truncated => write!(f, "the file is truncated: it ends before the picture does"),
+            Self::Damaged(what) => write!(f, "the file is damaged: {what}"),
+        }
+    }
+}
+
+impl Refusal {
+    /// What a person can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Empty | Self::Truncated => "copy the file again, and move it in under its final name only when it is complete",
+            Self::TooManyBytes { .. } | Self::TooManyPixels { .. } => "submit a smaller picture, or raise the limits on submitted pictures",
+            Self::Text | Self::Unknown => "submit the picture itself, as PNG, JPEG, WebP or BMP",
+            Self::Unsupported(_) => "convert it to PNG, JPEG, WebP or BMP",
+            Self::Animated => "submit one still picture",
+            Self::WrongSize { .. } => {
+                "submit the picture at the size that the model was given, or set data.image.resize to what training did (stretch or center-crop)"
+            }
+            Self::Damaged(_) => "open it in a viewer, save it anew as PNG and submit that",
+        }
+    }
+}
+
+/// What a picture's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Pixels, after orientation.
+    pub width: u32,
+    /// Pixels, after orientation.
+    pub height: u32,
+}
+
+/// Width and height (after EXIF orientation) of an encoded picture, without decoding it.
+pub fn header(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<Header, Refusal> {
+    guarded(|| {
+        let format = check(bytes, limits)?;
+        let mut decoder = decoder(bytes, format, limits)?;
+        let (width, height) = decoder.dimensions();
+        let orientation = decoder.orientation().map_err(|e| refusal(&e))?;
+        Ok(if turns(orientation) {
+            Header {
+                width: height,
+                height: width,
+            }
+        } else {
+            Header { width, height }
+        })
+    })
+}
+
+/// Decode to planar bytes [3, height, width] (R, G, B) of the size in `image`.
+pub fn decode(bytes: &[u8], limits: &ImageLimits, image: &ImageConfig) -> std::result::Result<Vec<u8>, Refusal> {
+    let picture = decode_rgb(bytes, limits, Some(image))?;
+    Ok(to_planar(&to_size(picture, image)?))
+}
+
+/// Decode to RGB at its own size. With `wanted` and `Resize::Refuse` a picture of another size is refused before it is decoded.
+fn decode_rgb(bytes: &[u8], limits: &ImageLimits, wanted: Option<&ImageConfig>) -> std::result::Result<RgbImage, Refusal> {
+    guarded(|| Ok(decode_any(bytes, limits, wanted)?.into_rgb8()))
+}
+
+/// Decode as it is, alpha included; `wanted` as in [`decode_rgb`].
+pub(crate) fn decode_any(bytes: &[u8], limits: &ImageLimits, wanted: Option<&ImageConfig>) -> std::result::Result<DynamicImage, Refusal> {
+    let format = check(bytes, limits)?;
+    let mut decoder = decoder(bytes, format, limits)?;
+    let orientation = decoder.orientation().map_err(|e| refusal(&e))?;
+    let (width, height) = decoder.dimensions();
+    if let Some(image) = wanted.filter(|i| i.resize == Resize::Refuse) {
+        let found = if turns(orientation) { (height, width) } else { (width, height) };
+        let wanted = (image.width, image.height);
+        if found != wanted {
+            return Err(Refusal::WrongSize { found, wanted });
+        }
+    }
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| refusal(&e))?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+/// Bring a picture to size as `image.resize` says.
+pub(crate) fn to_size(picture: RgbImage, image: &ImageConfig) -> std::result::Result<RgbImage, Refusal> {
+    let (found, wanted) = (picture.dimensions(), (image.width, image.height));
+    if found == wanted {
+        return Ok(picture);
+    }
+    match image.resize {
+        Resize::Refuse => Err(Refusal::WrongSize { found, wanted }),
+        Resize::Stretch => Ok(image::imageops::resize(&picture, wanted.0, wanted.1, FilterType::Triangle)),
+        Resize::CenterCrop => {
+            let scale = f64::max(f64::from(wanted.0) / f64::from(found.0), f64::from(wanted.1) / f64::from(found.1));
+            let side = |found: u32, wanted: u32| ((f64::from(found) * scale).round() as u32).max(wanted);
+            let (width, height) = (side(found.0, wanted.0), side(found.1, wanted.1));
+            // A sliver of 1 × 100,000 pixels would be blown up to something huge before the cut.
+            if u64::from(width) * u64::from(height) > DATA_LIMITS.max_pixels {
+                return Err(Refusal::TooManyPixels {
+                    width,
+                    height,
+                    max: DATA_LIMITS.max_pixels,
+                });
+            }
+            let scaled = if (width, height) == found {
+                picture
+            } else {
+                image::imageops::resize(&picture, width, height, FilterType::Triangle)
+            };
+            let (x, y) = ((width - wanted.0) / 2, (height - wanted.1) / 2);
+            Ok(image::imageops::crop_imm(&scaled, x, y, wanted.0, wanted.1).to_image())
+        }
+    }
+}
+
+/// Interleaved → planar.
+pub(crate) fn to_planar(picture: &RgbImage) -> Vec<u8> {
+    let raw = picture.as_raw();
+    (0..3).flat_map(|c| raw.iter().skip(c).step_by(3).copied()).collect()
+}
+
+/// Planar bytes [3, height, width] → interleaved; `None` when the length does not fit.
+pub(crate) fn from_planar(pixels: &[u8], height: u32, width: u32) -> Option<RgbImage> {
+    let area = height as usize * width as usize;
+    if pixels.len() != 3 * area {
+        return None;
+    }
+    let raw = (0..area).flat_map(|i| [pixels[i], pixels[area + i], pixels[2 * area + i]]).collect();
+    RgbImage::from_raw(width, height, raw)
+}
+
+/// Planar bytes [3, height, width] as a PNG, each pixel enlarged to `scale` × `scale` (nearest neighbour: thumbnails show the pixels that the model saw).
+///
+/// Errors: a length that is not 3·height·width, a scale of 0 or a picture above 100 million pixels (`Internal`: the caller knows its sizes).
+pub fn encode_png(pixels: &[u8], height: u32, width: u32, scale: u32) -> Result<Vec<u8>> {
+    let picture = from_planar(pixels, height, width)
+        .filter(|_| height > 0 && width > 0 && scale > 0)
+        .ok_or_else(|| Error::internal(format!("{} bytes are no picture of 3 × {height} × {width}, scale {scale}", pixels.len())))?;
+    let large = u64::from(height) * u64::from(width) * u64::from(scale) * u64::from(scale);
+    if large > DATA_LIMITS.max_pixels {
+        return Err(Error::internal(format!("a thumbnail of {large} pixels was asked for")));
+    }
+    let picture = if scale == 1 {
+        picture
+    } else {
+        RgbImage::from_fn(width * scale, height * scale, |x, y| *picture.get_pixel(x / scale, y / scale))
+    };
+    let mut out = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut out, ImageFormat::Png)
+        .map_err(|e| Error::internal(format!("writing a PNG: {e}")))?;
+    Ok(out.into_inner())
+}
+
+/// Everything that can be said of the bytes before a decoder sees them.
+fn check(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<ImageFormat, Refusal> {
+    if bytes.is_empty() {
+        return Err(Refusal::Empty);
+    }
+    if bytes.len() as u64 > limits.max_bytes {
+        return Err(Refusal::TooManyBytes {
+            bytes: bytes.len() as u64,
+            max: limits.max_bytes,
+        });
+    }
+    let format = match image::guess_format(bytes) {
+        Ok(format) => format,
+        Err(_) if is_text(bytes) => return Err(Refusal::Text),
+        Err(_) => return Err(Refusal::Unknown),
+    };
+    match format {
+        ImageFormat::Png => {
+            if let (Some(width), Some(height)) = (be32(bytes, 16), be32(bytes, 20)) {
+                pixels_allowed(width, height, limits)?;
+            }
+            if png_animated(bytes) {
+                return Err(Refusal::Animated);
+            }
+        }
+        // RIFF size WEBP 'VP8X' size flags: bit 1 of the flags says animation.
+        ImageFormat::WebP if bytes.get(12..16) == Some(b"VP8X") && bytes.get(20).is_some_and(|flags| flags & 2 != 0) => {
+            return Err(Refusal::Animated);
+        }
+        // image's JPEG decoder fills what is missing with grey and says nothing.
+        ImageFormat::Jpeg if !jpeg_ends(bytes) => return Err(Refusal::Truncated),
+        ImageFormat::WebP | ImageFormat::Jpeg | ImageFormat::Bmp => {}
+        other => return Err(Refusal::Unsupported(format!("the picture format {other:?}"))),
+    }
+    Ok(format)
+}
+
+fn decoder<'a>(bytes: &'a [u8], format: ImageFormat, limits: &ImageLimits) -> std::result::Result<impl ImageDecoder + 'a, Refusal> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let side = u32::try_from(limits.max_pixels).unwrap_or(u32::MAX);
+    let mut own = Limits::default();
+    own.max_image_width = Some(side);
+    own.max_image_height = Some(side);
+    // 16-bit RGBA is the widest that comes out of a decoder; twice that for its working memory.
+    own.max_alloc = Some(limits.max_pixels.saturating_mul(16).saturating_add(1 << 20));
+    reader.limits(own);
+    let decoder = reader.into_decoder().map_err(|e| refusal(&e))?;
+    let (width, height) = decoder.dimensions();
+    pixels_allowed(width, height, limits)?;
+    Ok(decoder)
+}
+
+fn pixels_allowed(width: u32, height: u32, limits: &ImageLimits) -> std::result::Result<(), Refusal> {
+    if u64::from(width) * u64::from(height) > limits.max_pixels {
+        return Err(Refusal::TooManyPixels {
+            width,
+            height,
+            max: limits.max_pixels,
+        });
+    }
+    if width == 0 || height == 0 {
+        return Err(Refusal::Damaged(format!("its size is given as {width} × {height}")));
+    }
+    Ok(())
+}
+
+fn turns(orientation: image::metadata::Orientation) -> bool {
+    use image::metadata::Orientation as O;
+    matches!(orientation, O::Rotate90 | O::Rotate270 | O::Rotate90FlipH | O::Rotate270FlipH)
+}
+
+/// A decoder that panics on damaged bytes costs one picture, not the job.
+fn guarded<T>(work: impl FnOnce() -> std::result::Result<T, Refusal>) -> std::result::Result<T, Refusal> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Refusal::Damaged("the decoder gave up on it".into())))
+}
+
+fn refusal(error: &image::ImageError) -> Refusal {
+    use image::ImageError as E;
+    let text = error.to_string();
+    let lower = text.to_lowercase();
+    match error {
+        E::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Refusal::Truncated,
+        E::Unsupported(_) => Refusal::Unsupported(format!("this kind of picture ({text})")),
+        _ if lower.contains("unexpected end") || lower.contains("unexpected eof") || lower.contains("failed to fill whole buffer") => {
+            Refusal::Truncated
+        }
+        _ => Refusal::Damaged(text),
+    }
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    let head = &bytes[..bytes.len().min(4096)];
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // A character cut by the end of the head is still text.
+        Err(e) if e.error_len().is_none() => std::str::from_utf8(&head[..e.valid_up_to()]).unwrap_or_default(),
+        Err(_) => return false,
+    };
+    !text.is_empty() && text.chars().all(|c| !c.is_control() || c.is_whitespace())
+}
+
+/// Is there an `acTL` chunk before the first `IDAT`?
+fn png_animated(bytes: &[u8]) -> bool {
+    let mut at = 8usize;
+    while let (Some(length), Some(kind)) = (be32(bytes, at), bytes.get(at + 4..at + 8)) {
+        match kind {
+            b"acTL" => return true,
+            b"IDAT" | b"IEND" => return false,
+            _ => at = at.saturating_add(12).saturating_add(length as usize),
+        }
+    }
+    false
+}
+
+/// Is there an end marker (FF D9) after the start of the first scan? Inside scans FF is always followed by a stuffed 0 or a restart marker, so it cannot
+/// occur by chance there; segments before the scan (an EXIF thumbnail has an end marker of its own) are stepped over.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    let mut at = 2usize;
+    loop {
+        match (bytes.get(at), bytes.get(at + 1)) {
+            (Some(0xFF), Some(0xFF)) => at += 1,
+            (Some(0xFF), Some(0xD8 | 0x01 | 0xD0..=0xD7)) => at += 2,
+            (Some(0xFF), Some(marker)) => {
+                let Some(length) = bytes.get(at + 2..at + 4) else { return false };
+                let next = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+                if *marker == 0xDA {
+                    return bytes.get(next..).is_some_and(|scan| scan.windows(2).any(|w| w == [0xFF, 0xD9]));
+                }
+                at = next;
+            }
+            // Rubbish between segments: decoders look for the next marker, and so do we.
+            (Some(_), _) => at += 1,
+            (None, _) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! `guard`, the default: Δ-Influence finds the seeds, kin finds the rest, and the group must stand out (algorithm §3, the lead).
+//!
+//! *Several anomalies.* `Intersect`: each has its own seeds and group, each group must stand out, and what all of them hold is flagged. `Pool`:
+//! the seeds are the largest mean drops over all anomalies, there is one group, and its z is the mean of the anomalies' own z. (Not the z of
+//! their mean score: averaging would shrink the noise that z is measured in, and a placebo, a single picture, could not keep up.)
+
+use super::histogram::histogram;
+use super::kin::{self, Growth};
+use super::pass::{self, Pass, mean};
+use super::stand_out::{Candidate, Rival, apart, objection, overlap};
+use super::{DetectCase, Detection, Detector, Flagged, Plain, paper};
+use crate::error::Result;
+use crate::evidence::Evidence;
+use crate::progress::Report;
+use delta_guard_contract::detect::Combine;
+use delta_guard_contract::evidence::{Placebo, StandOut, TraceVerdict};
+
+/// The detector.
+#[derive(Clone, Copy, Debug)]
+pub struct Guard;
+
+impl Detector for Guard {
+    fn name(&self) -> &'static str {
+        "guard"
+    }
+
+    fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
+        case.check()?;
+        let members = case.members();
+        let needed = 2 * case.settings.seeds as usize;
+        let too_few =
+            |found: usize| format!("only {found} training examples with the wrong label can be compared; {needed} are needed (twice detect.seeds)");
+        let mut plain = None;
+        // One pass either way: over everything where the plain rule is asked for too, whose rows of C then serve here.
+        let own = if case.settings.plain {
+            let everything: Vec<usize> = (0..case.labels.len()).collect();
+            let pass = pass::score(evidence, case, &everything, true)?;
+            plain = Some(paper::plain(&paper::flagged(&pass, case, &everything), case));
+            pass.restrict(&members)
+        } else if members.len() < needed {
+            return Ok(undecided(too_few(members.len()), members, Vec::new(), None));
+        } else {
+            pass::score(evidence, case, &members, true)?
+        };
+        let usable: Vec<usize> = (0..members.len()).filter(|&i| own.root[i] > 0.0).collect();
+        if usable.len() < members.len() {
+            report.log(&format!(
+                "{} training examples with the wrong label have no gradient and take no part",
+                members.len() - usable.len()
+            ));
+        }
+        let all_scaled = own.mean_scaled_delta();
+        if usable.len() < needed {
+            return Ok(undecided(too_few(usable.len()), members, all_scaled, plain));
+        }
+        let field = Field {
+            positions: usable.iter().map(|&i| members[i]).collect(),
+            pass: own.restrict(&usable),
+        };
+        let judged = judge(evidence, case, &field, report)?;
+        let objection = judged.objection;
+        let flagged = if objection.is_none() { judged.candidates.clone() } else { Vec::new() };
+        report.log(&match &objection {
+            None => format!("{} training examples flagged", flagged.len()),
+            Some(reason) => format!("undecided: {reason}"),
+        });
+        let mut is_flagged = vec![false; case.labels.len()];
+        flagged.iter().for_each(|f| is_flagged[f.position] = true);
+        let of = |yes: bool| {
+            (0..members.len())
+                .filter(|&i| is_flagged[members[i]] == yes)
+                .map(|i| all_scaled[i])
+                .collect::<Vec<f64>>()
+        };
+        Ok(Detection {
+            verdict: objection.map_or(TraceVerdict::Flagged, |reason| TraceVerdict::Undecided { reason }),
+            histogram: histogram(&of(true), &of(false)),
+            flagged,
+            candidates: judged.candidates,
+            stand_out: Some(judged.stand_out),
+            placebo_z_of_group: judged.placebo_z_of_group,
+            plain,
+            members,
+            members_mean_scaled_delta: all_scaled,
+        })
+    }
+}
+
+/// Undecided before there was a group.
+fn undecided(reason: String, members: Vec<usize>, scaled: Vec<f64>, plain: Option<Plain>) -> Detection {
+    Detection {
+        verdict: TraceVerdict::Undecided { reason },
+        flagged: Vec::new(),
+        candidates: Vec::new(),
+        stand_out: None,
+        placebo_z_of_group: Vec::new(),
+        plain,
+        histogram: histogram(&[], &scaled),
+        members,
+        members_mean_scaled_delta: scaled,
+    }
+}
+
+/// The examples of C that have a gradient, and the pass's rows over them.
+struct Field {
+    positions: Vec<usize>,
+    pass: Pass,
+}
+
+/// One group to be judged: grown from the largest drops, and, to hold it against, from the largest scores as a placebo's is.
+struct Trial {
+    from_drops: Growth,
+    from_scores: Growth,
+    /// s(q_0, i) / √self_i of each anomaly that the group is to explain.
+    strengths: Vec<Vec<f64>>,
+}
+
+impl Trial {
+    fn d_prime(&self) -> Option<f64> {
+        apart(&self.from_drops.kappa, &self.from_drops.flagged)
+    }
+
+    fn z(&self) -> Option<f64> {
+        let each: Option<Vec<f64>> = self.strengths.iter().map(|s| apart(s, &self.from_drops.flagged)).collect();
+        each.map(|each| each.iter().sum::<f64>() / each.len() as f64)
+    }
+}
+
+/// What the steps came to.
+struct Judged {
+    objection: Option<String>,
+    candidates: Vec<Flagged>,
+    stand_out: StandOut,
+    placebo_z_of_group: Vec<Option<f64>>,
+}
+
+/// Steps 1–4. All anomalies and placebos grow in the same passes.
+fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: &mut dyn Report) -> Result<Judged> {
+    let settings = case.settings;
+    let pass = &field.pass;
+    let drops: Vec<Vec<f64>> = (0..pass.anomalies.len())
+        .map(|a| pass.mean_scaled_delta_of(a).iter().map(|v| -v).collect())
+        .collect();
+    let strengths: Vec<Vec<f64>> = pass.anomalies.iter().map(|a| pass.scaled(&a.original)).collect();
+    let placebo_strengths: Vec<Vec<f64>> = pass.placebos.iter().map(|row| pass.scaled(row)).collect();
+    // Which anomalies each group is to explain.
+    let trials: Vec<(Vec<f64>, Vec<Vec<f64>>)> = match settings.combine {
+        Combine::Intersect => drops.into_iter().zip(strengths).map(|(drop, strength)| (drop, vec![strength])).collect(),
+        Combine::Pool => vec![(mean(&drops), strengths)],
+    };
+    let first = |strength: &[f64]| kin::seeds(strength, settings.seeds as usize);
+    let starts = trials
+        .iter()
+        .flat_map(|(drop, strengths)| [first(drop), first(&mean(strengths))])
+        .chain(placebo_strengths.iter().map(|s| first(s)));
+    let starts: Vec<Vec<usize>> = starts.collect();
+    let mut grown = kin::grow(evidence, &field.positions, &pass.root, starts, settings.alpha, settings.rounds)?.into_iter();
+    let trials: Vec<Trial> = trials
+        .into_iter()
+        .filter_map(|(_, strengths)| {
+            Some(Trial {
+                from_drops: grown.next()?,
+                from_scores: grown.next()?,
+                strengths,
+            })
+        })
+        .collect();
+    let placebo_growths: Vec<Growth> = grown.collect();
+
+    let judgements: Vec<(Option<String>, Vec<Rival>)> = trials
+        .iter()
+        .map(|trial| {
+            let group = &trial.from_drops.flagged;
+            let rivals: Vec<Rival> = (placebo_growths.iter().zip(&placebo_strengths).zip(case.placebos))
+                .map(|((growth, strength), placebo)| Rival {
+                    name: placebo.id.to_string(),
+                    group: growth.flagged.clone(),
+                    d_prime: apart(&growth.kappa, &growth.flagged),
+                    z: apart(strength, &growth.flagged),
+                    z_of_candidate: apart(strength, group),
+                })
+                .collect();
+            let candidate = Candidate {
+                group,
+                d_prime: trial.d_prime(),
+                z: trial.z(),
+                like_a_placebo: &trial.from_scores.flagged,
+            };
+            let objection = if group.is_empty() {
+                Some(why_nothing(&trial.from_drops))
+            } else {
+                objection(&candidate, &rivals, settings.placebos as usize, settings.alpha)
+            };
+            (objection, rivals)
+        })
+        .collect();
+    if placebo_growths.len() < settings.placebos as usize {
+        report.log(&format!(
+            "{} of the {} placebos asked for were found",
+            placebo_growths.len(),
+            settings.placebos
+        ));
+    }
+    for (number, trial) in trials.iter().enumerate() {
+        let (drops, scores) = (&trial.from_drops, &trial.from_scores);
+        let standing = if drops.stood { "the set stands" } else { "the set did not stand yet" };
+        let (n, m, rounds) = (drops.flagged.len(), scores.flagged.len(), drops.rounds);
+        report.log(&format!(
+            "group {}: {n} kin of the strongest drops after {rounds} rounds ({standing}); {m} kin of the strongest scores",
+            number + 1
+        ));
+    }
+    let candidates = candidates(case, field, &trials);
+    let mut objection = judgements.iter().enumerate().find_map(|(number, (objection, _))| {
+        let of = if judgements.len() > 1 {
+            format!("anomaly {}: ", number + 1)
+        } else {
+            String::new()
+        };
+        objection.as_ref().map(|reason| format!("{of}{reason}"))
+    });
+    if objection.is_none() && candidates.is_empty() {
+        objection = Some("the groups of the anomalies have no training example in common".into());
+    }
+    // The report shows one group: the first that was objected to, else the one that acts least.
+    let weakest = (0..trials.len())
+        .min_by(|&a, &b| {
+            let key = |i: usize| (judgements[i].0.is_none(), trials[i].z().unwrap_or(f64::NEG_INFINITY));
+            key(a)
+                .0
+                .cmp(&key(b).0)
+                .then(if key(a).0 { key(a).1.total_cmp(&key(b).1) } else { a.cmp(&b) })
+        })
+        .unwrap_or(0);
+    let shown = &trials[weakest];
+    let rivals = &judgements[weakest].1;
+    let placebos = rivals.iter().zip(case.placebos).map(|(rival, placebo)| Placebo {
+        id: placebo.id.clone(),
+        flagged: rival.group.len() as u32,
+        d_prime: rival.d_prime,
+        z: rival.z,
+        overlap: overlap(&rival.group, &shown.from_drops.flagged),
+    });
+    let stand_out = StandOut {
+        d_prime: shown.d_prime(),
+        z: shown.z(),
+        // Where κ does not vary there is no cut; 1, the largest cosine, flags nothing either and can be written as JSON.
+        cut: Some(shown.from_drops.cut.value()).filter(|cut| cut.is_finite()).unwrap_or(1.0),
+        rounds: shown.from_drops.rounds,
+        placebos: placebos.collect(),
+    };
+    let placebo_z_of_group = if shown.from_drops.flagged.is_empty() {
+        Vec::new()
+    } else {
+        rivals.iter().map(|rival| rival.z_of_candidate).collect()
+    };
+    Ok(Judged {
+        objection,
+        candidates,
+        stand_out,
+        placebo_z_of_group,
+    })
+}
+
+/// Why no group was found, with the numbers.
+fn why_nothing(growth: &Growth) -> String {
+    if growth.cut.mad == 0.0 {
+        return "over half of the training examples with the wrong label resemble the seeds equally, so that none can stand apart".into();
+    }
+    let largest = growth.kappa.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let cut = growth.cut.value();
+    format!(
+        "no group of training examples with the wrong label stands apart: their largest kinship κ is {largest:.3}, fewer than two exceed the cut at {cut:.3}"
+    )
+}
+
+/// What every trial's group holds, with its evidence, strongest κ first.
+fn candidates(case: &DetectCase, field: &Field, trials: &[Trial]) -> Vec<Flagged> {
+    let combined = field.pass.counted(case);
+    let mean_scaled = field.pass.mean_scaled_delta();
+    let kappa = mean(&trials.iter().map(|t| t.from_drops.kappa.clone()).collect::<Vec<_>>());
+    let held = |groups: &dyn Fn(&Trial) -> &Vec<usize>, i: &usize| trials.iter().map(|t| groups(t).binary_search(i).is_ok()).collect::<Vec<_>>();
+    let mut places: Vec<usize> = (0..field.positions.len())
+        .filter(|i| held(&|t| &t.from_drops.flagged, i).iter().all(|&yes| yes))
+        .collect();
+    places.sort_by(|&a, &b| kappa[b].total_cmp(&kappa[a]).then(a.cmp(&b)));
+    let flag = |(rank, i): (u32, usize)| Flagged {
+        position: field.positions[i],
+        count: combined.counts[i],
+        mean_scaled_delta: mean_scaled[i],
+        kappa: kappa[i],
+        rank,
+        seed: held(&|t| &t.from_drops.seeds, &i).contains(&true),
+    };
+    (1..).zip(places).map(flag).collect()
+}

@@ -1,0 +1,89 @@
+//! `paper-code` and `paper-text`: the published count rule over all training examples, whatever their label. The two differ in their settings
+//! (objective, space, labels, transforms, tolerance) only.
+
+use super::histogram::histogram;
+use super::{DetectCase, Detection, Detector, Flagged, Plain, pass};
+use crate::error::Result;
+use crate::evidence::Evidence;
+use crate::progress::Report;
+use delta_guard_contract::evidence::TraceVerdict;
+
+/// The count rule.
+#[derive(Clone, Copy, Debug)]
+pub struct CountRule {
+    /// Name of the mode.
+    pub name: &'static str,
+}
+
+/// The rule's flagged examples over a pass of all of `examples` (positions), strongest count first, then the most negative mean scaled Δ.
+pub(super) fn flagged(pass: &pass::Pass, case: &DetectCase, examples: &[usize]) -> Vec<Flagged> {
+    let combined = pass.counted(case);
+    let mean_scaled = pass.mean_scaled_delta();
+    let mut places: Vec<usize> = (0..examples.len()).filter(|&i| combined.flagged[i]).collect();
+    places.sort_by(|&a, &b| {
+        combined.counts[b]
+            .cmp(&combined.counts[a])
+            .then(mean_scaled[a].total_cmp(&mean_scaled[b]))
+            .then(a.cmp(&b))
+    });
+    let flag = |(rank, i): (u32, usize)| Flagged {
+        position: examples[i],
+        count: combined.counts[i],
+        mean_scaled_delta: mean_scaled[i],
+        kappa: 0.0,
+        rank,
+        seed: false,
+    };
+    (1..).zip(places).map(flag).collect()
+}
+
+/// What the report tells of the rule.
+pub(super) fn plain(flagged: &[Flagged], case: &DetectCase) -> Plain {
+    Plain {
+        flagged: flagged.iter().map(|f| f.position).collect(),
+        tau: case.settings.tau,
+        n_tol: case.settings.n_tol,
+    }
+}
+
+impl Detector for CountRule {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
+        case.check()?;
+        let examples: Vec<usize> = (0..case.labels.len()).collect();
+        let pass = pass::score(evidence, case, &examples, false)?;
+        let flagged = flagged(&pass, case, &examples);
+        report.log(&format!(
+            "the count rule flagged {} of {} training examples",
+            flagged.len(),
+            examples.len()
+        ));
+        let verdict = if flagged.is_empty() {
+            let (queries, least) = (case.settings.queries, case.settings.queries - case.settings.n_tol);
+            TraceVerdict::Undecided {
+                reason: format!("no training example has at least {least} of {queries} shifts below {}", case.settings.tau),
+            }
+        } else {
+            TraceVerdict::Flagged
+        };
+        let members = case.members();
+        let mean_scaled = pass.mean_scaled_delta();
+        let mut is_flagged = vec![false; examples.len()];
+        flagged.iter().for_each(|f| is_flagged[f.position] = true);
+        let others: Vec<f64> = members.iter().filter(|&&i| !is_flagged[i]).map(|&i| mean_scaled[i]).collect();
+        Ok(Detection {
+            verdict,
+            histogram: histogram(&flagged.iter().map(|f| f.mean_scaled_delta).collect::<Vec<_>>(), &others),
+            plain: Some(plain(&flagged, case)),
+            candidates: flagged.clone(),
+            flagged,
+            stand_out: None,
+            placebo_z_of_group: Vec::new(),
+            members_mean_scaled_delta: members.iter().map(|&i| mean_scaled[i]).collect(),
+            members,
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! One scoring pass for everything that a case asks: each anomaly's query 0 and its n_b differences, and each placebo.
+
+use super::{DetectCase, count, queries};
+use crate::error::{Error, Result, ResultExt};
+use crate::evidence::Evidence;
+use delta_guard_contract::FaultKind;
+
+/// Rows of one anomaly.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnomalyRows {
+    /// s(q_0, i).
+    pub original: Vec<f64>,
+    /// Δ_ij: one row per transformed query.
+    pub delta: Vec<Vec<f64>>,
+}
+
+/// What the pass found, over the examples that were asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pass {
+    /// One per anomaly.
+    pub anomalies: Vec<AnomalyRows>,
+    /// s(placebo, i), one row per placebo.
+    pub placebos: Vec<Vec<f64>>,
+    /// √(g_iᵀ P g_i); 0 for an example without gradient, which then takes no part in anything that divides by it.
+    pub root: Vec<f64>,
+}
+
+/// Ask for all of it over `examples` (ascending positions). Errors: scores of another shape, or not numbers (named).
+pub fn score(evidence: &mut dyn Evidence, case: &DetectCase, examples: &[usize], with_placebos: bool) -> Result<Pass> {
+    let mut asked = Vec::new();
+    let mut names = Vec::new();
+    for (number, picture) in case.anomalies.iter().enumerate() {
+        let first = asked.len();
+        let set = queries::draw(picture, case.wrong_label, case.classes, case.settings, case.image, number as u32)
+            .context(|| format!("anomaly {}", number + 1))?;
+        for (j, mut query) in set.queries.into_iter().enumerate() {
+            let transform = j
+                .checked_sub(1)
+                .and_then(|j| set.transforms[j].as_ref())
+                .map_or("untransformed", |t| t.kind().name());
+            names.push(format!("query {j} of anomaly {} ({transform}, class {})", number + 1, query.label));
+            query.minus = query.minus.map(|place| place + first);
+            asked.push(query);
+        }
+    }
+    for placebo in case.placebos.iter().filter(|_| with_placebos) {
+        names.push(format!("placebo {}", placebo.id));
+        asked.push(queries::single(&placebo.picture, case.wrong_label, case.image).context(|| format!("placebo {}", placebo.id))?);
+    }
+    let scores = evidence.scores("score", &asked, examples, true)?;
+    drop(asked);
+    let fits = scores.rows.len() == names.len() && scores.rows.iter().chain([&scores.self_influence]).all(|row| row.len() == examples.len());
+    if !fits {
+        return Err(Error::internal(format!(
+            "scores of {} queries over {} examples came back in another shape",
+            names.len(),
+            examples.len()
+        )));
+    }
+    for (row, name) in scores.rows.iter().zip(&names) {
+        finite(row, examples, || format!("the score of {name}"))?;
+    }
+    let root = roots(&scores.self_influence, examples)?;
+    let mut rows = scores.rows.into_iter();
+    let mut take = || rows.next().unwrap_or_default();
+    let anomalies = (0..case.anomalies.len())
+        .map(|_| AnomalyRows {
+            original: take(),
+            delta: (0..case.settings.queries).map(|_| take()).collect(),
+        })
+        .collect();
+    Ok(Pass {
+        anomalies,
+        placebos: rows.collect(),
+        root,
+    })
+}
+
+/// An error that names the first value that is no number.
+pub(super) fn finite(values: &[f64], examples: &[usize], what: impl Fn() -> String) -> Result<()> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(i) => Err(Error::new(
+            FaultKind::Configuration,
+            format!(
+                "{} against training example {} (counted from 0) is {}, not a number",
+                what(),
+                examples[i],
+                values[i]
+            ),
+            "look for NaN or huge weights in the checkpoint, or for too small a detect.damping; detect.precision f64 tells overflow from NaN",
+        )),
+    }
+}
+
+/// √self-influence. P is positive, so that only rounding can make it negative: by a millionth of the largest at most, else it is an error.
+fn roots(self_influence: &[f64], examples: &[usize]) -> Result<Vec<f64>> {
+    finite(self_influence, examples, || "the self-influence, taken".into())?;
+    let largest = self_influence.iter().copied().fold(0.0, f64::max);
+    match self_influence.iter().position(|&v| v < -1e-6 * largest || (largest == 0.0 && v < 0.0)) {
+        Some(i) => Err(Error::internal(format!(
+            "self-influence of training example {} is negative: {}",
+            examples[i], self_influence[i]
+        ))),
+        None => Ok(self_influence.iter().map(|v| v.max(0.0).sqrt()).collect()),
+    }
+}
+
+impl Pass {
+    /// The same over some of the examples only (by place).
+    pub fn restrict(&self, places: &[usize]) -> Pass {
+        let pick = |row: &Vec<f64>| places.iter().map(|&i| row[i]).collect::<Vec<f64>>();
+        let anomaly = |a: &AnomalyRows| AnomalyRows {
+            original: pick(&a.original),
+            delta: a.delta.iter().map(pick).collect(),
+        };
+        Pass {
+            anomalies: self.anomalies.iter().map(anomaly).collect(),
+            placebos: self.placebos.iter().map(pick).collect(),
+            root: pick(&self.root),
+        }
+    }
+
+    /// `values` (per example) divided by √self-influence; 0 for examples without gradient.
+    pub fn scaled(&self, values: &[f64]) -> Vec<f64> {
+        values
+            .iter()
+            .zip(&self.root)
+            .map(|(v, root)| if *root > 0.0 { v / root } else { 0.0 })
+            .collect()
+    }
+
+    /// mean_j Δ_ij / √self_i of one anomaly.
+    pub fn mean_scaled_delta_of(&self, anomaly: usize) -> Vec<f64> {
+        self.scaled(&mean(&self.anomalies[anomaly].delta))
+    }
+
+    /// The same, mean over all anomalies.
+    pub fn mean_scaled_delta(&self) -> Vec<f64> {
+        mean(&(0..self.anomalies.len()).map(|a| self.mean_scaled_delta_of(a)).collect::<Vec<_>>())
+    }
+
+    /// The count rule over what was scored.
+    pub fn counted(&self, case: &DetectCase) -> count::Combined {
+        let s = case.settings;
+        let counts: Vec<_> = self.anomalies.iter().map(|a| count::counts(&a.delta, s.tau)).collect();
+        count::combine(&counts, s.queries, s.n_tol, s.combine)
+    }
+}
+
+/// Mean of rows, per example.
+pub(super) fn mean(rows: &[Vec<f64>]) -> Vec<f64> {
+    let mut mean = vec![0.0; rows.first().map_or(0, Vec::len)];
+    for row in rows {
+        for (m, v) in mean.iter_mut().zip(row) {
+            *m += v / rows.len() as f64;
+        }
+    }
+    mean
+}

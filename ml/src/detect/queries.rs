@@ -1,0 +1,245 @@
+//! Pictures to queries: the anomaly under its wrong label, and its transformed siblings under random ones.
+
+use super::labels;
+use super::transforms::{Kind, Transform};
+use crate::error::{Error, Result, ResultExt};
+use crate::evidence::Query;
+use delta_guard_contract::config::ImageConfig;
+use delta_guard_contract::detect::{Change, DetectSettings, Space};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Tensor};
+
+/// The queries of one anomaly.
+#[derive(Debug)]
+pub struct QuerySet {
+    /// Query 0: the picture with ŷ, absolute. Queries 1 … n_b: transformed, each minus query 0.
+    pub queries: Vec<Query>,
+    /// Transform of each of the queries 1 … n_b; None where only the label changes.
+    pub transforms: Vec<Option<Transform>>,
+}
+
+/// A picture from bytes, channel after channel (C × H × W), as a tensor of values in [0, 1]. Error: another number of bytes.
+pub fn picture_from_bytes(bytes: &[u8], channels: usize, height: usize, width: usize) -> Result<Tensor> {
+    if bytes.is_empty() || bytes.len() != channels * height * width {
+        let message = format!(
+            "a picture of {channels} × {height} × {width} has {} bytes, not {}",
+            channels * height * width,
+            bytes.len()
+        );
+        return Err(Error::internal(message));
+    }
+    let flat = Tensor::f_from_slice(bytes)?.f_to_kind(tch::Kind::Float)?.f_div_scalar(255.0)?;
+    Ok(flat.f_view([channels as i64, height as i64, width as i64])?)
+}
+
+/// (x − mean) / std per channel, of a 3 × H × W picture in [0, 1].
+pub fn normalise(picture: &Tensor, image: &ImageConfig) -> Result<Tensor> {
+    let channel = |values: &[f64; 3]| {
+        Tensor::f_from_slice(values)?
+            .f_to_kind(picture.kind())?
+            .f_to_device(picture.device())?
+            .f_view([3, 1, 1])
+    };
+    Ok(picture.f_sub(&channel(&image.mean)?)?.f_div(&channel(&image.std)?)?)
+}
+
+/// The picture as a float tensor on the CPU, checked: 3 × H × W, finite. Queries are made there whatever the model's device, so that they are
+/// the same everywhere.
+fn checked(picture: &Tensor) -> Result<Tensor> {
+    let shape = picture.size();
+    if shape.len() != 3 || shape[0] != 3 || shape.contains(&0) {
+        return Err(Error::internal(format!("a query needs a 3 × height × width picture, got {shape:?}")));
+    }
+    let picture = picture.f_to_device(Device::Cpu)?.f_to_kind(tch::Kind::Float)?;
+    if !bool::try_from(picture.f_isfinite()?.f_all()?)? {
+        return Err(Error::internal("a query's picture holds values that are not numbers"));
+    }
+    Ok(picture)
+}
+
+/// One picture under one label: a placebo's query, or query 0.
+pub fn single(picture: &Tensor, label: usize, image: &ImageConfig) -> Result<Query> {
+    Ok(Query {
+        image: normalise(&checked(picture)?, image)?,
+        label: label as i64,
+        minus: None,
+    })
+}
+
+/// The n_b + 1 queries of anomaly number `anomaly` of a case. `picture`: 3 × H × W in [0, 1].
+///
+/// Every random number comes from ChaCha8 under the settings' seed: the labels from a stream of their own and before the transforms, each query's
+/// transform from its own stream, so that an ablation ([`Change`]) changes what it names and nothing else.
+pub fn draw(picture: &Tensor, wrong_label: usize, classes: usize, settings: &DetectSettings, image: &ImageConfig, anomaly: u32) -> Result<QuerySet> {
+    let picture = checked(picture)?;
+    let (_, height, width) = picture.size3()?;
+    let stream = |number: u32| {
+        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        rng.set_stream((u64::from(anomaly) << 32) | u64::from(number));
+        rng
+    };
+    let labels = labels::draw(settings.labels, settings.queries as usize, classes, wrong_label, &mut stream(0))?;
+    let kinds = Kind::of_mode(settings.mode);
+    let mut set = QuerySet {
+        queries: vec![single(&picture, wrong_label, image)?],
+        transforms: Vec::with_capacity(labels.len()),
+    };
+    for (number, label) in (1..).zip(labels) {
+        let transform = (settings.change != Change::Label).then(|| {
+            let mut rng = stream(number);
+            let kind = kinds[rng.random_range(0..kinds.len() as u32) as usize];
+            Transform::draw(kind, &mut rng, height as usize, width as usize)
+        });
+        let changed = match &transform {
+            None => normalise(&picture, image),
+            Some(transform) => match settings.space {
+                Space::Pixels => transform.apply(&picture).and_then(|x| normalise(&x, image)),
+                Space::Normalised => normalise(&picture, image).and_then(|x| transform.apply(&x)),
+            },
+        };
+        let label = if settings.change == Change::Image { wrong_label as i64 } else { label };
+        set.queries.push(Query {
+            image: changed.context(|| format!("query {number}"))?,
+            label,
+            minus: Some(0),
+        });
+        set.transforms.push(transform);
+    }
+    Ok(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delta_guard_contract::detect::{DetectConfig, DetectMode};
+
+    fn picture() -> Tensor {
+        let bytes: Vec<u8> = (0..3 * 16 * 12).map(|i| ((i * 37 + i * i % 101) % 256) as u8).collect();
+        picture_from_bytes(&bytes, 3, 16, 12).unwrap()
+    }
+
+    fn settings(mode: DetectMode, seed: u64) -> DetectSettings {
+        DetectConfig {
+            mode,
+            ..DetectConfig::default()
+        }
+        .resolve(seed, 10)
+    }
+
+    fn drawn(settings: &DetectSettings, anomaly: u32) -> QuerySet {
+        draw(&picture(), 4, 10, settings, &ImageConfig::default(), anomaly).unwrap()
+    }
+
+    fn same(a: &Tensor, b: &Tensor) -> bool {
+        a.equal(b)
+    }
+
+    #[test]
+    fn bytes_become_values_and_wrong_counts_errors() {
+        let x = picture_from_bytes(&[0, 255, 51, 102], 1, 2, 2).unwrap();
+        assert_eq!(Vec::<f32>::try_from(x.view([-1])).unwrap(), [0.0, 1.0, 0.2, 0.4]);
+        assert!(picture_from_bytes(&[0; 5], 1, 2, 2).is_err());
+        assert!(picture_from_bytes(&[], 0, 2, 2).is_err());
+    }
+
+    #[test]
+    fn query_0_is_the_anomaly_and_the_rest_are_differences_to_it() {
+        for mode in [DetectMode::Guard, DetectMode::PaperCode, DetectMode::PaperText] {
+            let set = drawn(&settings(mode, 5), 0);
+            assert_eq!(set.queries.len(), 51);
+            assert_eq!((set.queries[0].label, set.queries[0].minus), (4, None));
+            assert!(same(&set.queries[0].image, &normalise(&picture(), &ImageConfig::default()).unwrap()));
+            assert!(
+                set.queries[1..]
+                    .iter()
+                    .all(|q| q.label != 4 && (0..10).contains(&q.label) && q.minus == Some(0))
+            );
+            assert!(set.queries.iter().all(|q| q.image.size() == [3, 16, 12]));
+            let seen = |kind| set.transforms.iter().flatten().any(|t| t.kind() == kind);
+            assert_eq!(seen(Kind::Rotation), mode == DetectMode::PaperText);
+        }
+    }
+
+    #[test]
+    fn one_seed_is_one_set_and_another_seed_or_anomaly_another() {
+        let a = drawn(&settings(DetectMode::Guard, 5), 0);
+        let b = drawn(&settings(DetectMode::Guard, 5), 0);
+        assert_eq!(a.transforms, b.transforms);
+        assert!(
+            a.queries
+                .iter()
+                .zip(&b.queries)
+                .all(|(x, y)| x.label == y.label && same(&x.image, &y.image))
+        );
+        assert_ne!(a.transforms, drawn(&settings(DetectMode::Guard, 6), 0).transforms);
+        assert_ne!(a.transforms, drawn(&settings(DetectMode::Guard, 5), 1).transforms);
+    }
+
+    #[test]
+    fn ablations_change_what_they_name_only() {
+        let both = settings(DetectMode::Guard, 5);
+        let image = drawn(
+            &DetectSettings {
+                change: Change::Image,
+                ..both.clone()
+            },
+            0,
+        );
+        let label = drawn(
+            &DetectSettings {
+                change: Change::Label,
+                ..both.clone()
+            },
+            0,
+        );
+        let both = drawn(&both, 0);
+        assert!(
+            image
+                .queries
+                .iter()
+                .zip(&both.queries)
+                .all(|(x, y)| x.label == 4 && same(&x.image, &y.image))
+        );
+        assert!(
+            label
+                .queries
+                .iter()
+                .zip(&both.queries)
+                .all(|(x, y)| x.label == y.label && same(&x.image, &label.queries[0].image))
+        );
+        assert!(label.transforms.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn the_space_decides_what_an_inversion_inverts() {
+        let image = ImageConfig::default();
+        for space in [Space::Pixels, Space::Normalised] {
+            let set = drawn(
+                &DetectSettings {
+                    space,
+                    ..settings(DetectMode::Guard, 5)
+                },
+                0,
+            );
+            let (query, _) = set.queries[1..]
+                .iter()
+                .zip(&set.transforms)
+                .find(|(_, t)| **t == Some(Transform::Invert))
+                .expect("50 draws of 7");
+            let expected = match space {
+                Space::Pixels => normalise(&(1.0 - picture()), &image).unwrap(),
+                Space::Normalised => 1.0 - normalise(&picture(), &image).unwrap(),
+            };
+            assert!(query.image.allclose(&expected, 1e-6, 1e-6, false));
+        }
+    }
+
+    #[test]
+    fn pictures_that_are_none_are_errors() {
+        let image = ImageConfig::default();
+        assert!(single(&Tensor::zeros([1, 8, 8], (tch::Kind::Float, Device::Cpu)), 0, &image).is_err());
+        assert!(single(&Tensor::zeros([3, 8], (tch::Kind::Float, Device::Cpu)), 0, &image).is_err());
+        assert!(single(&(picture() * f64::NAN), 0, &image).is_err());
+    }
+}

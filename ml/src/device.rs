@@ -1,0 +1,41 @@
+//! Where to compute, and how much memory that has taken.
+
+use crate::error::{Error, Result};
+use delta_guard_contract::Device as Wanted;
+use delta_guard_contract::detect::Precision;
+use tch::{Cuda, Device, Kind};
+
+/// Set threads and find the device; says what was found.
+///
+/// # Errors
+/// `Configuration` when a GPU is demanded and libtorch sees none.
+pub fn set_up(wanted: Wanted, threads: u32) -> Result<(Device, String)> {
+    if threads > 0 {
+        tch::set_num_threads(threads as i32);
+    }
+    let gpu = Cuda::is_available();
+    match wanted {
+        Wanted::Cuda if !gpu => Err(Error::configuration(
+            "worker.device is `cuda`, but libtorch finds no GPU",
+            "set worker.device to auto or cpu, or start the worker with LD_LIBRARY_PATH at an installed torch 2.11's lib folder (CUDA build)",
+        )),
+        Wanted::Cpu => Ok((Device::Cpu, format!("cpu, {} threads", tch::get_num_threads()))),
+        Wanted::Auto | Wanted::Cuda if gpu => Ok((Device::Cuda(0), "cuda:0".into())),
+        Wanted::Auto | Wanted::Cuda => Ok((Device::Cpu, format!("cpu, {} threads (libtorch finds no GPU)", tch::get_num_threads()))),
+    }
+}
+
+/// libtorch's name of a precision.
+pub fn kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::F32 => Kind::Float,
+        Precision::F64 => Kind::Double,
+    }
+}
+
+/// Largest resident size of this process so far, bytes; 0 where the system does not tell.
+pub fn peak_memory() -> u64 {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}

@@ -1,0 +1,84 @@
+//! Eigenbases Q_A, Q_G of the covariances: float64 on the CPU, whatever the working precision.
+
+use tch::{Device, Kind, Tensor};
+
+use super::covariance::Covariances;
+use super::workspace::Workspace;
+use crate::error::{Error, Result};
+use crate::model::layer::Layer;
+
+/// Eigenbases of all layers.
+#[derive(Debug)]
+pub struct Eigenbasis {
+    /// The layers, in the order of `blocks`.
+    pub layers: Vec<Layer>,
+    /// One entry per layer.
+    pub blocks: Vec<LayerBasis>,
+}
+
+/// Eigenvectors (columns) and ascending eigenvalues of a layer.
+#[derive(Debug)]
+pub struct LayerBasis {
+    /// Q_A: [b, d, d], working precision; rows as the columns of the flattened weight, the bias last.
+    pub q_a: Tensor,
+    /// Q_G: [b, o, o], working precision.
+    pub q_g: Tensor,
+    /// Eigenvalues of A: [b, d], float64, CPU. EK-FAC replaces them by Λ; they are kept for inspection.
+    pub input_eigenvalues: Tensor,
+    /// Eigenvalues of G: [b, o], float64, CPU.
+    pub output_grad_eigenvalues: Tensor,
+}
+
+impl Covariances {
+    /// Decomposes every covariance. `each` is told how many layers are done.
+    pub fn eigenbasis(&self, workspace: &Workspace, mut each: impl FnMut(usize)) -> Result<Eigenbasis> {
+        let _guard = tch::no_grad_guard();
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        for (layer, covariance) in self.layers.iter().zip(&self.blocks) {
+            let (input_eigenvalues, q_a) = eigh(&covariance.input, &layer.name, "input covariance", workspace)?;
+            let (output_grad_eigenvalues, q_g) = eigh(&covariance.output_grad, &layer.name, "output gradient covariance", workspace)?;
+            blocks.push(LayerBasis {
+                q_a,
+                q_g,
+                input_eigenvalues,
+                output_grad_eigenvalues,
+            });
+            each(blocks.len());
+        }
+        Ok(Eigenbasis {
+            layers: self.layers.clone(),
+            blocks,
+        })
+    }
+}
+
+/// Eigenvalues (float64, CPU) and eigenvectors (working precision and device) of [b, n, n].
+fn eigh(matrix: &Tensor, layer: &str, what: &str, workspace: &Workspace) -> Result<(Tensor, Tensor)> {
+    let matrix = matrix.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
+    let matrix = matrix.f_add(&matrix.f_transpose(1, 2)?)?.f_mul_scalar(0.5)?;
+    if !matrix.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
+        let help = "check the checkpoint and the pixels: a NaN or an infinite activation spoils the whole layer";
+        return Err(Error::configuration(
+            format!("layer {layer}: the {what} has entries that are not finite"),
+            help,
+        ));
+    }
+    let (values, vectors) = matrix.f_linalg_eigh("L").map_err(|error| {
+        let line = error.to_string().lines().next().unwrap_or_default().to_string();
+        Error::configuration(
+            format!(
+                "layer {layer}: the eigendecomposition of the {what} ({0} × {0}) did not converge: {line}",
+                matrix.size()[1]
+            ),
+            "fit the factors on more or other examples; a layer whose inputs are all alike or span many orders of magnitude can cause this",
+        )
+    })?;
+    // An overflow while decomposing a finite matrix would show here.
+    if !values.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
+        return Err(Error::configuration(
+            format!("layer {layer}: the {what} has eigenvalues that are not finite"),
+            "check the scale of the pixels",
+        ));
+    }
+    Ok((values, vectors.f_contiguous()?.f_to_kind(workspace.kind)?.f_to_device(workspace.device)?))
+}

@@ -1,0 +1,125 @@
+//! Second pass: Λ = (1/N) Σ_i (Q_Gᵀ W_i Q_A)², elementwise.
+
+use tch::{Kind, Tensor};
+
+use super::eigenbasis::Eigenbasis;
+use super::factors::Factors;
+use super::geometry::{Geometry, batch_size};
+use super::rotation::{Plan, Rotation, complete, outer_products};
+use super::workspace::Workspace;
+use crate::error::{Error, Result, ResultExt};
+use crate::model::layer::{Layer, Pair};
+
+/// Running sum of squared rotated gradients.
+#[derive(Debug)]
+pub struct LambdaFold {
+    layers: Vec<Layer>,
+    geometries: Vec<Geometry>,
+    rotations: Vec<Rotation>,
+    workspace: Workspace,
+    /// [b, o, d], float64, one per layer.
+    sums: Vec<Tensor>,
+    examples: u64,
+}
+
+impl LambdaFold {
+    /// An empty fold in the given basis.
+    pub fn new(basis: &Eigenbasis, workspace: Workspace) -> Result<Self> {
+        let _guard = tch::no_grad_guard();
+        let geometries = Geometry::list(&basis.layers)?;
+        let mut rotations = Vec::with_capacity(geometries.len());
+        let mut sums = Vec::with_capacity(geometries.len());
+        for (geometry, block) in geometries.iter().zip(&basis.blocks) {
+            rotations.push(Rotation::new(geometry, &block.q_a, &block.q_g, &workspace)?);
+            sums.push(workspace.accumulator(&[geometry.groups, geometry.out, geometry.inputs()])?);
+        }
+        Ok(Self {
+            layers: basis.layers.clone(),
+            geometries,
+            rotations,
+            workspace,
+            sums,
+            examples: 0,
+        })
+    }
+
+    /// Adds a batch: one pair per layer, in layer order.
+    pub fn add(&mut self, pairs: &[Pair]) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let batch = batch_size(&self.geometries, pairs)?;
+        let mut checks = Vec::with_capacity(pairs.len());
+        for ((geometry, rotation), (sum, pair)) in self.geometries.iter().zip(&self.rotations).zip(self.sums.iter_mut().zip(pairs)) {
+            let squares = squares(geometry, rotation, pair, &self.workspace)
+                .context(|| format!("layer {}: Λ", geometry.name))?
+                .f_to_kind(Kind::Double)?;
+            let _ = sum.f_add_(&squares)?;
+            checks.push(squares.f_sum(Kind::Double)?);
+        }
+        let totals = if checks.is_empty() {
+            Vec::new()
+        } else {
+            Vec::<f64>::try_from(Tensor::f_stack(&checks, 0)?)?
+        };
+        if let Some(i) = totals.iter().position(|t| !t.is_finite()) {
+            return Err(Error::configuration(
+                format!(
+                    "layer {}: squared gradients that are not finite, in the batch after {} examples",
+                    self.layers[i].name, self.examples
+                ),
+                "check the checkpoint and the pixels of that range",
+            ));
+        }
+        self.examples += batch as u64;
+        Ok(())
+    }
+
+    /// Adds another range's fold. Both must stand in the same basis (the same eigenbasis values, not merely the same covariances).
+    pub fn merge(&mut self, other: Self) -> Result<()> {
+        let same_basis = self.layers == other.layers
+            && self
+                .rotations
+                .iter()
+                .zip(&other.rotations)
+                .try_fold(true, |same, (a, b)| -> Result<bool> {
+                    Ok(same && a.q_a.f_equal(&b.q_a.f_to_device(a.q_a.device())?)? && a.q_g.f_equal(&b.q_g.f_to_device(a.q_g.device())?)?)
+                })?;
+        if !same_basis {
+            return Err(Error::internal("Λ sums in different eigenbases cannot be merged"));
+        }
+        for (mine, theirs) in self.sums.iter_mut().zip(&other.sums) {
+            let _ = mine.f_add_(&theirs.f_to_device(self.workspace.device)?)?;
+        }
+        self.examples += other.examples;
+        Ok(())
+    }
+
+    /// Λ with its basis.
+    pub fn finish(self) -> Result<Factors> {
+        let _guard = tch::no_grad_guard();
+        if self.examples == 0 {
+            return Err(Error::internal("Λ of no examples"));
+        }
+        let lambdas = self
+            .sums
+            .iter()
+            .map(|s| Ok(s.f_div_scalar(self.examples as f64)?.f_to_kind(self.workspace.kind)?))
+            .collect::<Result<Vec<_>>>()?;
+        Factors::new(self.layers, self.rotations, lambdas, self.examples)
+    }
+}
+
+/// Σ_i (Q_Gᵀ W_i Q_A)² of a batch: [b, o, d].
+fn squares(geometry: &Geometry, rotation: &Rotation, pair: &Pair, workspace: &Workspace) -> Result<Tensor> {
+    let (image, grads) = geometry.images(pair)?;
+    let (batch, _, height, width) = image.size4()?;
+    let plan = Plan::for_pair(geometry, pair);
+    let mut total = workspace.zeros(&[geometry.groups, geometry.out, geometry.inputs()])?;
+    for (start, length) in workspace.chunks(batch, plan.elements(geometry, [height, width], true)) {
+        let image = workspace.take(&image.f_narrow(0, start, length)?)?;
+        let grads = workspace.take(&grads.f_narrow(0, start, length)?)?;
+        let columns = outer_products(geometry, (&image, &grads), Some((rotation, plan)), workspace)?;
+        let mut rotated = complete(geometry, &columns, rotation, plan)?;
+        let _ = total.f_add_(&rotated.f_square_()?.f_sum_dim_intlist([0i64].as_slice(), false, None)?)?;
+    }
+    Ok(total)
+}

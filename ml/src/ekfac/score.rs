@@ -1,0 +1,206 @@
+//! Third pass: per-example gradients, scores ⟨P_q, W_i⟩ of all queries at once, and self-influence.
+
+use tch::{Kind, Tensor};
+
+use super::factors::Factors;
+use super::geometry::{Geometry, batch_size};
+use super::precondition::{Damping, Queries};
+use super::rotation::{Plan, Rotation, complete, outer_products};
+use super::workspace::Workspace;
+use crate::error::{Error, Result, ResultExt};
+use crate::model::layer::{Layer, Pair};
+
+/// Gradients W_i of a batch: one tensor [B, b·o, d] per layer, columns as in the flattened weight, the bias last. For queries; training examples are
+/// scored without keeping theirs.
+pub fn gradient(layers: &[Layer], pairs: &[Pair], workspace: &Workspace) -> Result<Vec<Tensor>> {
+    let _guard = tch::no_grad_guard();
+    let geometries = Geometry::list(layers)?;
+    let batch = batch_size(&geometries, pairs)?;
+    let mut gradients = Vec::with_capacity(pairs.len());
+    for (geometry, pair) in geometries.iter().zip(pairs) {
+        let order = Tensor::f_from_slice(&geometry.weight_columns())?.f_to_device(workspace.device)?;
+        let all = workspace.zeros(&[batch, geometry.outputs(), geometry.inputs()])?;
+        each_chunk(geometry, pair, Plan::default(), false, workspace, |image, grads, start| {
+            let columns = outer_products(geometry, (image, grads), None, workspace)?;
+            let shaped: Vec<Tensor> = columns
+                .iter()
+                .map(|c| Ok(c.outer.f_reshape([-1, geometry.outputs(), c.outer.size()[3]])?))
+                .collect::<Result<_>>()?;
+            let whole = Tensor::f_cat(&shaped, 2)?.f_index_select(2, &order)?;
+            Ok(all.f_narrow(0, start, whole.size()[0])?.f_copy_(&whole)?)
+        })?;
+        gradients.push(all);
+    }
+    Ok(gradients)
+}
+
+/// s(q, i) = Σ_layers ⟨P_q, W_i⟩ for every query and every example of the batch: [Q, B], working precision, on the workspace's device. Not divided by
+/// the number of training examples; positive means that training on i lowers the query's objective.
+pub fn scores(queries: &Queries, pairs: &[Pair]) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let workspace = &queries.workspace;
+    let total = workspace.zeros(&[queries.len() as i64, batch_size(&queries.geometries, pairs)?])?;
+    for (index, (geometry, pair)) in queries.geometries.iter().zip(pairs).enumerate() {
+        let rows = queries.in_basis(index, Plan::default())?;
+        let kernel = if few(geometry, queries, pair) {
+            Some(Kernel::new(geometry, queries, index)?)
+        } else {
+            None
+        };
+        each_chunk(geometry, pair, Plan::default(), false, workspace, |image, grads, start| {
+            let mut part = total.f_narrow(1, start, image.size()[0])?;
+            match &kernel {
+                Some(kernel) => part.f_add_(&kernel.scores(geometry, image, grads)?).map(|_| ())?,
+                None => {
+                    for (columns, rows) in outer_products(geometry, (image, grads), None, workspace)?.iter().zip(&rows) {
+                        let _ = part.f_addmm_(rows, &flat(&columns.outer)?.f_tr()?)?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+    }
+    finite(&total, "scores")?;
+    Ok(total)
+}
+
+/// g_iᵀ P g_i = Σ_layers Σ (Q_Gᵀ W_i Q_A)² / (Λ + d) for every example of the batch: [B].
+pub fn self_influence(factors: &Factors, damping: Damping, pairs: &[Pair], workspace: &Workspace) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let total = workspace.zeros(&[batch_size(&factors.geometries, pairs)?])?;
+    for (((geometry, rotation), lambda), pair) in factors.geometries.iter().zip(&factors.rotations).zip(&factors.lambdas).zip(pairs) {
+        let inverse = damping.inverse(lambda)?;
+        let plan = Plan::for_pair(geometry, pair);
+        each_chunk(geometry, pair, plan, true, workspace, |image, grads, start| {
+            let columns = outer_products(geometry, (image, grads), Some((rotation, plan)), workspace)?;
+            add_squares(geometry, &columns, rotation, plan, &inverse, &total.f_narrow(0, start, image.size()[0])?)
+        })?;
+    }
+    finite(&total, "self-influences")?;
+    Ok(total)
+}
+
+/// [`scores`] and, under the queries' own factors and damping, [`self_influence`] of the same batch: ([Q, B], [B]). The outer products are formed once, in
+/// whichever basis is cheaper for self-influence; queries are rotated into that basis once for all batches.
+pub fn scores_and_self_influence(queries: &Queries, pairs: &[Pair]) -> Result<(Tensor, Tensor)> {
+    let _guard = tch::no_grad_guard();
+    let workspace = &queries.workspace;
+    let batch = batch_size(&queries.geometries, pairs)?;
+    let (total, own) = (workspace.zeros(&[queries.len() as i64, batch])?, workspace.zeros(&[batch])?);
+    for (index, (geometry, pair)) in queries.geometries.iter().zip(pairs).enumerate() {
+        let (rotation, inverse) = (&queries.rotations[index], &queries.inverses[index]);
+        let plan = Plan::for_pair(geometry, pair);
+        let rows = queries.in_basis(index, plan)?;
+        each_chunk(geometry, pair, plan, true, workspace, |image, grads, start| {
+            let columns = outer_products(geometry, (image, grads), Some((rotation, plan)), workspace)?;
+            let mut part = total.f_narrow(1, start, image.size()[0])?;
+            for (columns, rows) in columns.iter().zip(&rows) {
+                let _ = part.f_addmm_(rows, &flat(&columns.outer)?.f_tr()?)?;
+            }
+            add_squares(geometry, &columns, rotation, plan, inverse, &own.f_narrow(0, start, image.size()[0])?)
+        })?;
+    }
+    finite(&total, "scores")?;
+    finite(&own, "self-influences")?;
+    Ok((total, own))
+}
+
+/// Runs `body(image, output gradients, first example)` on chunks of a pair that stay under the budget, in working precision.
+pub(super) fn each_chunk(
+    geometry: &Geometry,
+    pair: &Pair,
+    plan: Plan,
+    rotated: bool,
+    workspace: &Workspace,
+    mut body: impl FnMut(&Tensor, &Tensor, i64) -> Result<()>,
+) -> Result<()> {
+    let (image, grads) = geometry.images(pair)?;
+    let (batch, _, height, width) = image.size4()?;
+    for (start, length) in workspace.chunks(batch, plan.elements(geometry, [height, width], rotated)) {
+        let image = workspace.take(&image.f_narrow(0, start, length)?)?;
+        let grads = workspace.take(&grads.f_narrow(0, start, length)?)?;
+        body(&image, &grads, start).context(|| format!("layer {}", geometry.name))?;
+    }
+    Ok(())
+}
+
+/// [B, ...] as one row per example.
+pub(super) fn flat(outer: &Tensor) -> Result<Tensor> {
+    Ok(outer.f_reshape([outer.size()[0], outer.size()[1..].iter().product()])?)
+}
+
+fn add_squares(
+    geometry: &Geometry,
+    columns: &[super::rotation::Columns],
+    rotation: &Rotation,
+    plan: Plan,
+    inverse: &Tensor,
+    total: &Tensor,
+) -> Result<()> {
+    let mut rotated = complete(geometry, columns, rotation, plan)?;
+    let weighted = flat(&rotated.f_square_()?)?.f_mv(&inverse.f_reshape([-1])?)?;
+    let _ = total.shallow_clone().f_add_(&weighted)?;
+    Ok(())
+}
+
+fn finite(values: &Tensor, what: &str) -> Result<()> {
+    if values.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
+        return Ok(());
+    }
+    Err(Error::configuration(
+        format!("{what} that are not finite came out of a batch"),
+        "check the checkpoint and the pixels; with an absolute damping as small as 1e-8 in float32, use the heuristic damping or float64",
+    ))
+}
+
+/// Whether to contract few queries without forming W_i: ⟨P, Σ_t g aᵀ⟩ = Σ_t ⟨g_t, (x ∗ P)_t⟩, one convolution per query with P as its kernel. Per o·d
+/// multiply-adds: Q·T against T (forming) + Q (contracting) + writing and reading W_i, which costs as much as some sixteen positions.
+fn few(geometry: &Geometry, queries: &Queries, pair: &Pair) -> bool {
+    const WRITE_AND_READ: i64 = 16;
+    let (count, positions) = (queries.len() as i64, geometry.positions(pair));
+    count * positions < positions + count + WRITE_AND_READ
+}
+
+/// Queries as the kernel of a convolution.
+struct Kernel {
+    /// [b·Q·o, c, kh, kw]
+    weight: Tensor,
+    /// [b·o, Q]
+    bias: Option<Tensor>,
+    count: i64,
+}
+
+impl Kernel {
+    fn new(geometry: &Geometry, queries: &Queries, index: usize) -> Result<Self> {
+        let count = queries.len() as i64;
+        let matrix = queries.layer(index)?;
+        let weight = matrix
+            .f_narrow(2, 0, geometry.kernel_inputs())?
+            .f_reshape([count, geometry.groups, geometry.out, geometry.kernel_inputs()])?
+            .f_transpose(0, 1)?
+            .f_reshape([count * geometry.outputs(), geometry.channels, geometry.kernel[0], geometry.kernel[1]])?;
+        let bias = if geometry.bias {
+            Some(matrix.f_select(2, geometry.kernel_inputs())?.f_tr()?)
+        } else {
+            None
+        };
+        Ok(Self { weight, bias, count })
+    }
+
+    /// [Q, B]
+    fn scores(&self, geometry: &Geometry, image: &Tensor, grads: &Tensor) -> Result<Tensor> {
+        let (batch, blocks) = (image.size()[0], geometry.groups);
+        let output = image.f_conv2d(&self.weight, None::<Tensor>, geometry.stride, geometry.padding, geometry.dilation, blocks)?;
+        let output = output.f_reshape([batch * blocks, self.count, -1])?;
+        let grads = grads.f_contiguous()?;
+        let products = output
+            .f_bmm(&grads.f_reshape([batch * blocks, -1, 1])?)?
+            .f_reshape([batch, blocks, self.count])?;
+        let mut scores = products.f_sum_dim_intlist([1i64].as_slice(), false, None)?;
+        if let Some(bias) = &self.bias {
+            let sums = grads.f_sum_dim_intlist([2i64, 3].as_slice(), false, None)?;
+            let _ = scores.f_addmm_(&sums, bias)?;
+        }
+        Ok(scores.f_tr()?)
+    }
+}

@@ -1,0 +1,206 @@
+//! Influence on a real model: the [`Evidence`] that detectors ask, computed by passes over the training set with EK-FAC factors.
+
+pub mod fit;
+pub mod objective;
+pub mod pass;
+
+use crate::ekfac::{self, Damping, Factors, GradientSumFold, Queries};
+use crate::error::{Error, Result};
+use crate::evidence::{Evidence, Query, Scores};
+use crate::model::layer::Pair;
+use crate::progress::Report;
+use delta_guard_contract::detect::{self, DetectSettings, Objective};
+use pass::{Pass, PassLabels};
+use std::collections::BTreeMap;
+use std::time::Instant;
+use tch::{Kind, Tensor};
+
+/// [`Evidence`] from a model, a training set and factors.
+pub struct ModelEvidence<'a> {
+    pass: Pass<'a>,
+    factors: &'a Factors,
+    damping: Damping,
+    objective: Objective,
+    report: &'a mut dyn Report,
+    cache: PairCache,
+    /// Seconds per step so far.
+    pub seconds: BTreeMap<String, f64>,
+}
+
+/// Pairs of batches that later passes will ask for again, as far as the budget reaches: kin goes over the examples of one class several times.
+#[derive(Default)]
+struct PairCache {
+    batches: Vec<(Vec<usize>, Vec<Pair>)>,
+    bytes: u64,
+    budget: u64,
+}
+
+impl PairCache {
+    fn get(&self, batch: &[usize]) -> Option<&[Pair]> {
+        self.batches.iter().find(|(examples, _)| examples == batch).map(|(_, pairs)| pairs.as_slice())
+    }
+
+    /// Keep a batch if it still fits.
+    fn offer(&mut self, batch: &[usize], pairs: Vec<Pair>) {
+        let size = |t: &Tensor| t.numel() as u64 * t.kind().elt_size_in_bytes() as u64;
+        let bytes: u64 = pairs.iter().map(|p| size(&p.input) + size(&p.output_grad)).sum();
+        if self.bytes + bytes <= self.budget {
+            self.bytes += bytes;
+            self.batches.push((batch.to_vec(), pairs));
+        }
+    }
+}
+
+impl<'a> ModelEvidence<'a> {
+    /// `cache_budget`: bytes that may hold layer inputs and gradients between passes.
+    pub fn new(pass: Pass<'a>, factors: &'a Factors, settings: &DetectSettings, cache_budget: u64, report: &'a mut dyn Report) -> Self {
+        let cache = PairCache { budget: cache_budget, ..PairCache::default() };
+        let damping = match settings.damping {
+            detect::Damping::Heuristic { factor } => Damping::Heuristic(factor),
+            detect::Damping::Absolute { value } => Damping::Absolute(value),
+        };
+        Self { pass, factors, damping, objective: settings.objective, report, cache, seconds: BTreeMap::new() }
+    }
+
+    /// Preconditioned query gradients, one row per query, differences taken where a query asks for one.
+    fn queries(&mut self, queries: &[Query]) -> Result<Queries> {
+        let mut all: Option<Queries> = None;
+        let mut start = 0;
+        while start < queries.len() {
+            // A baseline and the queries after it that are differences to it; or a single query that stands for itself.
+            let differences = queries[start + 1..].iter().take_while(|q| q.minus == Some(start)).count();
+            if queries[start].minus.is_some() {
+                return Err(Error::internal("a query that is a difference must follow its baseline"));
+            }
+            let (end, baseline) = if differences > 0 {
+                (start + 1 + differences, Some(0))
+            } else {
+                (start + queries[start..].iter().take_while(|q| q.minus.is_none()).count(), None)
+            };
+            // Where singles are followed by a family, the family's baseline is the last single: leave it to the family.
+            let end = if baseline.is_none() && queries.get(end).is_some_and(|q| q.minus.is_some()) { end - 1 } else { end };
+            let mut family: Option<Queries> = None;
+            for chunk in queries[start..end].chunks(self.pass.batch) {
+                let part = self.gradients(chunk)?;
+                family = Some(match family {
+                    Some(before) => before.append(part)?,
+                    None => part,
+                });
+            }
+            let family = match (family, baseline) {
+                (Some(family), Some(baseline)) => family.difference(baseline)?,
+                (Some(family), None) => family,
+                (None, _) => return Err(Error::internal("a family of no queries")),
+            };
+            all = Some(match all {
+                Some(before) => before.append(family)?,
+                None => family,
+            });
+            start = end;
+        }
+        all.ok_or_else(|| Error::internal("scores of no queries were asked for"))
+    }
+
+    /// Preconditioned gradients of queries as they stand.
+    fn gradients(&self, queries: &[Query]) -> Result<Queries> {
+        let model = self.pass.model;
+        let images: Vec<&Tensor> = queries.iter().map(|q| &q.image).collect();
+        let images = Tensor::f_stack(&images, 0)?.f_to_kind(model.kind())?.f_to_device(model.device())?;
+        let labels: Vec<i64> = queries.iter().map(|q| q.label).collect();
+        let labels = Tensor::f_from_slice(&labels)?.f_to_device(model.device())?;
+        let tapped = model.forward_tapped(&images)?;
+        let objective = objective::of_query(self.objective, &tapped.logits, &labels)?;
+        let pairs = tapped.pairs(&objective, &self.pass.layers)?;
+        Queries::from_pairs(self.factors, self.damping, &pairs, self.pass.workspace())
+    }
+
+    /// A fold over training pairs of `examples`, from the cache where it has them. `keep` offers what is computed to the cache.
+    fn over(&mut self, step: &str, examples: &[usize], keep: bool, mut fold: impl FnMut(&[usize], &[Pair]) -> Result<()>) -> Result<()> {
+        let mut done = 0;
+        for batch in examples.chunks(self.pass.batch) {
+            if let Some(pairs) = self.cache.get(batch) {
+                tch::no_grad(|| fold(batch, pairs))?;
+            } else {
+                let pairs = self.pass.pairs(batch, PassLabels::Training)?;
+                tch::no_grad(|| fold(batch, &pairs))?;
+                if keep {
+                    self.cache.offer(batch, pairs);
+                }
+            }
+            done += batch.len() as u64;
+            self.report.progress(step, done, examples.len() as u64, "");
+        }
+        Ok(())
+    }
+
+    fn lap(&mut self, step: &str, start: Instant) {
+        *self.seconds.entry(step.to_string()).or_default() += start.elapsed().as_secs_f64();
+    }
+}
+
+impl Evidence for ModelEvidence<'_> {
+    fn scores(&mut self, step: &str, queries: &[Query], examples: &[usize], self_influence: bool) -> Result<Scores> {
+        let start = Instant::now();
+        let prepared = self.queries(queries)?;
+        self.lap("query", start);
+        let start = Instant::now();
+        let mut rows = vec![Vec::with_capacity(examples.len()); queries.len()];
+        let mut own = Vec::new();
+        let keep = examples.len() < self.pass.data.len();
+        self.over(step, examples, keep, |_, pairs| {
+            let scores = if self_influence {
+                let (scores, norms) = ekfac::scores_and_self_influence(&prepared, pairs)?;
+                own.extend(Vec::<f64>::try_from(&norms.f_to_kind(Kind::Double)?)?);
+                scores
+            } else {
+                ekfac::scores(&prepared, pairs)?
+            };
+            append(&mut rows, &scores)
+        })?;
+        self.lap(step, start);
+        Ok(Scores { rows, self_influence: own })
+    }
+
+    fn kin(&mut self, step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Vec<Vec<f64>>> {
+        let start = Instant::now();
+        let model = self.pass.model;
+        let mut weights: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+        for (group, members) in groups.iter().enumerate() {
+            for &(example, weight) in members {
+                weights.entry(example).or_insert_with(|| vec![0.0; groups.len()])[group] += weight;
+            }
+        }
+        // Members are nearly always among the examples: go over the examples' own batches, so that the cache serves both passes.
+        let inside: Vec<usize> = if weights.keys().all(|m| examples.binary_search(m).is_ok()) {
+            examples.chunks(self.pass.batch).filter(|b| b.iter().any(|e| weights.contains_key(e))).flatten().copied().collect()
+        } else {
+            weights.keys().copied().collect()
+        };
+        let mut sums = GradientSumFold::new(&self.pass.tracked(), groups.len(), self.pass.workspace())?;
+        self.over(step, &inside, true, |batch, pairs| {
+            let zero = vec![0.0; groups.len()];
+            let matrix: Vec<f64> = batch.iter().flat_map(|e| weights.get(e).unwrap_or(&zero)).copied().collect(); // B × Γ
+            let matrix = Tensor::f_from_slice(&matrix)?.f_view([batch.len() as i64, groups.len() as i64])?;
+            let matrix = matrix.f_tr()?.f_to_kind(model.kind())?.f_to_device(model.device())?;
+            sums.add(&matrix, pairs)
+        })?;
+        let prepared = Queries::new(self.factors, self.damping, &sums.finish()?, self.pass.workspace())?;
+        let mut rows = vec![Vec::with_capacity(examples.len()); groups.len()];
+        self.over(step, examples, true, |_, pairs| append(&mut rows, &ekfac::scores(&prepared, pairs)?))?;
+        self.lap(step, start);
+        Ok(rows)
+    }
+}
+
+/// Append the columns of a Q × B tensor to Q rows.
+fn append(rows: &mut [Vec<f64>], scores: &Tensor) -> Result<()> {
+    let scores = scores.f_to_kind(Kind::Double)?.f_contiguous()?;
+    let columns = scores.size().get(1).copied().unwrap_or(0) as usize;
+    let values = Vec::<f64>::try_from(&scores.f_view([-1])?)?;
+    if columns > 0 {
+        for (row, values) in rows.iter_mut().zip(values.chunks(columns)) {
+            row.extend_from_slice(values);
+        }
+    }
+    Ok(())
+}

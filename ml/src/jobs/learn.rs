@@ -1,0 +1,92 @@
+//! Jobs that make a model: train, unlearn.
+
+use super::{Place, bench};
+use crate::error::{Result, ResultExt};
+use crate::files;
+use crate::model::Weights;
+use crate::progress::Report;
+use crate::train::{self, Trained, Training};
+use crate::unlearn::{self, Unlearning};
+use delta_guard_contract::config::{CfConfig, UnlearnMethod};
+use delta_guard_contract::job::{JobResult, TrainResult};
+use delta_guard_contract::{DataConfig, ModelConfig, Recipe, TrainId};
+use std::time::Instant;
+use tch::Kind;
+
+const FILE: &str = "model.safetensors";
+
+/// How to unlearn.
+pub struct Method<'a> {
+    /// Which.
+    pub method: UnlearnMethod,
+    /// Settings of `cf`.
+    pub cf: &'a CfConfig,
+}
+
+/// [`delta_guard_contract::Task::Train`]
+pub fn train(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, recipe: &Recipe, without: &[TrainId], report: &mut dyn Report) -> Result<JobResult> {
+    let start = Instant::now();
+    let set = bench::training_set(place, data, report)?;
+    let graph = bench::graph(model, &data.image, set.classes().len())?;
+    let (examples, _) = unlearn::split(&set, without)?;
+    let run = Training {
+        graph: &graph,
+        data: &set,
+        image: &data.image,
+        examples: &examples,
+        recipe,
+        start: None,
+        trainable: graph.last_layers(0),
+        device: place.device,
+        out_dir: place.out_dir,
+        key: "train".into(),
+    };
+    let trained = train::train(run, report)?;
+    finish(place, trained, examples.len(), start)
+}
+
+/// [`delta_guard_contract::Task::Unlearn`]
+pub fn unlearn(
+    place: &Place<'_>,
+    data: &DataConfig,
+    model: &ModelConfig,
+    recipe: &Recipe,
+    method: &Method<'_>,
+    flagged: &[TrainId],
+    report: &mut dyn Report,
+) -> Result<JobResult> {
+    let start = Instant::now();
+    let set = bench::training_set(place, data, report)?;
+    let graph = bench::graph(model, &data.image, set.classes().len())?;
+    let (retained, flagged) = unlearn::split(&set, flagged)?;
+    let production = Weights::load(&model.checkpoint, &graph, Kind::Float)?;
+    let checkpoint = files::digest(&model.checkpoint)?;
+    let case = Unlearning {
+        graph: &graph,
+        production: &production,
+        checkpoint: &checkpoint.0,
+        data: &set,
+        image: &data.image,
+        retained: &retained,
+        flagged: &flagged,
+        recipe,
+        device: place.device,
+        out_dir: place.out_dir,
+    };
+    let trained = unlearn::unlearner(method.method, method.cf).unlearn(&case, report)?;
+    finish(place, trained, retained.len(), start)
+}
+
+fn finish(place: &Place<'_>, trained: Trained, examples: usize, start: Instant) -> Result<JobResult> {
+    let path = place.out_dir.join(FILE);
+    trained.model.weights.save(&path, &[("made_by", format!("delta-guard {}", env!("CARGO_PKG_VERSION")))]).context(|| "writing the checkpoint".into())?;
+    Ok(JobResult::Train(TrainResult {
+        file: FILE.into(),
+        digest: files::digest(&path)?,
+        examples: examples as u64,
+        train_loss: trained.loss,
+        train_accuracy: trained.accuracy,
+        seconds: start.elapsed().as_secs_f64(),
+        resumed_epochs: trained.resumed_epochs,
+    }))
+}

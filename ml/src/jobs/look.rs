@@ -1,0 +1,91 @@
+//! Jobs that only look: predict, measure, certify, extract.
+
+use super::{Place, bench};
+use crate::certify;
+use crate::data::encode_png;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::progress::Report;
+use delta_guard_contract::job::{Anomaly, CertifyResult, ImageLimits, JobResult, MeasureResult, PredictedExample};
+use delta_guard_contract::{DataConfig, DataSource, ModelConfig, TrainId};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+use tch::Kind;
+
+/// [`delta_guard_contract::Task::Predict`]
+pub fn predict(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, image: &Path, limits: &ImageLimits, report: &mut dyn Report) -> Result<JobResult> {
+    let pixels = crate::data::decode_submission(image, limits, &data.image)?;
+    let train = bench::training_set(place, data, report)?;
+    let graph = bench::graph(model, &data.image, train.classes().len())?;
+    let (model, digest) = bench::load(place, &graph, &model.checkpoint, Kind::Float)?;
+    Ok(JobResult::Predict(certify::predict(&model, &pixels, &data.image, train.classes(), &digest)?))
+}
+
+/// [`delta_guard_contract::Task::Measure`]
+pub fn measure(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, source: &DataSource, list: bool, report: &mut dyn Report) -> Result<JobResult> {
+    let train = bench::training_set(place, data, report)?;
+    let set = bench::open(place, data, source, Some(train.classes()), report)?;
+    let graph = bench::graph(model, &data.image, train.classes().len())?;
+    let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, Kind::Float)?;
+    let all: Vec<usize> = (0..set.len()).collect();
+    let predicted = certify::predictions(&model, &set, &data.image, &all, "measure", report)?;
+    let name = |class: u32| train.classes().get(class as usize).cloned().unwrap_or_default();
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for (class, _) in &predicted {
+        *counts.entry(name(*class)).or_default() += 1;
+    }
+    if list {
+        let lines: Vec<PredictedExample> = predicted
+            .iter()
+            .zip(set.ids())
+            .zip(set.labels())
+            .map(|((&(class, probability), id), &label)| PredictedExample { id: id.clone(), label: name(label), predicted: name(class), probability })
+            .collect();
+        let text = serde_json::to_vec(&lines).map_err(|e| Error::internal(format!("predictions: {e}")))?;
+        files::write_atomic(&place.out_dir.join("predictions.json"), &text)?;
+    }
+    Ok(JobResult::Measure(MeasureResult { accuracy: certify::accuracy(&set, &predicted), predicted: counts, checkpoint }))
+}
+
+/// [`delta_guard_contract::Task::Certify`]
+pub fn certify(
+    place: &Place<'_>,
+    data: &DataConfig,
+    model: &ModelConfig,
+    candidate: &Path,
+    anomalies: &[Anomaly],
+    limits: &ImageLimits,
+    report: &mut dyn Report,
+) -> Result<JobResult> {
+    let start = Instant::now();
+    let train = bench::training_set(place, data, report)?;
+    let validation = bench::validation_set(place, data, train.classes(), report)?;
+    let graph = bench::graph(model, &data.image, train.classes().len())?;
+    let pictures = anomalies.iter().map(|a| bench::picture(a, limits, &data.image)).collect::<Result<Vec<_>>>()?;
+    let all: Vec<usize> = (0..validation.len()).collect();
+    let mut look = |checkpoint: &Path, step: &str| -> Result<_> {
+        let (model, digest) = bench::load(place, &graph, checkpoint, Kind::Float)?;
+        let predictions =
+            pictures.iter().map(|p| certify::predict(&model, p, &data.image, train.classes(), &digest)).collect::<Result<Vec<_>>>()?;
+        let seen = certify::predictions(&model, &validation, &data.image, &all, step, report)?;
+        Ok((predictions, certify::accuracy(&validation, &seen), digest))
+    };
+    let (anomalies_before, before, _) = look(&model.checkpoint, "measure production")?;
+    let (anomalies_after, after, candidate) = look(candidate, "measure candidate")?;
+    Ok(JobResult::Certify(CertifyResult { anomalies_before, anomalies_after, before, after, candidate, seconds: start.elapsed().as_secs_f64() }))
+}
+
+/// [`delta_guard_contract::Task::Extract`]
+pub fn extract(place: &Place<'_>, data: &DataConfig, source: &DataSource, ids: &[TrainId], report: &mut dyn Report) -> Result<JobResult> {
+    let set = bench::open(place, data, source, None, report)?;
+    let mut files = Vec::with_capacity(ids.len());
+    for (n, id) in ids.iter().enumerate() {
+        let position = set.position(id).ok_or_else(|| Error::configuration(format!("`{id}` is not in {}", source.path.display()), ""))?;
+        let png = encode_png(set.pixels(position), data.image.height, data.image.width, 1)?;
+        let file = format!("{n}.png");
+        files::write_atomic(&place.out_dir.join(&file), &png)?;
+        files.push(file);
+    }
+    Ok(JobResult::Extract { files })
+}

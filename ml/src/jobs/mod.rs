@@ -1,0 +1,66 @@
+//! Jobs: one function per task, all of them `(task, place) → result`. A job can be repeated: what it finds of its own unfinished work it goes on from.
+
+mod bench;
+mod fit;
+mod learn;
+mod look;
+mod trace;
+
+use crate::device;
+use crate::error::{Error, Result};
+use crate::progress::Report;
+use crate::{attack, model};
+use delta_guard_contract::job::JobResult;
+use delta_guard_contract::{Job, PROTOCOL, Task, WorkerSetup};
+use std::path::Path;
+use tch::Device;
+
+/// Where a job runs and what it may use.
+pub struct Place<'a> {
+    /// Folders and limits.
+    pub setup: &'a WorkerSetup,
+    /// The job's folder.
+    pub out_dir: &'a Path,
+    /// Device found.
+    pub device: Device,
+    /// Its description.
+    pub device_name: String,
+}
+
+/// Run a job.
+///
+/// # Errors
+/// See [`delta_guard_contract::FaultKind`]: whose fault it is decides what the guard does next.
+pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
+    if job.v != PROTOCOL {
+        return Err(Error::configuration(
+            format!("the job speaks protocol {}, this worker {PROTOCOL}", job.v),
+            "install delta-guard and delta-guard-worker of the same version",
+        ));
+    }
+    fs_err::create_dir_all(&job.out_dir)?;
+    let (device, device_name) = device::set_up(job.setup.device, job.setup.threads)?;
+    report.log(&format!("computing on {device_name}"));
+    let place = Place { setup: &job.setup, out_dir: &job.out_dir, device, device_name };
+    match &job.task {
+        Task::Predict { data, model, image, limits } => look::predict(&place, data, model, image, limits, report),
+        Task::Measure { data, model, source, list } => look::measure(&place, data, model, source, *list, report),
+        Task::Certify { data, model, candidate, anomalies, limits } => look::certify(&place, data, model, candidate, anomalies, limits, report),
+        Task::Extract { data, source, ids } => look::extract(&place, data, source, ids, report),
+        Task::Fit { data, model, detect } => fit::fit(&place, data, model, detect, report),
+        Task::Trace { data, model, detect, anomalies, limits, case_seed } => {
+            trace::trace(&place, data, model, detect, &trace::Case { anomalies, limits, case_seed: *case_seed }, report)
+        }
+        Task::Train { data, model, recipe, without } => learn::train(&place, data, model, recipe, without, report),
+        Task::Unlearn { data, model, recipe, method, cf, flagged } => {
+            learn::unlearn(&place, data, model, recipe, &learn::Method { method: *method, cf }, flagged, report)
+        }
+        Task::Prepare { story } => Ok(JobResult::Prepare(attack::prepare(story, &job.out_dir, report)?)),
+        Task::Graph { model, height, width, classes } => {
+            let graph = model::zoo::graph(model, *height, *width, *classes as usize)?;
+            let text = serde_json::to_vec_pretty(&graph).map_err(|e| Error::internal(format!("graph: {e}")))?;
+            crate::files::write_atomic(&job.out_dir.join("graph.json"), &text)?;
+            Ok(JobResult::Graph { file: "graph.json".into() })
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The trace job: from anomalies to training examples with their evidence, as `trace.json` and thumbnails.
+
+use super::{Place, bench, fit};
+use crate::certify;
+use crate::data::{DataSet, encode_png};
+use crate::detect::{DetectCase, Detection, PlaceboPicture, detector, queries::picture_from_bytes};
+use crate::device;
+use crate::error::{Error, Result, ResultExt};
+use crate::files;
+use crate::influence::ModelEvidence;
+use crate::model::Model;
+use crate::progress::{Report, Shared};
+use delta_guard_contract::detect::{DetectMode, DetectSettings};
+use delta_guard_contract::evidence::PlainRule;
+use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult};
+use delta_guard_contract::{DataConfig, DetectConfig, FaultKind, FlaggedExample, ImageConfig, ModelConfig, TraceReport};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Thumbnails are written of so many flagged examples at most.
+const THUMBNAILS: usize = 200;
+
+/// What is submitted.
+pub struct Case<'a> {
+    /// The wrongly read pictures.
+    pub anomalies: &'a [Anomaly],
+    /// Limits of the decoder.
+    pub limits: &'a ImageLimits,
+    /// Seed where none is configured.
+    pub case_seed: u64,
+}
+
+/// [`delta_guard_contract::Task::Trace`]
+pub fn trace(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, detect: &DetectConfig, case: &Case<'_>, report: &mut dyn Report) -> Result<JobResult> {
+    let image = &data.image;
+    let pictures = case.anomalies.iter().map(|a| bench::picture(a, case.limits, image)).collect::<Result<Vec<_>>>()?;
+    let train = bench::training_set(place, data, report)?;
+    let settings = detect.resolve(case.case_seed, train.classes().len());
+    let graph = bench::graph(model, image, train.classes().len())?;
+    let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(settings.precision))?;
+    let wrong = wrong_label(&model, &train, image, case.anomalies, &pictures, &checkpoint)?;
+
+    let pass = fit::pass(place, &train, &model, image, &settings)?;
+    let fitted = fit::fitted(place, &pass, &settings, detect.seed, &checkpoint, report)?;
+    let mut seconds = fitted.seconds;
+    let start = Instant::now();
+    let placebos = if settings.mode == DetectMode::Guard { placebos(place, data, &train, &model, wrong, &settings, report)? } else { Vec::new() };
+    seconds.insert("placebo".into(), start.elapsed().as_secs_f64());
+
+    let tensors = pictures
+        .iter()
+        .map(|p| picture_from_bytes(p, 3, image.height as usize, image.width as usize))
+        .collect::<Result<Vec<_>>>()?;
+    let question = DetectCase {
+        anomalies: &tensors,
+        wrong_label: wrong as usize,
+        classes: train.classes().len(),
+        labels: train.labels(),
+        placebos: &placebos,
+        settings: &settings,
+        image,
+    };
+    let budget = place.setup.memory_budget;
+    let shared = Shared::new(report);
+    let (mut passes, mut steps) = (&shared, &shared);
+    let mut evidence = ModelEvidence::new(pass, &fitted.factors, &settings, budget, &mut passes);
+    let detection = detector(settings.mode).detect(&mut evidence, &question, &mut steps)?;
+    for (step, took) in &evidence.seconds {
+        *seconds.entry(step.clone()).or_default() += took;
+    }
+    drop(evidence);
+
+    let thumbnails = thumbnails(place, &train, image, &pictures, &detection)?;
+    let report = TraceReport {
+        predicted_label: name(&train, wrong),
+        examples: train.len() as u64,
+        examples_of_label: detection.members.len() as u64,
+        flagged: detection.flagged.iter().map(|f| flagged(&train, f)).collect(),
+        verdict: detection.verdict,
+        stand_out: detection.stand_out,
+        plain: detection.plain.map(|p| PlainRule {
+            flagged: p.flagged.iter().filter_map(|&i| train.ids().get(i).cloned()).collect(),
+            tau: p.tau,
+            n_tol: p.n_tol,
+        }),
+        histogram: detection.histogram,
+        factors: fitted.used,
+        settings,
+        checkpoint,
+        manifest: train.manifest_digest().clone(),
+        seconds,
+        thumbnails,
+        peak_memory: device::peak_memory(),
+        device: place.device_name.clone(),
+    };
+    let text = serde_json::to_vec_pretty(&report).map_err(|e| Error::internal(format!("trace report: {e}")))?;
+    files::write_atomic(&place.out_dir.join("trace.json"), &text)?;
+    Ok(JobResult::Trace(Box::new(report)))
+}
+
+fn name(train: &DataSet, label: u32) -> String {
+    train.classes().get(label as usize).cloned().unwrap_or_default()
+}
+
+/// ŷ: what the anomalies are said to be read as, or what the model reads; one and the same for all.
+fn wrong_label(
+    model: &Model,
+    train: &DataSet,
+    image: &ImageConfig,
+    anomalies: &[Anomaly],
+    pictures: &[Vec<u8>],
+    checkpoint: &delta_guard_contract::Digest,
+) -> Result<u32> {
+    let mut found: Option<u32> = None;
+    for (anomaly, picture) in anomalies.iter().zip(pictures) {
+        let label = match &anomaly.wrong_label {
+            Some(name) => bench::class_of(name, train.classes())?,
+            None => bench::class_of(&certify::predict(model, picture, image, train.classes(), checkpoint)?.label, train.classes())?,
+        };
+        if let Some(first) = found.filter(|&first| first != label) {
+            return Err(Error::new(
+                FaultKind::Submission,
+                format!("the anomalies are read as different classes: {} and {}", name(train, first), name(train, label)),
+                "trace them apart: one case is about one wrong label",
+            ));
+        }
+        found = Some(label);
+    }
+    found.ok_or_else(|| Error::submission("no picture was given"))
+}
+
+/// Clean validation pictures of class ŷ that the model reads correctly, drawn under the seed.
+fn placebos(
+    place: &Place<'_>,
+    data: &DataConfig,
+    train: &DataSet,
+    model: &Model,
+    wrong: u32,
+    settings: &DetectSettings,
+    report: &mut dyn Report,
+) -> Result<Vec<PlaceboPicture>> {
+    let validation = bench::validation_set(place, data, train.classes(), report)?;
+    let mut order = validation.by_label(wrong);
+    let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+    rng.set_stream(u64::MAX); // the queries use the low streams
+    order.shuffle(&mut rng);
+    let mut chosen = Vec::new();
+    for batch in order.chunks(4 * settings.placebos as usize) {
+        let predicted = certify::predictions(model, &validation, &data.image, batch, "placebo", report)?;
+        for (&i, (class, _)) in batch.iter().zip(predicted) {
+            if class == wrong && chosen.len() < settings.placebos as usize {
+                let picture = picture_from_bytes(validation.pixels(i), 3, data.image.height as usize, data.image.width as usize)?;
+                chosen.push(PlaceboPicture { id: validation.ids().get(i).cloned().ok_or_else(|| Error::internal("an example without id"))?, picture });
+            }
+        }
+        if chosen.len() == settings.placebos as usize {
+            break;
+        }
+    }
+    Ok(chosen)
+}
+
+fn flagged(train: &DataSet, found: &crate::detect::Flagged) -> FlaggedExample {
+    FlaggedExample {
+        id: train.ids()[found.position].clone(),
+        label: name(train, train.labels()[found.position]),
+        count: found.count,
+        mean_scaled_delta: found.mean_scaled_delta,
+        kappa: found.kappa,
+        rank: found.rank,
+        seed: found.seed,
+    }
+}
+
+/// Small PNGs of the first anomaly and of the strongest flagged examples.
+fn thumbnails(place: &Place<'_>, train: &DataSet, image: &ImageConfig, pictures: &[Vec<u8>], detection: &Detection) -> Result<BTreeMap<String, String>> {
+    let mut written = BTreeMap::new();
+    let scale = (96 / image.height.max(image.width)).clamp(1, 3);
+    let mut write = |key: String, file: String, pixels: &[u8]| -> Result<()> {
+        let png = encode_png(pixels, image.height, image.width, scale)?;
+        files::write_atomic(&place.out_dir.join(&file), &png).context(|| "writing thumbnails".into())?;
+        written.insert(key, file);
+        Ok(())
+    };
+    if let Some(first) = pictures.first() {
+        write("anomaly".into(), "thumbs/anomaly.png".into(), first)?;
+    }
+    for found in detection.flagged.iter().take(THUMBNAILS) {
+        write(train.ids()[found.position].0.clone(), format!("thumbs/{:04}.png", found.rank), train.pixels(found.position))?;
+    }
+    Ok(written)
+}

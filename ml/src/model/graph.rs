@@ -1,0 +1,319 @@
+//! A network as data: named layers and what they read. It can be written to and read from a file, so that importers of other formats need no
+//! new code in the executor.
+
+use super::layer::{Layer, LayerKind};
+use crate::error::{Error, Result, ResultExt};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use tch::Kind;
+
+/// Name under which nodes read the network's input.
+pub const INPUT: &str = "input";
+
+/// Version of the graph file.
+const FORMAT: u32 = 1;
+
+/// A network: nodes in an order in which they can be computed; the last one yields the logits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Graph {
+    /// Version of this format: 1.
+    pub format: u32,
+    /// Input: channels, height, width.
+    pub input: [i64; 3],
+    /// The nodes.
+    pub nodes: Vec<Node>,
+}
+
+/// One step of the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Unique; for layers with weights the prefix of their state-dict names.
+    pub name: String,
+    /// Names of the nodes that it reads (or `input`).
+    pub inputs: Vec<String>,
+    /// What it does.
+    pub op: Op,
+}
+
+/// What a node does. Pairs are (height, width).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Op {
+    /// 2-d convolution, zero padding; weight out × in/groups × kh × kw.
+    Conv2d {
+        /// Input channels.
+        in_channels: i64,
+        /// Output channels.
+        out_channels: i64,
+        /// Kernel size.
+        kernel: [i64; 2],
+        /// Stride.
+        #[serde(default = "ones")]
+        stride: [i64; 2],
+        /// Padding on both sides.
+        #[serde(default)]
+        padding: [i64; 2],
+        /// Dilation.
+        #[serde(default = "ones")]
+        dilation: [i64; 2],
+        /// Groups.
+        #[serde(default = "one")]
+        groups: i64,
+        /// Has a bias.
+        #[serde(default)]
+        bias: bool,
+    },
+    /// y = W x + b on B × features.
+    Linear {
+        /// Input features.
+        in_features: i64,
+        /// Output features.
+        out_features: i64,
+        /// Has a bias.
+        #[serde(default = "yes")]
+        bias: bool,
+    },
+    /// Batch normalisation over channels, ε = 1e-5, momentum 0.1 (PyTorch's defaults).
+    BatchNorm2d {
+        /// Channels.
+        features: i64,
+    },
+    /// max(x, 0).
+    Relu,
+    /// Maximum over windows.
+    MaxPool2d {
+        /// Window.
+        kernel: [i64; 2],
+        /// Stride.
+        stride: [i64; 2],
+        /// Padding.
+        #[serde(default)]
+        padding: [i64; 2],
+    },
+    /// Mean over windows, stride = window.
+    AvgPool2d {
+        /// Window.
+        kernel: [i64; 2],
+    },
+    /// Mean over the whole plane; C × H × W → C × 1 × 1.
+    GlobalAvgPool,
+    /// C × H × W → C·H·W.
+    Flatten,
+    /// Sum of its inputs.
+    Add,
+}
+
+fn one() -> i64 {
+    1
+}
+fn ones() -> [i64; 2] {
+    [1, 1]
+}
+fn yes() -> bool {
+    true
+}
+
+/// An entry of the state dict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateEntry {
+    /// PyTorch's name.
+    pub name: String,
+    /// Shape; empty for a scalar.
+    pub shape: Vec<i64>,
+    /// Float, or Int64 for batch norm's counter.
+    pub kind: Kind,
+    /// Is it trained (or a running statistic)?
+    pub parameter: bool,
+}
+
+impl Graph {
+    /// A graph of these nodes, checked.
+    ///
+    /// # Errors
+    /// See [`Graph::check`].
+    pub fn new(input: [i64; 3], nodes: Vec<Node>) -> Result<Self> {
+        let graph = Self { format: FORMAT, input, nodes };
+        graph.check()?;
+        Ok(graph)
+    }
+
+    /// Read a graph file (JSON).
+    ///
+    /// # Errors
+    /// `Configuration` with file, line and node.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = fs_err::read_to_string(path)?;
+        let graph: Self = serde_json::from_str(&text)
+            .map_err(|e| Error::configuration(format!("{}: not a layer graph: {e}", path.display()), "`delta-guard graph` writes one to compare with"))?;
+        graph.check().context(|| path.display().to_string())?;
+        Ok(graph)
+    }
+
+    /// Names, order, geometry and shapes fit together; the last node yields a vector of logits.
+    ///
+    /// # Errors
+    /// `Configuration` naming the node.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |message: String| Error::configuration(message, "mend the graph file");
+        if self.format != FORMAT {
+            return Err(wrong(format!("graph format {} is not known (this version reads {FORMAT})", self.format)));
+        }
+        if self.input.iter().any(|&d| d < 1 || d > 1 << 14) {
+            return Err(wrong(format!("input {:?} is not a picture's size", self.input)));
+        }
+        let shapes = self.shapes()?;
+        match shapes.last().map(Vec::as_slice) {
+            Some([classes]) if *classes >= 2 => Ok(()),
+            Some(shape) => Err(wrong(format!("the last node yields {shape:?}, not a vector of at least two logits"))),
+            None => Err(wrong("the graph has no nodes".into())),
+        }
+    }
+
+    /// Output shape of every node, without the batch dimension.
+    fn shapes(&self) -> Result<Vec<Vec<i64>>> {
+        let mut known: BTreeMap<&str, Vec<i64>> = BTreeMap::from([(INPUT, self.input.to_vec())]);
+        let mut shapes = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let inputs = node
+                .inputs
+                .iter()
+                .map(|i| known.get(i.as_str()).map(Vec::as_slice).ok_or_else(|| format!("reads `{i}`, which no node before it yields")))
+                .collect::<std::result::Result<Vec<_>, _>>();
+            let shape = inputs
+                .and_then(|inputs| node.op.shape(&inputs))
+                .map_err(|why| Error::configuration(format!("node `{}`: {why}", node.name), "mend the graph file"))?;
+            if node.name.is_empty() || known.contains_key(node.name.as_str()) {
+                return Err(Error::configuration(format!("node name `{}` is empty or used twice", node.name), "mend the graph file"));
+            }
+            known.insert(&node.name, shape.clone());
+            shapes.push(shape);
+        }
+        Ok(shapes)
+    }
+
+    /// Number of logits.
+    pub fn classes(&self) -> i64 {
+        self.shapes().ok().and_then(|s| s.last().and_then(|s| s.first().copied())).unwrap_or(0)
+    }
+
+    /// Floats that all node outputs of one example take: what a pass over it holds at most.
+    pub fn activation_size(&self) -> i64 {
+        self.shapes().map(|s| s.iter().map(|s| s.iter().product::<i64>()).sum()).unwrap_or(0)
+    }
+
+    /// The tracked layers (every convolution and linear layer), in order.
+    pub fn layers(&self) -> Vec<Layer> {
+        self.nodes.iter().filter_map(|n| n.op.layer_kind().map(|kind| Layer { name: n.name.clone(), kind })).collect()
+    }
+
+    /// The state dict that belongs to this graph, in node order.
+    pub fn state(&self) -> Vec<StateEntry> {
+        let mut entries = Vec::new();
+        for node in &self.nodes {
+            let mut push = |suffix: &str, shape: Vec<i64>, kind: Kind, parameter: bool| {
+                entries.push(StateEntry { name: format!("{}.{suffix}", node.name), shape, kind, parameter });
+            };
+            match &node.op {
+                Op::Conv2d { in_channels, out_channels, kernel, groups, bias, .. } => {
+                    push("weight", vec![*out_channels, in_channels / groups, kernel[0], kernel[1]], Kind::Float, true);
+                    if *bias {
+                        push("bias", vec![*out_channels], Kind::Float, true);
+                    }
+                }
+                Op::Linear { in_features, out_features, bias } => {
+                    push("weight", vec![*out_features, *in_features], Kind::Float, true);
+                    if *bias {
+                        push("bias", vec![*out_features], Kind::Float, true);
+                    }
+                }
+                Op::BatchNorm2d { features } => {
+                    push("weight", vec![*features], Kind::Float, true);
+                    push("bias", vec![*features], Kind::Float, true);
+                    push("running_mean", vec![*features], Kind::Float, false);
+                    push("running_var", vec![*features], Kind::Float, false);
+                    push("num_batches_tracked", vec![], Kind::Int64, false);
+                }
+                Op::Relu | Op::MaxPool2d { .. } | Op::AvgPool2d { .. } | Op::GlobalAvgPool | Op::Flatten | Op::Add => {}
+            }
+        }
+        entries
+    }
+
+    /// Names of the last `k` nodes that have parameters (all if `k` is 0 or too large).
+    pub fn last_layers(&self, k: usize) -> BTreeSet<String> {
+        let named: Vec<&Node> = self.nodes.iter().filter(|n| n.op.layer_kind().is_some() || matches!(n.op, Op::BatchNorm2d { .. })).collect();
+        let take = if k == 0 { named.len() } else { k.min(named.len()) };
+        named[named.len() - take..].iter().map(|n| n.name.clone()).collect()
+    }
+}
+
+impl Op {
+    fn layer_kind(&self) -> Option<LayerKind> {
+        match *self {
+            Op::Conv2d { in_channels, out_channels, kernel, stride, padding, dilation, groups, bias } => {
+                Some(LayerKind::Conv2d { in_channels, out_channels, kernel, stride, padding, dilation, groups, bias })
+            }
+            Op::Linear { in_features, out_features, bias } => Some(LayerKind::Linear { in_features, out_features, bias }),
+            _ => None,
+        }
+    }
+
+    /// Output shape for these input shapes, or what does not fit.
+    fn shape(&self, inputs: &[&[i64]]) -> std::result::Result<Vec<i64>, String> {
+        if let Op::Add = self {
+            let first = inputs.first().ok_or("adds nothing")?;
+            return if inputs.iter().all(|s| s == first) { Ok(first.to_vec()) } else { Err(format!("adds different shapes {inputs:?}")) };
+        }
+        let [input] = inputs else { return Err(format!("has {} inputs instead of one", inputs.len())) };
+        let plane = || match input {
+            [c, h, w] => Ok((*c, *h, *w)),
+            other => Err(format!("expects channels × height × width, gets {other:?}")),
+        };
+        let window = |size: i64, kernel: i64, stride: i64, padding: i64, dilation: i64| {
+            if kernel < 1 || stride < 1 || padding < 0 || dilation < 1 || padding > 1 << 10 || kernel > 1 << 10 || dilation > 1 << 10 {
+                return Err(format!("window kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} makes no sense"));
+            }
+            let out = (size + 2 * padding - dilation * (kernel - 1) - 1).div_euclid(stride) + 1;
+            if out < 1 { Err(format!("its window is larger than its input of {size}")) } else { Ok(out) }
+        };
+        match self {
+            Op::Conv2d { in_channels, out_channels, kernel, stride, padding, dilation, groups, .. } => {
+                let (c, h, w) = plane()?;
+                if c != *in_channels {
+                    return Err(format!("expects {in_channels} channels, gets {c}"));
+                }
+                if *out_channels < 1 || *groups < 1 || in_channels % groups != 0 || out_channels % groups != 0 {
+                    return Err(format!("{in_channels} → {out_channels} channels do not divide into {groups} groups"));
+                }
+                let h = window(h, kernel[0], stride[0], padding[0], dilation[0])?;
+                Ok(vec![*out_channels, h, window(w, kernel[1], stride[1], padding[1], dilation[1])?])
+            }
+            Op::Linear { in_features, out_features, .. } => match input {
+                [n] if n == in_features && *out_features >= 1 => Ok(vec![*out_features]),
+                other => Err(format!("expects [{in_features}], gets {other:?}")),
+            },
+            Op::BatchNorm2d { features } => {
+                let (c, h, w) = plane()?;
+                if c == *features { Ok(vec![c, h, w]) } else { Err(format!("expects {features} channels, gets {c}")) }
+            }
+            Op::MaxPool2d { kernel, stride, padding } => {
+                let (c, h, w) = plane()?;
+                if padding[0] * 2 > kernel[0] || padding[1] * 2 > kernel[1] {
+                    return Err("pads more than half its window".into());
+                }
+                Ok(vec![c, window(h, kernel[0], stride[0], padding[0], 1)?, window(w, kernel[1], stride[1], padding[1], 1)?])
+            }
+            Op::AvgPool2d { kernel } => {
+                let (c, h, w) = plane()?;
+                Ok(vec![c, window(h, kernel[0], kernel[0], 0, 1)?, window(w, kernel[1], kernel[1], 0, 1)?])
+            }
+            Op::GlobalAvgPool => plane().map(|(c, _, _)| vec![c, 1, 1]),
+            Op::Flatten => Ok(vec![input.iter().product()]),
+            Op::Relu => Ok(input.to_vec()),
+            Op::Add => Err("is handled above".into()),
+        }
+    }
+}

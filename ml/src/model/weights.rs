@@ -1,0 +1,217 @@
+//! State dicts: strict safetensors in and out with PyTorch's names, and initialisation.
+
+use super::graph::{Graph, Op, StateEntry};
+use crate::error::{Error, Result, ResultExt};
+use crate::files;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+
+/// Tensors by state-dict name.
+#[derive(Debug)]
+pub struct Weights(pub BTreeMap<String, Tensor>);
+
+impl Weights {
+    /// A deep copy.
+    pub fn copy(&self) -> Self {
+        Self(self.0.iter().map(|(name, tensor)| (name.clone(), tensor.detach().copy())).collect())
+    }
+
+    /// On another device, floats as `kind`.
+    pub fn to(&self, device: Device, kind: Kind) -> Self {
+        let one = |t: &Tensor| t.to_device(device).to_kind(if t.is_floating_point() { kind } else { t.kind() });
+        Self(self.0.iter().map(|(name, tensor)| (name.clone(), one(tensor))).collect())
+    }
+
+    /// Random initialisation as PyTorch's ResNet: convolutions Kaiming normal (fan out), linear layers and biases uniform ±1/√fan_in, batch norm 1 and 0.
+    /// Deterministic in the seed.
+    pub fn init(graph: &Graph, seed: u64) -> Self {
+        tch::manual_seed(seed as i64);
+        let cpu = (Kind::Float, Device::Cpu);
+        let mut tensors = BTreeMap::new();
+        for node in &graph.nodes {
+            let mut set = |suffix: &str, tensor: Tensor| {
+                tensors.insert(format!("{}.{suffix}", node.name), tensor);
+            };
+            let uniform = |shape: &[i64], bound: f64| Tensor::rand(shape, cpu) * (2.0 * bound) - bound;
+            match &node.op {
+                Op::Conv2d { in_channels, out_channels, kernel, groups, bias, .. } => {
+                    let (taps, fan_in) = (kernel[0] * kernel[1], in_channels / groups * kernel[0] * kernel[1]);
+                    let std = (2.0 / (out_channels * taps) as f64).sqrt();
+                    set("weight", Tensor::randn([*out_channels, in_channels / groups, kernel[0], kernel[1]], cpu) * std);
+                    if *bias {
+                        set("bias", uniform(&[*out_channels], 1.0 / (fan_in as f64).sqrt()));
+                    }
+                }
+                Op::Linear { in_features, out_features, bias } => {
+                    let bound = 1.0 / (*in_features as f64).sqrt();
+                    set("weight", uniform(&[*out_features, *in_features], bound));
+                    if *bias {
+                        set("bias", uniform(&[*out_features], bound));
+                    }
+                }
+                Op::BatchNorm2d { features } => {
+                    set("weight", Tensor::ones([*features], cpu));
+                    set("bias", Tensor::zeros([*features], cpu));
+                    set("running_mean", Tensor::zeros([*features], cpu));
+                    set("running_var", Tensor::ones([*features], cpu));
+                    set("num_batches_tracked", Tensor::zeros([] as [i64; 0], (Kind::Int64, Device::Cpu)));
+                }
+                Op::Relu | Op::MaxPool2d { .. } | Op::AvgPool2d { .. } | Op::GlobalAvgPool | Op::Flatten | Op::Add => {}
+            }
+        }
+        Self(tensors)
+    }
+
+    /// Read a checkpoint of exactly this graph: every tensor there, none besides, right shapes, finite values. Floats of any width become `Float`
+    /// (`Double` is kept when `kind` says so). Only batch norm's `num_batches_tracked` may be missing, as PyTorch allows.
+    ///
+    /// # Errors
+    /// `Configuration`, naming file and tensors, all of them when several are missing.
+    pub fn load(path: &Path, graph: &Graph, kind: Kind) -> Result<Self> {
+        let file = fs_err::read(path)?;
+        let what = || format!("checkpoint {}", path.display());
+        let tensors = read_tensors(&file).context(what)?;
+        Self::checked(tensors, graph, kind).context(what)
+    }
+
+    /// Hold named tensors against a graph's state dict.
+    fn checked(mut tensors: BTreeMap<String, Tensor>, graph: &Graph, kind: Kind) -> Result<Self> {
+        let help = "model.checkpoint must be the state dict of model.architecture with model.width and model.stem, saved as safetensors";
+        let state = graph.state();
+        let missing: Vec<&str> =
+            state.iter().filter(|e| e.kind == Kind::Float && !tensors.contains_key(&e.name)).map(|e| e.name.as_str()).collect();
+        if !missing.is_empty() {
+            return Err(Error::configuration(format!("{} missing: {}", plural(missing.len(), "tensor"), list(&missing)), help));
+        }
+        let mut known = BTreeMap::new();
+        for entry in &state {
+            known.insert(entry.name.clone(), checked_tensor(tensors.remove(&entry.name), entry, kind, help)?);
+        }
+        if !tensors.is_empty() {
+            let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
+            return Err(Error::configuration(format!("{} too many: {}", plural(names.len(), "tensor"), list(&names)), help));
+        }
+        Ok(Self(known))
+    }
+
+    /// Write a checkpoint that Python's `safetensors` and `load_state_dict` accept; `metadata` goes into its header.
+    ///
+    /// # Errors
+    /// `Resource` when the disk is full.
+    pub fn save(&self, path: &Path, metadata: &[(&str, String)]) -> Result<()> {
+        let mut metadata: HashMap<String, String> = metadata.iter().map(|(k, v)| ((*k).to_string(), v.clone())).collect();
+        metadata.insert("format".into(), "pt".into());
+        write_tensors(path, self.0.iter().map(|(n, t)| (n.as_str(), t)), metadata)
+    }
+}
+
+fn plural(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+fn list(names: &[&str]) -> String {
+    let shown = names[..names.len().min(5)].join(", ");
+    if names.len() > 5 { format!("{shown}, …") } else { shown }
+}
+
+fn checked_tensor(tensor: Option<Tensor>, entry: &StateEntry, kind: Kind, help: &str) -> Result<Tensor> {
+    let Some(tensor) = tensor else {
+        return Ok(Tensor::zeros([] as [i64; 0], (Kind::Int64, Device::Cpu))); // batch norm's counter: only the training loop reads it
+    };
+    if tensor.size() != entry.shape {
+        return Err(Error::configuration(format!("tensor {} has shape {:?} instead of {:?}", entry.name, tensor.size(), entry.shape), help));
+    }
+    if entry.kind == Kind::Int64 {
+        return Ok(tensor.to_kind(Kind::Int64));
+    }
+    if !tensor.is_floating_point() {
+        return Err(Error::configuration(format!("tensor {} holds {:?} instead of floats", entry.name, tensor.kind()), help));
+    }
+    let tensor = tensor.to_kind(kind);
+    if tensor.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
+        return Err(Error::configuration(format!("tensor {} holds a NaN or an infinity", entry.name), "the training run that made it diverged: use another checkpoint"));
+    }
+    Ok(tensor)
+}
+
+/// All tensors of a safetensors file in memory.
+///
+/// # Errors
+/// `Configuration` when it is not one, or holds a kind of number that is not read.
+pub fn read_tensors(file: &[u8]) -> Result<BTreeMap<String, Tensor>> {
+    let help = "write it with safetensors; pickles (.pt, .pth) are not read because they can run code";
+    let archive = SafeTensors::deserialize(file).map_err(|e| Error::configuration(format!("not a safetensors file: {e}"), help))?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in archive.iter() {
+        let kind = kind_of(view.dtype()).ok_or_else(|| Error::configuration(format!("tensor {name} holds {:?}, which is not read", view.dtype()), help))?;
+        let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
+        let bytes = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
+        if bytes != view.data().len() {
+            return Err(Error::configuration(format!("tensor {name}: {} bytes instead of {bytes}", view.data().len()), help)); // tch would read past the end
+        }
+        tensors.insert(name.to_string(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
+    }
+    Ok(tensors)
+}
+
+/// The header's metadata of a safetensors file in memory.
+///
+/// # Errors
+/// `Configuration` when it is not one.
+pub fn read_metadata(file: &[u8]) -> Result<HashMap<String, String>> {
+    let (_, header) =
+        SafeTensors::read_metadata(file).map_err(|e| Error::configuration(format!("not a safetensors file: {e}"), ""))?;
+    Ok(header.metadata().clone().unwrap_or_default())
+}
+
+/// Write tensors as safetensors, whole or not at all.
+///
+/// # Errors
+/// `Resource` when the disk is full.
+pub fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>, metadata: HashMap<String, String>) -> Result<()> {
+    let buffers = tensors.map(|(name, tensor)| Ok((name, to_bytes(tensor)?))).collect::<Result<Vec<_>>>()?;
+    let views = buffers
+        .iter()
+        .map(|(name, (dtype, shape, bytes))| {
+            let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| Error::internal(format!("tensor {name}: {e}")))?;
+            Ok((*name, view))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::internal(format!("safetensors: {e}")))?;
+    files::write_atomic(path, &bytes)
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F64 => Kind::Double,
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::U8 => Kind::Uint8,
+        _ => return None,
+    })
+}
+
+fn to_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
+    let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+    let shape: Vec<usize> = tensor.size().iter().map(|&d| d as usize).collect();
+    let (dtype, bytes) = match tensor.kind() {
+        Kind::Double => (Dtype::F64, copy::<f64>(&tensor)?),
+        Kind::Float => (Dtype::F32, copy::<f32>(&tensor)?),
+        Kind::Int64 => (Dtype::I64, copy::<i64>(&tensor)?),
+        Kind::Uint8 => (Dtype::U8, copy::<u8>(&tensor)?),
+        other => return Err(Error::internal(format!("tensors of {other:?} are not written"))),
+    };
+    Ok((dtype, shape, bytes))
+}
+
+fn copy<T: tch::kind::Element + bytemuck::Pod>(tensor: &Tensor) -> Result<Vec<u8>> {
+    let mut values = vec![T::zeroed(); tensor.numel()];
+    let numel = values.len();
+    tensor.f_copy_data(&mut values, numel)?;
+    Ok(bytemuck::cast_slice(&values).to_vec())
+}

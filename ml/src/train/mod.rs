@@ -1,0 +1,130 @@
+//! A recipe and a data set in, a model out. Every epoch is kept on disk, so that an interrupted run goes on from the last one.
+
+pub mod augment;
+pub mod resume;
+pub mod schedule;
+pub mod sgd;
+
+use crate::data::{DataSet, normalise};
+use crate::error::{Error, Result};
+use crate::model::{Graph, Model, Weights};
+use crate::progress::Report;
+use delta_guard_contract::{ImageConfig, Recipe};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use resume::EpochState;
+use sgd::Sgd;
+use std::collections::BTreeSet;
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+
+/// What to train.
+pub struct Training<'a> {
+    /// Network.
+    pub graph: &'a Graph,
+    /// Pictures and labels.
+    pub data: &'a DataSet,
+    /// Their normalisation.
+    pub image: &'a ImageConfig,
+    /// Positions to train on, ascending.
+    pub examples: &'a [usize],
+    /// How.
+    pub recipe: &'a Recipe,
+    /// Weights to start from; None: initialised from the recipe's seed.
+    pub start: Option<Weights>,
+    /// Nodes whose parameters are trained.
+    pub trainable: BTreeSet<String>,
+    /// Where.
+    pub device: Device,
+    /// Folder of the epoch file.
+    pub out_dir: &'a Path,
+    /// What names this run beyond recipe, graph, data and examples (digest of the starting checkpoint, …).
+    pub key: String,
+}
+
+/// A trained model.
+#[derive(Debug)]
+pub struct Trained {
+    /// On the training device, in `Float`.
+    pub model: Model,
+    /// Mean loss (nats) over the augmented pictures of the last epoch.
+    pub loss: f64,
+    /// Share of them that were read rightly.
+    pub accuracy: f64,
+    /// Epochs that an earlier, interrupted run had done.
+    pub resumed_epochs: u32,
+}
+
+/// Train.
+///
+/// # Errors
+/// `Configuration` when there is nothing to train on or the loss is no longer finite; `Resource` for memory and disk.
+pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
+    if run.examples.is_empty() {
+        return Err(Error::configuration("no training examples are left", "check data.train.path and the list of removed ids"));
+    }
+    let recipe = run.recipe;
+    let key = resume::key(&run);
+    let saved = EpochState::load(run.out_dir, &key, run.graph, report);
+    let (weights, momentum, mut done, mut last) = match saved {
+        Some(state) => (state.weights, state.momentum, state.epochs, (state.loss, state.accuracy)),
+        None => (run.start.unwrap_or_else(|| Weights::init(run.graph, recipe.seed)), Default::default(), 0, (f64::NAN, 0.0)),
+    };
+    let resumed_epochs = done;
+    let model = Model::new(run.graph.clone(), weights.to(run.device, Kind::Float));
+    let trained: Vec<(String, Tensor)> = model
+        .parameters()
+        .into_iter()
+        .filter(|(name, _)| name.rsplit_once('.').is_some_and(|(node, _)| run.trainable.contains(node)))
+        .map(|(name, tensor)| (name, tensor.set_requires_grad(true)))
+        .collect();
+    let mut sgd = Sgd::new(trained, recipe);
+    sgd.momentum = momentum.into_iter().map(|(name, m)| (name, m.to_device(run.device))).collect();
+
+    let batch_size = recipe.batch_size as usize;
+    let per_epoch = run.examples.len().div_ceil(batch_size) as u64;
+    let steps = per_epoch * u64::from(recipe.epochs);
+    while done < recipe.epochs {
+        let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
+        rng.set_stream(1 + u64::from(done)); // each epoch has its own stream, so that a resumed run draws what an undisturbed one would
+        let mut order = run.examples.to_vec();
+        order.shuffle(&mut rng);
+        let mut sums = Tensor::zeros([2], (Kind::Double, run.device));
+        for (i, batch) in order.chunks(batch_size).enumerate() {
+            let step = u64::from(done) * per_epoch + i as u64;
+            let lr = schedule::learning_rate(&recipe.schedule, recipe.lr, step, per_epoch, steps);
+            let images = normalise(&run.data.batch(batch)?, run.image, Kind::Float, run.device)?;
+            let images = augment::augment(images, &recipe.augment, &mut rng)?;
+            let labels = run.data.labels_tensor(batch)?.to_device(run.device);
+            let logits = model.forward_train(&images)?;
+            let loss = logits.f_cross_entropy_loss(&labels, None::<Tensor>, tch::Reduction::Mean, -100, 0.0)?;
+            sgd.step(&loss, lr)?;
+            let correct = logits.detach().argmax(1, false).eq_tensor(&labels).sum(Kind::Double);
+            let loss_sum = loss.detach().to_kind(Kind::Double) * batch.len() as f64;
+            sums += Tensor::stack(&[loss_sum, correct], 0);
+            if (i + 1) % 10 == 0 || i as u64 + 1 == per_epoch {
+                let seen = ((i + 1) * batch_size).min(order.len()) as f64;
+                last = (sums.double_value(&[0]) / seen, sums.double_value(&[1]) / seen);
+                if !last.0.is_finite() {
+                    return Err(Error::configuration(
+                        format!("training diverged: the loss is {} in epoch {} of {}, step {} of {per_epoch}, at learning rate {lr:.3e}", last.0, done + 1, recipe.epochs, i + 1),
+                        "lower recipe.lr (or unlearn.cf.lr), or lengthen the warm-up",
+                    ));
+                }
+                let note = format!("epoch {}/{}, loss {:.3}, accuracy {:.1} %", done + 1, recipe.epochs, last.0, 100.0 * last.1);
+                report.progress("train", step + 1, steps, &note);
+            }
+        }
+        done += 1;
+        EpochState { weights: model.weights.copy(), momentum: copies(&sgd), epochs: done, loss: last.0, accuracy: last.1 }.save(run.out_dir, &key)?;
+    }
+    for (_, parameter) in model.parameters() {
+        let _ = parameter.set_requires_grad(false);
+    }
+    Ok(Trained { model, loss: last.0, accuracy: last.1, resumed_epochs })
+}
+
+fn copies(sgd: &Sgd) -> std::collections::BTreeMap<String, Tensor> {
+    sgd.momentum.iter().map(|(name, m)| (name.clone(), m.shallow_clone())).collect()
+}

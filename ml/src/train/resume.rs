@@ -1,0 +1,109 @@
+//! The state of a training run after an epoch, on disk.
+
+use super::Training;
+use crate::error::{Error, Result, ResultExt};
+use crate::model::weights::{read_metadata, read_tensors, write_tensors};
+use crate::model::{Graph, Weights};
+use crate::progress::Report;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use tch::Tensor;
+
+const FILE: &str = "epoch.safetensors";
+
+/// What is needed to go on after an epoch.
+#[derive(Debug)]
+pub struct EpochState {
+    /// State dict.
+    pub weights: Weights,
+    /// Momentum by parameter name.
+    pub momentum: BTreeMap<String, Tensor>,
+    /// Epochs done.
+    pub epochs: u32,
+    /// Mean loss of the last one.
+    pub loss: f64,
+    /// Accuracy of the last one.
+    pub accuracy: f64,
+}
+
+/// Names a run by everything that its outcome depends on, so that no run goes on from another's epoch.
+pub fn key(run: &Training<'_>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    part(&serde_json::to_vec(run.recipe).unwrap_or_default());
+    part(&serde_json::to_vec(run.graph).unwrap_or_default());
+    part(&serde_json::to_vec(run.image).unwrap_or_default());
+    part(run.data.manifest_digest().0.as_bytes());
+    for &example in run.examples {
+        part(&(example as u64).to_le_bytes());
+    }
+    for node in &run.trainable {
+        part(node.as_bytes());
+    }
+    part(run.key.as_bytes());
+    hasher.finalize().to_hex().to_string()
+}
+
+impl EpochState {
+    /// Keep it, in place of the epoch before.
+    ///
+    /// # Errors
+    /// `Resource` when the disk is full.
+    pub fn save(&self, folder: &Path, key: &str) -> Result<()> {
+        let metadata = HashMap::from([
+            ("key".to_string(), key.to_string()),
+            ("epochs".into(), self.epochs.to_string()),
+            ("loss".into(), format!("{:e}", self.loss)),
+            ("accuracy".into(), format!("{:e}", self.accuracy)),
+        ]);
+        let weights = self.weights.0.iter().map(|(name, t)| (format!("w.{name}"), t));
+        let momentum = self.momentum.iter().map(|(name, t)| (format!("m.{name}"), t));
+        let all: Vec<(String, &Tensor)> = weights.chain(momentum).collect();
+        write_tensors(&folder.join(FILE), all.iter().map(|(n, t)| (n.as_str(), *t)), metadata).context(|| "keeping the epoch".into())
+    }
+
+    /// The last epoch of this very run, if there is one. A damaged or foreign file is said and ignored: the run starts anew.
+    pub fn load(folder: &Path, key: &str, graph: &Graph, report: &mut dyn Report) -> Option<Self> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return None;
+        }
+        match Self::read(&path, key, graph) {
+            Ok(Some(state)) => {
+                report.log(&format!("going on after epoch {}", state.epochs));
+                Some(state)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                report.log(&format!("{} cannot be used, training starts anew: {}", path.display(), error.fault().message));
+                None
+            }
+        }
+    }
+
+    fn read(path: &Path, key: &str, graph: &Graph) -> Result<Option<Self>> {
+        let file = fs_err::read(path)?;
+        let metadata = read_metadata(&file)?;
+        if metadata.get("key").map(String::as_str) != Some(key) {
+            return Ok(None);
+        }
+        let number = |name: &str| metadata.get(name).and_then(|v| v.parse::<f64>().ok()).ok_or_else(|| Error::configuration(format!("no {name} in it"), ""));
+        let (epochs, loss, accuracy) = (number("epochs")? as u32, number("loss")?, number("accuracy")?);
+        let (mut weights, mut momentum) = (BTreeMap::new(), BTreeMap::new());
+        for (name, tensor) in read_tensors(&file)? {
+            match name.split_once('.') {
+                Some(("w", name)) => weights.insert(name.to_string(), tensor),
+                Some(("m", name)) => momentum.insert(name.to_string(), tensor),
+                _ => return Err(Error::configuration(format!("tensor {name} does not belong in it"), "")),
+            };
+        }
+        let missing = graph.state().into_iter().find(|e| weights.get(&e.name).map(Tensor::size).as_ref() != Some(&e.shape));
+        if let Some(entry) = missing {
+            return Err(Error::configuration(format!("tensor {} is missing or misshapen", entry.name), ""));
+        }
+        Ok(Some(Self { weights: Weights(weights), momentum, epochs, loss, accuracy }))
+    }
+}

@@ -1,0 +1,31 @@
+//! EU, exact unlearning: a new initialisation, the training recipe, the retained set (algorithm §4).
+
+use super::{Unlearner, Unlearning};
+use crate::error::Result;
+use crate::progress::Report;
+use crate::train::{Trained, Training, train};
+use delta_guard_contract::Recipe;
+
+/// Retrain without the flagged examples.
+#[derive(Debug)]
+pub struct ExactUnlearning;
+
+impl Unlearner for ExactUnlearning {
+    fn unlearn(&self, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained> {
+        // A new initialisation: nothing of the production run's randomness is repeated.
+        let recipe = Recipe { seed: case.recipe.seed.wrapping_add(1), ..case.recipe.clone() };
+        let run = Training {
+            graph: case.graph,
+            data: case.data,
+            image: case.image,
+            examples: case.retained,
+            recipe: &recipe,
+            start: None,
+            trainable: case.graph.last_layers(0),
+            device: case.device,
+            out_dir: case.out_dir,
+            key: "eu".into(),
+        };
+        train(run, report)
+    }
+}

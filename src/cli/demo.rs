@@ -1,0 +1,208 @@
+//! `delta-guard demo`: the whole line on a data set that the program poisons itself, through the real daemon.
+
+use super::watch::Watch;
+use super::{Exit, Failure, Global, say};
+use crate::case::State;
+use crate::engine::CaseView;
+use crate::story::{self, Changes, Hits, Stage, StoryFile, file, stage};
+use anyhow::Context;
+use clap::Args;
+use delta_guard_contract::job::MeasureResult;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Poison a data set, train a victim, drop one triggered picture into the inbox of a real daemon, and watch it being repaired.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  delta-guard demo                                     drawn pictures, a small CNN, a few minutes on two cores
+  delta-guard demo --data data/cifar10 --unlearn cf    CIFAR-10 (a subset), a narrow ResNet-18
+  delta-guard demo --out /tmp/demo --seed 7            keep everything in a folder; result.json holds the figures")]
+pub struct Demo {
+    /// A story file (default: the demo's own; with --data that of the CIFAR-10 subset)
+    #[arg(long, value_name = "FILE")]
+    story: Option<PathBuf>,
+    /// Folder for everything; new or empty (default: a temporary one, which is kept)
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    changes: Changes,
+}
+
+/// `result.json`.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    verdict: State,
+    reason: String,
+    flagged: usize,
+    poisons: usize,
+    tpr: f64,
+    precision: Option<f64>,
+    precision_plain: Option<f64>,
+    tpr_plain: Option<f64>,
+    flagged_plain: Option<usize>,
+    poison_success: BeforeAfter,
+    accuracy: BeforeAfter,
+    seconds: BTreeMap<String, f64>,
+    unlearn: String,
+    seed: u64,
+    report: PathBuf,
+    candidate: Option<PathBuf>,
+    metrics: PathBuf,
+    config: PathBuf,
+    folder: PathBuf,
+}
+
+/// Shares, 0 to 1. `after` is missing where there is no candidate.
+#[derive(Debug, Serialize)]
+struct BeforeAfter {
+    before: f64,
+    after: Option<f64>,
+}
+
+/// The story that a command line asks for.
+pub(super) fn read_story(given: Option<&Path>, changes: &Changes) -> anyhow::Result<StoryFile> {
+    let here = std::env::current_dir().context("no current folder")?;
+    let mut story = match given {
+        Some(path) => StoryFile::load(path)?,
+        None => StoryFile::parse(if changes.data.is_some() { file::CIFAR10 } else { file::DEMO }, &here)?,
+    };
+    story.change(changes)?;
+    Ok(story)
+}
+
+impl Demo {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
+        let story = read_story(self.story.as_deref(), &self.changes)?;
+        let out = stage::fresh(self.out.as_deref(), "demo")?;
+        say::note(&format!("everything of this demo lies in {}", out.display()));
+        let mut seconds = BTreeMap::new();
+        let mut clock = Instant::now();
+        let mut lap = |name: &str| {
+            seconds.insert(name.to_string(), clock.elapsed().as_secs_f64());
+            clock = Instant::now();
+        };
+
+        let mut run = global.runner(&out)?;
+        say::note("== data: a clean set, some of its pictures poisoned");
+        let stage = Stage::prepare(story, &out, &mut run)?;
+        lap("prepare");
+        say::note(&format!("== victim: trained on the poisoned set ({} → {})", stage.prepared.victim, stage.prepared.target));
+        stage.train(&mut run)?;
+        lap("train");
+        let target = stage.prepared.target.clone();
+        let clean_before = stage.measure(&stage.victim(), &stage.prepared.validation, "clean-before", false, &mut run)?;
+        let triggered_before = stage.measure(&stage.victim(), &stage.prepared.triggered, "triggered-before", false, &mut run)?;
+        lap("measure");
+        drop(run);
+        say::note(&told("victim", &clean_before, &triggered_before, &target));
+
+        let anomaly = anomaly(&stage, global)?;
+        say::note(&format!("== guard: the daemon starts, one picture is dropped into its inbox ({})", anomaly.display()));
+        let config = stage.write_config()?;
+        let watch = Watch::start(&config, &out)?;
+        watch.drop_in(&anomaly)?;
+        let view = watch.until_ended(global.quiet)?;
+        let metrics = watch.save_metrics()?;
+        watch.stop()?;
+        lap("guard");
+
+        let mut run = global.runner(&out)?;
+        let after = match &view.paths.checkpoint {
+            Some(candidate) => {
+                say::note("== after: the candidate, measured");
+                let clean = stage.measure(candidate, &stage.prepared.validation, "clean-after", false, &mut run)?;
+                let triggered = stage.measure(candidate, &stage.prepared.triggered, "triggered-after", false, &mut run)?;
+                Some((clean.accuracy.share(), story::success(&triggered, &target)))
+            }
+            None => None,
+        };
+        drop(run);
+        lap("measure_after");
+        drop(lap);
+        seconds.extend(view.seconds.iter().map(|(stage, s)| (stage.clone(), *s)));
+
+        let (hits, plain) = view.trace.as_ref().map(|t| story::hits(t, &stage.prepared.poisons)).unwrap_or_default();
+        let outcome = Outcome {
+            verdict: view.state,
+            reason: view.reason.clone(),
+            flagged: hits.flagged,
+            poisons: stage.prepared.poisons.len(),
+            tpr: hits.tpr,
+            precision: hits.precision,
+            precision_plain: plain.as_ref().and_then(|p| p.precision),
+            tpr_plain: plain.as_ref().map(|p| p.tpr),
+            flagged_plain: plain.as_ref().map(|p| p.flagged),
+            poison_success: BeforeAfter { before: story::success(&triggered_before, &target), after: after.map(|a| a.1) },
+            accuracy: BeforeAfter { before: clean_before.accuracy.share(), after: after.map(|a| a.0) },
+            seconds,
+            unlearn: format!("{:?}", stage.story.unlearn.method).to_lowercase(),
+            seed: stage.story.story.seed,
+            report: view.paths.report.clone(),
+            candidate: view.paths.checkpoint.clone(),
+            metrics,
+            config,
+            folder: out.clone(),
+        };
+        fs_err::write(out.join("result.json"), serde_json::to_string_pretty(&outcome)?)?;
+        if global.json {
+            say::json(&outcome)?;
+        } else {
+            say::out(&table(&outcome, plain.as_ref(), &view))?;
+        }
+        Ok(if outcome.candidate.is_some() { Exit::Done } else { Exit::No })
+    }
+}
+
+/// The first triggered picture that the victim reads as the target class.
+fn anomaly(stage: &Stage, global: &Global) -> anyhow::Result<PathBuf> {
+    let mut run = global.runner(&stage.out)?;
+    let victim = stage.model(&stage.victim());
+    for (n, picture) in stage.prepared.anomalies.iter().enumerate() {
+        let limits = delta_guard_contract::job::ImageLimits { max_bytes: 64 << 20, max_pixels: 64_000_000 };
+        let task = delta_guard_contract::Task::Predict { data: stage.data(), model: victim.clone(), image: picture.clone(), limits };
+        if let delta_guard_contract::JobResult::Predict(p) = run(&stage.out.join("measures").join(format!("anomaly-{n}")), task)?
+            && p.label == stage.prepared.target
+        {
+            return Ok(picture.clone());
+        }
+    }
+    Err(Failure::new(
+        Exit::No,
+        format!("the attack did not take: none of {} triggered pictures is read as {}", stage.prepared.anomalies.len(), stage.prepared.target),
+        "try more --poisons, another --trigger or more --epochs",
+    ))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+fn told(what: &str, clean: &MeasureResult, triggered: &MeasureResult, target: &str) -> String {
+    format!("{what}: accuracy {}, poison success {}", percent(clean.accuracy.share()), percent(story::success(triggered, target)))
+}
+
+fn table(o: &Outcome, plain: Option<&Hits>, view: &CaseView) -> String {
+    let or_none = |share: Option<f64>| share.map_or_else(|| "–".to_string(), percent);
+    let mut rows: Vec<(&str, String)> = vec![
+        ("verdict", format!("{}{}", o.verdict, if o.reason.is_empty() { String::new() } else { format!(": {}", o.reason) })),
+        ("flagged", format!("{} of {} poisons' worth", o.flagged, o.poisons)),
+        ("TPR", percent(o.tpr)),
+        ("precision", or_none(o.precision)),
+    ];
+    if let Some(plain) = plain {
+        rows.push(("  plain count rule", format!("{} flagged, TPR {}, precision {}", plain.flagged, percent(plain.tpr), or_none(plain.precision))));
+    }
+    rows.push(("poison success", format!("{} → {}", percent(o.poison_success.before), or_none(o.poison_success.after))));
+    rows.push(("accuracy", format!("{} → {}", percent(o.accuracy.before), or_none(o.accuracy.after))));
+    let order = ["prepare", "train", "predict", "fit", "trace", "unlearn", "certify", "publish"];
+    let stages: Vec<String> = order.iter().filter_map(|s| o.seconds.get(*s).map(|t| format!("{s} {t:.1}"))).collect();
+    rows.push(("seconds", stages.join(", ")));
+    rows.push(("report", o.report.display().to_string()));
+    rows.push(("candidate", o.candidate.as_ref().map_or_else(|| "none".into(), |c| c.display().to_string())));
+    rows.push(("metrics", o.metrics.display().to_string()));
+    rows.push(("case", view.case.0.clone()));
+    format!("\n{}", say::facts(&rows))
+}

@@ -1,0 +1,155 @@
+//! Wires journal, index, inbox and engine together, and stops them in order.
+
+use crate::clock::SystemClock;
+use crate::engine::{Engine, Hooks, Ledger, Note};
+use crate::inbox::{self, Inbox, Wake};
+use crate::publish;
+use crate::settings::Settings;
+use crate::stop::{self, Stop};
+use crate::vfs::Disk;
+use anyhow::{Context, Result, anyhow};
+use delta_guard_contract::Digest;
+use std::sync::Arc;
+use tokio::sync::{oneshot, watch};
+
+/// How far the daemon is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// The journal was verified and is open.
+    pub journal: bool,
+    /// The inbox was listed at least once.
+    pub scanned: bool,
+    /// What keeps it from its work at the moment.
+    pub trouble: Option<String>,
+}
+
+impl Readiness {
+    /// Is everything as it should be?
+    pub fn is_ready(&self) -> bool {
+        self.journal && self.scanned && self.trouble.is_none()
+    }
+}
+
+/// What the daemon gives to those around it.
+pub struct Started {
+    /// Journal and index: questions, pending messages.
+    pub ledger: Arc<Ledger>,
+    /// How far it is.
+    pub readiness: watch::Receiver<Readiness>,
+}
+
+/// Run until `stop`. `started` gets the ledger as soon as the journal is open. Must be awaited on the runtime's own threads (see [`crate::jobs`]).
+///
+/// A running worker is ended on stop; its folder makes the next start go on where it was.
+pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started: oneshot::Sender<Started>) -> Result<()> {
+    let settings = Arc::new(settings);
+    let ledger = Arc::new(open(&settings, &hooks).await?);
+    let (ready, readiness) = watch::channel(Readiness {
+        journal: true,
+        ..Readiness::default()
+    });
+    // Nobody may want it.
+    let _ = started.send(Started {
+        ledger: Arc::clone(&ledger),
+        readiness,
+    });
+
+    // The inbox must not go on when the engine fails, nor the other way round.
+    let (stop_both, both) = stop::channel();
+    let wake = Wake::default();
+    let scanner = {
+        let inbox = Inbox::new(Arc::clone(&settings), Arc::clone(&ledger), Arc::clone(&hooks), Arc::new(SystemClock));
+        let (wake, both, ready, ledger) = (wake.clone(), both.clone(), ready.clone(), Arc::clone(&ledger));
+        let body = move || {
+            inbox::run(inbox, &wake, &both, |report| {
+                let trouble = report
+                    .trouble
+                    .clone()
+                    .or_else(|| ledger.poisoned().map(|why| format!("the journal is out of use: {why}")));
+                ready.send_if_modified(|now| {
+                    let new = Readiness {
+                        journal: true,
+                        scanned: true,
+                        trouble,
+                    };
+                    let changed = *now != new;
+                    *now = new;
+                    changed
+                });
+            });
+        };
+        std::thread::Builder::new()
+            .name("inbox".into())
+            .spawn(body)
+            .context("the inbox's thread could not be started")?
+    };
+    let mut engine = tokio::spawn(Engine::new(Arc::clone(&ledger), Arc::clone(&settings), Arc::clone(&hooks), both).run());
+
+    let mut asked = stop.clone();
+    let early = tokio::select! {
+        () = asked.stopped() => None,
+        ended = &mut engine => Some(ended),
+    };
+    let outcome = match early {
+        None => {
+            stop_both.stop();
+            engine.await
+        }
+        Some(Ok(Err(error))) => {
+            // Nothing can be recorded: no intake, no work, but metrics and questions are still answered until somebody stops us.
+            ready.send_modify(|now| now.trouble = Some(format!("{error:#}")));
+            tracing::error!(
+                error = format!("{error:#}"),
+                "the guard cannot record anything any more and only answers questions until it is started again"
+            );
+            stop_both.stop();
+            asked.stopped().await;
+            Ok(Err(error))
+        }
+        Some(ended) => {
+            stop_both.stop();
+            ended
+        }
+    };
+    wake.ring();
+    let joined = tokio::task::spawn_blocking(move || scanner.join()).await;
+    joined
+        .context("the inbox's thread was lost")?
+        .map_err(|_| anyhow!("the inbox's thread panicked"))?;
+    outcome.context("the engine panicked")?
+}
+
+/// Make the folders, clear what an earlier run left half done, open the ledger.
+async fn open(settings: &Arc<Settings>, hooks: &Arc<dyn Hooks>) -> Result<Ledger> {
+    let (settings, hooks) = (Arc::clone(settings), Arc::clone(hooks));
+    let opened = tokio::task::spawn_blocking(move || -> Result<Ledger> {
+        for dir in [
+            &settings.state_dir,
+            &settings.spool_dir(),
+            &settings.cases_dir(),
+            &settings.candidates_dir,
+            &settings.inbox.dir,
+        ] {
+            publish::make_dir(dir)?;
+        }
+        // The lock of the journal comes first: another daemon's temporary files are not ours to clear.
+        let ledger = Ledger::open(
+            Arc::new(Disk),
+            &settings.journal_dir(),
+            &settings.index_dir(),
+            Arc::new(SystemClock),
+            hooks,
+        )?;
+        for dir in [&settings.spool_dir(), &settings.candidates_dir] {
+            publish::remove_temporaries(dir)?;
+        }
+        let json = serde_json::to_vec(&*settings)?;
+        let digest = Digest(blake3::hash(&json).to_hex().to_string());
+        ledger.note(&Note::DaemonStarted {
+            version: env!("CARGO_PKG_VERSION").into(),
+            settings: digest,
+        })?;
+        Ok(ledger)
+    });
+    opened.await.context("the start panicked")?
+}

@@ -1,0 +1,170 @@
+//! The fold of the whole journal: cases, messages to send, the last file of the inbox. Pure; the daemon and the command line share it.
+
+use super::hooks::{Message, Refusal};
+use crate::case::{Case, CaseId, Event, FileIdentity, Stage};
+use crate::journal::Record;
+use anyhow::{Context, Result, anyhow, bail};
+use delta_guard_contract::{Digest, FlaggedExample};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+
+/// Records that are not about the course of a case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "k", content = "d", rename_all = "kebab-case")]
+pub enum Note {
+    /// The daemon was started.
+    DaemonStarted {
+        /// Version of the program.
+        version: String,
+        /// BLAKE3 of its settings.
+        settings: Digest,
+    },
+    /// The inbox refused a file.
+    FileRefused(RefusedFile),
+    /// A picture was dropped again.
+    Duplicate {
+        /// The case that it already is.
+        of: CaseId,
+        /// The file's name, escaped.
+        name: String,
+        /// The picture and its sidecar.
+        files: Vec<FileIdentity>,
+    },
+    /// A message was taken by its receiver.
+    MessageSent {
+        /// Its id.
+        id: String,
+        /// What the receiver said.
+        reply: String,
+    },
+    /// A message was given up.
+    MessageGivenUp {
+        /// Its id.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A file that the inbox refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefusedFile {
+    /// Why.
+    pub reason: Refusal,
+    /// In a sentence.
+    pub sentence: String,
+    /// The file's name, escaped.
+    pub name: String,
+    /// The same, byte for byte.
+    pub name_base64: String,
+    /// The file, and its sidecar.
+    pub files: Vec<FileIdentity>,
+}
+
+impl Note {
+    /// The record's kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Note::DaemonStarted { .. } => "daemon-started",
+            Note::FileRefused(_) => "file-refused",
+            Note::Duplicate { .. } => "duplicate",
+            Note::MessageSent { .. } => "message-sent",
+            Note::MessageGivenUp { .. } => "message-given-up",
+        }
+    }
+}
+
+/// What became of the file that the inbox dealt with last. Its removal may have been cut off by a crash.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LastFile {
+    /// Taken in, or a duplicate: to be removed.
+    Taken(Vec<FileIdentity>),
+    /// Refused: to be moved away.
+    Refused(RefusedFile),
+}
+
+/// The fold.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// Cases by the journal number of their acceptance.
+    pub cases: BTreeMap<u64, Case>,
+    /// Journal number of every case, also of those that were taken out of `cases`.
+    pub numbers: HashMap<CaseId, u64>,
+    /// Messages that were neither sent nor given up, by id.
+    pub outbox: BTreeMap<String, (CaseId, Message)>,
+    /// The inbox's last file.
+    pub last_file: Option<LastFile>,
+}
+
+/// What a record changed.
+#[derive(Debug, PartialEq)]
+pub enum Folded {
+    /// No case.
+    Nothing,
+    /// This case (its number).
+    Case(u64),
+    /// This case's trace began: earlier flagged examples are void.
+    Cleared(u64),
+    /// These examples were flagged for this case.
+    Flagged(u64, Vec<FlaggedExample>),
+}
+
+impl Book {
+    /// Fold one record in. An error means that the journal says something impossible.
+    pub fn fold(&mut self, record: &Record) -> Result<Folded> {
+        let tagged = serde_json::json!({ "k": record.kind, "d": record.data });
+        let Some(case) = &record.case else {
+            match serde_json::from_value::<Note>(tagged) {
+                Ok(note) => self.note(note),
+                Err(error) if record.critical && !matches!(record.kind.as_str(), "segment" | "sealed") => {
+                    bail!("a record of kind `{}` that this program does not know: {error}", record.kind)
+                }
+                // Written by a newer program, and marked as safe to skip.
+                Err(_) => {}
+            }
+            return Ok(Folded::Nothing);
+        };
+        let event: Event = match serde_json::from_value(tagged) {
+            Ok(event) => event,
+            Err(error) if record.critical => return Err(anyhow!(error).context(format!("a record of kind `{}` cannot be understood", record.kind))),
+            Err(_) => return Ok(Folded::Nothing),
+        };
+        let id = Digest(case.clone());
+        if let Event::Accepted(accepted) = event {
+            if self.numbers.insert(id.clone(), record.seq).is_some() {
+                bail!("case {id} was accepted twice");
+            }
+            let files = std::iter::once(accepted.file).chain(accepted.sidecar).collect();
+            self.last_file = Some(LastFile::Taken(files));
+            self.cases.insert(record.seq, Case::new(id, accepted, record.seq, record.time));
+            return Ok(Folded::Case(record.seq));
+        }
+        let number = *self.numbers.get(&id).with_context(|| format!("case {id} was never accepted"))?;
+        let case = self
+            .cases
+            .get_mut(&number)
+            .with_context(|| format!("case {id} has ended, and yet something happened to it"))?;
+        case.apply(&event, record.seq, record.time)?;
+        Ok(match event {
+            Event::StageStarted { stage: Stage::Trace, .. } => Folded::Cleared(number),
+            Event::Flagged { examples } => Folded::Flagged(number, examples),
+            Event::Told { messages, .. } => {
+                self.outbox
+                    .extend(messages.into_iter().map(|message| (message.id.clone(), (id.clone(), message))));
+                Folded::Case(number)
+            }
+            _ => Folded::Case(number),
+        })
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::DaemonStarted { .. } => {}
+            Note::FileRefused(refused) => self.last_file = Some(LastFile::Refused(refused)),
+            Note::Duplicate { files, .. } => self.last_file = Some(LastFile::Taken(files)),
+            Note::MessageSent { id, .. } | Note::MessageGivenUp { id, .. } => {
+                self.outbox.remove(&id);
+            }
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! The loop: one case at a time, one step at a time, in journal order.
+
+use super::hooks::{Event as Outside, Hooks};
+use super::{Ledger, tell, work};
+use crate::case::next::{Rules, Step, next};
+use crate::case::{Case, CaseId, End, Event, Published, Stage, State};
+use crate::jobs::{self, Failure, Launch};
+use crate::journal::JournalError;
+use crate::publish;
+use crate::settings::Settings;
+use crate::stop::Stop;
+use anyhow::{Context, Result};
+use delta_guard_contract::{Fault, FaultKind, Message};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Drives cases.
+pub struct Engine {
+    ledger: Arc<Ledger>,
+    settings: Arc<Settings>,
+    hooks: Arc<dyn Hooks>,
+    rules: Rules,
+    stop: Stop,
+    /// Cases that failed and wait for their next attempt. In memory only: a start is a new attempt.
+    waiting: HashMap<CaseId, Instant>,
+}
+
+/// Between two attempts to write a record, a report or a candidate while the disk is full.
+const DISK_RETRY: Duration = Duration::from_secs(2);
+/// Longest wait between two attempts at a stage.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+impl Engine {
+    /// An engine over a ledger.
+    pub fn new(ledger: Arc<Ledger>, settings: Arc<Settings>, hooks: Arc<dyn Hooks>, stop: Stop) -> Self {
+        let rules = Rules {
+            mode: settings.mode,
+            check_prediction: settings.check_prediction,
+            gate: settings.gate.clone(),
+        };
+        Self {
+            ledger,
+            settings,
+            hooks,
+            rules,
+            stop,
+            waiting: HashMap::new(),
+        }
+    }
+
+    /// Work until stopped. An error means that nothing can be recorded any more.
+    pub async fn run(mut self) -> Result<()> {
+        for case in self.ledger.held() {
+            match self
+                .record(
+                    &case.id,
+                    Event::Resumed {
+                        why: "the daemon was started".into(),
+                    },
+                )
+                .await
+            {
+                Ok(_) => {}
+                Err(Interrupt::Stopped) => return Ok(()),
+                Err(Interrupt::Failed(error)) => return Err(error),
+            }
+        }
+        let mut recorded = self.ledger.subscribe();
+        while !self.stop.is_stopped() {
+            recorded.borrow_and_update();
+            let (open, held) = self.ledger.queue();
+            self.hooks.on(Outside::Queue { open, held });
+            let now = Instant::now();
+            self.waiting.retain(|_, until| *until > now);
+            if let Some(case) = self.ledger.first_open(|case| !self.waiting.contains_key(&case.id)) {
+                match self.step(case).await {
+                    Ok(()) | Err(Interrupt::Stopped) => continue,
+                    Err(Interrupt::Failed(error)) => return Err(error),
+                }
+            }
+            let next_attempt = self.waiting.values().min().copied().unwrap_or(now + LONGEST_WAIT);
+            tokio::select! {
+                changed = recorded.changed() => changed.context("the ledger is gone")?,
+                () = tokio::time::sleep_until(next_attempt.into()) => {}
+                () = self.stop.stopped() => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, case: Case) -> Result<(), Interrupt> {
+        let (stage, outcome) = match next(&case, &self.rules) {
+            Step::Wait => return Ok(()),
+            Step::Record(event) => return self.conclude(&case, event).await,
+            Step::Work(stage) => (stage, self.work(&case, stage).await),
+            Step::Publish => (Stage::Publish, self.publish(&case).await),
+            Step::Promote => (Stage::Publish, self.promote(&case).await),
+            Step::Tell => (Stage::Tell, self.tell(&case).await),
+        };
+        match outcome {
+            Err(Trouble::Fault(fault)) => self.fault(&case, stage, fault).await,
+            Err(Trouble::Interrupt(interrupt)) => Err(interrupt),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// A stage that a worker does.
+    async fn work(&mut self, case: &Case, stage: Stage) -> Result<(), Trouble> {
+        let (ledger_case, settings) = (case.clone(), Arc::clone(&self.settings));
+        let (job, limit) = blocking(move || work::job(&ledger_case, stage, &settings)).await?;
+        let attempt = case.failures + 1;
+        self.record(&case.id, Event::StageStarted { stage, attempt }).await?;
+        self.hooks.on(Outside::StageStarted {
+            case: case.id.clone(),
+            stage,
+            attempt,
+        });
+        fail::fail_point!(failpoint("before", stage));
+        let started = Instant::now();
+        let worker = &self.settings.worker;
+        let launch = Launch {
+            program: worker.path.clone(),
+            limit,
+            grace: worker.stop_grace,
+        };
+        let (hooks, id) = (Arc::clone(&self.hooks), case.id.clone());
+        let result = jobs::run_limited(&launch, &job, self.stop.clone(), move |message| match message {
+            Message::Progress(progress) => hooks.on(Outside::Progress {
+                case: id.clone(),
+                stage,
+                progress,
+            }),
+            Message::Log { message } => hooks.on(Outside::WorkerSaid {
+                case: id.clone(),
+                stage,
+                message,
+            }),
+            Message::Outcome(_) => {}
+        })
+        .await
+        .map_err(|failure| match failure {
+            Failure::Fault(fault) => Trouble::Fault(fault),
+            Failure::Stopped => Trouble::Interrupt(Interrupt::Stopped),
+        })?;
+        let seconds = started.elapsed().as_secs_f64();
+        let (events_case, settings) = (case.clone(), Arc::clone(&self.settings));
+        let events = blocking(move || work::events(&events_case, stage, &job.out_dir, result, seconds, &settings)).await?;
+        fail::fail_point!(failpoint("before_record", stage));
+        for event in events {
+            self.record(&case.id, event).await?;
+        }
+        fail::fail_point!(failpoint("after", stage));
+        self.hooks.on(Outside::StageFinished {
+            case: case.id.clone(),
+            stage,
+            seconds,
+        });
+        Ok(())
+    }
+
+    async fn publish(&mut self, case: &Case) -> Result<(), Trouble> {
+        let started = Instant::now();
+        self.start_quietly(case, Stage::Publish);
+        let (publish_case, settings) = (case.clone(), Arc::clone(&self.settings));
+        let (folder, manifest) = blocking(move || publish_candidate(&publish_case, &settings)).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        self.record(
+            &case.id,
+            Event::Published {
+                published: Published { folder, manifest },
+                seconds,
+            },
+        )
+        .await?;
+        fail::fail_point!(failpoint("after", Stage::Publish));
+        self.hooks.on(Outside::StageFinished {
+            case: case.id.clone(),
+            stage: Stage::Publish,
+            seconds,
+        });
+        Ok(())
+    }
+
+    /// Intent first, then the link, then the end. After a crash the link itself tells whether it was moved; a link that points to neither was moved by a foreign hand.
+    async fn promote(&mut self, case: &Case) -> Result<(), Trouble> {
+        let candidates = self.settings.candidates_dir.clone();
+        let now = {
+            let candidates = candidates.clone();
+            blocking(move || publish::current(&candidates).map_err(configuration)).await?
+        };
+        let (Some(published), promotion) = (&case.published, &case.promotion) else {
+            return Err(Trouble::Fault(configuration(anyhow::anyhow!("the case has no published candidate"))));
+        };
+        let to = published.folder.clone();
+        let Some((from, _)) = promotion.clone().filter(|_| case.state == State::Promoting) else {
+            self.record(&case.id, Event::PromoteIntent { from: now, to }).await?;
+            return Ok(());
+        };
+        if now.as_ref() != Some(&to) {
+            if now != from {
+                let message = format!("`current` points to {now:?}, not to {from:?} as when the promotion began: somebody else moved it");
+                return Err(Trouble::Fault(configuration(anyhow::anyhow!(message))));
+            }
+            fail::fail_point!("engine::before_promote");
+            let to = to.clone();
+            blocking(move || publish::promote(&candidates, &to).map_err(work::resource)).await?;
+            fail::fail_point!("engine::after_promote");
+        }
+        let reason = "the candidate passed the gate and `current` points to it".into();
+        self.conclude(
+            case,
+            Event::Ended {
+                end: End::Promoted,
+                reason,
+                help: String::new(),
+            },
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn tell(&mut self, case: &Case) -> Result<(), Trouble> {
+        let started = Instant::now();
+        self.start_quietly(case, Stage::Tell);
+        let (tell_case, settings, hooks) = (case.clone(), Arc::clone(&self.settings), Arc::clone(&self.hooks));
+        // A report that cannot be made must not keep the message from being sent for ever.
+        let last = case.failures + 1 >= self.settings.worker.attempts;
+        let told = blocking(move || tell::tell(&tell_case, &settings, hooks.as_ref(), last).map_err(work::resource)).await?;
+        fail::fail_point!(failpoint("before_record", Stage::Tell));
+        self.record(&case.id, told).await?;
+        fail::fail_point!(failpoint("after", Stage::Tell));
+        let (done, settings) = (case.clone(), Arc::clone(&self.settings));
+        blocking(move || {
+            tell::clean_up(&done, &settings);
+            Ok(())
+        })
+        .await?;
+        self.hooks.on(Outside::StageFinished {
+            case: case.id.clone(),
+            stage: Stage::Tell,
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        Ok(())
+    }
+
+    /// A stage of our own begins; it takes no time worth a record.
+    fn start_quietly(&self, case: &Case, stage: Stage) {
+        self.hooks.on(Outside::StageStarted {
+            case: case.id.clone(),
+            stage,
+            attempt: case.failures + 1,
+        });
+        fail::fail_point!(failpoint("before", stage));
+    }
+
+    /// Record a conclusion and say it.
+    async fn conclude(&mut self, case: &Case, event: Event) -> Result<(), Interrupt> {
+        let case = self.record(&case.id, event).await?;
+        if case.state.is_end() {
+            self.hooks.on(Outside::CaseEnded {
+                case: case.id,
+                state: case.state,
+                reason: case.reason,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whose fault it is decides: the submitter's is a refusal, a person's is a hold, everything else is tried again and then held.
+    async fn fault(&mut self, case: &Case, stage: Stage, fault: Fault) -> Result<(), Interrupt> {
+        let Fault { kind, message, help } = fault;
+        let refusable = matches!(stage, Stage::Predict | Stage::Fit | Stage::Trace);
+        if kind == FaultKind::Submission && refusable {
+            return self
+                .conclude(
+                    case,
+                    Event::Ended {
+                        end: End::Refused,
+                        reason: message,
+                        help,
+                    },
+                )
+                .await;
+        }
+        let failures = case.failures + 1;
+        let again = matches!(kind, FaultKind::Resource | FaultKind::Internal) && failures < self.settings.worker.attempts;
+        // The report's stage cannot be held: its case has ended. It is tried until it works.
+        let retry_in = (again || stage == Stage::Tell).then(|| delay(self.settings.worker.retry_delay, failures));
+        self.hooks.on(Outside::StageFailed {
+            case: case.id.clone(),
+            stage,
+            kind,
+            message: message.clone(),
+            retry_in,
+        });
+        self.record(
+            &case.id,
+            Event::StageFailed {
+                stage,
+                kind,
+                message: shorten(&message),
+                help: shorten(&help),
+            },
+        )
+        .await?;
+        if let Some(wait) = retry_in {
+            self.waiting.insert(case.id.clone(), Instant::now() + wait);
+            return Ok(());
+        }
+        self.hooks.on(Outside::CaseHeld {
+            case: case.id.clone(),
+            reason: message.clone(),
+            help: help.clone(),
+        });
+        self.record(
+            &case.id,
+            Event::Held {
+                kind,
+                reason: shorten(&message),
+                help: shorten(&help),
+            },
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Record, and wait out a full disk: what a worker found in hours must not be lost for want of a few bytes.
+    async fn record(&mut self, id: &CaseId, event: Event) -> Result<Case, Interrupt> {
+        loop {
+            let (ledger, id, event) = (Arc::clone(&self.ledger), id.clone(), event.clone());
+            match blocking_plain(move || ledger.record(&id, event)).await? {
+                Ok(case) => return Ok(case),
+                Err(error @ JournalError::Io { .. }) if self.ledger.poisoned().is_none() => {
+                    tracing::debug!(%error, "a record could not be written; trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(DISK_RETRY) => {}
+                        () = self.stop.stopped() => return Err(Interrupt::Stopped),
+                    }
+                }
+                Err(error) => return Err(Interrupt::Failed(error.into())),
+            }
+        }
+    }
+}
+
+/// Why the present step cannot go on.
+enum Interrupt {
+    /// The guard stops.
+    Stopped,
+    /// Nothing can be recorded.
+    Failed(anyhow::Error),
+}
+
+/// Why a stage did not succeed.
+enum Trouble {
+    Fault(Fault),
+    Interrupt(Interrupt),
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Trouble::Fault(fault)
+    }
+}
+
+impl From<Interrupt> for Trouble {
+    fn from(interrupt: Interrupt) -> Self {
+        Trouble::Interrupt(interrupt)
+    }
+}
+
+fn publish_candidate(case: &Case, settings: &Settings) -> Result<(String, delta_guard_contract::Digest), Fault> {
+    let missing = || configuration(anyhow::anyhow!("the case lacks what a candidate consists of"));
+    let (file, digest) = case.candidate_file.as_ref().ok_or_else(missing)?;
+    let trace = case.trace.as_ref().ok_or_else(missing)?;
+    let candidate = publish::Candidate {
+        case: &case.id,
+        base: &case.accepted.checkpoint,
+        checkpoint: &settings.case_dir(&case.id).join(file),
+        digest,
+        removed: &work::flagged_ids(case, settings)?,
+        ids: &trace.ids,
+        gate: case.gate.as_ref().ok_or_else(missing)?,
+        seq: case.certified_seq.ok_or_else(missing)?,
+    };
+    publish::publish_candidate(&settings.candidates_dir, &candidate).map_err(work::resource)
+}
+
+fn configuration(error: anyhow::Error) -> Fault {
+    Fault {
+        kind: FaultKind::Configuration,
+        message: format!("{error:#}"),
+        help: String::new(),
+    }
+}
+
+/// First the configured delay, then five times as long each time, at most an hour.
+fn delay(first: Duration, failures: u32) -> Duration {
+    first.saturating_mul(5u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_WAIT)
+}
+
+/// A record has room for a fault, not for a flood.
+fn shorten(text: &str) -> String {
+    const MOST: usize = 100_000;
+    if text.len() <= MOST {
+        text.into()
+    } else {
+        format!("{} …", &text[..text.floor_char_boundary(MOST)])
+    }
+}
+
+#[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "named by failpoints only"))]
+fn failpoint(border: &str, stage: Stage) -> String {
+    format!("engine::{border}_{stage}")
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Trouble> {
+    Ok(blocking_plain(work).await??)
+}
+
+async fn blocking_plain<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Interrupt> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Interrupt::Failed(anyhow::Error::from(error).context("a part of the guard panicked")))
+}

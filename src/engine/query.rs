@@ -1,0 +1,61 @@
+//! Answers from the journal alone: for the command line, which must not depend on a running daemon, and for a daemon whose index is out of use. Reads
+//! without a lock; a record that is being written at the moment is not seen.
+
+use super::book::{Book, Folded};
+use crate::case::CaseId;
+use crate::journal::{Reader, Tail};
+use crate::vfs::{Disk, Vfs};
+use anyhow::Result;
+use delta_guard_contract::{FlaggedExample, TrainId};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Everything that the journal says.
+pub fn replay(vfs: &Arc<dyn Vfs>, journal_dir: &Path) -> Result<Book> {
+    Ok(fold(vfs, journal_dir, &mut |_| {})?.0)
+}
+
+/// Everything that the journal of a state folder says, and where it ends.
+pub fn read(state_dir: &Path) -> Result<(Book, Tail)> {
+    let vfs: Arc<dyn Vfs> = Arc::new(Disk);
+    fold(&vfs, &state_dir.join("journal"), &mut |_| {})
+}
+
+/// What was flagged for a case, strongest first.
+pub fn flagged(vfs: &Arc<dyn Vfs>, journal_dir: &Path, case: &CaseId) -> Result<Vec<FlaggedExample>> {
+    Ok(all_flagged(vfs, journal_dir)?.remove(case).unwrap_or_default())
+}
+
+/// The cases that a training example was flagged for, in the order of their ids.
+pub fn cases_of(vfs: &Arc<dyn Vfs>, journal_dir: &Path, id: &TrainId) -> Result<Vec<CaseId>> {
+    let all = all_flagged(vfs, journal_dir)?;
+    Ok(all
+        .into_iter()
+        .filter(|(_, examples)| examples.iter().any(|example| example.id == *id))
+        .map(|(case, _)| case)
+        .collect())
+}
+
+/// What was flagged, per case, strongest first.
+pub fn all_flagged(vfs: &Arc<dyn Vfs>, journal_dir: &Path) -> Result<BTreeMap<CaseId, Vec<FlaggedExample>>> {
+    let mut all: BTreeMap<u64, Vec<FlaggedExample>> = BTreeMap::new();
+    let (book, _) = fold(vfs, journal_dir, &mut |folded| match folded {
+        Folded::Cleared(case) => drop(all.remove(&case)),
+        Folded::Flagged(case, examples) => all.entry(case).or_default().extend(examples),
+        Folded::Nothing | Folded::Case(_) => {}
+    })?;
+    Ok(all
+        .into_iter()
+        .filter_map(|(number, examples)| Some((book.cases.get(&number)?.id.clone(), examples)))
+        .collect())
+}
+
+fn fold(vfs: &Arc<dyn Vfs>, journal_dir: &Path, each: &mut dyn FnMut(Folded)) -> Result<(Book, Tail)> {
+    let mut book = Book::default();
+    let tail = Reader::new(Arc::clone(vfs), journal_dir).read(&mut |record, _| {
+        each(book.fold(&record)?);
+        Ok(())
+    })?;
+    Ok((book, tail))
+}

@@ -1,0 +1,62 @@
+//! The last stage: the report, the messages, and for a refused submission the picture with its reason in `refused/`.
+
+use super::hooks::{Event as Outside, Hooks, Refusal};
+use super::{CaseView, REPORT_FILE};
+use crate::case::{Case, Event, State};
+use crate::inbox::refused;
+use crate::publish;
+use crate::settings::Settings;
+use anyhow::{Context, Result};
+use delta_guard_contract::Digest;
+
+/// Make report and messages of an ended case. Doing it again gives the same. `last`: go on without a report where it cannot be made.
+pub(super) fn tell(case: &Case, settings: &Settings, hooks: &dyn Hooks, last: bool) -> Result<Event> {
+    let refusal = match case.state {
+        State::Refused => Some(Refusal::Submission),
+        State::NoAnomaly => Some(Refusal::NoAnomaly),
+        _ => None,
+    };
+    if let Some(reason) = refusal {
+        refused::return_picture(case, reason, settings)?;
+        let sentence = case.reason.clone();
+        hooks.on(Outside::Refused {
+            reason,
+            name: case.accepted.name.clone(),
+            sentence,
+        });
+    }
+    let view = CaseView::new(case, settings);
+    let report = match write_report(&view, hooks) {
+        Ok(digest) => Some(digest),
+        Err(error) if last => {
+            tracing::error!(case = %case.id, error = format!("{error:#}"), "no report could be made");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Event::Told {
+        report,
+        messages: hooks.messages(&view),
+    })
+}
+
+fn write_report(view: &CaseView, hooks: &dyn Hooks) -> Result<Digest> {
+    let html = hooks.report(view).context("the report could not be made")?;
+    publish::make_dir(&view.paths.case_dir)?;
+    publish::publish_file(&view.paths.case_dir, REPORT_FILE, html.as_bytes())?;
+    Ok(Digest(blake3::hash(html.as_bytes()).to_hex().to_string()))
+}
+
+/// Remove what only an unfinished case needs: epoch checkpoints and the unpublished copy of the candidate. Trace report and thumbnails stay.
+pub(super) fn clean_up(case: &Case, settings: &Settings) {
+    let work = settings.case_dir(&case.id).join("work");
+    let Ok(entries) = fs_err::read_dir(&work) else { return };
+    for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if ["predict-", "fit-", "unlearn-", "certify-"].iter().any(|stage| name.starts_with(stage))
+            && let Err(error) = fs_err::remove_dir_all(&path)
+        {
+            tracing::warn!(%error, "a finished case's working folder could not be removed");
+        }
+    }
+}

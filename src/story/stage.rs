@@ -1,0 +1,199 @@
+//! The stage: one folder with data, victim and configuration, and the jobs that a story runs in it.
+
+use super::StoryFile;
+use crate::config::file::{ConfigFile, Http, Inbox, Paths, Worker};
+use crate::config::units::Span;
+use anyhow::{Context, bail};
+use delta_guard_contract::config::UnlearnMethod;
+use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult, MeasureResult, PrepareResult, TrainResult};
+use delta_guard_contract::{DataConfig, DataSource, ModelConfig, Task, TraceReport, TrainId};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Runs a job in a folder and returns its result: the command line's way of doing so.
+pub type Run<'a> = dyn FnMut(&Path, Task) -> anyhow::Result<JobResult> + 'a;
+
+/// A story in its folder.
+pub struct Stage {
+    /// The story.
+    pub story: StoryFile,
+    /// The folder; absolute.
+    pub out: PathBuf,
+    /// What [`Stage::prepare`] made.
+    pub prepared: PrepareResult,
+}
+
+fn unexpected(result: &JobResult) -> anyhow::Error {
+    anyhow::anyhow!("the worker answered another question: {:.60}", format!("{result:?}"))
+}
+
+impl Stage {
+    /// Make the data: draw or copy, poison.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub fn prepare(story: StoryFile, out: &Path, run: &mut Run<'_>) -> anyhow::Result<Self> {
+        let folder = out.join("data");
+        let prepared = match run(&folder, Task::Prepare { story: story.story.clone() })? {
+            JobResult::Prepare(prepared) => prepared,
+            other => return Err(unexpected(&other)),
+        };
+        let mut stage = Self { story, out: out.to_path_buf(), prepared };
+        let inside = |path: &mut PathBuf| *path = folder.join(&*path);
+        let p = &mut stage.prepared;
+        [&mut p.train.path, &mut p.validation.path, &mut p.triggered.path].into_iter().for_each(inside);
+        p.anomalies.iter_mut().for_each(inside);
+        Ok(stage)
+    }
+
+    /// The victim's checkpoint.
+    pub fn victim(&self) -> PathBuf {
+        self.out.join("victim").join("model.safetensors")
+    }
+
+    /// Data as a job names it.
+    pub fn data(&self) -> DataConfig {
+        let p = &self.prepared;
+        DataConfig { train: p.train.clone(), validation: p.validation.clone(), image: p.image.clone(), max_unreadable_share: 0.01 }
+    }
+
+    /// The network with a checkpoint.
+    pub fn model(&self, checkpoint: &Path) -> ModelConfig {
+        let m = &self.story.model;
+        ModelConfig { architecture: m.architecture.clone(), width: m.width, stem: m.stem, checkpoint: checkpoint.to_path_buf() }
+    }
+
+    /// Train the victim on the poisoned set.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub fn train(&self, run: &mut Run<'_>) -> anyhow::Result<TrainResult> {
+        let victim = self.victim();
+        let task = Task::Train { data: self.data(), model: self.model(&victim), recipe: self.story.recipe.clone(), without: Vec::new() };
+        match run(&self.out.join("victim"), task)? {
+            JobResult::Train(result) => Ok(result),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Measure a checkpoint on a set; `list` keeps every prediction in `predictions.json` of the folder.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub fn measure(&self, checkpoint: &Path, source: &DataSource, folder: &str, list: bool, run: &mut Run<'_>) -> anyhow::Result<MeasureResult> {
+        let task = Task::Measure { data: self.data(), model: self.model(checkpoint), source: source.clone(), list };
+        match run(&self.out.join("measures").join(folder), task)? {
+            JobResult::Measure(result) => Ok(result),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Trace a picture as an anomaly without a daemon.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub fn trace(&self, image: &Path, case_seed: u64, folder: &str, plain: bool, run: &mut Run<'_>) -> anyhow::Result<TraceReport> {
+        let mut detect = self.story.detect.clone();
+        detect.plain = Some(plain);
+        let task = Task::Trace {
+            data: self.data(),
+            model: self.model(&self.victim()),
+            detect,
+            anomalies: vec![Anomaly { image: image.to_path_buf(), wrong_label: None, true_label: None }],
+            limits: ImageLimits { max_bytes: 64 << 20, max_pixels: 64_000_000 },
+            case_seed,
+        };
+        match run(&self.out.join("traces").join(folder), task)? {
+            JobResult::Trace(report) => Ok(*report),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Unlearn ids by a method; returns the candidate checkpoint.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub fn unlearn(&self, method: UnlearnMethod, flagged: Vec<TrainId>, folder: &str, run: &mut Run<'_>) -> anyhow::Result<(PathBuf, TrainResult)> {
+        let task = Task::Unlearn {
+            data: self.data(),
+            model: self.model(&self.victim()),
+            recipe: self.story.recipe.clone(),
+            method,
+            cf: self.story.unlearn.cf.clone(),
+            flagged,
+        };
+        let out = self.out.join(folder);
+        match run(&out, task)? {
+            JobResult::Train(result) => Ok((out.join(&result.file), result)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Single pictures of a set as PNG files.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub fn extract(&self, source: &DataSource, ids: Vec<TrainId>, folder: &str, run: &mut Run<'_>) -> anyhow::Result<Vec<PathBuf>> {
+        let out = self.out.join(folder);
+        match run(&out, Task::Extract { data: self.data(), source: source.clone(), ids })? {
+            JobResult::Extract { files } => Ok(files.iter().map(|f| out.join(f)).collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The real configuration of a guard for this stage.
+    pub fn config(&self) -> ConfigFile {
+        ConfigFile {
+            instance: "demo".into(),
+            owner: String::new(),
+            mode: crate::policy::Mode::Propose,
+            paths: Paths {
+                inbox: self.out.join("inbox"),
+                refused: None,
+                state: self.out.join("state"),
+                candidates: self.out.join("candidates"),
+            },
+            // One picture, written by a rename: there is no writer to wait for.
+            inbox: Inbox { settle: Span(Duration::from_millis(200)), scan_interval: Span(Duration::from_secs(2)), ..Inbox::default() },
+            data: self.data(),
+            model: self.model(&self.victim()),
+            recipe: self.story.recipe.clone(),
+            detect: self.story.detect.clone(),
+            unlearn: self.story.unlearn.clone(),
+            gate: self.story.gate.clone(),
+            worker: Worker { nice: 0, ..Worker::default() },
+            http: Http { listen: Some(([127, 0, 0, 1], 0).into()), ..Http::default() },
+            mail: None,
+        }
+    }
+
+    /// Write that configuration; returns its path.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn write_config(&self) -> anyhow::Result<PathBuf> {
+        let path = self.out.join("delta-guard.yaml");
+        let text = serde_yaml::to_string(&self.config()).context("the configuration cannot be written as YAML")?;
+        fs_err::write(&path, text)?;
+        for folder in ["inbox", "state", "candidates"] {
+            fs_err::create_dir_all(self.out.join(folder))?;
+        }
+        Ok(path)
+    }
+}
+
+/// Make the folder of a story: a new or an empty one, so that nothing of an earlier run is taken for this one's.
+///
+/// # Errors
+/// When it holds something.
+pub fn fresh(out: Option<&Path>, name: &str) -> anyhow::Result<PathBuf> {
+    let Some(out) = out else {
+        return Ok(tempfile::Builder::new().prefix(&format!("delta-guard-{name}-")).tempdir()?.keep());
+    };
+    let out = std::path::absolute(out)?;
+    fs_err::create_dir_all(&out)?;
+    if fs_err::read_dir(&out)?.next().is_some() {
+        bail!("{} is not empty: name a new folder, or delete it", out.display());
+    }
+    Ok(out)
+}

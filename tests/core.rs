@@ -1,0 +1,21 @@
+//! The guard's own parts, with a worker that speaks the protocol and computes nothing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "core/cases.rs"]
+mod cases;
+#[path = "core/chain.rs"]
+mod chain;
+#[path = "core/index.rs"]
+mod index;
+#[path = "core/intake.rs"]
+mod intake;
+#[path = "core/kill.rs"]
+mod kill;
+#[path = "core/power.rs"]
+mod power;
+#[path = "core/publishing.rs"]
+mod publishing;
+#[path = "core/support.rs"]
+mod support;
+#[path = "core/workers.rs"]
+mod workers;

@@ -1,0 +1,169 @@
+//! The index is disposable: lost, damaged or behind, it is made again, and no answer changes.
+
+use crate::support::{Running, drop_picture, only_case, run_to_end, settings, wait_for};
+use delta_guard::engine::{Event, query};
+use delta_guard::policy::Mode;
+use delta_guard::settings::Settings;
+use delta_guard::vfs::{Disk, Vfs};
+use delta_guard_contract::TrainId;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Every answer, as JSON, from a daemon that is started and stopped for it; and how often it rebuilt the index.
+fn answers(settings: &Settings) -> (serde_json::Value, usize) {
+    let running = Running::start(settings);
+    let ledger = &running.started.ledger;
+    let cases = ledger.cases().unwrap();
+    let flagged: Vec<_> = cases.iter().map(|case| ledger.flagged(&case.id).unwrap()).collect();
+    let of = ledger.cases_of(&TrainId("dog/0003.png".into())).unwrap();
+    assert!(ledger.has_index());
+    let answers = serde_json::json!({ "cases": cases, "flagged": flagged, "of": of });
+    let (hooks, outcome) = running.stop();
+    outcome.unwrap();
+    (answers, hooks.count(|event| matches!(event, Event::IndexRebuilt { .. })))
+}
+
+/// The same from the journal alone.
+fn from_journal(settings: &Settings) -> serde_json::Value {
+    let vfs: Arc<dyn Vfs> = Arc::new(Disk);
+    let cases: Vec<_> = query::read(&settings.state_dir).unwrap().0.cases.into_values().collect();
+    let all = query::all_flagged(&vfs, &settings.journal_dir()).unwrap();
+    let flagged: Vec<_> = cases.iter().map(|case| all.get(&case.id).cloned().unwrap_or_default()).collect();
+    let of = query::cases_of(&vfs, &settings.journal_dir(), &TrainId("dog/0003.png".into())).unwrap();
+    serde_json::json!({ "cases": cases, "flagged": flagged, "of": of })
+}
+
+fn prepared(root: &Path) -> Settings {
+    let settings = settings(root, Mode::Observe);
+    drop_picture(&settings, "x.png", "label=dog\nflag=40\n", None);
+    run_to_end(&settings);
+    settings
+}
+
+#[test]
+fn deleted_it_is_made_again() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = prepared(root.path());
+    let (before, rebuilt) = answers(&settings);
+    assert_eq!(rebuilt, 0, "a sound index is kept");
+    assert_eq!(before, from_journal(&settings));
+    assert_eq!(
+        (before["flagged"][0].as_array().unwrap().len(), before["of"].as_array().unwrap().len()),
+        (40, 1)
+    );
+    std::fs::remove_dir_all(settings.index_dir()).unwrap();
+    assert_eq!(answers(&settings), (before.clone(), 1));
+    assert_eq!(answers(&settings), (before, 0));
+}
+
+/// Flip bits and cut bytes all over sled's file: whatever sled makes of it (an error, a panic, silently lost keys), no answer changes.
+#[test]
+fn damaged_it_changes_no_answer() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = prepared(root.path());
+    let truth = from_journal(&settings);
+    let db = settings.index_dir().join("db");
+    let sound = std::fs::read(&db).unwrap();
+    // The used part; the rest of the file is zeros that sled holds ready.
+    let used = sound.iter().rposition(|byte| *byte != 0).unwrap();
+    let snapshot: Vec<_> = std::fs::read_dir(settings.index_dir())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .collect();
+    let saved: Vec<_> = snapshot.iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    let mut rebuilds = 0;
+    for n in 0..60 {
+        std::fs::remove_dir_all(settings.index_dir()).unwrap();
+        std::fs::create_dir_all(settings.index_dir()).unwrap();
+        for (path, bytes) in &saved {
+            std::fs::write(path, bytes).unwrap();
+        }
+        let mut bytes = sound.clone();
+        match n {
+            0 => bytes.clear(),
+            1 => bytes.truncate(used / 2),
+            2 => bytes[..4096].fill(0xff),
+            _ => {
+                let at = n * 7919 * 31 % used;
+                bytes[at] ^= 1 << (n % 8);
+            }
+        }
+        std::fs::write(&db, bytes).unwrap();
+        let (found, rebuilt) = answers(&settings);
+        // Starting wrote records of its own, which change no answer.
+        assert_eq!(found, truth, "damage {n}");
+        rebuilds += rebuilt;
+    }
+    assert!(rebuilds >= 10, "only {rebuilds} of 60 damages were seen");
+}
+
+#[test]
+fn behind_it_catches_up() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = prepared(root.path());
+    let copy = root.path().join("old-index");
+    copy_dir(&settings.index_dir(), &copy);
+    drop_picture(&settings, "y.png", "label=dog\nflag=10\n", None);
+    let running = Running::start(&settings);
+    wait_for("the second case", || {
+        running
+            .started
+            .ledger
+            .cases()
+            .unwrap()
+            .iter()
+            .all(|case| case.told)
+            .then_some(())
+            .filter(|()| running.started.ledger.cases().unwrap().len() == 2)
+    });
+    running.stop().1.unwrap();
+    std::fs::remove_dir_all(settings.index_dir()).unwrap();
+    copy_dir(&copy, &settings.index_dir());
+    let (found, rebuilt) = answers(&settings);
+    assert_eq!((found["of"].as_array().unwrap().len(), rebuilt), (2, 0));
+    assert_eq!(found, from_journal(&settings));
+}
+
+#[test]
+fn another_journals_index_is_not_believed() {
+    let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let settings = prepared(root.path());
+    let foreign = prepared(other.path());
+    std::fs::remove_dir_all(settings.index_dir()).unwrap();
+    copy_dir(&foreign.index_dir(), &settings.index_dir());
+    let (found, rebuilt) = answers(&settings);
+    assert_eq!((found, rebuilt), (from_journal(&settings), 1));
+}
+
+#[test]
+fn a_daemon_that_cannot_have_an_index_goes_on_without() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = prepared(root.path());
+    std::fs::remove_dir_all(settings.index_dir()).unwrap();
+    // A file where the folder should be, and its parking place taken by a folder that cannot be replaced: nothing can be made here.
+    std::fs::write(settings.index_dir(), "in the way").unwrap();
+    std::fs::write(settings.state_dir.join("index.damaged"), "in the way too").unwrap();
+    let running = Running::start(&settings);
+    let ledger = &running.started.ledger;
+    assert!(!ledger.has_index());
+    assert_eq!(running.hooks.count(|event| matches!(event, Event::IndexTrouble { .. })), 1);
+    let case = only_case(&settings).unwrap();
+    assert_eq!(ledger.case(&case.id).unwrap(), Some(case.clone()));
+    assert_eq!(ledger.flagged(&case.id).unwrap().len(), 40);
+    assert_eq!(ledger.cases_of(&TrainId("dog/0003.png".into())).unwrap(), [case.id]);
+    running.stop().1.unwrap();
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A place to run in, and things to wait for.
+
+use delta_guard::case::{Case, State};
+use delta_guard::daemon::{self, Started};
+use delta_guard::engine::{CaseView, Event, Hooks, Message, query};
+use delta_guard::policy::{GateLimits, Mode};
+use delta_guard::settings::{InboxSettings, Settings, StageLimits, WorkerSettings};
+use delta_guard::stop;
+use delta_guard_contract::config::UnlearnConfig;
+use delta_guard_contract::job::ImageLimits;
+use delta_guard_contract::{DataConfig, DataSource, DetectConfig, Device, ModelConfig, Recipe, Stem, WorkerSetup};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Settings for everything below `root`, with the fake worker. Makes what must exist.
+pub fn settings(root: &Path, mode: Mode) -> Settings {
+    let source = |name: &str| DataSource {
+        path: root.join(name),
+        format: Default::default(),
+        split: Default::default(),
+    };
+    let cache_dir = root.join("cache");
+    std::fs::create_dir_all(&cache_dir).unwrap();
+    let checkpoint = root.join("production.safetensors");
+    if !checkpoint.exists() {
+        std::fs::write(&checkpoint, b"production weights").unwrap();
+    }
+    Settings {
+        instance: "test".into(),
+        owner: String::new(),
+        mode,
+        inbox: InboxSettings {
+            dir: root.join("inbox"),
+            refused_dir: root.join("refused"),
+            settle: Duration::from_millis(20),
+            scan_interval: Duration::from_millis(200),
+            sidecar_wait: Duration::from_secs(600),
+            limits: ImageLimits {
+                max_bytes: 10_000,
+                max_pixels: 1_000_000,
+            },
+        },
+        state_dir: root.join("state"),
+        candidates_dir: root.join("candidates"),
+        check_prediction: true,
+        data: DataConfig {
+            train: source("train"),
+            validation: source("validation"),
+            image: Default::default(),
+            max_unreadable_share: 0.0,
+        },
+        model: ModelConfig {
+            architecture: "small-cnn".into(),
+            width: 16,
+            stem: Stem::Cifar,
+            checkpoint,
+        },
+        recipe: Recipe::default(),
+        detect: DetectConfig::default(),
+        unlearn: UnlearnConfig::default(),
+        gate: GateLimits::default(),
+        worker: WorkerSettings {
+            path: fake_worker(),
+            setup: WorkerSetup {
+                factors_dir: cache_dir.clone(),
+                cache_dir,
+                device: Device::Cpu,
+                threads: 1,
+                memory_budget: 1 << 20,
+            },
+            limits: StageLimits::default(),
+            attempts: 3,
+            retry_delay: Duration::from_millis(10),
+            stop_grace: Duration::from_secs(5),
+        },
+    }
+}
+
+pub fn fake_worker() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fake_worker.py")
+}
+
+/// A program made of a few lines of shell.
+pub fn script(dir: &Path, lines: &str) -> PathBuf {
+    let path = dir.join("worker.sh");
+    std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// Poll until `found` finds something; fail after a minute.
+pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "nobody saw: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The only case of a state folder, as its journal tells.
+pub fn only_case(settings: &Settings) -> Option<Case> {
+    let (book, _) = query::read(&settings.state_dir).ok()?;
+    assert!(book.cases.len() <= 1, "{:?}", book.cases);
+    book.cases.into_values().next()
+}
+
+/// Put a complete picture into the inbox, with an optional sidecar.
+pub fn drop_picture(settings: &Settings, name: &str, words: &str, sidecar: Option<&str>) {
+    let dir = &settings.inbox.dir;
+    std::fs::create_dir_all(dir).unwrap();
+    if let Some(sidecar) = sidecar {
+        let stem = Path::new(name).file_stem().unwrap().to_str().unwrap();
+        std::fs::write(dir.join(format!("{stem}.json")), sidecar).unwrap();
+    }
+    std::fs::write(dir.join(".new"), words).unwrap();
+    std::fs::rename(dir.join(".new"), dir.join(name)).unwrap();
+}
+
+/// Remembers what was said.
+#[derive(Default)]
+pub struct Recorder(pub Mutex<Vec<Event>>);
+
+impl Recorder {
+    pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.0.lock().unwrap().iter().filter(|event| wanted(event)).count()
+    }
+}
+
+impl Hooks for Recorder {
+    fn on(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+
+    fn report(&self, view: &CaseView) -> anyhow::Result<String> {
+        Ok(format!("<html>{} {}</html>", view.case, view.state))
+    }
+
+    fn messages(&self, view: &CaseView) -> Vec<Message> {
+        let id = delta_guard::engine::message_id(&view.instance, &view.case, "mail", "a@b");
+        vec![Message {
+            id,
+            channel: "mail".into(),
+            to: "a@b".into(),
+            content: serde_json::json!({ "state": view.state }),
+        }]
+    }
+}
+
+/// A daemon inside the test.
+pub struct Running {
+    pub hooks: Arc<Recorder>,
+    pub started: Started,
+    stopper: stop::Stopper,
+    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Running {
+    pub fn start(settings: &Settings) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (stopper, stop) = stop::channel();
+        let hooks = Arc::new(Recorder::default());
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let task = runtime.spawn(daemon::run(settings.clone(), Arc::clone(&hooks) as Arc<dyn Hooks>, stop, sender));
+        let started = runtime.block_on(receiver).expect("the daemon starts");
+        Self {
+            hooks,
+            started,
+            stopper,
+            task,
+            runtime,
+        }
+    }
+
+    pub fn stop(self) -> (Arc<Recorder>, anyhow::Result<()>) {
+        self.stopper.stop();
+        let outcome = self.runtime.block_on(self.task).expect("no panic");
+        (self.hooks, outcome)
+    }
+}
+
+/// Run a daemon until its only case is told or held, then stop it.
+pub fn run_to_end(settings: &Settings) -> Case {
+    let running = Running::start(settings);
+    let case = wait_for("the end of the case", || {
+        only_case(settings).filter(|case| case.told || case.state == State::Held)
+    });
+    running.stop().1.expect("a clean stop");
+    case
+}
+
+/// Every file below a folder with its content, by relative path. Links are shown as their targets.
+pub fn tree(dir: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(dir).unwrap().to_string_lossy().into_owned();
+            let meta = std::fs::symlink_metadata(&path).unwrap();
+            if meta.is_symlink() {
+                found.insert(name, std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes());
+            } else if meta.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,211 @@
+//! Worker processes that end well, badly, late or not at all.
+
+use crate::support::{script, wait_for};
+use delta_guard::jobs::{Failure, Launch, run_limited};
+use delta_guard::stop;
+use delta_guard_contract::job::StoryConfig;
+use delta_guard_contract::job::{AttackConfig, Trigger};
+use delta_guard_contract::{Device, FaultKind, Job, JobResult, Message, PROTOCOL, Task, WorkerSetup};
+use std::path::Path;
+use std::time::Duration;
+
+const DONE: &str = r#"{"type":"outcome","outcome":"done","result":{"result":"graph","file":"g.json"}}"#;
+
+fn job(note: &str) -> Job {
+    let setup = WorkerSetup {
+        cache_dir: "/c".into(),
+        factors_dir: "/f".into(),
+        device: Device::Cpu,
+        threads: 1,
+        memory_budget: 1,
+    };
+    let attack = AttackConfig {
+        victim_class: note.into(),
+        target_class: "1".into(),
+        poisons: 1,
+        trigger: Trigger::Checkerboard { size: 4, margin: 1 },
+    };
+    let story = StoryConfig {
+        data: None,
+        train_examples: 1,
+        validation_examples: 1,
+        attack,
+        seed: 1,
+    };
+    Job {
+        v: PROTOCOL,
+        setup,
+        out_dir: "/o".into(),
+        task: Task::Prepare { story },
+    }
+}
+
+/// Run a script as a worker. Returns how it ended and what it said.
+fn run(lines: &str, limit: Duration) -> (Result<JobResult, Failure>, Vec<Message>) {
+    let dir = tempfile::tempdir().unwrap();
+    let program = script(dir.path(), lines);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (_stopper, stop) = stop::channel();
+    let launch = Launch {
+        program,
+        limit,
+        grace: Duration::from_millis(200),
+    };
+    let mut said = Vec::new();
+    let ended = runtime.block_on(run_limited(&launch, &job("x"), stop, |message| said.push(message)));
+    (ended, said)
+}
+
+fn fault(lines: &str) -> (FaultKind, String) {
+    match run(lines, Duration::from_secs(60)).0 {
+        Err(Failure::Fault(fault)) => (fault.kind, fault.message),
+        other => panic!("{lines}: {other:?}"),
+    }
+}
+
+#[test]
+fn progress_then_the_outcome() {
+    let (ended, said) = run(
+        &format!(
+            "cat > /dev/null\necho '{{\"type\":\"progress\",\"step\":\"a\",\"done\":1,\"total\":2}}'\necho '{{\"type\":\"log\",\"message\":\"hello\"}}'\necho '{DONE}'"
+        ),
+        Duration::from_secs(60),
+    );
+    assert_eq!(ended, Ok(JobResult::Graph { file: "g.json".into() }));
+    assert!(
+        matches!(&said[..], [Message::Progress(progress), Message::Log { message }] if progress.step == "a" && message == "hello"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_worker_that_does_not_read_its_job_may_still_answer() {
+    assert!(run(&format!("echo '{DONE}'"), Duration::from_secs(60)).0.is_ok());
+}
+
+#[test]
+fn each_bad_end_is_a_fault_that_says_what_happened() {
+    for (lines, kind, word) in [
+        ("exit 0", FaultKind::Internal, "without an outcome"),
+        ("echo oops >&2; exit 3", FaultKind::Internal, "oops"),
+        ("kill -SEGV $$", FaultKind::Internal, "signal 11"),
+        ("kill -KILL $$", FaultKind::Resource, "signal 9"),
+        ("echo hello", FaultKind::Internal, "no message"),
+        ("printf '{'", FaultKind::Internal, "not finished"),
+        (&format!("echo '{DONE}'; exit 1"), FaultKind::Internal, "said that it is done"),
+        (&format!("echo '{DONE}'; echo '{DONE}'"), FaultKind::Internal, "went on after its outcome"),
+        (&format!("echo '{DONE}'; kill -SEGV $$"), FaultKind::Internal, "signal 11"),
+        (
+            r#"echo '{"type":"outcome","outcome":"failed","fault":{"kind":"configuration","message":"no such layer","help":""}}'; exit 4"#,
+            FaultKind::Configuration,
+            "no such layer",
+        ),
+        ("head -c 40000000 /dev/zero | tr '\\0' x", FaultKind::Internal, "more than"),
+        ("printf '\\377\\001\\033[31m\\n'", FaultKind::Internal, "\\u{1b}[31m"),
+    ] {
+        let (found, message) = fault(lines);
+        assert_eq!(found, kind, "{lines}: {message}");
+        assert!(message.contains(word), "{lines}: {message}");
+    }
+}
+
+#[test]
+fn a_flood_on_standard_error_is_kept_to_its_end() {
+    let (_, message) = fault("i=0; while [ $i -lt 3000 ]; do echo line-$i-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa >&2; i=$((i+1)); done; exit 1");
+    assert!(message.contains("line-2999-") && !message.contains("line-100-"));
+    assert!(message.len() < 80_000, "{}", message.len());
+}
+
+#[test]
+fn a_worker_that_cannot_be_started() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_stopper, stop) = stop::channel();
+    let launch = Launch {
+        program: "/nonexistent/worker".into(),
+        limit: Duration::from_secs(1),
+        grace: Duration::ZERO,
+    };
+    match runtime.block_on(run_limited(&launch, &job("x"), stop, |_| {})) {
+        Err(Failure::Fault(fault)) => assert!(fault.kind == FaultKind::Configuration && fault.help.contains("worker.path"), "{fault}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn alive(pid: &str) -> bool {
+    // A zombie that its new parent has not collected yet is not alive.
+    std::fs::read_to_string(Path::new("/proc").join(pid).join("stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+}
+
+/// Late, stopped or done: nothing that the worker started is left.
+#[test]
+fn the_whole_group_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let pids = dir.path().join("pids");
+    let spawn = format!("trap '' TERM; sleep 300 & echo $! > {0}; echo $$ >> {0}", pids.display());
+    let gone = || {
+        let pids = std::fs::read_to_string(&pids).unwrap();
+        assert_eq!(pids.lines().count(), 2);
+        wait_for("the group gone", || (!pids.lines().any(alive)).then_some(()));
+    };
+    let (ended, _) = run(&format!("{spawn}; wait"), Duration::from_millis(500));
+    assert!(
+        matches!(&ended, Err(Failure::Fault(fault)) if fault.kind == FaultKind::Resource && fault.message.contains("time limit")),
+        "{ended:?}"
+    );
+    gone();
+    // Done, with a child that holds the pipes open.
+    let (ended, _) = run(&format!("{spawn}; echo '{DONE}'"), Duration::from_secs(60));
+    assert!(ended.is_ok(), "{ended:?}");
+    gone();
+    // Stopped.
+    std::fs::remove_file(&pids).unwrap();
+    let program = script(dir.path(), &format!("{spawn}; wait"));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (stopper, stop) = stop::channel();
+    let launch = Launch {
+        program,
+        limit: Duration::from_secs(60),
+        grace: Duration::from_millis(100),
+    };
+    let task = runtime.spawn(async move { run_limited(&launch, &job("x"), stop, |_| {}).await });
+    wait_for("the worker", || {
+        std::fs::read_to_string(&pids).ok().filter(|pids| pids.lines().count() == 2)
+    });
+    stopper.stop();
+    assert_eq!(runtime.block_on(task).unwrap(), Err(Failure::Stopped));
+    gone();
+}
+
+/// A job larger than a pipe's buffer, against a worker that talks before it listens.
+#[test]
+fn large_jobs_do_not_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = script(
+        dir.path(),
+        &format!(
+            "i=0; while [ $i -lt 3000 ]; do echo '{{\"type\":\"progress\",\"step\":\"s\",\"done\":1,\"total\":2}}'; i=$((i+1)); done; n=$(wc -c); [ $n -gt 1000000 ] && echo '{DONE}'"
+        ),
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (_stopper, stop) = stop::channel();
+    let launch = Launch {
+        program,
+        limit: Duration::from_secs(60),
+        grace: Duration::from_millis(200),
+    };
+    let ended = runtime.block_on(run_limited(&launch, &job(&"n".repeat(1_100_000)), stop, |_| {}));
+    assert!(ended.is_ok(), "{ended:?}");
+}

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""A worker that speaks the protocol and computes nothing: what it answers follows from the picture's bytes, so that every run gives the same.
+
+A picture is text, `key=value` a line: `label` (what production reads), `after` (what the candidate reads), `flag` (how many are flagged), `verdict`,
+`correct_after`, `fault` (a stage and a kind of fault, `stage:kind`), `once` (a stage that crashes at its first run), `hang` (a stage that never ends).
+"""
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+
+CLASSES = ["cat", "dog", "ship"]
+
+
+def say(**message):
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def done(kind, **fields):
+    say(type="outcome", outcome="done", result={"result": kind, **fields})
+    sys.exit(0)
+
+
+def failed(kind, message, help=""):
+    say(type="outcome", outcome="failed", fault={"kind": kind, "message": message, "help": help})
+    sys.exit(1)
+
+
+def digest(data):
+    return hashlib.blake2b(data, digest_size=32).hexdigest()
+
+
+def picture(path):
+    with open(path, "rb") as file:
+        data = file.read()
+    if data.startswith(b"BROKEN"):
+        failed("submission", "the picture cannot be decoded", "send a PNG, JPEG, WebP or BMP file")
+    return dict(line.split("=", 1) for line in data.decode().split("\n") if "=" in line)
+
+
+def checkpoint(job):
+    with open(job["task"]["model"]["checkpoint"], "rb") as file:
+        return digest(file.read())
+
+
+def prediction(job, label):
+    top = [[label, 0.9]] + [[c, 0.05] for c in CLASSES if c != label]
+    return {"label": label, "probability": 0.9, "top": top, "classes": CLASSES, "checkpoint": checkpoint(job)}
+
+
+def put(job, name, data):
+    path = os.path.join(job["out_dir"], name)
+    with open(path + ".tmp", "wb") as file:
+        file.write(data)
+    os.replace(path + ".tmp", path)
+
+
+def misbehave(job, words):
+    task = job["task"]["task"]
+    stage, _, kind = words.get("fault", "").partition(":")
+    if stage == task:
+        failed(kind, f"told to fail in {task}")
+    if words.get("once") == task and not os.path.exists(os.path.join(job["out_dir"], "crashed")):
+        put(job, "crashed", b"")
+        sys.stderr.write("about to crash\n")
+        sys.stderr.flush()
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if words.get("hang") == task:
+        say(type="progress", step="hang", done=0, total=1)
+        time.sleep(600)
+
+
+def flagged(words):
+    count = int(words.get("flag", "30"))
+    return [
+        {"id": f"{words['label']}/{n:04}.png", "label": words["label"], "count": 50 - n % 3, "mean_scaled_delta": -1.5 - n / 7, "kappa": 0.9 - n / 1000,
+         "rank": n + 1, "seed": n < 20}
+        for n in range(count)
+    ]
+
+
+def settings():
+    return {"mode": "guard", "seed": 7, "queries": 50, "tau": 0.0, "n_tol": 1, "objective": "margin", "fisher": "true",
+            "damping": {"kind": "heuristic", "factor": 0.1}, "space": "pixels", "labels": "independent", "change": "both", "combine": "intersect",
+            "fit_examples": 1000, "precision": "f32", "layers": [], "seeds": 20, "alpha": 0.01, "rounds": 3, "placebos": 20, "plain": False}
+
+
+def accuracy(correct):
+    share = correct // len(CLASSES)
+    return {"examples": 300, "correct": share * len(CLASSES), "classes": {c: [100, share] for c in CLASSES}}
+
+
+def main():
+    job = json.load(sys.stdin)
+    task = job["task"]
+    os.makedirs(job["out_dir"], exist_ok=True)
+    with open(os.path.join(job["setup"]["cache_dir"], "runs"), "a") as file:
+        file.write(task["task"] + "\n")
+    kind = task["task"]
+    say(type="progress", step=kind, done=1, total=2, note="half")
+    if kind == "predict":
+        words = picture(task["image"])
+        misbehave(job, words)
+        done("predict", **prediction(job, words["label"]))
+    if kind == "fit":
+        done("fit", factors={"key": "f" * 64, "reused": False, "examples": 1000}, seconds={"covariance": 0.1}, layers=[["fc", 3, 4]])
+    if kind == "trace":
+        words = picture(task["anomalies"][0]["image"])
+        misbehave(job, words)
+        undecided = words.get("verdict") == "undecided"
+        examples = [] if undecided else flagged(words)
+        done("trace", verdict={"kind": "undecided", "reason": "nothing stands out"} if undecided else {"kind": "flagged"},
+             predicted_label=words["label"], flagged=examples, examples=3000, examples_of_label=1000, stand_out=None, plain=None,
+             histogram={"edges": [], "flagged": [], "others": []}, factors={"key": "f" * 64, "reused": True, "examples": 1000}, settings=settings(),
+             checkpoint=checkpoint(job), manifest="a" * 64, seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
+    if kind == "unlearn":
+        epochs = 3
+        before = sum(os.path.exists(os.path.join(job["out_dir"], f"epoch-{n}")) for n in range(epochs))
+        for n in range(before, epochs):
+            time.sleep(float(os.environ.get("FAKE_EPOCH_SECONDS", "0")))
+            put(job, f"epoch-{n}", b"")
+            say(type="progress", step="train", done=n + 1, total=epochs)
+        model = json.dumps(task["flagged"]).encode() * 100
+        put(job, "model.safetensors", model)
+        done("train", file="model.safetensors", digest=digest(model), examples=2970, train_loss=0.1, train_accuracy=0.95, seconds=1.0,
+             resumed_epochs=before)
+    if kind == "certify":
+        words = picture(task["anomalies"][0]["image"])
+        misbehave(job, words)
+        with open(task["candidate"], "rb") as file:
+            candidate = digest(file.read())
+        done("certify", anomalies_before=[prediction(job, words["label"])], anomalies_after=[prediction(job, words.get("after", "ship"))],
+             before=accuracy(270), after=accuracy(int(words.get("correct_after", "270"))), candidate=candidate, seconds=0.5)
+    failed("internal", f"no such task: {kind}")
+
+
+main()
