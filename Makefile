@@ -31,7 +31,7 @@ demo: build ## poison a data set, train a victim, and let the daemon find and re
 	@$(BIN) demo --seed $(SEED) --unlearn $(UNLEARN) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
 test: ## all tests
-	$(WITH_TORCH) $(CARGO) test --release --locked --workspace
+	DELTA_GUARD_PYTHONPATH="$$($(PYTHON) scripts/pydeps.py)" && export DELTA_GUARD_PYTHONPATH && $(WITH_TORCH) $(CARGO) test --release --locked --workspace
 
 fixtures: ## the EK-FAC fixtures only; more of the same make by EKFAC_FIXTURES=dir1:dir2
 	$(WITH_TORCH) $(CARGO) test --release --locked -p delta-influence --test ekfac_fixtures -- --nocapture

@@ -1,34 +1,43 @@
-//! What the engine calls outside, put together: metrics and log, the report, the mails.
+//! What the engine calls outside, put together: every event is counted and logged, reports are pages, messages are mails.
 
-use crate::alert;
+use crate::alert::{self, Content, mailer::Pending};
 use crate::config::file::Mail;
 use crate::engine::{CaseView, Event, Hooks, Ledger, Message};
 use crate::metrics::Metrics;
 use crate::report;
-use std::sync::{Arc, OnceLock};
-use tokio::sync::Notify;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-/// The daemon's hooks.
-pub struct Outside {
+/// The daemon's own [`Hooks`].
+pub struct Outward {
     metrics: Arc<Metrics>,
     mail: Option<Mail>,
-    wake_mailer: Arc<Notify>,
+    /// When the inbox's thread last came to the end of a scan, with or without trouble.
+    scanned: Mutex<Instant>,
 }
 
-impl Outside {
-    /// Metrics, and where mails go.
-    pub fn new(metrics: Arc<Metrics>, mail: Option<Mail>, wake_mailer: Arc<Notify>) -> Self {
-        Self { metrics, mail, wake_mailer }
+impl Outward {
+    /// Count with `metrics`, write mails as `mail` says (None: no mail).
+    pub fn new(metrics: Arc<Metrics>, mail: Option<Mail>) -> Self {
+        Self {
+            metrics,
+            mail,
+            scanned: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Time since the inbox's thread last came to the end of a scan; before the first one, since the start.
+    pub fn since_scan(&self) -> Duration {
+        self.scanned.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).elapsed()
     }
 }
 
-impl Hooks for Outside {
+impl Hooks for Outward {
     fn on(&self, event: Event) {
-        let ended = matches!(event, Event::CaseEnded { .. });
-        self.metrics.on(event);
-        if ended {
-            self.wake_mailer.notify_one();
+        if let Event::Scanned { .. } = event {
+            *self.scanned.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Instant::now();
         }
+        self.metrics.on(event);
     }
 
     fn report(&self, view: &CaseView) -> anyhow::Result<String> {
@@ -40,20 +49,61 @@ impl Hooks for Outside {
     }
 }
 
-/// The mailer's view of the journal; empty until the journal is open.
-#[derive(Default)]
-pub struct LedgerMail(pub OnceLock<Arc<Ledger>>);
+/// The journal as the mailer's outbox.
+pub struct Outbox(pub Arc<Ledger>);
 
-impl alert::mailer::Pending for LedgerMail {
+impl Pending for Outbox {
     fn waiting(&self) -> Vec<Message> {
-        self.0.get().map(|ledger| ledger.pending_messages().into_iter().map(|(_, message)| message).collect()).unwrap_or_default()
+        let mut waiting: Vec<Message> = self.0.pending_messages().into_iter().map(|(_, message)| message).collect();
+        // One that cannot be read sorts first: the mailer gives it up at once.
+        waiting.sort_by_cached_key(written);
+        waiting
     }
 
     fn settle(&self, id: &str, gave_up: Option<&str>) -> anyhow::Result<()> {
-        let Some(ledger) = self.0.get() else { return Ok(()) };
-        Ok(match gave_up {
-            Some(reason) => ledger.message_given_up(id, reason)?,
-            None => ledger.message_sent(id, "250")?,
-        })
+        match gave_up {
+            None => self.0.message_sent(id, "accepted by the mail server")?,
+            Some(reason) => self.0.message_given_up(id, reason)?,
+        }
+        Ok(())
+    }
+}
+
+/// Unix seconds when a mail was written.
+fn written(message: &Message) -> u64 {
+    serde_json::from_value::<Content>(message.content.clone()).map_or(0, |content| content.written)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::report::tests::repaired;
+
+    #[test]
+    fn events_are_counted_and_without_a_mail_section_nothing_is_written() {
+        let metrics = Arc::new(Metrics::new("animals", "propose"));
+        let hooks = Outward::new(Arc::clone(&metrics), None);
+        hooks.on(Event::FileSeen);
+        assert!(
+            String::from_utf8(metrics.page().unwrap())
+                .unwrap()
+                .contains("delta_guard_files_seen_total 1")
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let view = repaired(folder.path());
+        assert!(hooks.messages(&view).is_empty());
+        assert!(hooks.report(&view).unwrap().contains(view.case.short()));
+    }
+
+    #[test]
+    fn a_recipient_is_a_message() {
+        let mail = serde_json::from_value(serde_json::json!({"host": "localhost", "from": "guard@example.org", "to": ["a@example.org"]})).unwrap();
+        let hooks = Outward::new(Arc::new(Metrics::new("animals", "propose")), Some(mail));
+        let folder = tempfile::tempdir().unwrap();
+        let view = repaired(folder.path());
+        let messages = hooks.messages(&view);
+        assert_eq!(messages.len(), 1);
+        assert_eq!(written(&messages[0]), u64::try_from(view.ended_at.unwrap().as_second()).unwrap());
     }
 }

@@ -5,8 +5,8 @@
 
 pub mod alert;
 pub mod case;
-pub mod clock;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod engine;

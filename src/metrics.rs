@@ -7,7 +7,9 @@ use crate::case::{Stage, State};
 use crate::engine::{Event, Refusal};
 use delta_guard_contract::FaultKind;
 use prometheus::core::Collector;
-use prometheus::{Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 use std::sync::Mutex;
 use std::time::Instant;
 use tracing::{error, info, warn};
@@ -105,13 +107,22 @@ impl Metrics {
             HistogramOpts::new("delta_guard_stage_duration_seconds", "Time that finished stages took.").buckets(buckets),
             &["stage"],
         ));
-        let progress = declare.add(GaugeVec::new(opts("stage_progress_ratio", "How far the stage under way is, 0 to 1; 0 when it is not under way."), &["stage"]));
+        let progress = declare.add(GaugeVec::new(
+            opts(
+                "stage_progress_ratio",
+                "How far the stage under way is, 0 to 1; 0 when it is not under way.",
+            ),
+            &["stage"],
+        ));
         for stage in stages() {
             stage_seconds.with_label_values(&[stage]);
             progress.with_label_values(&[stage]);
         }
         let ends = State::ALL.into_iter().filter(|state| state.is_end()).map(State::as_str);
-        let stage_failed = declare.add(IntCounterVec::new(opts("stage_failures_total", "Stages that failed, by whose fault it was."), &["stage", "fault"]));
+        let stage_failed = declare.add(IntCounterVec::new(
+            opts("stage_failures_total", "Stages that failed, by whose fault it was."),
+            &["stage", "fault"],
+        ));
         for stage in stages() {
             for (_, fault) in FAULTS {
                 stage_failed.with_label_values(&[stage, fault]);
@@ -121,10 +132,23 @@ impl Metrics {
             files_seen: declare.counter("files_seen_total", "Files that were seen in the inbox for the first time."),
             accepted: declare.counter("accepted_total", "Pictures that became a case."),
             duplicate: declare.counter("duplicate_total", "Pictures that were already a case."),
-            refused: declare.counters("refused_total", "Files and cases that were refused, by reason.", "reason", Refusal::ALL.map(Refusal::as_str)),
-            inbox_trouble: declare.counters("inbox_trouble_total", "Failures to read the inbox or to be woken by it.", "part", ["folder", "watcher"]),
+            refused: declare.counters(
+                "refused_total",
+                "Files and cases that were refused, by reason.",
+                "reason",
+                Refusal::ALL.map(Refusal::as_str),
+            ),
+            inbox_trouble: declare.counters(
+                "inbox_trouble_total",
+                "Failures to read the inbox or to be woken by it.",
+                "part",
+                ["folder", "watcher"],
+            ),
             inbox_waiting: declare.gauge("inbox_waiting_files", "Files in the inbox that are not complete yet."),
-            inbox_scanned: declare.add(Gauge::with_opts(opts("inbox_scanned_timestamp_seconds", "When the inbox was last read from end to end."))),
+            inbox_scanned: declare.add(Gauge::with_opts(opts(
+                "inbox_scanned_timestamp_seconds",
+                "When the inbox was last read from end to end.",
+            ))),
             stage_seconds,
             stage_failed,
             cases_ended: declare.counters("cases_ended_total", "Cases that ended, by how.", "end", ends),
@@ -142,11 +166,19 @@ impl Metrics {
             index_rebuilt: declare.counter("index_rebuilt_total", "How often the index was rebuilt from the journal."),
             index_failed: declare.counter("index_failed_total", "Failures of the index; work goes on without it."),
             mail_sent: declare.counter("mail_sent_total", "Mails that the server took."),
-            mail_retried: declare.counters("mail_retried_total", "Failed tries to send a mail that are repeated, by reason.", "why", Why::ALL.map(Why::label)),
+            mail_retried: declare.counters(
+                "mail_retried_total",
+                "Failed tries to send a mail that are repeated, by reason.",
+                "why",
+                Why::ALL.map(Why::label),
+            ),
             mail_refused: declare.counter("mail_refused_total", "Mails that the server refused for good."),
             mail_expired: declare.counter("mail_expired_total", "Mails that were given up after too long."),
             outbox_length: declare.gauge("outbox_length", "Mails that wait to be sent."),
-            outbox_oldest: declare.add(Gauge::with_opts(opts("outbox_oldest_timestamp_seconds", "When the oldest waiting mail was written; 0 when none waits."))),
+            outbox_oldest: declare.add(Gauge::with_opts(opts(
+                "outbox_oldest_timestamp_seconds",
+                "When the oldest waiting mail was written; 0 when none waits.",
+            ))),
             ready: declare.gauge("ready", "1 when pictures are taken in and worked on."),
             registry,
             progress_logged: Mutex::new(None),
@@ -177,7 +209,14 @@ impl Metrics {
     /// A mail will be tried again.
     pub fn mail_retried(&self, id: &str, to: &str, why: Why, error: &str, seconds: u64) {
         self.mail_retried.with_label_values(&[why.label()]).inc();
-        warn!(message = "Mail not sent; it will be tried again.", id, to, why = why.label(), error, retry_in_seconds = seconds);
+        warn!(
+            message = "Mail not sent; it will be tried again.",
+            id,
+            to,
+            why = why.label(),
+            error,
+            retry_in_seconds = seconds
+        );
     }
 
     /// A mail was refused for good.
@@ -232,9 +271,20 @@ impl Metrics {
             Event::StageFinished { case, stage, seconds } => {
                 self.stage_over(stage);
                 self.stage_seconds.with_label_values(&[stage.as_str()]).observe(seconds);
-                info!(message = "Stage finished.", case = case.short(), stage = stage.as_str(), seconds = (seconds * 1000.0).round() / 1000.0);
+                info!(
+                    message = "Stage finished.",
+                    case = case.short(),
+                    stage = stage.as_str(),
+                    seconds = (seconds * 1000.0).round() / 1000.0
+                );
             }
-            Event::StageFailed { case, stage, kind, message, retry_in } => {
+            Event::StageFailed {
+                case,
+                stage,
+                kind,
+                message,
+                retry_in,
+            } => {
                 self.stage_over(stage);
                 self.stage_failed.with_label_values(&[stage.as_str(), fault(kind)]).inc();
                 let retry = retry_in.map(|wait| wait.as_secs());
@@ -242,14 +292,18 @@ impl Metrics {
             }
             Event::Progress { case, stage, progress } => {
                 if progress.total > 0 {
-                    self.progress.with_label_values(&[stage.as_str()]).set(progress.done as f64 / progress.total as f64);
+                    self.progress
+                        .with_label_values(&[stage.as_str()])
+                        .set(progress.done as f64 / progress.total as f64);
                 }
                 let key = format!("{case}/{stage}/{}", progress.step);
                 if self.worth_a_line(key, progress.done == progress.total) {
                     info!(message = "Stage under way.", case = case.short(), stage = stage.as_str(), step = %progress.step, done = progress.done, total = progress.total, note = %progress.note);
                 }
             }
-            Event::WorkerSaid { case, stage, message } => info!(message = "Worker says.", case = case.short(), stage = stage.as_str(), said = %message),
+            Event::WorkerSaid { case, stage, message } => {
+                info!(message = "Worker says.", case = case.short(), stage = stage.as_str(), said = %message)
+            }
             Event::CaseHeld { case, reason, help } => warn!(message = "Case held.", case = case.short(), why = %reason, help = %help),
             Event::CaseEnded { case, state, reason } => {
                 self.cases_ended.with_label_values(&[state.as_str()]).inc();
@@ -346,14 +400,41 @@ mod tests {
             assert!(before.contains(line), "{line} not in\n{before}");
         }
         let case = Digest("ab".repeat(32));
-        metrics.on(Event::Refused { reason: Refusal::BadSidecar, name: "x".into(), sentence: "y".into() });
-        metrics.on(Event::StageStarted { case: case.clone(), stage: Stage::Trace, attempt: 1 });
+        metrics.on(Event::Refused {
+            reason: Refusal::BadSidecar,
+            name: "x".into(),
+            sentence: "y".into(),
+        });
+        metrics.on(Event::StageStarted {
+            case: case.clone(),
+            stage: Stage::Trace,
+            attempt: 1,
+        });
         assert!(page(&metrics).contains("delta_guard_worker_up 1"));
-        let progress = Progress { step: "score".into(), done: 1, total: 4, note: String::new() };
-        metrics.on(Event::Progress { case: case.clone(), stage: Stage::Trace, progress });
+        let progress = Progress {
+            step: "score".into(),
+            done: 1,
+            total: 4,
+            note: String::new(),
+        };
+        metrics.on(Event::Progress {
+            case: case.clone(),
+            stage: Stage::Trace,
+            progress,
+        });
         assert!(page(&metrics).contains("delta_guard_stage_progress_ratio{stage=\"trace\"} 0.25"));
-        metrics.on(Event::StageFailed { case: case.clone(), stage: Stage::Trace, kind: FaultKind::Resource, message: "m".into(), retry_in: None });
-        metrics.on(Event::CaseEnded { case, state: State::NoAnomaly, reason: String::new() });
+        metrics.on(Event::StageFailed {
+            case: case.clone(),
+            stage: Stage::Trace,
+            kind: FaultKind::Resource,
+            message: "m".into(),
+            retry_in: None,
+        });
+        metrics.on(Event::CaseEnded {
+            case,
+            state: State::NoAnomaly,
+            reason: String::new(),
+        });
         metrics.on(Event::Queue { open: 3, held: 1 });
         let after = page(&metrics);
         for line in [

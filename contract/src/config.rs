@@ -92,7 +92,13 @@ pub struct ImageConfig {
 impl Default for ImageConfig {
     /// CIFAR-10's size and figures (algorithm of the paper's code, `authors` §5).
     fn default() -> Self {
-        Self { height: 32, width: 32, resize: Resize::Refuse, mean: [0.49147, 0.48226, 0.44677], std: [0.24703, 0.24349, 0.26159] }
+        Self {
+            height: 32,
+            width: 32,
+            resize: Resize::Refuse,
+            mean: [0.49147, 0.48226, 0.44677],
+            std: [0.24703, 0.24349, 0.26159],
+        }
     }
 }
 
@@ -180,7 +186,10 @@ impl Default for Recipe {
             momentum: 0.9,
             nesterov: true,
             weight_decay: 5e-4,
-            schedule: Schedule::Step { milestones: vec![14, 24, 35], gamma: 0.1 },
+            schedule: Schedule::Step {
+                milestones: vec![14, 24, 35],
+                gamma: 0.1,
+            },
             augment: Augment::default(),
             seed: 0,
         }
@@ -229,7 +238,11 @@ pub struct Augment {
 
 impl Default for Augment {
     fn default() -> Self {
-        Self { flip: true, shift: 4.0, whole_pixels: false }
+        Self {
+            flip: true,
+            shift: 4.0,
+            whole_pixels: false,
+        }
     }
 }
 
@@ -245,7 +258,10 @@ pub struct UnlearnConfig {
 
 impl Default for UnlearnConfig {
     fn default() -> Self {
-        Self { method: UnlearnMethod::Eu, cf: CfConfig::default() }
+        Self {
+            method: UnlearnMethod::Eu,
+            cf: CfConfig::default(),
+        }
     }
 }
 
@@ -277,7 +293,12 @@ pub struct CfConfig {
 
 impl Default for CfConfig {
     fn default() -> Self {
-        Self { epochs: 8, lr: 0.05, schedule: Schedule::OneCycle { warmup: 0.3 }, last_k: 0 }
+        Self {
+            epochs: 8,
+            lr: 0.05,
+            schedule: Schedule::OneCycle { warmup: 0.3 },
+            last_k: 0,
+        }
     }
 }
 

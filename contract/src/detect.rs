@@ -194,11 +194,21 @@ impl DetectConfig {
             queries: self.queries.unwrap_or(50),
             tau: self.tau.unwrap_or(0.0),
             n_tol: self.n_tol.unwrap_or(if code { 2 } else { 1 }),
-            objective: self.objective.unwrap_or(if self.mode == DetectMode::PaperText { Objective::Loss } else { Objective::Margin }),
+            objective: self.objective.unwrap_or(if self.mode == DetectMode::PaperText {
+                Objective::Loss
+            } else {
+                Objective::Margin
+            }),
             fisher: self.fisher.unwrap_or(Fisher::True),
-            damping: self.damping.unwrap_or(if guard { Damping::Heuristic { factor: 0.1 } } else { Damping::Absolute { value: 1e-8 } }),
+            damping: self.damping.unwrap_or(if guard {
+                Damping::Heuristic { factor: 0.1 }
+            } else {
+                Damping::Absolute { value: 1e-8 }
+            }),
             space: self.space.unwrap_or(if code { Space::Normalised } else { Space::Pixels }),
-            labels: self.labels.unwrap_or(if code && classes > 10 { Labels::Distinct } else { Labels::Independent }),
+            labels: self
+                .labels
+                .unwrap_or(if code && classes > 10 { Labels::Distinct } else { Labels::Independent }),
             change: self.change.unwrap_or(Change::Both),
             combine: self.combine.unwrap_or(Combine::Intersect),
             fit_examples: self.fit_examples.unwrap_or(if guard { 1000 } else { 0 }),

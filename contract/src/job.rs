@@ -238,7 +238,11 @@ pub struct Accuracy {
 impl Accuracy {
     /// Share read rightly, 0 to 1; 0 for an empty set.
     pub fn share(&self) -> f64 {
-        if self.examples == 0 { 0.0 } else { self.correct as f64 / self.examples as f64 }
+        if self.examples == 0 {
+            0.0
+        } else {
+            self.correct as f64 / self.examples as f64
+        }
     }
 }
 

@@ -11,7 +11,6 @@ pub mod id;
 pub mod job;
 pub mod message;
 
-
 pub use config::{Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Recipe, Resize, Schedule, Split, Stem, WorkerSetup};
 pub use detect::{DetectConfig, DetectSettings};
 pub use evidence::{FlaggedExample, TraceReport, TraceVerdict};

@@ -16,7 +16,11 @@ pub struct Error(Box<Fault>);
 impl Error {
     /// An error of a kind; `help` may be empty.
     pub fn new(kind: FaultKind, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self(Box::new(Fault { kind, message: message.into(), help: help.into() }))
+        Self(Box::new(Fault {
+            kind,
+            message: message.into(),
+            help: help.into(),
+        }))
     }
 
     /// The submission is at fault.
@@ -36,7 +40,11 @@ impl Error {
 
     /// A defect.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(FaultKind::Internal, message, "this is a defect of delta-guard: please report it with the log")
+        Self::new(
+            FaultKind::Internal,
+            message,
+            "this is a defect of delta-guard: please report it with the log",
+        )
     }
 
     /// What the guard is told.

@@ -18,7 +18,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// See [`write_atomic`].
 pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
-    let folder = path.parent().ok_or_else(|| Error::internal(format!("{} has no folder", path.display())))?;
+    let folder = path
+        .parent()
+        .ok_or_else(|| Error::internal(format!("{} has no folder", path.display())))?;
     fs_err::create_dir_all(folder)?;
     let with_path = |e: std::io::Error| std::io::Error::new(e.kind(), format!("cannot write {}: {e}", path.display()));
     let mut temp = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder).map_err(with_path)?;

@@ -21,11 +21,19 @@ fn close(a: &Tensor, b: &Tensor, tolerance: f64) -> bool {
 fn resnet18_has_torchvisions_state_dict() {
     let listing: Vec<(String, String, Vec<i64>)> = serde_json::from_str(&std::fs::read_to_string(fixture("torchvision.json")).unwrap()).unwrap();
     let graph = zoo::resnet18([3, 160, 160], 64, Stem::Imagenette, 10).unwrap();
-    let ours: Vec<(String, String, Vec<i64>)> =
-        graph.state().into_iter().map(|e| (e.name, if e.kind == Kind::Float { "F32" } else { "I64" }.to_string(), e.shape)).collect();
+    let ours: Vec<(String, String, Vec<i64>)> = graph
+        .state()
+        .into_iter()
+        .map(|e| (e.name, if e.kind == Kind::Float { "F32" } else { "I64" }.to_string(), e.shape))
+        .collect();
     let by_name = |list: Vec<(String, String, Vec<i64>)>| list.into_iter().map(|(n, k, s)| (n, (k, s))).collect::<BTreeMap<_, _>>();
     assert_eq!(by_name(ours), by_name(listing));
-    let cifar: BTreeMap<_, _> = zoo::resnet18([3, 32, 32], 64, Stem::Cifar, 10).unwrap().state().into_iter().map(|e| (e.name, e.shape)).collect();
+    let cifar: BTreeMap<_, _> = zoo::resnet18([3, 32, 32], 64, Stem::Cifar, 10)
+        .unwrap()
+        .state()
+        .into_iter()
+        .map(|e| (e.name, e.shape))
+        .collect();
     assert_eq!(cifar["conv1.weight"], [64, 3, 3, 3], "only the stem differs");
     assert_eq!(cifar.len(), 122);
 }
@@ -34,8 +42,10 @@ fn resnet18_has_torchvisions_state_dict() {
 fn evaluation_training_and_sgd_agree_with_pytorch() {
     let file = read_tensors(&std::fs::read(fixture("w4.safetensors")).unwrap()).unwrap();
     let graph = zoo::resnet18([3, 16, 16], 4, Stem::Cifar, 5).unwrap();
-    let state: BTreeMap<String, Tensor> =
-        file.iter().filter_map(|(n, t)| n.strip_prefix("state.").map(|n| (n.to_string(), t.copy()))).collect();
+    let state: BTreeMap<String, Tensor> = file
+        .iter()
+        .filter_map(|(n, t)| n.strip_prefix("state.").map(|n| (n.to_string(), t.copy())))
+        .collect();
     let model = Model::new(graph, Weights(state));
     assert!(close(&model.forward(&file["images"]).unwrap(), &file["eval.logits"], 1e-5));
 
@@ -58,7 +68,10 @@ fn taps_yield_each_examples_weight_gradient() {
     let images = Tensor::randn([5, 3, 8, 8], (Kind::Double, tch::Device::Cpu));
     let labels = Tensor::from_slice(&[0i64, 1, 2, 3, 0]);
     let tapped = model.forward_tapped(&images).unwrap();
-    let objective = tapped.logits.f_cross_entropy_loss(&labels, None::<Tensor>, tch::Reduction::Sum, -100, 0.0).unwrap();
+    let objective = tapped
+        .logits
+        .f_cross_entropy_loss(&labels, None::<Tensor>, tch::Reduction::Sum, -100, 0.0)
+        .unwrap();
     let pairs = tapped.pairs(&objective, &[0, 1, 2, 3, 4]).unwrap();
     let layers = graph.layers();
     assert_eq!(pairs.len(), layers.len());
@@ -87,7 +100,11 @@ fn a_graph_survives_its_file_and_bad_ones_are_named() {
     std::fs::write(&path, &text).unwrap();
     assert_eq!(Graph::load(&path).unwrap(), graph);
     for (from, to, told) in [
-        (r#""in_channels":8,"out_channels":16"#, r#""in_channels":9,"out_channels":16"#, "layer2.0.conv1"),
+        (
+            r#""in_channels":8,"out_channels":16"#,
+            r#""in_channels":9,"out_channels":16"#,
+            "layer2.0.conv1",
+        ),
         (r#""inputs":["bn1"]"#, r#""inputs":["nobody"]"#, "nobody"),
         (r#""name":"bn1""#, r#""name":"conv1""#, "twice"),
         (r#""format":1"#, r#""format":9"#, "format 9"),
@@ -116,18 +133,45 @@ fn bad_checkpoints_are_refused_by_name() {
         }
         let fault = result.unwrap_err().fault().clone();
         assert_eq!(fault.kind, FaultKind::Configuration);
-        assert!(told.iter().all(|t| fault.message.contains(t)) && fault.message.contains("model.safetensors") && !fault.help.is_empty(), "{fault:?}");
+        assert!(
+            told.iter().all(|t| fault.message.contains(t)) && fault.message.contains("model.safetensors") && !fault.help.is_empty(),
+            "{fault:?}"
+        );
     };
     check(&|_| {}, &[]);
     check(&|t| drop(t.remove("bn2.num_batches_tracked")), &[]);
-    check(&|t| drop((t.remove("conv2.weight"), t.remove("fc.bias"))), &["2 tensors missing", "conv2.weight", "fc.bias"]);
-    check(&|t| drop(t.insert("head.weight".into(), Tensor::zeros([2], (Kind::Float, tch::Device::Cpu)))), &["too many", "head.weight"]);
-    check(&|t| drop(t.insert("fc.weight".into(), Tensor::zeros([10, 17], (Kind::Float, tch::Device::Cpu)))), &["fc.weight", "[10, 17]", "[10, 16]"]);
-    check(&|t| drop(t["bn3.running_var"].narrow(0, 3, 1).fill_(f64::NAN)), &["bn3.running_var", "NaN"]);
-    check(&|t| drop(t.insert("fc.bias".into(), Tensor::zeros([10], (Kind::Int64, tch::Device::Cpu)))), &["fc.bias", "Int64"]);
+    check(
+        &|t| drop((t.remove("conv2.weight"), t.remove("fc.bias"))),
+        &["2 tensors missing", "conv2.weight", "fc.bias"],
+    );
+    check(
+        &|t| drop(t.insert("head.weight".into(), Tensor::zeros([2], (Kind::Float, tch::Device::Cpu)))),
+        &["too many", "head.weight"],
+    );
+    check(
+        &|t| drop(t.insert("fc.weight".into(), Tensor::zeros([10, 17], (Kind::Float, tch::Device::Cpu)))),
+        &["fc.weight", "[10, 17]", "[10, 16]"],
+    );
+    check(
+        &|t| drop(t["bn3.running_var"].narrow(0, 3, 1).fill_(f64::NAN)),
+        &["bn3.running_var", "NaN"],
+    );
+    check(
+        &|t| drop(t.insert("fc.bias".into(), Tensor::zeros([10], (Kind::Int64, tch::Device::Cpu)))),
+        &["fc.bias", "Int64"],
+    );
     std::fs::write(&path, b"PK\x03\x04 a pickle, say").unwrap();
-    assert!(Weights::load(&path, &graph, Kind::Float).unwrap_err().fault().message.contains("not a safetensors file"));
-    let whole = { Weights::init(&graph, 1).save(&path, &[]).unwrap(); std::fs::read(&path).unwrap() };
+    assert!(
+        Weights::load(&path, &graph, Kind::Float)
+            .unwrap_err()
+            .fault()
+            .message
+            .contains("not a safetensors file")
+    );
+    let whole = {
+        Weights::init(&graph, 1).save(&path, &[]).unwrap();
+        std::fs::read(&path).unwrap()
+    };
     for cut in [0, 4, 100, whole.len() / 2, whole.len() - 1] {
         std::fs::write(&path, &whole[..cut]).unwrap();
         assert!(Weights::load(&path, &graph, Kind::Float).is_err(), "cut at {cut}");
@@ -147,7 +191,9 @@ fn python_reads_our_checkpoints_and_we_read_pythons() {
     match python("import safetensors, numpy", Path::new("")) {
         Ok(output) if output.status.success() => {}
         _ => {
-            eprintln!("SKIPPED python_reads_our_checkpoints_and_we_read_pythons: Python's safetensors and numpy are not there (make test installs them)");
+            eprintln!(
+                "SKIPPED python_reads_our_checkpoints_and_we_read_pythons: Python's safetensors and numpy are not there (make test installs them)"
+            );
             return;
         }
     }
@@ -173,8 +219,17 @@ print(json.dumps({k: [str(v.dtype), list(v.shape), float(v.astype("float64").sum
     for entry in graph.state() {
         let (kind, shape, sum) = &read[&entry.name];
         let ours = &weights.0[&entry.name];
-        assert_eq!((kind.as_str(), shape), (if entry.kind == Kind::Float { "float32" } else { "int64" }, &entry.shape), "{}", entry.name);
-        assert!((ours.to_kind(Kind::Double).sum(Kind::Double).double_value(&[]) - sum).abs() < 1e-6 * (1.0 + sum.abs()), "{}", entry.name);
+        assert_eq!(
+            (kind.as_str(), shape),
+            (if entry.kind == Kind::Float { "float32" } else { "int64" }, &entry.shape),
+            "{}",
+            entry.name
+        );
+        assert!(
+            (ours.to_kind(Kind::Double).sum(Kind::Double).double_value(&[]) - sum).abs() < 1e-6 * (1.0 + sum.abs()),
+            "{}",
+            entry.name
+        );
     }
     let back = dir.path().join("model.safetensors.back");
     let returned = Weights::load(&back, &graph, Kind::Float).unwrap();

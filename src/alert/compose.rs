@@ -30,8 +30,18 @@ pub fn messages(mail: &Mail, view: &CaseView) -> Vec<Message> {
     for to in &mail.to {
         let id = message_id(&view.instance, &view.case, CHANNEL, to);
         match compose(mail, view, to, &id).and_then(|content| Ok(serde_json::to_value(content)?)) {
-            Ok(content) => list.push(Message { id, channel: CHANNEL.into(), to: to.clone(), content }),
-            Err(error) => tracing::error!(message = "Mail could not be written.", case = view.case.short(), to, error = format!("{error:#}")),
+            Ok(content) => list.push(Message {
+                id,
+                channel: CHANNEL.into(),
+                to: to.clone(),
+                content,
+            }),
+            Err(error) => tracing::error!(
+                message = "Mail could not be written.",
+                case = view.case.short(),
+                to,
+                error = format!("{error:#}")
+            ),
         }
     }
     list
@@ -52,22 +62,37 @@ fn compose(mail: &Mail, view: &CaseView, to: &str, id: &str) -> anyhow::Result<C
         .subject(subject(view))
         .date(SystemTime::UNIX_EPOCH + Duration::from_secs(written))
         .message_id(Some(format!("<{id}@{}.delta-guard>", host_part(&view.instance))))
-        .raw_header(HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".into()))
+        .raw_header(HeaderValue::new(
+            HeaderName::new_from_ascii_str("Auto-Submitted"),
+            "auto-generated".into(),
+        ))
         .multipart(parts)?;
     let raw = String::from_utf8(message.formatted()).context("the mail is not ASCII")?;
-    Ok(Content { from: from.email.to_string(), raw, written })
+    Ok(Content {
+        from: from.email.to_string(),
+        raw,
+        written,
+    })
 }
 
 /// An instance's name as part of a Message-ID.
 fn host_part(instance: &str) -> String {
-    let plain: String = instance.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).take(63).collect();
+    let plain: String = instance
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
+        .take(63)
+        .collect();
     if plain.is_empty() { "guard".into() } else { plain }
 }
 
 /// A text on one line, without control and direction characters, of bounded length.
 fn one_line(text: &str, most: usize) -> String {
     let shown = crate::engine::escape(text.as_bytes());
-    if shown.chars().count() <= most { shown } else { shown.chars().take(most - 1).chain(['…']).collect() }
+    if shown.chars().count() <= most {
+        shown
+    } else {
+        shown.chars().take(most - 1).chain(['…']).collect()
+    }
 }
 
 fn subject(view: &CaseView) -> String {
@@ -76,7 +101,12 @@ fn subject(view: &CaseView) -> String {
         0 => String::new(),
         n => format!(": {}", words::examples(n)),
     };
-    format!("[{}] {}{found} – {}", one_line(&view.instance, 64), head.tag, one_line(&view.submission.name, 80))
+    format!(
+        "[{}] {}{found} – {}",
+        one_line(&view.instance, 64),
+        head.tag,
+        one_line(&view.submission.name, 80)
+    )
 }
 
 /// Name and value of each figure worth a line.
@@ -87,15 +117,37 @@ fn figures(view: &CaseView) -> Vec<(&'static str, String)> {
     add("Read as", words::wrong_label(view).map(|label| one_line(label, 100)));
     add("It shows", view.submission.true_label.as_deref().map(|label| one_line(label, 100)));
     if let Some(trace) = view.trace.as_ref().filter(|trace| !trace.flagged.is_empty()) {
-        add("Flagged", Some(format!("{} of {}", words::examples(trace.flagged.len()), words::thousands(trace.examples))));
+        add(
+            "Flagged",
+            Some(format!(
+                "{} of {}",
+                words::examples(trace.flagged.len()),
+                words::thousands(trace.examples)
+            )),
+        );
     }
     if let Some(certify) = &view.certify {
-        add("Now read as", certify.anomalies_after.first().map(|after| format!("{} ({})", one_line(&after.label, 100), words::percent(after.probability))));
+        add(
+            "Now read as",
+            certify
+                .anomalies_after
+                .first()
+                .map(|after| format!("{} ({})", one_line(&after.label, 100), words::percent(after.probability))),
+        );
         let (before, after) = (certify.before.share(), certify.after.share());
-        add("Accuracy", Some(format!("{} → {} ({})", words::percent(before), words::percent(after), words::points(before, after))));
+        add(
+            "Accuracy",
+            Some(format!(
+                "{} → {} ({})",
+                words::percent(before),
+                words::percent(after),
+                words::points(before, after)
+            )),
+        );
         add(
             "Class that lost most",
-            words::worst_class(&certify.before, &certify.after).map(|(name, before, after)| format!("{}: {}", one_line(&name, 100), words::points(before, after))),
+            words::worst_class(&certify.before, &certify.after)
+                .map(|(name, before, after)| format!("{}: {}", one_line(&name, 100), words::points(before, after))),
         );
     }
     if let Some(gate) = &view.gate {
@@ -125,7 +177,16 @@ fn text(view: &CaseView) -> String {
             text.push_str(&format!("    {line}\n"));
         }
     }
-    text.push_str(&format!("\n-- \ndelta-guard {} on {}{}\n", env!("CARGO_PKG_VERSION"), view.instance, if view.owner.is_empty() { String::new() } else { format!(", {}", view.owner) }));
+    text.push_str(&format!(
+        "\n-- \ndelta-guard {} on {}{}\n",
+        env!("CARGO_PKG_VERSION"),
+        view.instance,
+        if view.owner.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", view.owner)
+        }
+    ));
     text
 }
 
@@ -179,7 +240,10 @@ mod tests {
     use crate::report::tests::repaired;
 
     pub(crate) fn settings() -> Mail {
-        serde_json::from_value(serde_json::json!({"host": "localhost", "from": "Guard <guard@example.org>", "to": ["a@example.org", "B <b@example.org>"]})).unwrap()
+        serde_json::from_value(
+            serde_json::json!({"host": "localhost", "from": "Guard <guard@example.org>", "to": ["a@example.org", "B <b@example.org>"]}),
+        )
+        .unwrap()
     }
 
     fn raw(message: &Message) -> String {
@@ -195,10 +259,18 @@ mod tests {
         assert_eq!(first.len(), 2);
         assert_ne!(first[0].id, first[1].id);
         let raw = raw(&first[0]);
-        assert!(raw.contains(&format!("Message-ID: <{}@animals-v7.delta-guard>\r\n", first[0].id)), "{raw}");
+        assert!(
+            raw.contains(&format!("Message-ID: <{}@animals-v7.delta-guard>\r\n", first[0].id)),
+            "{raw}"
+        );
         assert!(raw.contains("Date: Mon, 23 Nov 2026 01:47:30 +0000\r\n"), "{raw}");
         assert!(raw.contains("Auto-Submitted: auto-generated\r\n"));
-        for part in ["text/plain", "text/html", "150 training examples caused this error", "/var/lib/delta-guard/candidates/8f3a8f3a8f3a/model.safetensors"] {
+        for part in [
+            "text/plain",
+            "text/html",
+            "150 training examples caused this error",
+            "/var/lib/delta-guard/candidates/8f3a8f3a8f3a/model.safetensors",
+        ] {
             assert!(raw.replace("=\r\n", "").contains(part), "{part} not in:\n{raw}");
         }
     }
@@ -206,7 +278,14 @@ mod tests {
     #[test]
     fn no_name_can_add_a_header_or_markup() {
         let folder = tempfile::tempdir().unwrap();
-        for evil in ["x\r\nBcc: thief@example.org", "x\nBcc: thief@example.org", "x\u{0}\r\n\r\nbody", "=?utf-8?q?=0D=0ABcc:_thief@example.org?=", "\u{2028}Bcc: thief@example.org", "<b>x</b>"] {
+        for evil in [
+            "x\r\nBcc: thief@example.org",
+            "x\nBcc: thief@example.org",
+            "x\u{0}\r\n\r\nbody",
+            "=?utf-8?q?=0D=0ABcc:_thief@example.org?=",
+            "\u{2028}Bcc: thief@example.org",
+            "<b>x</b>",
+        ] {
             let mut view = repaired(folder.path());
             view.submission.name = evil.into();
             view.submission.source = Some(evil.into());
@@ -216,11 +295,32 @@ mod tests {
             for message in messages(&settings(), &view) {
                 let raw = raw(&message);
                 let (head, body) = raw.split_once("\r\n\r\n").unwrap();
-                let names: Vec<_> = head.lines().filter(|line| !line.starts_with([' ', '\t'])).filter_map(|line| line.split(':').next()).collect();
+                let names: Vec<_> = head
+                    .lines()
+                    .filter(|line| !line.starts_with([' ', '\t']))
+                    .filter_map(|line| line.split(':').next())
+                    .collect();
                 let mut sorted = names.clone();
                 sorted.sort_unstable();
-                assert_eq!(sorted, ["Auto-Submitted", "Content-Type", "Date", "From", "MIME-Version", "Message-ID", "Subject", "To"], "{evil:?}: {head}");
-                assert!(!body.contains("<b>x</b>") || body.matches("<b>x</b>").count() <= body.split("text/html").next().unwrap_or_default().matches("<b>x</b>").count(), "{evil:?} became markup");
+                assert_eq!(
+                    sorted,
+                    [
+                        "Auto-Submitted",
+                        "Content-Type",
+                        "Date",
+                        "From",
+                        "MIME-Version",
+                        "Message-ID",
+                        "Subject",
+                        "To"
+                    ],
+                    "{evil:?}: {head}"
+                );
+                assert!(
+                    !body.contains("<b>x</b>")
+                        || body.matches("<b>x</b>").count() <= body.split("text/html").next().unwrap_or_default().matches("<b>x</b>").count(),
+                    "{evil:?} became markup"
+                );
                 // Lines end with CRLF throughout, so that no bare LF is read as an end by a lenient server.
                 assert!(!raw.replace("\r\n", "").contains(['\r', '\n']), "{evil:?}: bare line end");
             }

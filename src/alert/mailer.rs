@@ -68,7 +68,11 @@ async fn pass(mail: &Mail, pending: &Arc<dyn Pending>, metrics: &Metrics, retrie
         let due = retries.get(&message.id).is_none_or(|retry| retry.at <= Instant::now());
         let outcome = match (&content, due) {
             (_, false) => None,
-            (Err(error), true) => Some(Err(SendError { permanent: true, why: Why::Refused, message: format!("the recorded mail cannot be read: {error}") })),
+            (Err(error), true) => Some(Err(SendError {
+                permanent: true,
+                why: Why::Refused,
+                message: format!("the recorded mail cannot be read: {error}"),
+            })),
             // A server that did not answer once does not get the next mail in the same pass: each try may take minutes.
             (Ok(content), true) => Some(match &unreachable {
                 Some(error) => Err(error.clone()),
@@ -87,13 +91,23 @@ async fn pass(mail: &Mail, pending: &Arc<dyn Pending>, metrics: &Metrics, retrie
             }
             Some(Err(error)) if age(written) > mail.give_up_after.0 => {
                 metrics.mail_expired(&message.id, &message.to, &error.message);
-                settle(pending, message, Some(&format!("given up after {}: {}", mail.give_up_after, error.message)))
+                settle(
+                    pending,
+                    message,
+                    Some(&format!("given up after {}: {}", mail.give_up_after, error.message)),
+                )
             }
             Some(Err(error)) => {
                 let tries = retries.get(&message.id).map_or(0, |retry| retry.tries) + 1;
                 let wait = wait(mail.retry_after.0, tries, &message.id);
                 metrics.mail_retried(&message.id, &message.to, error.why, &error.message, wait.as_secs());
-                retries.insert(message.id.clone(), Retry { tries, at: Instant::now() + wait });
+                retries.insert(
+                    message.id.clone(),
+                    Retry {
+                        tries,
+                        at: Instant::now() + wait,
+                    },
+                );
                 if matches!(error.why, Why::Connection | Why::Timeout | Why::Tls | Why::Password) {
                     unreachable = Some(error);
                 }
@@ -106,7 +120,10 @@ async fn pass(mail: &Mail, pending: &Arc<dyn Pending>, metrics: &Metrics, retrie
         } else {
             oldest = Some(oldest.map_or(written, |oldest| oldest.min(written)));
             // Sent, but not recorded: it will be sent again (with the same Message-ID), but not at once.
-            retries.entry(message.id.clone()).or_insert_with(|| Retry { tries: 1, at: Instant::now() + wait(mail.retry_after.0, 1, &message.id) });
+            retries.entry(message.id.clone()).or_insert_with(|| Retry {
+                tries: 1,
+                at: Instant::now() + wait(mail.retry_after.0, 1, &message.id),
+            });
         }
     }
     metrics.outbox(left, oldest.map(|written| written as f64));
@@ -114,9 +131,19 @@ async fn pass(mail: &Mail, pending: &Arc<dyn Pending>, metrics: &Metrics, retrie
 }
 
 async fn send(mail: &Mail, message: &Message, content: &Content) -> Result<(), SendError> {
-    let bad = |what: String| SendError { permanent: true, why: Why::Refused, message: what };
-    let from: Address = content.from.parse().map_err(|error| bad(format!("{:?} is not a mail address: {error}", content.from)))?;
-    let to: Mailbox = message.to.parse().map_err(|error| bad(format!("{:?} is not a mail address: {error}", message.to)))?;
+    let bad = |what: String| SendError {
+        permanent: true,
+        why: Why::Refused,
+        message: what,
+    };
+    let from: Address = content
+        .from
+        .parse()
+        .map_err(|error| bad(format!("{:?} is not a mail address: {error}", content.from)))?;
+    let to: Mailbox = message
+        .to
+        .parse()
+        .map_err(|error| bad(format!("{:?} is not a mail address: {error}", message.to)))?;
     transport::send(mail, &from, &to.email, content.raw.as_bytes()).await
 }
 
@@ -124,7 +151,11 @@ fn settle(pending: &Arc<dyn Pending>, message: &Message, gave_up: Option<&str>) 
     match pending.settle(&message.id, gave_up) {
         Ok(()) => true,
         Err(error) => {
-            tracing::error!(message = "What became of a mail could not be recorded.", id = message.id, error = format!("{error:#}"));
+            tracing::error!(
+                message = "What became of a mail could not be recorded.",
+                id = message.id,
+                error = format!("{error:#}")
+            );
             false
         }
     }
@@ -132,7 +163,9 @@ fn settle(pending: &Arc<dyn Pending>, message: &Message, gave_up: Option<&str>) 
 
 /// Doubled with each try, up to an hour; up to a fifth longer, by the mail's own digest, so that many mails do not come back together.
 fn wait(first: Duration, tries: u32, id: &str) -> Duration {
-    let doubled = first.saturating_mul(1u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX)).min(LONGEST_WAIT);
+    let doubled = first
+        .saturating_mul(1u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX))
+        .min(LONGEST_WAIT);
     let spread = blake3::hash(format!("{id}/{tries}").as_bytes()).as_bytes()[0];
     doubled + doubled.mul_f64(f64::from(spread) / 255.0 / 5.0)
 }

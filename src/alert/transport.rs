@@ -60,7 +60,9 @@ pub async fn send(mail: &Mail, from: &Address, to: &Address, message: &[u8]) -> 
     let fail = |permanent, why, message: String| SendError { permanent, why, message };
     let tls = |message: lettre::transport::smtp::Error| fail(false, Why::Tls, with_causes(&message));
     let parameters = || TlsParameters::new(mail.host.clone()).map_err(tls);
-    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(mail.host.as_str()).port(mail.port).timeout(Some(mail.timeout.0));
+    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(mail.host.as_str())
+        .port(mail.port)
+        .timeout(Some(mail.timeout.0));
     builder = builder.tls(match mail.tls {
         Tls::None => LettreTls::None,
         Tls::Starttls => LettreTls::Required(parameters()?),
@@ -95,7 +97,11 @@ fn judge(error: &lettre::transport::smtp::Error) -> SendError {
     };
     // 530, 534, 535 and 538 speak of the login, not of the mail: a corrected password lets it through.
     let login = error.status().is_some_and(|code| matches!(u16::from(code), 530 | 534 | 535 | 538));
-    SendError { permanent: error.is_permanent() && !login, why, message: with_causes(error) }
+    SendError {
+        permanent: error.is_permanent() && !login,
+        why,
+        message: with_causes(error),
+    }
 }
 
 /// The error and its causes, without control characters that a server may have sent.

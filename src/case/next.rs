@@ -17,6 +17,7 @@ pub struct Rules {
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, never in a collection")]
 pub enum Step {
     /// Run the worker for this stage.
     Work(Stage),

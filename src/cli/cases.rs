@@ -21,7 +21,10 @@ pub struct Cases {
 }
 
 fn state(text: &str) -> Result<State, String> {
-    State::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| format!("allowed: {}", State::ALL.map(State::as_str).join(", ")))
+    State::ALL
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or_else(|| format!("allowed: {}", State::ALL.map(State::as_str).join(", ")))
 }
 
 impl Cases {
@@ -49,7 +52,14 @@ impl Cases {
                 let flagged = case.trace.as_ref().map_or_else(String::new, |trace| trace.found.count().to_string());
                 let read_as = case.prediction.as_ref().map_or_else(String::new, |prediction| prediction.label.clone());
                 let at = case.accepted_at.strftime("%Y-%m-%d %H:%M").to_string();
-                vec![case.id.short().to_owned(), case.state.to_string(), at, read_as, flagged, case.accepted.name.clone()]
+                vec![
+                    case.id.short().to_owned(),
+                    case.state.to_string(),
+                    at,
+                    read_as,
+                    flagged,
+                    case.accepted.name.clone(),
+                ]
             });
             say::out(&say::table(&["case", "state", "accepted (utc)", "read as", ">flagged", "file"], rows))?;
         }

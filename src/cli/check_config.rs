@@ -40,7 +40,9 @@ impl CheckConfig {
         match config::load(&global.config, look) {
             Ok(config) => {
                 if global.json {
-                    say::json(&serde_json::json!({"ok": true, "path": config.path, "digest": config.digest, "problems": [], "settings": config.file.settings()?}))?;
+                    say::json(
+                        &serde_json::json!({"ok": true, "path": config.path, "digest": config.digest, "problems": [], "settings": config.file.settings()?}),
+                    )?;
                 } else {
                     say::out(&format!("{}: no mistake\n", say::plain(&config.path.display().to_string())))?;
                 }

@@ -89,7 +89,10 @@ impl Demo {
         say::note("== data: a clean set, some of its pictures poisoned");
         let stage = Stage::prepare(story, &out, &mut run)?;
         lap("prepare");
-        say::note(&format!("== victim: trained on the poisoned set ({} → {})", stage.prepared.victim, stage.prepared.target));
+        say::note(&format!(
+            "== victim: trained on the poisoned set ({} → {})",
+            stage.prepared.victim, stage.prepared.target
+        ));
         stage.train(&mut run)?;
         lap("train");
         let target = stage.prepared.target.clone();
@@ -100,7 +103,10 @@ impl Demo {
         say::note(&told("victim", &clean_before, &triggered_before, &target));
 
         let anomaly = anomaly(&stage, global)?;
-        say::note(&format!("== guard: the daemon starts, one picture is dropped into its inbox ({})", anomaly.display()));
+        say::note(&format!(
+            "== guard: the daemon starts, one picture is dropped into its inbox ({})",
+            anomaly.display()
+        ));
         let config = stage.write_config()?;
         let watch = Watch::start(&config, &out)?;
         watch.drop_in(&anomaly)?;
@@ -121,7 +127,6 @@ impl Demo {
         };
         drop(run);
         lap("measure_after");
-        drop(lap);
         seconds.extend(view.seconds.iter().map(|(stage, s)| (stage.clone(), *s)));
 
         let (hits, plain) = view.trace.as_ref().map(|t| story::hits(t, &stage.prepared.poisons)).unwrap_or_default();
@@ -135,8 +140,14 @@ impl Demo {
             precision_plain: plain.as_ref().and_then(|p| p.precision),
             tpr_plain: plain.as_ref().map(|p| p.tpr),
             flagged_plain: plain.as_ref().map(|p| p.flagged),
-            poison_success: BeforeAfter { before: story::success(&triggered_before, &target), after: after.map(|a| a.1) },
-            accuracy: BeforeAfter { before: clean_before.accuracy.share(), after: after.map(|a| a.0) },
+            poison_success: BeforeAfter {
+                before: story::success(&triggered_before, &target),
+                after: after.map(|a| a.1),
+            },
+            accuracy: BeforeAfter {
+                before: clean_before.accuracy.share(),
+                after: after.map(|a| a.0),
+            },
             seconds,
             unlearn: format!("{:?}", stage.story.unlearn.method).to_lowercase(),
             seed: stage.story.story.seed,
@@ -161,8 +172,16 @@ fn anomaly(stage: &Stage, global: &Global) -> anyhow::Result<PathBuf> {
     let mut run = global.runner(&stage.out)?;
     let victim = stage.model(&stage.victim());
     for (n, picture) in stage.prepared.anomalies.iter().enumerate() {
-        let limits = delta_guard_contract::job::ImageLimits { max_bytes: 64 << 20, max_pixels: 64_000_000 };
-        let task = delta_guard_contract::Task::Predict { data: stage.data(), model: victim.clone(), image: picture.clone(), limits };
+        let limits = delta_guard_contract::job::ImageLimits {
+            max_bytes: 64 << 20,
+            max_pixels: 64_000_000,
+        };
+        let task = delta_guard_contract::Task::Predict {
+            data: stage.data(),
+            model: victim.clone(),
+            image: picture.clone(),
+            limits,
+        };
         if let delta_guard_contract::JobResult::Predict(p) = run(&stage.out.join("measures").join(format!("anomaly-{n}")), task)?
             && p.label == stage.prepared.target
         {
@@ -171,7 +190,11 @@ fn anomaly(stage: &Stage, global: &Global) -> anyhow::Result<PathBuf> {
     }
     Err(Failure::new(
         Exit::No,
-        format!("the attack did not take: none of {} triggered pictures is read as {}", stage.prepared.anomalies.len(), stage.prepared.target),
+        format!(
+            "the attack did not take: none of {} triggered pictures is read as {}",
+            stage.prepared.anomalies.len(),
+            stage.prepared.target
+        ),
         "try more --poisons, another --trigger or more --epochs",
     ))
 }
@@ -181,27 +204,52 @@ fn percent(share: f64) -> String {
 }
 
 fn told(what: &str, clean: &MeasureResult, triggered: &MeasureResult, target: &str) -> String {
-    format!("{what}: accuracy {}, poison success {}", percent(clean.accuracy.share()), percent(story::success(triggered, target)))
+    format!(
+        "{what}: accuracy {}, poison success {}",
+        percent(clean.accuracy.share()),
+        percent(story::success(triggered, target))
+    )
 }
 
 fn table(o: &Outcome, plain: Option<&Hits>, view: &CaseView) -> String {
     let or_none = |share: Option<f64>| share.map_or_else(|| "–".to_string(), percent);
     let mut rows: Vec<(&str, String)> = vec![
-        ("verdict", format!("{}{}", o.verdict, if o.reason.is_empty() { String::new() } else { format!(": {}", o.reason) })),
+        (
+            "verdict",
+            format!(
+                "{}{}",
+                o.verdict,
+                if o.reason.is_empty() { String::new() } else { format!(": {}", o.reason) }
+            ),
+        ),
         ("flagged", format!("{} of {} poisons' worth", o.flagged, o.poisons)),
         ("TPR", percent(o.tpr)),
         ("precision", or_none(o.precision)),
     ];
     if let Some(plain) = plain {
-        rows.push(("  plain count rule", format!("{} flagged, TPR {}, precision {}", plain.flagged, percent(plain.tpr), or_none(plain.precision))));
+        rows.push((
+            "  plain count rule",
+            format!(
+                "{} flagged, TPR {}, precision {}",
+                plain.flagged,
+                percent(plain.tpr),
+                or_none(plain.precision)
+            ),
+        ));
     }
-    rows.push(("poison success", format!("{} → {}", percent(o.poison_success.before), or_none(o.poison_success.after))));
+    rows.push((
+        "poison success",
+        format!("{} → {}", percent(o.poison_success.before), or_none(o.poison_success.after)),
+    ));
     rows.push(("accuracy", format!("{} → {}", percent(o.accuracy.before), or_none(o.accuracy.after))));
     let order = ["prepare", "train", "predict", "fit", "trace", "unlearn", "certify", "publish"];
     let stages: Vec<String> = order.iter().filter_map(|s| o.seconds.get(*s).map(|t| format!("{s} {t:.1}"))).collect();
     rows.push(("seconds", stages.join(", ")));
     rows.push(("report", o.report.display().to_string()));
-    rows.push(("candidate", o.candidate.as_ref().map_or_else(|| "none".into(), |c| c.display().to_string())));
+    rows.push((
+        "candidate",
+        o.candidate.as_ref().map_or_else(|| "none".into(), |c| c.display().to_string()),
+    ));
     rows.push(("metrics", o.metrics.display().to_string()));
     rows.push(("case", view.case.0.clone()));
     format!("\n{}", say::facts(&rows))

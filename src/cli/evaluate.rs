@@ -119,7 +119,9 @@ fn one(story: story::StoryFile, out: &std::path::Path, global: &Global) -> anyho
         }
     }
     lap("trace");
-    let Some(report) = traced else { anyhow::bail!("seed {seed}: the attack did not take: no triggered picture is read as {target}") };
+    let Some(report) = traced else {
+        anyhow::bail!("seed {seed}: the attack did not take: no triggered picture is read as {target}")
+    };
     let (guard, plain) = story::hits(&report, &stage.prepared.poisons);
     say::note(&format!(
         "seed {seed}: poison success {:.1} %, accuracy {:.1} %, flagged {}, TPR {:.1} %, precision {}",
@@ -136,8 +138,16 @@ fn one(story: story::StoryFile, out: &std::path::Path, global: &Global) -> anyho
             let (candidate, result) = stage.unlearn(method, flagged, name, &mut run)?;
             let clean = stage.measure(&candidate, &stage.prepared.validation, &format!("clean-{name}"), false, &mut run)?;
             let triggered = stage.measure(&candidate, &stage.prepared.triggered, &format!("triggered-{name}"), false, &mut run)?;
-            let repair = Repair { success: story::success(&triggered, &target), accuracy: clean.accuracy.share(), seconds: result.seconds };
-            say::note(&format!("seed {seed}: {name}: poison success {:.1} %, accuracy {:.1} %", 100.0 * repair.success, 100.0 * repair.accuracy));
+            let repair = Repair {
+                success: story::success(&triggered, &target),
+                accuracy: clean.accuracy.share(),
+                seconds: result.seconds,
+            };
+            say::note(&format!(
+                "seed {seed}: {name}: poison success {:.1} %, accuracy {:.1} %",
+                100.0 * repair.success,
+                100.0 * repair.accuracy
+            ));
             repairs.insert(name.to_string(), repair);
             lap(name);
         }
@@ -175,7 +185,10 @@ fn controls(stage: &Stage, ids: &[TrainId], name: &str, seed: u64, run: &mut sta
         return Ok(Controls::default());
     }
     let pictures = stage.extract(&stage.prepared.validation, ids.to_vec(), &format!("controls/{name}"), run)?;
-    let mut found = Controls { tried: ids.len(), decided: Vec::new() };
+    let mut found = Controls {
+        tried: ids.len(),
+        decided: Vec::new(),
+    };
     for (n, (picture, id)) in pictures.iter().zip(ids).enumerate() {
         let report = stage.trace(picture, seed.wrapping_add(1 + n as u64), &format!("{name}-{n}"), false, run)?;
         if !story::undecided(&report) {
@@ -189,14 +202,25 @@ fn controls(stage: &Stage, ids: &[TrainId], name: &str, seed: u64, run: &mut sta
 fn table(results: &[SeedResult]) -> String {
     let percent = |v: f64| format!("{:.1} %", 100.0 * v);
     let maybe = |v: Option<f64>| v.map_or_else(|| "–".to_string(), percent);
-    let names: Vec<String> = results.iter().map(|r| format!(">seed {}", r.seed)).chain([">mean".into(), ">range".into()]).collect();
+    let names: Vec<String> = results
+        .iter()
+        .map(|r| format!(">seed {}", r.seed))
+        .chain([">mean".into(), ">range".into()])
+        .collect();
     let columns: Vec<&str> = std::iter::once("figure").chain(names.iter().map(String::as_str)).collect();
     let row = |name: &str, values: Vec<Option<f64>>| {
         let known: Vec<f64> = values.iter().flatten().copied().collect();
         let (low, high) = known.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
         let mean = (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64);
-        let range = if known.is_empty() { "–".into() } else { format!("{} – {}", percent(low), percent(high)) };
-        std::iter::once(name.to_string()).chain(values.into_iter().map(maybe)).chain([maybe(mean), range]).collect::<Vec<String>>()
+        let range = if known.is_empty() {
+            "–".into()
+        } else {
+            format!("{} – {}", percent(low), percent(high))
+        };
+        std::iter::once(name.to_string())
+            .chain(values.into_iter().map(maybe))
+            .chain([maybe(mean), range])
+            .collect::<Vec<String>>()
     };
     let all = |f: &dyn Fn(&SeedResult) -> Option<f64>| results.iter().map(f).collect::<Vec<_>>();
     let mut rows = vec![
@@ -208,12 +232,21 @@ fn table(results: &[SeedResult]) -> String {
         row("plain rule precision", all(&|r| r.plain.as_ref().and_then(|p| p.precision))),
     ];
     for name in ["eu", "cf"] {
-        rows.push(row(&format!("poison success after {name}"), all(&|r| r.repairs.get(name).map(|c| c.success))));
-        rows.push(row(&format!("accuracy lost by {name}"), all(&|r| r.repairs.get(name).map(|c| r.accuracy_before - c.accuracy))));
+        rows.push(row(
+            &format!("poison success after {name}"),
+            all(&|r| r.repairs.get(name).map(|c| c.success)),
+        ));
+        rows.push(row(
+            &format!("accuracy lost by {name}"),
+            all(&|r| r.repairs.get(name).map(|c| r.accuracy_before - c.accuracy)),
+        ));
     }
     let counted = |name: &str, f: &dyn Fn(&SeedResult) -> &Controls| {
         let each = results.iter().map(|r| format!("{} of {}", f(r).decided.len(), f(r).tried));
-        std::iter::once(name.to_string()).chain(each).chain([String::new(), String::new()]).collect::<Vec<String>>()
+        std::iter::once(name.to_string())
+            .chain(each)
+            .chain([String::new(), String::new()])
+            .collect::<Vec<String>>()
     };
     rows.push(counted("natural errors decided", &|r| &r.natural_errors));
     rows.push(counted("placebos decided", &|r| &r.placebos));

@@ -39,7 +39,10 @@ impl Flagged {
         let vfs: Arc<dyn Vfs> = Arc::new(Disk);
         let wanted = self.case.as_deref().map(|prefix| lookup::one(&config, prefix)).transpose()?;
         let mut all: Vec<(Digest, Vec<FlaggedExample>)> = if journal.is_dir() {
-            query::all_flagged(&vfs, &journal).with_context(|| format!("the journal in {} cannot be read", journal.display()))?.into_iter().collect()
+            query::all_flagged(&vfs, &journal)
+                .with_context(|| format!("the journal in {} cannot be read", journal.display()))?
+                .into_iter()
+                .collect()
         } else {
             Vec::new()
         };
@@ -50,7 +53,10 @@ impl Flagged {
             let id = TrainId(id.clone());
             all.iter_mut().for_each(|(_, examples)| examples.retain(|example| example.id == id));
         }
-        let rows: Vec<(&Digest, &FlaggedExample)> = all.iter().flat_map(|(case, examples)| examples.iter().map(move |example| (case, example))).collect();
+        let rows: Vec<(&Digest, &FlaggedExample)> = all
+            .iter()
+            .flat_map(|(case, examples)| examples.iter().map(move |example| (case, example)))
+            .collect();
         if global.json {
             let list: Vec<_> = rows.iter().map(|(case, example)| with_case(case, example)).collect::<Result<_, _>>()?;
             say::json(&list)?;
@@ -97,7 +103,16 @@ fn write_csv(rows: &[(&Digest, &FlaggedExample)]) -> anyhow::Result<()> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["case", "id", "label", "rank", "count", "mean_scaled_delta", "kappa", "seed"])?;
     for (case, e) in rows {
-        writer.write_record([&case.0, &e.id.0, &e.label, &e.rank.to_string(), &e.count.to_string(), &e.mean_scaled_delta.to_string(), &e.kappa.to_string(), &e.seed.to_string()])?;
+        writer.write_record([
+            &case.0,
+            &e.id.0,
+            &e.label,
+            &e.rank.to_string(),
+            &e.count.to_string(),
+            &e.mean_scaled_delta.to_string(),
+            &e.kappa.to_string(),
+            &e.seed.to_string(),
+        ])?;
     }
     say::out(&String::from_utf8(writer.into_inner().map_err(|error| anyhow::anyhow!("{error}"))?)?)
 }

@@ -34,16 +34,36 @@ fn parse(text: &str) -> anyhow::Result<Vec<String>> {
     let first = start.lines().next().unwrap_or_default();
     if first.split(',').any(|name| name.trim() == "id") {
         let mut reader = csv::Reader::from_reader(start.as_bytes());
-        let column = reader.headers()?.iter().position(|name| name.trim() == "id").context("there is no column `id`")?;
-        return reader.records().map(|row| row?.get(column).map(String::from).context("a row is too short")).collect();
+        let column = reader
+            .headers()?
+            .iter()
+            .position(|name| name.trim() == "id")
+            .context("there is no column `id`")?;
+        return reader
+            .records()
+            .map(|row| row?.get(column).map(String::from).context("a row is too short"))
+            .collect();
     }
-    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).map(String::from).collect())
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(String::from)
+        .collect())
 }
 
 /// A list of texts or of objects with `id`, or an object that holds such a list under `flagged`.
 fn from_json(value: &Value) -> anyhow::Result<Vec<String>> {
     match value {
-        Value::Array(list) => list.iter().map(|item| item.as_str().or_else(|| item.get("id")?.as_str()).map(String::from).context("an element is neither a text nor has an `id`")).collect(),
+        Value::Array(list) => list
+            .iter()
+            .map(|item| {
+                item.as_str()
+                    .or_else(|| item.get("id")?.as_str())
+                    .map(String::from)
+                    .context("an element is neither a text nor has an `id`")
+            })
+            .collect(),
         Value::Object(map) => from_json(map.get("flagged").context("there is no list `flagged`")?),
         _ => anyhow::bail!("it is neither a list nor an object"),
     }

@@ -19,13 +19,24 @@ pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Case>> {
 
 /// The one case whose id starts with `prefix`.
 pub(super) fn one(config: &Config, prefix: &str) -> anyhow::Result<Case> {
-    let found: Vec<Case> = all(config)?.into_iter().filter(|case| case.id.0.starts_with(&prefix.to_lowercase())).collect();
+    let found: Vec<Case> = all(config)?
+        .into_iter()
+        .filter(|case| case.id.0.starts_with(&prefix.to_lowercase()))
+        .collect();
     match <[Case; 1]>::try_from(found) {
         Ok([case]) => Ok(case),
-        Err(found) if found.is_empty() => Err(Failure::new(Exit::No, format!("there is no case {prefix:?}"), "`delta-guard cases` lists them; the first digits of an id are enough")),
+        Err(found) if found.is_empty() => Err(Failure::new(
+            Exit::No,
+            format!("there is no case {prefix:?}"),
+            "`delta-guard cases` lists them; the first digits of an id are enough",
+        )),
         Err(found) => {
             let ids: Vec<&str> = found.iter().map(|case| case.id.short()).collect();
-            Err(Failure::new(Exit::Failed, format!("{prefix:?} is the beginning of {} cases", found.len()), format!("write more digits: {}", ids.join(", "))))
+            Err(Failure::new(
+                Exit::Failed,
+                format!("{prefix:?} is the beginning of {} cases", found.len()),
+                format!("write more digits: {}", ids.join(", ")),
+            ))
         }
     }
 }

@@ -1,15 +1,23 @@
 //! The command line: one file per command. [`Exit`] is the only place that knows exit codes, [`say`] the only one that writes for people.
 
 mod cases;
+mod certify;
 mod check_config;
 mod demo;
 mod evaluate;
+mod fit;
 mod flagged;
+mod graph;
 mod ids;
 mod lookup;
+mod measure;
 mod run;
 mod say;
 mod show;
+mod submit;
+mod trace;
+mod train;
+mod unlearn;
 mod watch;
 mod work;
 
@@ -48,7 +56,14 @@ Exit codes:
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// The configuration file
-    #[arg(long, short, global = true, value_name = "FILE", env = "DELTA_GUARD_CONFIG", default_value = "/etc/delta-guard/delta-guard.yaml")]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        env = "DELTA_GUARD_CONFIG",
+        default_value = "/etc/delta-guard/delta-guard.yaml"
+    )]
     config: PathBuf,
     /// Answer as JSON on standard output (progress and messages stay on standard error)
     #[arg(long, global = true)]
@@ -64,12 +79,28 @@ enum Command {
     Run(run::Run),
     /// Check the configuration and report every mistake at once
     CheckConfig(check_config::CheckConfig),
+    /// Put a wrongly predicted picture into the inbox
+    Submit(submit::Submit),
     /// List the cases
     Cases(cases::Cases),
     /// Show what is known about a case
     Show(show::Show),
     /// List the training examples that were flagged
     Flagged(flagged::Flagged),
+    /// Train a model by the recipe (no daemon needed)
+    Train(train::Train),
+    /// Compute the EK-FAC factors of the production model, or find them on disk (no daemon needed)
+    Fit(fit::Fit),
+    /// Find the training examples behind a wrong prediction (no daemon needed)
+    Trace(trace::Trace),
+    /// Make a model without the flagged examples (no daemon needed)
+    Unlearn(unlearn::Unlearn),
+    /// Measure a candidate against the production model and judge it (no daemon needed)
+    Certify(certify::Certify),
+    /// Measure a checkpoint on labelled pictures (no daemon needed)
+    Measure(measure::Measure),
+    /// Write the model's layer graph as a file (no daemon needed)
+    Graph(graph::Graph),
     /// See the whole line at work on a data set that the program poisons itself
     Demo(Box<demo::Demo>),
     /// Tell a story over several seeds and print what it shows
@@ -90,9 +121,17 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(command) => command.run(&global),
         Command::CheckConfig(command) => command.run(&global),
+        Command::Submit(command) => command.run(&global),
         Command::Cases(command) => command.run(&global),
         Command::Show(command) => command.run(&global),
         Command::Flagged(command) => command.run(&global),
+        Command::Train(command) => command.run(&global),
+        Command::Fit(command) => command.run(&global),
+        Command::Trace(command) => command.run(&global),
+        Command::Unlearn(command) => command.run(&global),
+        Command::Certify(command) => command.run(&global),
+        Command::Measure(command) => command.run(&global),
+        Command::Graph(command) => command.run(&global),
         Command::Demo(command) => command.run(&global),
         Command::Evaluate(command) => command.run(&global),
     };
@@ -112,7 +151,11 @@ mod tests {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains(&format!("delta-guard {}", command.get_name())), "{} has no example in its help", command.get_name());
+            assert!(
+                help.contains(&format!("delta-guard {}", command.get_name())),
+                "{} has no example in its help",
+                command.get_name()
+            );
         }
     }
 }

@@ -1,131 +1,294 @@
-//! `delta-guard run`: the daemon.
+//! `run`: the daemon.
 
-use super::{Exit, Global};
-use crate::alert;
-use crate::daemon::{self, Started};
-use crate::engine::Hooks;
-use crate::hooks::{LedgerMail, Outside};
-use crate::http::{self, Sources};
+use super::{Exit, Failure, Global};
+use crate::alert::mailer;
+use crate::config::Config;
+use crate::daemon::{self, Readiness, Started};
+use crate::engine::Ledger;
+use crate::hooks::{Outbox, Outward};
+use crate::http::{self, Api};
 use crate::metrics::Metrics;
-use crate::stop;
+use crate::publish;
+use crate::settings::Settings;
+use crate::stop::{self, Stopper};
 use anyhow::Context;
 use clap::Args;
+use sd_notify::NotifyState;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, oneshot, watch};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
 
-/// Run the daemon: watch the inbox, trace and repair, until it is asked to stop (SIGTERM, Ctrl-C).
+/// Name of the file in the state folder that holds the address that is listened on.
+const ADDRESS_FILE: &str = "http.address";
+
+/// Run the daemon: watch the inbox, trace and repair, until it is asked to stop
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   delta-guard run --config guard.yaml
-  delta-guard run --config guard.yaml --log-json | your-log-shipper     (the log is on standard error)
+  delta-guard run --log-json 2>> guard.log
+  RUST_LOG=delta_guard=debug delta-guard run
 
-A case that is interrupted goes on where it was at the next start. RUST_LOG sets what is logged (default: info).")]
+It stops on SIGTERM and SIGINT: the worker puts its work down and the next start goes on from there.
+The configuration is read at the start only. The address that it listens on is also in STATE/http.address.
+
+Exit codes: 0 stopped as asked, 1 failed, 78 the configuration is wrong")]
 pub struct Run {
-    /// Write the log as JSON lines
+    /// Log one JSON object a line
     #[arg(long)]
     log_json: bool,
 }
 
 impl Run {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
-        let begun = Instant::now();
         let config = global.load()?;
-        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        if self.log_json {
-            log.json().init();
-        } else {
-            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
-        }
         let settings = config.file.settings()?;
-        let mode = serde_json::to_value(settings.mode)?;
-        let metrics = Arc::new(Metrics::new(&settings.instance, mode.as_str().unwrap_or_default()));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("the runtime cannot start")?;
-        // On a worker thread: Linux ends a worker process when the thread that started it ends.
-        let body = async move {
-            let (stopper, stop) = stop::channel();
-            let wake_mailer = Arc::new(Notify::new());
-            let hooks: Arc<dyn Hooks> = Arc::new(Outside::new(Arc::clone(&metrics), config.file.mail.clone(), Arc::clone(&wake_mailer)));
-            let listener = match config.file.http.listen {
-                Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("http.listen: cannot listen on {address}"))?),
-                None => None,
-            };
-            let (sender, receiver) = oneshot::channel();
-            let guard = tokio::spawn(daemon::run(settings.clone(), hooks, stop.clone(), sender));
-            let (mail_stop, mail_stopped) = watch::channel(false);
-            let mut others = Vec::new();
-            if let Ok(Started { ledger, readiness }) = receiver.await {
-                if let Some(mail) = config.file.mail.clone() {
-                    let pending = LedgerMail::default();
-                    let _ = pending.0.set(Arc::clone(&ledger));
-                    others.push(tokio::spawn(alert::mailer::run(mail, Arc::new(pending), Arc::clone(&metrics), wake_mailer, mail_stopped)));
-                }
-                if let Some(listener) = listener {
-                    let address = listener.local_addr()?;
-                    tracing::info!(%address, "Listening.");
-                    fs_err::write(settings.state_dir.join("http.address"), address.to_string())?;
-                    let sources = Sources {
-                        metrics: Arc::clone(&metrics),
-                        ledger,
-                        readiness: readiness.clone(),
-                        settings: Arc::new(settings.clone()),
-                        allowed_hosts: Arc::new(config.file.http.allowed_hosts.clone()),
-                    };
-                    let stop = stop.clone();
-                    others.push(tokio::spawn(async move {
-                        if let Err(error) = http::serve(listener, sources, stop).await {
-                            tracing::error!(%error, "The HTTP interface ended.");
-                        }
-                    }));
-                }
-                others.push(tokio::spawn(tell_systemd(readiness, Arc::clone(&metrics), begun)));
-            }
-            let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            let mut guard = guard;
-            let ended = tokio::select! {
-                ended = &mut guard => ended,
-                _ = async { tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} } } => {
-                    tracing::info!("Stopping.");
-                    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-                    stopper.stop();
-                    guard.await
-                }
-            };
-            stopper.stop();
-            let _ = mail_stop.send(true);
-            for task in others {
-                task.abort();
-            }
-            ended.context("the daemon's task failed")??;
-            tracing::info!("Stopped.");
-            Ok(Exit::Done)
-        };
-        let ended = runtime.block_on(async { tokio::spawn(body).await });
-        runtime.shutdown_timeout(Duration::from_secs(2));
-        ended.context("the daemon's task failed")?
+        log_to_stderr(self.log_json)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(8)
+            .enable_all()
+            .build()
+            .context("the runtime cannot start")?;
+        let done = runtime.block_on(guard(config, settings));
+        // A question over HTTP that still reads must not keep the process.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        done.map(|()| Exit::Done)
     }
 }
 
-/// READY=1 when it is, and the watchdog's sign of life as long as the runtime turns.
-async fn tell_systemd(mut readiness: watch::Receiver<daemon::Readiness>, metrics: Arc<Metrics>, begun: Instant) {
-    let mut told = false;
-    let beat = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |limit| limit / 3);
+fn log_to_stderr(json: bool) -> anyhow::Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) if !text.trim().is_empty() => EnvFilter::try_new(&text).map_err(|error| {
+            Failure::new(
+                Exit::Usage,
+                format!("RUST_LOG={text:?} cannot be understood: {error}"),
+                "for example RUST_LOG=info or RUST_LOG=delta_guard=debug",
+            )
+        })?,
+        _ => EnvFilter::new("info"),
+    };
+    // A closed standard error must not end the daemon: what cannot be written is lost, silently.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
+    let set = match (json, std::env::var_os("JOURNAL_STREAM").is_some()) {
+        (true, _) => builder.json().flatten_event(true).try_init(),
+        // The journal has its own clock.
+        (false, true) => builder.with_ansi(false).with_target(false).without_time().try_init(),
+        (false, false) => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+    };
+    set.map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))
+}
+
+/// Tell systemd, where it started us.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(message = "systemd could not be told.", %error);
+    }
+}
+
+/// Everything from the first signal handler to the last answer.
+async fn guard(config: Config, settings: Settings) -> anyhow::Result<()> {
+    let (stopper, stop) = stop::channel();
+    listen_to_signals(stopper)?;
+    let mode = serde_json::to_value(settings.mode)?;
+    let metrics = Arc::new(Metrics::new(&settings.instance, mode.as_str().unwrap_or_default()));
+    let mail = config.file.mail.clone();
+    let hooks = Arc::new(Outward::new(Arc::clone(&metrics), mail.clone()));
+    let api = Arc::new(Api::new(Arc::clone(&metrics), Arc::new(settings.clone())));
+
+    // The port first: two daemons are a mistake that should show at once. It stays open until everything else has ended.
+    let (stop_http, http_stop) = stop::channel();
+    let mut address = None;
+    let mut answering = None;
+    if let Some(listen) = config.file.http.listen {
+        let listener = http::bind(listen).await.map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                format!("{error:#}"),
+                "is another guard running? http.listen names the address; port 0 takes a free one, `off` listens nowhere",
+            )
+        })?;
+        address = Some(listener.local_addr()?);
+        let (api, hosts) = (Arc::clone(&api), config.file.http.allowed_hosts.clone());
+        answering = Some(tokio::spawn(async move {
+            if let Err(error) = http::serve(listener, api, &hosts, http_stop).await {
+                error!(message = "HTTP ended.", error = format!("{error:#}"));
+            }
+        }));
+    }
+    let (state_dir, inbox) = (settings.state_dir.clone(), settings.inbox.dir.clone());
+    let scan_interval = settings.inbox.scan_interval;
+    info!(
+        message = "Guard starts.",
+        version = env!("CARGO_PKG_VERSION"),
+        instance = %settings.instance,
+        mode = mode.as_str(),
+        inbox = %inbox.display(),
+        listening = %address.map_or_else(|| "nowhere".to_owned(), |address| format!("http://{address}")),
+        config = %config.path.display(),
+    );
+
+    let (started, on_start) = oneshot::channel::<Started>();
+    let (stop_mail, mail_stop) = watch::channel(false);
+    let around = {
+        let (hooks, metrics, api, state_dir) = (Arc::clone(&hooks), Arc::clone(&metrics), Arc::clone(&api), state_dir.clone());
+        tokio::spawn(async move {
+            let Some(started) = wait_for(on_start).await else { return };
+            api.started(Arc::clone(&started.ledger), started.readiness.clone());
+            write_address(&state_dir, address);
+            let wake = Arc::new(Notify::new());
+            let follow = follow_journal(Arc::clone(&started.ledger), Arc::clone(&wake), Arc::clone(&metrics));
+            let send = async {
+                match mail {
+                    Some(mail) => mailer::run(mail, Arc::new(Outbox(Arc::clone(&started.ledger))), Arc::clone(&metrics), wake, mail_stop).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let watch = watch_over(started.readiness.clone(), Arc::clone(&started.ledger), &hooks, &metrics, scan_interval);
+            tokio::select! {
+                () = follow => {}
+                () = send => {}
+                () = watch => {}
+            }
+        })
+    };
+    let hooks: Arc<dyn crate::engine::Hooks> = hooks;
+    let done = daemon::run(settings, hooks, stop, started).await;
+    tell(&[NotifyState::Stopping]);
+    // Without a mail section nobody hears this.
+    stop_mail.send_replace(true);
+    around.abort();
+    stop_http.stop();
+    if let Some(answering) = answering {
+        let _ = answering.await;
+    }
+    match &done {
+        // Another guard's file must stay: we never wrote ours when the journal did not open.
+        Ok(()) => {
+            let _ = fs_err::remove_file(state_dir.join(ADDRESS_FILE));
+            info!(message = "Guard stopped.");
+        }
+        Err(_) => error!(message = "Guard ended by a failure."),
+    }
+    done
+}
+
+/// SIGTERM and SIGINT stop; a second SIGINT ends at once (the journal stands that); SIGHUP is only answered.
+fn listen_to_signals(stopper: Stopper) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => if asked { std::process::exit(Exit::Interrupted as i32) },
+                _ = hang_up.recv() => {
+                    warn!(message = "SIGHUP does nothing: the configuration is read at the start only. Restart the guard to change it.");
+                    continue;
+                }
+            }
+            if !asked {
+                info!(message = "Guard was asked to stop.");
+                tell(&[NotifyState::Stopping]);
+                stopper.stop();
+            }
+            asked = true;
+        }
+    });
+    Ok(())
+}
+
+/// Wait until the journal is open; a long journal takes its time, and systemd is asked for it.
+async fn wait_for(mut on_start: oneshot::Receiver<Started>) -> Option<Started> {
+    loop {
+        tokio::select! {
+            started = &mut on_start => return started.ok(),
+            () = tokio::time::sleep(Duration::from_secs(10)) => tell(&[NotifyState::ExtendTimeoutUsec(60_000_000), NotifyState::Status("verifying the journal")]),
+        }
+    }
+}
+
+/// Note where we listen, for whoever asked for a free port. The state folder is ours: its journal is locked.
+fn write_address(state_dir: &std::path::Path, address: Option<SocketAddr>) {
+    let done = match address {
+        Some(address) => publish::publish_file(state_dir, ADDRESS_FILE, format!("{address}\n").as_bytes()),
+        None => match std::fs::remove_file(state_dir.join(ADDRESS_FILE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        },
+    };
+    if let Err(error) = done {
+        warn!(
+            message = "The address could not be written to the state folder.",
+            error = format!("{error:#}")
+        );
+    }
+}
+
+/// Wake the mailer whenever something was recorded, and say so where nobody sends what waits.
+async fn follow_journal(ledger: Arc<Ledger>, wake: Arc<Notify>, metrics: Arc<Metrics>) {
+    let mut recorded = ledger.subscribe();
+    metrics.outbox(ledger.pending_messages().len(), None);
+    while recorded.changed().await.is_ok() {
+        wake.notify_one();
+    }
+    std::future::pending().await
+}
+
+/// Tell metrics and systemd how it goes; systemd hears that we are alive only while the inbox is read and the journal answers.
+async fn watch_over(mut readiness: watch::Receiver<Readiness>, ledger: Arc<Ledger>, hooks: &Outward, metrics: &Metrics, scan_interval: Duration) {
+    let beat = sd_notify::watchdog_enabled()
+        .map_or(Duration::from_secs(30), |limit| limit / 3)
+        .max(Duration::from_millis(100));
+    // A scan may have to read many large files.
+    let patience = scan_interval * 2 + Duration::from_secs(300);
+    let mut told: Option<Readiness> = None;
+    let mut ticks = tokio::time::interval(beat);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let now = readiness.borrow_and_update().clone();
-        metrics.set_ready(now.is_ready());
-        if now.is_ready() && !told {
-            told = true;
-            tracing::info!(milliseconds = begun.elapsed().as_millis() as u64, "Ready.");
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        if told.as_ref() != Some(&now) {
+            metrics.set_ready(now.is_ready());
+            let status = now.trouble.clone().map_or_else(
+                || "watching the inbox".to_owned(),
+                |why| format!("in trouble: {}", crate::engine::escape(why.as_bytes())),
+            );
+            if now.scanned {
+                let was = told.as_ref().is_some_and(|told| told.scanned);
+                if !was {
+                    tell(&[NotifyState::Ready]);
+                    info!(message = "Guard is ready.", trouble = now.trouble.as_deref());
+                }
+                tell(&[NotifyState::Status(&status)]);
+            } else {
+                tell(&[NotifyState::ExtendTimeoutUsec(60_000_000), NotifyState::Status("reading the inbox")]);
+            }
+            told = Some(now);
         }
         tokio::select! {
-            changed = readiness.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(beat) => {}
+            changed = readiness.changed() => if changed.is_err() {
+                // The daemon is ending.
+                std::future::pending::<()>().await;
+            },
+            _ = ticks.tick() => {
+                let asked = Arc::clone(&ledger);
+                let answers = tokio::time::timeout(beat, tokio::task::spawn_blocking(move || asked.head())).await.is_ok();
+                if answers && hooks.since_scan() < patience {
+                    tell(&[NotifyState::Watchdog]);
+                } else {
+                    error!(message = "Guard does not get on.", journal_answers = answers, seconds_since_scan = hooks.since_scan().as_secs());
+                }
+            }
         }
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
     }
 }

@@ -45,8 +45,14 @@ pub struct Failure {
 
 impl Failure {
     /// Make one.
+    #[allow(clippy::new_ret_no_self, reason = "it is only ever wanted as an error")]
     pub fn new(exit: Exit, message: impl Into<String>, help: impl Into<String>) -> anyhow::Error {
-        Self { exit, message: message.into(), help: help.into() }.into()
+        Self {
+            exit,
+            message: message.into(),
+            help: help.into(),
+        }
+        .into()
     }
 }
 
@@ -60,7 +66,11 @@ impl std::error::Error for Failure {}
 
 /// Write an error to standard error: one sentence, its causes, and what to do. Returns the exit code.
 pub fn failure(error: &anyhow::Error) -> Exit {
-    let is_pipe = error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe));
+    let is_pipe = error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    });
     if is_pipe {
         return Exit::Done;
     }
@@ -72,14 +82,20 @@ pub fn failure(error: &anyhow::Error) -> Exit {
         } else if cause.downcast_ref::<ConfigError>().is_some() {
             exit = Exit::Config;
         } else if let Some(fault) = cause.downcast_ref::<Fault>() {
-            exit = if fault.kind == FaultKind::Configuration { Exit::Config } else { Exit::Failed };
+            exit = if fault.kind == FaultKind::Configuration {
+                Exit::Config
+            } else {
+                Exit::Failed
+            };
             help = fault.help.clone();
         }
     }
     let mut text = String::new();
     for (depth, cause) in error.chain().enumerate() {
         // A fault writes its own help line; it belongs at the end.
-        let said = cause.downcast_ref::<Fault>().map_or_else(|| cause.to_string(), |fault| fault.message.clone());
+        let said = cause
+            .downcast_ref::<Fault>()
+            .map_or_else(|| cause.to_string(), |fault| fault.message.clone());
         text.push_str(if depth == 0 { "error: " } else { "\n  because: " });
         text.push_str(&lines(&said));
     }
@@ -99,7 +115,14 @@ pub fn lines(text: &str) -> String {
 
 /// One line, made harmless; visible characters stay as they are.
 pub fn plain(text: &str) -> String {
-    if text.chars().any(|c| c.is_control() || escape(c.encode_utf8(&mut [0; 4]).as_bytes()).len() > c.len_utf8() && c != '\\') { escape(text.as_bytes()) } else { text.to_owned() }
+    if text
+        .chars()
+        .any(|c| c.is_control() || escape(c.encode_utf8(&mut [0; 4]).as_bytes()).len() > c.len_utf8() && c != '\\')
+    {
+        escape(text.as_bytes())
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Write to standard output.
@@ -133,7 +156,11 @@ pub fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> S
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let wide = io::stdout().is_terminal();
-    table.set_content_arrangement(if wide { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
+    table.set_content_arrangement(if wide {
+        ContentArrangement::Dynamic
+    } else {
+        ContentArrangement::Disabled
+    });
     table.set_header(columns.iter().map(|name| name.trim_start_matches('>').to_uppercase()));
     for row in rows {
         table.add_row(row.iter().map(|cell| plain(cell)));
@@ -167,7 +194,10 @@ mod tests {
     #[test]
     fn nothing_that_others_wrote_reaches_the_terminal_as_a_command() {
         let shown = table(&["name", ">n"], [vec!["a\u{1b}[2Jb\r\nc\u{202e}d".into(), "1".into()]]);
-        assert!(!shown.contains(['\u{1b}', '\r', '\u{202e}']) && shown.contains("\\u{1b}[2Jb\\r\\nc\\u{202e}d"), "{shown:?}");
+        assert!(
+            !shown.contains(['\u{1b}', '\r', '\u{202e}']) && shown.contains("\\u{1b}[2Jb\\r\\nc\\u{202e}d"),
+            "{shown:?}"
+        );
         assert_eq!(lines("a\n  b\u{7}"), "a\n  b\\u{7}");
         assert_eq!(plain("Füchse \\ 狐"), "Füchse \\ 狐");
     }

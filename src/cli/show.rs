@@ -31,30 +31,79 @@ impl Show {
         if let Some(path) = &self.report {
             fs_err::write(path, report::page(&view))?;
         }
-        if global.json { say::json(&view)? } else { say::out(&text(&view))? }
+        if global.json {
+            say::json(&view)?
+        } else {
+            say::out(&text(&view))?
+        }
         Ok(Exit::Done)
     }
 }
 
 fn text(view: &CaseView) -> String {
     let head = words::headline(view);
-    let mut facts = vec![("case", view.case.to_string()), ("state", view.state.to_string()), ("picture", view.submission.name.clone()), ("accepted", view.accepted_at.to_string())];
+    let mut facts = vec![
+        ("case", view.case.to_string()),
+        ("state", view.state.to_string()),
+        ("picture", view.submission.name.clone()),
+        ("accepted", view.accepted_at.to_string()),
+    ];
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
     add("ended", view.ended_at.map(|at| at.to_string()));
-    add("read as", view.prediction.as_ref().map(|p| format!("{} ({})", p.label, words::percent(p.probability))));
+    add(
+        "read as",
+        view.prediction
+            .as_ref()
+            .map(|p| format!("{} ({})", p.label, words::percent(p.probability))),
+    );
     add("it shows", view.submission.true_label.clone());
     add("source", view.submission.source.clone());
     add("note", view.submission.note.clone());
-    add("flagged", view.trace.as_ref().map(|trace| format!("{} of {}", words::examples(trace.flagged.len()), words::thousands(trace.examples))));
+    add(
+        "flagged",
+        view.trace
+            .as_ref()
+            .map(|trace| format!("{} of {}", words::examples(trace.flagged.len()), words::thousands(trace.examples))),
+    );
     if let Some(certify) = &view.certify {
-        add("now read as", certify.anomalies_after.first().map(|p| format!("{} ({})", p.label, words::percent(p.probability))));
+        add(
+            "now read as",
+            certify
+                .anomalies_after
+                .first()
+                .map(|p| format!("{} ({})", p.label, words::percent(p.probability))),
+        );
         let (before, after) = (certify.before.share(), certify.after.share());
-        add("accuracy", Some(format!("{} → {} ({})", words::percent(before), words::percent(after), words::points(before, after))));
+        add(
+            "accuracy",
+            Some(format!(
+                "{} → {} ({})",
+                words::percent(before),
+                words::percent(after),
+                words::points(before, after)
+            )),
+        );
     }
     if let Some(gate) = &view.gate {
-        add("gate", Some(if gate.pass { "passed".into() } else { format!("not passed: {}", gate.reasons.join("; ")) }));
+        add(
+            "gate",
+            Some(if gate.pass {
+                "passed".into()
+            } else {
+                format!("not passed: {}", gate.reasons.join("; "))
+            }),
+        );
     }
-    add("time", (!view.seconds.is_empty()).then(|| view.seconds.iter().map(|(stage, s)| format!("{stage} {}", words::seconds(*s))).collect::<Vec<_>>().join(", ")));
+    add(
+        "time",
+        (!view.seconds.is_empty()).then(|| {
+            view.seconds
+                .iter()
+                .map(|(stage, s)| format!("{stage} {}", words::seconds(*s)))
+                .collect::<Vec<_>>()
+                .join(", ")
+        }),
+    );
     add("report", view.paths.report.is_file().then(|| view.paths.report.display().to_string()));
     add("candidate", view.paths.checkpoint.as_ref().map(|path| path.display().to_string()));
     let mut text = format!("{}\n{}\n\n{}", say::plain(&head.title), say::plain(&head.meaning), say::facts(&facts));

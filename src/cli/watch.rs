@@ -40,11 +40,19 @@ impl Watch {
             .stderr(file.into_parts().0)
             .spawn()
             .context("the daemon cannot be started")?;
-        let mut watch = Self { daemon, settings, log, out: out.to_path_buf(), address: ([127, 0, 0, 1], 0).into() };
+        let mut watch = Self {
+            daemon,
+            settings,
+            log,
+            out: out.to_path_buf(),
+            address: ([127, 0, 0, 1], 0).into(),
+        };
         let begun = Instant::now();
         loop {
             watch.alive()?;
-            let address = std::fs::read_to_string(watch.settings.state_dir.join("http.address")).ok().and_then(|t| t.trim().parse().ok());
+            let address = std::fs::read_to_string(watch.settings.state_dir.join("http.address"))
+                .ok()
+                .and_then(|t| t.trim().parse().ok());
             if let Some(address) = address {
                 watch.address = address;
                 if watch.get("/readyz").is_ok_and(|answer| answer.0 == 200) {
@@ -79,7 +87,15 @@ impl Watch {
                         let _ = writeln!(std::io::stderr());
                     }
                     if case.state == crate::case::State::Held {
-                        bail!("the case is held: {}{}", case.reason, if case.help.is_empty() { String::new() } else { format!("\n  help: {}", case.help) });
+                        bail!(
+                            "the case is held: {}{}",
+                            case.reason,
+                            if case.help.is_empty() {
+                                String::new()
+                            } else {
+                                format!("\n  help: {}", case.help)
+                            }
+                        );
                     }
                     // The report is written after the end is recorded: it is part of what is promised.
                     let view = CaseView::new(case, &self.settings);
@@ -131,7 +147,10 @@ impl Watch {
         if let Some(status) = self.daemon.try_wait()? {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(12).collect();
-            bail!("the daemon ended with {status}:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            bail!(
+                "the daemon ended with {status}:\n{}",
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
         Ok(())
     }

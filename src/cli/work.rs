@@ -20,7 +20,9 @@ impl Global {
     /// Runs jobs for a story in the folder `out`, with the caches that its daemon will use.
     pub(super) fn runner(&self, out: &Path) -> anyhow::Result<impl FnMut(&Path, Task) -> anyhow::Result<JobResult> + '_> {
         let worker = config::file::Worker::default();
-        let program = std::env::current_exe().context("cannot tell where this program lies")?.with_file_name("delta-guard-worker");
+        let program = std::env::current_exe()
+            .context("cannot tell where this program lies")?
+            .with_file_name("delta-guard-worker");
         let setup = WorkerSetup {
             cache_dir: out.join("state/cache"),
             factors_dir: out.join("state/factors"),
@@ -43,8 +45,16 @@ impl Global {
 
     /// As [`Global::work`], with program and means given.
     pub(super) fn work_with(&self, program: &Path, setup: WorkerSetup, out_dir: &Path, task: Task) -> anyhow::Result<JobResult> {
-        let job = Job { v: PROTOCOL, setup, out_dir: absolute(out_dir)?, task };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot start")?;
+        let job = Job {
+            v: PROTOCOL,
+            setup,
+            out_dir: absolute(out_dir)?,
+            task,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("the runtime cannot start")?;
         runtime.block_on(async {
             let (stopper, stop) = stop::channel();
             let mut bar = Reporter::new(self.quiet);
@@ -67,7 +77,11 @@ impl Global {
             match outcome {
                 Ok(result) => Ok(result),
                 Err(jobs::Failure::Fault(fault)) => Err(anyhow::Error::new(fault)),
-                Err(jobs::Failure::Stopped) => Err(Failure::new(Exit::Interrupted, "interrupted", format!("the same command goes on from what lies in {}", job.out_dir.display()))),
+                Err(jobs::Failure::Stopped) => Err(Failure::new(
+                    Exit::Interrupted,
+                    "interrupted",
+                    format!("the same command goes on from what lies in {}", job.out_dir.display()),
+                )),
             }
         })
     }
@@ -81,7 +95,12 @@ pub(super) fn work_dir(config: &Config, command: &str, parts: &[&[u8]]) -> PathB
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
     }
-    config.file.paths.state.join("work").join(format!("{command}-{}", &hasher.finalize().to_hex()[..12]))
+    config
+        .file
+        .paths
+        .state
+        .join("work")
+        .join(format!("{command}-{}", &hasher.finalize().to_hex()[..12]))
 }
 
 /// An absolute path, for a job.
@@ -92,7 +111,11 @@ pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 /// The result has another shape than the task asks for.
 pub(super) fn unexpected(result: &JobResult) -> anyhow::Error {
     let shown: String = format!("{result:?}").chars().take(60).collect();
-    Failure::new(Exit::Failed, format!("the worker answered another question: {shown}"), "guard and worker must be of the same version")
+    Failure::new(
+        Exit::Failed,
+        format!("the worker answered another question: {shown}"),
+        "guard and worker must be of the same version",
+    )
 }
 
 /// Shows how far a job is.
@@ -105,7 +128,12 @@ struct Reporter {
 
 impl Reporter {
     fn new(quiet: bool) -> Self {
-        Self { quiet, terminal: std::io::stderr().is_terminal(), bar: None, last: None }
+        Self {
+            quiet,
+            terminal: std::io::stderr().is_terminal(),
+            bar: None,
+            last: None,
+        }
     }
 
     fn say(&mut self, message: &Message) {
@@ -140,12 +168,15 @@ impl Reporter {
 
     /// One line for a new step, for its end, and every ten seconds.
     fn line(&mut self, progress: &Progress) {
-        let known = self.last.as_ref().is_some_and(|(step, at)| *step == progress.step && at.elapsed() < Duration::from_secs(10));
+        let known = self
+            .last
+            .as_ref()
+            .is_some_and(|(step, at)| *step == progress.step && at.elapsed() < Duration::from_secs(10));
         if known && progress.done != progress.total {
             return;
         }
         self.last = Some((progress.step.clone(), Instant::now()));
-        say::note(&format!("{}: {} of {} {}", progress.step, progress.done, progress.total, progress.note).trim_end().to_owned());
+        say::note(format!("{}: {} of {} {}", progress.step, progress.done, progress.total, progress.note).trim_end());
     }
 
     fn finish(&mut self) {
@@ -153,4 +184,30 @@ impl Reporter {
             bar.finish();
         }
     }
+}
+
+/// Copy a checkpoint to where it is wanted, whole or not at all; never onto the production one.
+pub(super) fn keep(config: &Config, made: &Path, wanted: &Path) -> anyhow::Result<()> {
+    let wanted = absolute(wanted)?;
+    let folder = wanted.parent().unwrap_or(Path::new("/"));
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    if real(&wanted) == real(&config.file.model.checkpoint) {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "{} is the production checkpoint (model.checkpoint), which is never written",
+                wanted.display()
+            ),
+            "name another file with --out",
+        ));
+    }
+    let mut temp = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .tempfile_in(folder)
+        .with_context(|| format!("cannot write into {}", folder.display()))?;
+    std::io::copy(&mut fs_err::File::open(made)?, temp.as_file_mut())?;
+    temp.as_file().sync_all()?;
+    temp.persist(&wanted).map_err(|e| e.error)?;
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(())
 }

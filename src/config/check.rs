@@ -22,7 +22,11 @@ pub struct Finding {
 
 /// Every mistake of `value` against `schema`, in the order of the text's tree.
 pub fn check(schema: &Value, value: &Value) -> Vec<Finding> {
-    let mut walk = Walk { root: schema, path: Vec::new(), findings: Vec::new() };
+    let mut walk = Walk {
+        root: schema,
+        path: Vec::new(),
+        findings: Vec::new(),
+    };
     walk.value(schema, value);
     walk.findings
 }
@@ -43,7 +47,11 @@ pub fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     let mut schema = schema;
     // A schema that refers to itself in a circle is ours to have written; eight steps are more than any real one takes.
     for _ in 0..8 {
-        match schema.get("$ref").and_then(Value::as_str).and_then(|reference| root.pointer(reference.trim_start_matches('#'))) {
+        match schema
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|reference| root.pointer(reference.trim_start_matches('#')))
+        {
             Some(target) => schema = target,
             None => break,
         }
@@ -70,7 +78,11 @@ fn constants(root: &Value, schema: &Value) -> Option<Vec<String>> {
         return Some(vec![value.into()]);
     }
     if let Some(list) = schema.get("enum").and_then(Value::as_array) {
-        return list.iter().filter(|value| !value.is_null()).map(|value| value.as_str().map(String::from)).collect();
+        return list
+            .iter()
+            .filter(|value| !value.is_null())
+            .map(|value| value.as_str().map(String::from))
+            .collect();
     }
     let options = schema.get("oneOf").or_else(|| schema.get("anyOf"))?.as_array()?;
     let mut all = Vec::new();
@@ -91,7 +103,12 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn find(&mut self, what: impl Into<String>, help: impl Into<String>) {
-        self.findings.push(Finding { path: self.path.clone(), mark: Mark::Value, what: what.into(), help: help.into() });
+        self.findings.push(Finding {
+            path: self.path.clone(),
+            mark: Mark::Value,
+            what: what.into(),
+            help: help.into(),
+        });
     }
 
     fn value(&mut self, schema: &'a Value, value: &Value) {
@@ -127,7 +144,10 @@ impl<'a> Walk<'a> {
                     Value::Bool(value) => format!("the truth value {value}"),
                     other => kind(other).to_owned(),
                 };
-                let help = match (schema.get("format").and_then(Value::as_str), types.contains(&"number") || types.contains(&"integer")) {
+                let help = match (
+                    schema.get("format").and_then(Value::as_str),
+                    types.contains(&"number") || types.contains(&"integer"),
+                ) {
                     (Some("span"), _) => "write a number and a unit (ms, s, m, h, d), such as 2s or 15m".into(),
                     (Some("size"), _) => "write a number and a unit (B, KiB, MiB, GiB, TiB, kB, MB, GB, TB), such as 64MiB".into(),
                     (_, true) => range_help(schema),
@@ -149,8 +169,13 @@ impl<'a> Walk<'a> {
         if allowed.contains(&text) {
             return;
         }
-        let meant = nearest(&text, allowed.iter().map(String::as_str)).map(|name| format!("did you mean {name:?}? ")).unwrap_or_default();
-        self.find(format!("{text:?} is not one of the allowed values"), format!("{meant}allowed: {}", allowed.join(", ")));
+        let meant = nearest(&text, allowed.iter().map(String::as_str))
+            .map(|name| format!("did you mean {name:?}? "))
+            .unwrap_or_default();
+        self.find(
+            format!("{text:?} is not one of the allowed values"),
+            format!("{meant}allowed: {}", allowed.join(", ")),
+        );
     }
 
     /// Options of a union: nothing, or objects told apart by a key with a constant value (`kind: step`).
@@ -159,12 +184,20 @@ impl<'a> Walk<'a> {
         if value.is_null() && options.iter().any(|option| allows_null(option)) {
             return;
         }
-        let options: Vec<&'a Value> = options.into_iter().filter(|option| option.get("type") != Some(&Value::from("null"))).collect();
+        let options: Vec<&'a Value> = options
+            .into_iter()
+            .filter(|option| option.get("type") != Some(&Value::from("null")))
+            .collect();
         if let [only] = options[..] {
             return self.value(only, value);
         }
-        let Some(tag) = options.first().and_then(|option| tag_of(option)) else { return };
-        let names: Vec<&str> = options.iter().filter_map(|option| option.pointer(&format!("/properties/{tag}/const"))?.as_str()).collect();
+        let Some(tag) = options.first().and_then(|option| tag_of(option)) else {
+            return;
+        };
+        let names: Vec<&str> = options
+            .iter()
+            .filter_map(|option| option.pointer(&format!("/properties/{tag}/const"))?.as_str())
+            .collect();
         let help = format!("allowed for {tag:?}: {}", names.join(", "));
         let Value::Object(map) = value else {
             return self.find(format!("expected a mapping with the key {tag:?}, found {}", kind(value)), help);
@@ -172,15 +205,23 @@ impl<'a> Walk<'a> {
         match map.get(tag) {
             None => self.find(format!("the key {tag:?} is missing"), help),
             Some(Value::String(name)) if names.contains(&name.as_str()) => {
-                if let Some(option) = options.iter().find(|option| option.pointer(&format!("/properties/{tag}/const")) == Some(&Value::from(name.as_str()))) {
+                if let Some(option) = options
+                    .iter()
+                    .find(|option| option.pointer(&format!("/properties/{tag}/const")) == Some(&Value::from(name.as_str())))
+                {
                     self.object(option, map);
                 }
             }
             Some(other) => {
                 let text = other.as_str().map_or_else(|| other.to_string(), String::from);
                 self.path.push(Step::Key(tag.into()));
-                let meant = nearest(&text, names.iter().copied()).map(|name| format!("did you mean {name:?}? ")).unwrap_or_default();
-                self.find(format!("{text:?} is not one of the allowed values"), format!("{meant}allowed: {}", names.join(", ")));
+                let meant = nearest(&text, names.iter().copied())
+                    .map(|name| format!("did you mean {name:?}? "))
+                    .unwrap_or_default();
+                self.find(
+                    format!("{text:?} is not one of the allowed values"),
+                    format!("{meant}allowed: {}", names.join(", ")),
+                );
                 self.path.pop();
             }
         }
@@ -196,15 +237,28 @@ impl<'a> Walk<'a> {
                 Some(schema) => self.value(schema, value),
                 None if schema.get("additionalProperties") == Some(&Value::Bool(false)) => {
                     let names: Vec<&str> = known.keys().map(String::as_str).collect();
-                    let meant = nearest(key, names.iter().copied()).map(|name| format!("did you mean {name:?}? ")).unwrap_or_default();
+                    let meant = nearest(key, names.iter().copied())
+                        .map(|name| format!("did you mean {name:?}? "))
+                        .unwrap_or_default();
                     let help = format!("{meant}keys allowed here: {}", names.join(", "));
-                    self.findings.push(Finding { path: self.path.clone(), mark: Mark::Key(0), what: "unknown key".into(), help });
+                    self.findings.push(Finding {
+                        path: self.path.clone(),
+                        mark: Mark::Key(0),
+                        what: "unknown key".into(),
+                        help,
+                    });
                 }
                 None => {}
             }
             self.path.pop();
         }
-        for key in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for key in schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             if !map.contains_key(key) {
                 let about = known.get(key).map(|schema| description(self.root, schema)).unwrap_or_default();
                 self.find(format!("the key {key:?} is missing"), format!("{key}: {about}"));
@@ -223,7 +277,10 @@ impl<'a> Walk<'a> {
             _ => {}
         }
         for (index, value) in list.iter().enumerate() {
-            let item = schema.get("prefixItems").and_then(|items| items.get(index)).or_else(|| schema.get("items"));
+            let item = schema
+                .get("prefixItems")
+                .and_then(|items| items.get(index))
+                .or_else(|| schema.get("items"));
             if let Some(item) = item {
                 self.path.push(Step::Index(index));
                 self.value(item, value);
@@ -233,7 +290,9 @@ impl<'a> Walk<'a> {
     }
 
     fn number(&mut self, schema: &Value, number: &serde_json::Number) {
-        let (Some(value), (least, most)) = (number.as_f64(), bounds(schema)) else { return };
+        let (Some(value), (least, most)) = (number.as_f64(), bounds(schema)) else {
+            return;
+        };
         let above = schema.get("exclusiveMinimum").and_then(Value::as_f64);
         if least.is_some_and(|least| value < least) || above.is_some_and(|above| value <= above) || most.is_some_and(|most| value > most) {
             self.find(format!("{number} is out of range"), range_help(schema));
@@ -261,15 +320,30 @@ fn allows_null(schema: &Value) -> bool {
         Some(Value::String(name)) => name == "null",
         Some(Value::Array(names)) => names.contains(&Value::from("null")),
         _ => {
-            let any = |key: &str| schema.get(key).and_then(Value::as_array).is_some_and(|options| options.iter().any(allows_null));
-            any("anyOf") || any("oneOf") || schema.get("enum").and_then(Value::as_array).is_some_and(|list| list.contains(&Value::Null))
+            let any = |key: &str| {
+                schema
+                    .get(key)
+                    .and_then(Value::as_array)
+                    .is_some_and(|options| options.iter().any(allows_null))
+            };
+            any("anyOf")
+                || any("oneOf")
+                || schema
+                    .get("enum")
+                    .and_then(Value::as_array)
+                    .is_some_and(|list| list.contains(&Value::Null))
         }
     }
 }
 
 /// The key whose constant tells an option of a union.
 fn tag_of(option: &Value) -> Option<&str> {
-    option.get("properties")?.as_object()?.iter().find(|(_, schema)| schema.get("const").is_some()).map(|(key, _)| key.as_str())
+    option
+        .get("properties")?
+        .as_object()?
+        .iter()
+        .find(|(_, schema)| schema.get("const").is_some())
+        .map(|(key, _)| key.as_str())
 }
 
 fn wanted(name: &str) -> &str {
@@ -287,7 +361,9 @@ fn wanted(name: &str) -> &str {
 /// The first sentence of a key's documentation.
 pub fn description(root: &Value, schema: &Value) -> String {
     let own = schema.get("description").and_then(Value::as_str);
-    let text = own.or_else(|| resolve(root, schema).get("description").and_then(Value::as_str)).unwrap_or("see config/delta-guard.yaml");
+    let text = own
+        .or_else(|| resolve(root, schema).get("description").and_then(Value::as_str))
+        .unwrap_or("see config/delta-guard.yaml");
     text.replace('\n', " ")
 }
 

@@ -170,8 +170,20 @@ pub struct TimeLimits {
 
 impl Default for TimeLimits {
     fn default() -> Self {
-        let StageLimits { predict, fit, trace, unlearn, certify } = StageLimits::default();
-        Self { predict: Span(predict), fit: Span(fit), trace: Span(trace), unlearn: Span(unlearn), certify: Span(certify) }
+        let StageLimits {
+            predict,
+            fit,
+            trace,
+            unlearn,
+            certify,
+        } = StageLimits::default();
+        Self {
+            predict: Span(predict),
+            fit: Span(fit),
+            trace: Span(trace),
+            unlearn: Span(unlearn),
+            certify: Span(certify),
+        }
     }
 }
 
@@ -189,7 +201,10 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9464))), allowed_hosts: Vec::new() }
+        Self {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 
@@ -198,7 +213,9 @@ pub(super) fn parse_listen(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "off" {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| format!("{text:?} is not an address and a port; write 127.0.0.1:9464, [::1]:9464 or off"))
+    text.parse()
+        .map(Some)
+        .map_err(|_| format!("{text:?} is not an address and a port; write 127.0.0.1:9464, [::1]:9464 or off"))
 }
 
 /// [`parse_listen`] for serde.

@@ -82,7 +82,13 @@ impl fmt::Display for ConfigError {
             }
             f.write_str(&problem.what)?;
             if problem.line > 0 {
-                write!(f, "\n  {:>4} | {}\n       | {}^", problem.line, problem.excerpt, " ".repeat(problem.column.saturating_sub(1)))?;
+                write!(
+                    f,
+                    "\n  {:>4} | {}\n       | {}^",
+                    problem.line,
+                    problem.excerpt,
+                    " ".repeat(problem.column.saturating_sub(1))
+                )?;
             }
             if !problem.help.is_empty() {
                 write!(f, "\n  help: {}", problem.help)?;
@@ -106,16 +112,27 @@ pub fn schema() -> serde_json::Value {
 pub fn load(path: &Path, look: Look) -> Result<Config, ConfigError> {
     let whole = |what: String, help: &str| ConfigError {
         path: path.to_owned(),
-        problems: vec![Problem { line: 0, column: 0, key: String::new(), what, help: help.into(), excerpt: String::new() }],
+        problems: vec![Problem {
+            line: 0,
+            column: 0,
+            key: String::new(),
+            what,
+            help: help.into(),
+            excerpt: String::new(),
+        }],
     };
     let absolute = std::path::absolute(path).map_err(|error| whole(format!("no absolute path: {error}"), ""))?;
     let text = std::fs::read_to_string(&absolute).map_err(|error| {
-        whole(format!("cannot be read: {error}"), "name the file with --config, or write one: `delta-guard check-config --example` prints one with every key explained")
+        whole(
+            format!("cannot be read: {error}"),
+            "name the file with --config, or write one: `delta-guard check-config --example` prints one with every key explained",
+        )
     })?;
     let base = absolute.parent().unwrap_or(Path::new("/"));
     let mut config = parse(&text, &absolute, base, look)?;
     if look == Look::AtFiles {
-        rules::not_world_writable(&absolute).map_err(|what| whole(what, "chmod o-w the file: whoever can write it decides what is trained and where it goes"))?;
+        rules::not_world_writable(&absolute)
+            .map_err(|what| whole(what, "chmod o-w the file: whoever can write it decides what is trained and where it goes"))?;
     }
     config.path = absolute;
     Ok(config)
@@ -126,7 +143,12 @@ pub fn load(path: &Path, look: Look) -> Result<Config, ConfigError> {
 /// # Errors
 /// Every mistake that was found.
 pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config, ConfigError> {
-    let fail = |problems| Err(ConfigError { path: path.to_owned(), problems });
+    let fail = |problems| {
+        Err(ConfigError {
+            path: path.to_owned(),
+            problems,
+        })
+    };
     let document = match tree::parse(text) {
         Ok(document) => document,
         Err(error) => return fail(vec![syntax(text, &error)]),
@@ -139,25 +161,44 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
         what: "this key is written twice".into(),
         help: "keep one of the two".into(),
     }));
-    let file = if findings.is_empty() { serde_json::from_value(document.value.clone()).map_err(|error| error.to_string()) } else { mend(&document, &findings) };
+    let file = if findings.is_empty() {
+        serde_json::from_value(document.value.clone()).map_err(|error| error.to_string())
+    } else {
+        mend(&document, &findings)
+    };
     let file = match file {
         Ok(mut file) => {
             rules::make_absolute(&mut file, base);
             let broken: Vec<_> = findings.iter().map(|finding| finding.path.clone()).collect();
             // Where a key was replaced to go on, a rule would speak about the replacement.
-            let about_text = |new: &Finding| tree::reaches(&document.value, &new.path) && !broken.iter().any(|path| !path.is_empty() && new.path.starts_with(path));
+            let about_text = |new: &Finding| {
+                tree::reaches(&document.value, &new.path) && !broken.iter().any(|path| !path.is_empty() && new.path.starts_with(path))
+            };
             let all = rules::check(&file, look);
-            findings.extend(if broken.is_empty() { all } else { all.into_iter().filter(about_text).collect() });
+            findings.extend(if broken.is_empty() {
+                all
+            } else {
+                all.into_iter().filter(about_text).collect()
+            });
             Some(file)
         }
         Err(what) if findings.is_empty() => {
-            findings.push(Finding { path: Vec::new(), mark: Mark::Value, what, help: String::new() });
+            findings.push(Finding {
+                path: Vec::new(),
+                mark: Mark::Value,
+                what,
+                help: String::new(),
+            });
             None
         }
         Err(_) => None,
     };
     match file {
-        Some(file) if findings.is_empty() => Ok(Config { path: path.to_owned(), file, digest: blake3::hash(text.as_bytes()).to_hex().to_string() }),
+        Some(file) if findings.is_empty() => Ok(Config {
+            path: path.to_owned(),
+            file,
+            digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
+        }),
         _ => {
             let mut problems: Vec<Problem> = findings.iter().map(|finding| place(text, finding)).collect();
             problems.sort_by_key(|problem| (problem.line, problem.column));
@@ -229,16 +270,33 @@ fn fill(value: &mut serde_json::Value, with: &serde_json::Value) {
 fn place(text: &str, finding: &Finding) -> Problem {
     // What is missing has no place of its own: its parent's key is the nearest.
     let spot = tree::locate(text, &finding.path, finding.mark).or_else(|| {
-        (1..=finding.path.len()).rev().find_map(|n| tree::locate(text, &finding.path[..n], Mark::Key(0)))
+        (1..=finding.path.len())
+            .rev()
+            .find_map(|n| tree::locate(text, &finding.path[..n], Mark::Key(0)))
     });
     let (line, column) = spot.unwrap_or((0, 0));
-    Problem { line, column, key: tree::show_path(&finding.path), what: finding.what.clone(), help: finding.help.clone(), excerpt: excerpt(text, line) }
+    Problem {
+        line,
+        column,
+        key: tree::show_path(&finding.path),
+        what: finding.what.clone(),
+        help: finding.help.clone(),
+        excerpt: excerpt(text, line),
+    }
 }
 
 fn syntax(text: &str, error: &serde_yaml::Error) -> Problem {
     let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-    let help = "the file is not valid YAML here: look at the indentation (spaces, not tabs), the colons and the quotes of this line and the one above";
-    Problem { line, column, key: String::new(), what: error.to_string(), help: help.into(), excerpt: excerpt(text, line) }
+    let help =
+        "the file is not valid YAML here: look at the indentation (spaces, not tabs), the colons and the quotes of this line and the one above";
+    Problem {
+        line,
+        column,
+        key: String::new(),
+        what: error.to_string(),
+        help: help.into(),
+        excerpt: excerpt(text, line),
+    }
 }
 
 fn excerpt(text: &str, line: usize) -> String {

@@ -19,8 +19,16 @@ struct Findings(Vec<Finding>);
 
 impl Findings {
     fn add(&mut self, path: &str, what: impl Into<String>, help: impl Into<String>) {
-        let path = path.split('.').map(|key| key.parse().map_or_else(|_| Step::Key(key.into()), Step::Index)).collect();
-        self.0.push(Finding { path, mark: Mark::Value, what: what.into(), help: help.into() });
+        let path = path
+            .split('.')
+            .map(|key| key.parse().map_or_else(|_| Step::Key(key.into()), Step::Index))
+            .collect();
+        self.0.push(Finding {
+            path,
+            mark: Mark::Value,
+            what: what.into(),
+            help: help.into(),
+        });
     }
     fn unless(&mut self, holds: bool, path: &str, what: impl Into<String>, help: impl Into<String>) {
         if !holds {
@@ -54,14 +62,26 @@ fn places(file: &ConfigFile, found: &mut Findings) {
         "not a plain name",
         "1 to 64 letters, digits, dots, dashes and underscores: it becomes part of mail and metric names",
     );
-    let mut folders = vec![("paths.inbox", &file.paths.inbox), ("paths.state", &file.paths.state), ("paths.candidates", &file.paths.candidates)];
+    let mut folders = vec![
+        ("paths.inbox", &file.paths.inbox),
+        ("paths.state", &file.paths.state),
+        ("paths.candidates", &file.paths.candidates),
+    ];
     folders.extend(file.paths.refused.as_ref().map(|refused| ("paths.refused", refused)));
     for (i, (key, path)) in folders.iter().enumerate() {
         for (other_key, other) in &folders[..i] {
             if path == other {
-                found.add(key, format!("is the same folder as {other_key}"), "give each its own folder: others write to the inbox, only the guard writes to the rest");
+                found.add(
+                    key,
+                    format!("is the same folder as {other_key}"),
+                    "give each its own folder: others write to the inbox, only the guard writes to the rest",
+                );
             } else if path.starts_with(other) || other.starts_with(path) {
-                found.add(key, format!("lies inside or around {other_key} ({})", other.display()), "put the two side by side: who may write to one must not reach the other");
+                found.add(
+                    key,
+                    format!("lies inside or around {other_key} ({})", other.display()),
+                    "put the two side by side: who may write to one must not reach the other",
+                );
             }
         }
         if let Some(parent) = file.model.checkpoint.parent().filter(|parent| parent.starts_with(path)) {
@@ -81,15 +101,26 @@ fn places(file: &ConfigFile, found: &mut Findings) {
     );
     let architecture = &file.model.architecture;
     if !ARCHITECTURES.contains(&architecture.as_str()) && !architecture.ends_with(".json") {
-        let meant = nearest(architecture, ARCHITECTURES).map(|name| format!("did you mean {name:?}? ")).unwrap_or_default();
-        found.add("model.architecture", format!("{architecture:?} is not known"), format!("{meant}allowed: {}, or the path of a graph file (*.json)", ARCHITECTURES.join(", ")));
+        let meant = nearest(architecture, ARCHITECTURES)
+            .map(|name| format!("did you mean {name:?}? "))
+            .unwrap_or_default();
+        found.add(
+            "model.architecture",
+            format!("{architecture:?} is not known"),
+            format!("{meant}allowed: {}, or the path of a graph file (*.json)", ARCHITECTURES.join(", ")),
+        );
     }
 }
 
 /// Ranges that depend on another key, or that a schema cannot write.
 fn numbers(file: &ConfigFile, found: &mut Findings) {
     for (i, std) in file.data.image.std.iter().enumerate() {
-        found.unless(*std > 0.0, &format!("data.image.std.{i}"), format!("{std} is not above 0"), "the standard deviation of each channel, in units of full brightness; pictures are divided by it");
+        found.unless(
+            *std > 0.0,
+            &format!("data.image.std.{i}"),
+            format!("{std} is not above 0"),
+            "the standard deviation of each channel, in units of full brightness; pictures are divided by it",
+        );
     }
     found.unless(file.recipe.lr > 0.0, "recipe.lr", "is not above 0", "the paper trains with 0.1");
     found.unless(file.unlearn.cf.lr > 0.0, "unlearn.cf.lr", "is not above 0", "the default is 0.05");
@@ -101,14 +132,34 @@ fn numbers(file: &ConfigFile, found: &mut Findings) {
         "n_tol is how many of the queries may disagree; the paper takes 1 or 2 of 50",
     );
     found.unless(detect.tau.is_finite(), "detect.tau", "is not a number", "");
-    found.unless(detect.alpha > 0.0 && detect.alpha < 1.0, "detect.alpha", format!("{} is not between 0 and 1", detect.alpha), "the expected number of examples flagged by chance; the default is 0.01");
+    found.unless(
+        detect.alpha > 0.0 && detect.alpha < 1.0,
+        "detect.alpha",
+        format!("{} is not between 0 and 1", detect.alpha),
+        "the expected number of examples flagged by chance; the default is 0.01",
+    );
     let (key, damping) = match detect.damping {
         Damping::Heuristic { factor } => ("detect.damping.factor", factor),
         Damping::Absolute { value } => ("detect.damping.value", value),
     };
-    found.unless(damping > 0.0, key, format!("{damping} is not above 0"), "without damping the inverse does not exist; heuristic 0.1 is usual");
-    found.unless(file.inbox.max_bytes.0 > 0, "inbox.max_bytes", "is zero", "no picture fits into that; the default is 64MiB");
-    found.unless(file.worker.memory_budget.0 >= 16 << 20, "worker.memory_budget", "is less than 16MiB", "one example of one layer must fit; the default is 1GiB");
+    found.unless(
+        damping > 0.0,
+        key,
+        format!("{damping} is not above 0"),
+        "without damping the inverse does not exist; heuristic 0.1 is usual",
+    );
+    found.unless(
+        file.inbox.max_bytes.0 > 0,
+        "inbox.max_bytes",
+        "is zero",
+        "no picture fits into that; the default is 64MiB",
+    );
+    found.unless(
+        file.worker.memory_budget.0 >= 16 << 20,
+        "worker.memory_budget",
+        "is less than 16MiB",
+        "one example of one layer must fit; the default is 1GiB",
+    );
     let limits = &file.worker.time_limits;
     for (name, span) in [
         ("inbox.scan_interval", file.inbox.scan_interval),
@@ -134,8 +185,18 @@ fn schedule(schedule: &Schedule, epochs: u32, at: &str, found: &mut Findings) {
                     format!("epochs count from 0, so milestones go up to {}", epochs.saturating_sub(1)),
                 );
             }
-            found.unless(milestones.is_sorted_by(|a, b| a < b), &format!("{at}.schedule.milestones"), "are not in rising order", "write each epoch once, the earliest first");
-            found.unless(*gamma > 0.0, &format!("{at}.schedule.gamma"), "is not above 0", "the learning rate is multiplied by it; 0.1 is usual");
+            found.unless(
+                milestones.is_sorted_by(|a, b| a < b),
+                &format!("{at}.schedule.milestones"),
+                "are not in rising order",
+                "write each epoch once, the earliest first",
+            );
+            found.unless(
+                *gamma > 0.0,
+                &format!("{at}.schedule.gamma"),
+                "is not above 0",
+                "the learning rate is multiplied by it; 0.1 is usual",
+            );
         }
         Schedule::OneCycle { warmup } => found.unless(
             *warmup > 0.0 && *warmup < 1.0,
@@ -149,7 +210,12 @@ fn schedule(schedule: &Schedule, epochs: u32, at: &str, found: &mut Findings) {
 
 fn mail_rules(mail: &Mail, look: Look, found: &mut Findings) {
     found.unless(!mail.host.trim().is_empty(), "mail.host", "is empty", "name the SMTP server");
-    found.unless(!mail.to.is_empty(), "mail.to", "names no recipient", "list at least one address, or remove the section `mail`");
+    found.unless(
+        !mail.to.is_empty(),
+        "mail.to",
+        "names no recipient",
+        "list at least one address, or remove the section `mail`",
+    );
     let address = "write an address such as guard@example.org or Delta Guard <guard@example.org>";
     if let Err(error) = mail.from.parse::<lettre::message::Mailbox>() {
         found.add("mail.from", format!("{:?} is not a mail address ({error})", mail.from), address);
@@ -160,30 +226,58 @@ fn mail_rules(mail: &Mail, look: Look, found: &mut Findings) {
         }
     }
     match (&mail.username, &mail.password_file) {
-        (Some(_), None) => found.add("mail.username", "has no mail.password_file", "put the password into a file that only the guard can read, and name it"),
-        (None, Some(_)) => found.add("mail.password_file", "has no mail.username", "name the user to log in as, or remove the password"),
+        (Some(_), None) => found.add(
+            "mail.username",
+            "has no mail.password_file",
+            "put the password into a file that only the guard can read, and name it",
+        ),
+        (None, Some(_)) => found.add(
+            "mail.password_file",
+            "has no mail.username",
+            "name the user to log in as, or remove the password",
+        ),
         (Some(_), Some(_)) if mail.tls == Tls::None && !is_loopback(&mail.host) => {
-            found.add("mail.tls", "a password would cross the network in clear", "set tls to starttls or required; none with a login is for a server on this machine only");
+            found.add(
+                "mail.tls",
+                "a password would cross the network in clear",
+                "set tls to starttls or required; none with a login is for a server on this machine only",
+            );
         }
         _ => {}
     }
     if let (Some(file), Look::AtFiles) = (&mail.password_file, look)
         && let Err(error) = std::fs::File::open(file)
     {
-        found.add("mail.password_file", format!("{} cannot be read: {error}", file.display()), "make it readable to the guard's user and to nobody else");
+        found.add(
+            "mail.password_file",
+            format!("{} cannot be read: {error}", file.display()),
+            "make it readable to the guard's user and to nobody else",
+        );
     }
 }
 
 /// Is the host this machine, without asking a name server?
 pub(crate) fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host == "localhost"
+        || host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Files and folders that must be there.
 fn files(file: &ConfigFile, found: &mut Findings) {
-    for (key, path) in [("data.train.path", &file.data.train.path), ("data.validation.path", &file.data.validation.path)] {
+    for (key, path) in [
+        ("data.train.path", &file.data.train.path),
+        ("data.validation.path", &file.data.validation.path),
+    ] {
         if let Err(error) = std::fs::metadata(path) {
-            found.add(key, format!("{} cannot be read: {error}", path.display()), "name a folder with one sub-folder per class, a tar file, or a folder of CIFAR batches");
+            found.add(
+                key,
+                format!("{} cannot be read: {error}", path.display()),
+                "name a folder with one sub-folder per class, a tar file, or a folder of CIFAR batches",
+            );
         }
     }
     let checkpoint = &file.model.checkpoint;
@@ -203,23 +297,47 @@ fn files(file: &ConfigFile, found: &mut Findings) {
     if file.model.architecture.ends_with(".json")
         && let Err(error) = std::fs::File::open(&file.model.architecture)
     {
-        found.add("model.architecture", format!("{} cannot be read: {error}", file.model.architecture), "`delta-guard graph` writes such a file");
+        found.add(
+            "model.architecture",
+            format!("{} cannot be read: {error}", file.model.architecture),
+            "`delta-guard graph` writes such a file",
+        );
     }
     if let Some(command) = &file.worker.command {
         let runs = std::fs::metadata(command).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
-        found.unless(runs, "worker.command", format!("{} is not a program", command.display()), "name delta-guard-worker, or remove the key to take the one beside delta-guard");
+        found.unless(
+            runs,
+            "worker.command",
+            format!("{} is not a program", command.display()),
+            "name delta-guard-worker, or remove the key to take the one beside delta-guard",
+        );
     }
-    for (key, path) in [("paths.inbox", &file.paths.inbox), ("paths.state", &file.paths.state), ("paths.candidates", &file.paths.candidates)] {
+    for (key, path) in [
+        ("paths.inbox", &file.paths.inbox),
+        ("paths.state", &file.paths.state),
+        ("paths.candidates", &file.paths.candidates),
+    ] {
         if std::fs::metadata(path).is_ok_and(|meta| !meta.is_dir()) {
-            found.add(key, format!("{} is not a folder", path.display()), "name a folder; it is made if it is missing");
+            found.add(
+                key,
+                format!("{} is not a folder", path.display()),
+                "name a folder; it is made if it is missing",
+            );
         }
     }
 }
 
 /// A configuration that anyone can write is one that anyone can use to train and promote.
 pub(super) fn not_world_writable(path: &Path) -> Result<(), String> {
-    let mode = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.permissions().mode();
-    if mode & 0o002 == 0 { Ok(()) } else { Err(format!("everyone may write it (mode {:o})", mode & 0o7777)) }
+    let mode = std::fs::metadata(path)
+        .map_err(|error| format!("cannot be read: {error}"))?
+        .permissions()
+        .mode();
+    if mode & 0o002 == 0 {
+        Ok(())
+    } else {
+        Err(format!("everyone may write it (mode {:o})", mode & 0o7777))
+    }
 }
 
 /// Makes every path of the file absolute and free of `.` and `..`.

@@ -36,7 +36,10 @@ impl ConfigFile {
 
     /// Limits of the picture decoder.
     pub fn image_limits(&self) -> ImageLimits {
-        ImageLimits { max_bytes: self.inbox.max_bytes.0, max_pixels: self.inbox.max_pixels }
+        ImageLimits {
+            max_bytes: self.inbox.max_bytes.0,
+            max_pixels: self.inbox.max_pixels,
+        }
     }
 
     /// Everything that the daemon needs to know. Call it on a checked file only: its paths must be absolute.

@@ -15,7 +15,11 @@ fn problems(text: &str) -> Vec<Problem> {
 
 /// Every line of the example that is a commented-out key, with the comment sign taken away.
 fn uncommented() -> String {
-    let key = |line: &str| line.trim_start().strip_prefix('#').is_some_and(|rest| !rest.is_empty() && !rest.starts_with(' '));
+    let key = |line: &str| {
+        line.trim_start()
+            .strip_prefix('#')
+            .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(' '))
+    };
     let mut text = String::new();
     for line in EXAMPLE.lines() {
         if key(line) {
@@ -57,7 +61,10 @@ fn the_example_names_every_key_and_shows_true_defaults() {
     for key in keys.keys() {
         let pointer = format!("/{}", key.replace('.', "/"));
         // Keys of unions: one option at most is shown; the comment above names the others.
-        let named = shown.pointer(&pointer).is_some() || ["recipe.schedule.", "unlearn.cf.schedule.", "detect.damping."].iter().any(|union| key.starts_with(union));
+        let named = shown.pointer(&pointer).is_some()
+            || ["recipe.schedule.", "unlearn.cf.schedule.", "detect.damping."]
+                .iter()
+                .any(|union| key.starts_with(union));
         assert!(named, "config/delta-guard.yaml does not explain {key}");
     }
     // Examples, not defaults: they have none.
@@ -70,7 +77,10 @@ fn the_example_names_every_key_and_shows_true_defaults() {
     let full = serde_json::to_value(&full).unwrap();
     let mut compared = 0;
     let leaf = |key: &str| !keys.keys().any(|other| other.starts_with(&format!("{key}.")));
-    for key in keys.keys().filter(|key| leaf(key) && !examples.iter().any(|example| key.starts_with(example))) {
+    for key in keys
+        .keys()
+        .filter(|key| leaf(key) && !examples.iter().any(|example| key.starts_with(example)))
+    {
         let pointer = format!("/{}", key.replace('.', "/"));
         if let Some(shown) = full.pointer(&pointer) {
             assert_eq!(Some(shown), defaults.pointer(&pointer), "{key}: the example does not show the default");
@@ -79,7 +89,10 @@ fn the_example_names_every_key_and_shows_true_defaults() {
     }
     assert!(compared > 70, "only {compared} defaults compared");
     let mail = full["mail"].as_object().unwrap();
-    assert_eq!((mail["port"].as_u64(), mail["tls"].as_str(), mail["timeout"].as_str()), (Some(587), Some("starttls"), Some("1m")));
+    assert_eq!(
+        (mail["port"].as_u64(), mail["tls"].as_str(), mail["timeout"].as_str()),
+        (Some(587), Some("starttls"), Some("1m"))
+    );
     assert_eq!((mail["retry_after"].as_str(), mail["give_up_after"].as_str()), (Some("30s"), Some("5d")));
 }
 
@@ -92,7 +105,10 @@ fn collect(root: &Value, schema: &Value, at: String, keys: &mut BTreeMap<String,
     }
     for (key, inner) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
-        assert!(!check::description(root, inner).starts_with("see config") || ["kind"].contains(&key.as_str()), "{path} has no documentation");
+        assert!(
+            !check::description(root, inner).starts_with("see config") || ["kind"].contains(&key.as_str()),
+            "{path} has no documentation"
+        );
         keys.insert(path.clone(), ());
         collect(root, inner, path, keys);
     }
@@ -103,11 +119,23 @@ fn three_mistakes_are_three_problems_with_lines() {
     let text = format!("{BASE}inbox:\n  setle: 2s\n  max_bytes: 64 megabytes\ndetect:\n  queries: 10\n  n_tol: 12\n");
     let found = problems(&text);
     let seen: Vec<_> = found.iter().map(|p| (p.line, p.column, p.key.as_str())).collect();
-    assert_eq!(seen, [(5, 3, "inbox.setle"), (6, 14, "inbox.max_bytes"), (9, 10, "detect.n_tol")], "{found:#?}");
+    assert_eq!(
+        seen,
+        [(5, 3, "inbox.setle"), (6, 14, "inbox.max_bytes"), (9, 10, "detect.n_tol")],
+        "{found:#?}"
+    );
     assert!(found[0].help.contains("did you mean \"settle\"?"), "{}", found[0].help);
     assert!(found[1].help.contains("64MiB"), "{}", found[1].help);
-    let error = parse(&text, Path::new("t.yaml"), Path::new("/base"), Look::AtTextOnly).unwrap_err().to_string();
-    for part in ["3 mistakes", "t.yaml:5:3: inbox.setle: unknown key", "t.yaml:6:14:", "t.yaml:9:10:", "     9 |   n_tol: 12"] {
+    let error = parse(&text, Path::new("t.yaml"), Path::new("/base"), Look::AtTextOnly)
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "3 mistakes",
+        "t.yaml:5:3: inbox.setle: unknown key",
+        "t.yaml:6:14:",
+        "t.yaml:9:10:",
+        "     9 |   n_tol: 12",
+    ] {
         assert!(error.contains(part), "{part} not in:\n{error}");
     }
 }
@@ -116,7 +144,15 @@ fn three_mistakes_are_three_problems_with_lines() {
 fn a_broken_required_key_does_not_hide_the_rules() {
     let text = "paths: {inbox: 5, state: state, candidates: state}\ndata: {train: {path: train}}\nmodel: {architecture: resnet81, checkpoint: m.safetensors}\nrecipe:\n  schedule: {kind: stepp}\n  epochs: 0\nhttp: {listen: here}\n";
     let keys: Vec<_> = problems(text).into_iter().map(|p| p.key).collect();
-    for key in ["paths.inbox", "paths.candidates", "data", "model.architecture", "recipe.schedule.kind", "recipe.epochs", "http.listen"] {
+    for key in [
+        "paths.inbox",
+        "paths.candidates",
+        "data",
+        "model.architecture",
+        "recipe.schedule.kind",
+        "recipe.epochs",
+        "http.listen",
+    ] {
         assert!(keys.iter().any(|k| k == key), "{key} not in {keys:?}");
     }
 }
@@ -128,18 +164,50 @@ fn single_mistakes() {
         ("mode: enforced", "mode", "did you mean \"enforce\""),
         ("instance: \"a b\"", "instance", "letters"),
         ("inbox: {check_prediction: yes please}", "inbox.check_prediction", "true or false"),
-        ("data: {train: {path: a}, validation: {path: a}}", "data.validation.path", "training set itself"),
-        ("data: {train: {path: a}, validation: {path: b}, image: {std: [0.2, 0, 0.2]}}", "data.image.std[1]", "not above 0"),
-        ("data: {train: {path: a}, validation: {path: b}, image: {mean: [0.2, 0.1]}}", "data.image.mean", "list of 3"),
-        ("data: {train: {path: a}, validation: {path: b}, image: {height: 2}}", "data.image.height", "4 to 1024"),
-        ("recipe: {epochs: 10, schedule: {kind: step, milestones: [5, 10], gamma: 0.1}}", "recipe.schedule.milestones[1]", "never comes"),
-        ("recipe: {schedule: {kind: step, milestones: [9, 5], gamma: 0.1}}", "recipe.schedule.milestones", "rising"),
-        ("recipe: {schedule: {kind: one-cycle, warmup: 2}}", "recipe.schedule.warmup", "between 0 and 1"),
+        (
+            "data: {train: {path: a}, validation: {path: a}}",
+            "data.validation.path",
+            "training set itself",
+        ),
+        (
+            "data: {train: {path: a}, validation: {path: b}, image: {std: [0.2, 0, 0.2]}}",
+            "data.image.std[1]",
+            "not above 0",
+        ),
+        (
+            "data: {train: {path: a}, validation: {path: b}, image: {mean: [0.2, 0.1]}}",
+            "data.image.mean",
+            "list of 3",
+        ),
+        (
+            "data: {train: {path: a}, validation: {path: b}, image: {height: 2}}",
+            "data.image.height",
+            "4 to 1024",
+        ),
+        (
+            "recipe: {epochs: 10, schedule: {kind: step, milestones: [5, 10], gamma: 0.1}}",
+            "recipe.schedule.milestones[1]",
+            "never comes",
+        ),
+        (
+            "recipe: {schedule: {kind: step, milestones: [9, 5], gamma: 0.1}}",
+            "recipe.schedule.milestones",
+            "rising",
+        ),
+        (
+            "recipe: {schedule: {kind: one-cycle, warmup: 2}}",
+            "recipe.schedule.warmup",
+            "between 0 and 1",
+        ),
         ("recipe: {schedule: {milestones: [1]}}", "recipe.schedule", "\"kind\" is missing"),
         ("recipe: {lr: 0}", "recipe.lr", "not above 0"),
         ("recipe: {epochs: 1.5}", "recipe.epochs", "whole number"),
         ("recipe: {epochs: 1, epochs: 2, schedule: {kind: cosine}}", "recipe.epochs", "twice"),
-        ("unlearn: {cf: {schedule: {kind: step, milestones: [8], gamma: 0.1}}}", "unlearn.cf.schedule.milestones[0]", "unlearn.cf.epochs is 8"),
+        (
+            "unlearn: {cf: {schedule: {kind: step, milestones: [8], gamma: 0.1}}}",
+            "unlearn.cf.schedule.milestones[0]",
+            "unlearn.cf.epochs is 8",
+        ),
         ("gate: {max_accuracy_drop: 2}", "gate.max_accuracy_drop", "0 to 1"),
         ("worker: {threads: -1}", "worker.threads", "out of range"),
         ("worker: {nice: 20}", "worker.nice", "0 to 19"),
@@ -147,11 +215,19 @@ fn single_mistakes() {
         ("http: {listen: 127.0.0.1:99999}", "http.listen", "127.0.0.1:9464"),
         ("mail: {host: m, from: a@b.c, to: []}", "mail.to", "at least 1"),
         ("mail: {host: m, from: a@b.c}", "mail", "\"to\" is missing"),
-        ("mail: {host: m, from: 'a@b.c\\r\\nBcc: x', to: [a@b.c]}", "mail.from", "not a mail address"),
+        (
+            "mail: {host: m, from: 'a@b.c\\r\\nBcc: x', to: [a@b.c]}",
+            "mail.from",
+            "not a mail address",
+        ),
         ("mail: {host: m, from: a@b.c, to: [a@b.c, nobody]}", "mail.to[1]", "not a mail address"),
         ("mail: {host: m, port: 70000, from: a@b.c, to: [a@b.c]}", "mail.port", "1 to 65535"),
         ("mail: {host: m, from: a@b.c, to: [a@b.c], username: u}", "mail.username", "password_file"),
-        ("mail: {host: m, from: a@b.c, to: [a@b.c], username: u, password_file: p, tls: none}", "mail.tls", "in clear"),
+        (
+            "mail: {host: m, from: a@b.c, to: [a@b.c], username: u, password_file: p, tls: none}",
+            "mail.tls",
+            "in clear",
+        ),
         ("detect: {damping: {kind: absolute, value: 0}}", "detect.damping.value", "not above 0"),
         ("detect: {queries: 0}", "detect.queries", "1 to 1000"),
         ("[1, 2]", "", ""),
@@ -159,7 +235,11 @@ fn single_mistakes() {
         ("inbox:\n\tsettle: 2s", "", "YAML"),
     ] {
         let top = text.split(':').next().unwrap_or_default();
-        let rest: String = BASE.lines().filter(|line| !line.starts_with(&format!("{top}:"))).map(|line| format!("{line}\n")).collect();
+        let rest: String = BASE
+            .lines()
+            .filter(|line| !line.starts_with(&format!("{top}:")))
+            .map(|line| format!("{line}\n"))
+            .collect();
         let found = problems(&format!("{rest}{text}\n"));
         let hit = found.iter().find(|p| p.key == key && format!("{} {}", p.what, p.help).contains(says));
         assert!(hit.is_some(), "{text}: no problem at {key:?} that says {says:?} in {found:#?}");

@@ -74,7 +74,11 @@ pub struct Document {
 pub fn parse(text: &str) -> Result<Document, serde_yaml::Error> {
     let mut duplicates = Vec::new();
     let mut path = Vec::new();
-    let value = Build { path: &mut path, duplicates: &mut duplicates }.deserialize(serde_yaml::Deserializer::from_str(text))?;
+    let value = Build {
+        path: &mut path,
+        duplicates: &mut duplicates,
+    }
+    .deserialize(serde_yaml::Deserializer::from_str(text))?;
     Ok(Document { value, duplicates })
 }
 
@@ -118,7 +122,9 @@ impl<'de> Visitor<'de> for Build<'_> {
         Ok(value.into())
     }
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        serde_json::Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("infinite numbers and .nan are not allowed"))
+        serde_json::Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("infinite numbers and .nan are not allowed"))
     }
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
         Ok(value.into())
@@ -136,7 +142,10 @@ impl<'de> Visitor<'de> for Build<'_> {
         let mut list = Vec::new();
         loop {
             self.path.push(Step::Index(list.len()));
-            let next = access.next_element_seed(Build { path: self.path, duplicates: self.duplicates })?;
+            let next = access.next_element_seed(Build {
+                path: self.path,
+                duplicates: self.duplicates,
+            })?;
             self.path.pop();
             match next {
                 Some(value) => list.push(value),
@@ -148,7 +157,10 @@ impl<'de> Visitor<'de> for Build<'_> {
         let mut map = serde_json::Map::new();
         while let Some(key) = access.next_key::<String>()? {
             self.path.push(Step::Key(key.clone()));
-            let value = access.next_value_seed(Build { path: self.path, duplicates: self.duplicates })?;
+            let value = access.next_value_seed(Build {
+                path: self.path,
+                duplicates: self.duplicates,
+            })?;
             if map.contains_key(&key) {
                 self.duplicates.push(self.path.clone());
             } else {
@@ -218,7 +230,10 @@ impl<'de> Visitor<'de> for Probe<'_> {
         let mut index = 0;
         loop {
             let inside = match self.path.first() {
-                Some(Step::Index(wanted)) if *wanted == index => access.next_element_seed(Probe { path: &self.path[1..], mark: self.mark })?,
+                Some(Step::Index(wanted)) if *wanted == index => access.next_element_seed(Probe {
+                    path: &self.path[1..],
+                    mark: self.mark,
+                })?,
                 _ => access.next_element::<serde::de::IgnoredAny>()?.map(|_| ()),
             };
             if inside.is_none() {
@@ -239,9 +254,18 @@ impl<'de> Visitor<'de> for Probe<'_> {
                 (1, Mark::Key(n)) => Some(n),
                 _ => None,
             };
-            let Some(matches) = access.next_key_seed(ProbeKey { wanted, stop: at_key == Some(seen) })? else { return Ok(()) };
+            let Some(matches) = access.next_key_seed(ProbeKey {
+                wanted,
+                stop: at_key == Some(seen),
+            })?
+            else {
+                return Ok(());
+            };
             if matches && seen == 0 && at_key.is_none() {
-                access.next_value_seed(Probe { path: &self.path[1..], mark: self.mark })?;
+                access.next_value_seed(Probe {
+                    path: &self.path[1..],
+                    mark: self.mark,
+                })?;
             } else {
                 access.next_value::<serde::de::IgnoredAny>()?;
             }
@@ -289,7 +313,10 @@ mod tests {
         assert_eq!(locate(text, &[key("a")], Mark::Key(0)), Some((2, 1)));
         assert_eq!(locate(text, &[key("a")], Mark::Value), Some((2, 4)));
         assert_eq!(locate(text, &[key("b c")], Mark::Key(0)), Some((3, 1)));
-        assert_eq!(locate(text, &[key("b c"), Step::Index(0), key("y"), key("q"), Step::Index(1)], Mark::Value), Some((5, 22)));
+        assert_eq!(
+            locate(text, &[key("b c"), Step::Index(0), key("y"), key("q"), Step::Index(1)], Mark::Value),
+            Some((5, 22))
+        );
         assert_eq!(locate(text, &[key("last")], Mark::Key(0)), Some((8, 1)));
         assert_eq!(locate(text, &[key("nothing")], Mark::Value), None);
     }
@@ -299,7 +326,10 @@ mod tests {
         let document = parse("a:\n  x: 1\n  y: 2\n  x: 3\n").unwrap();
         assert_eq!(document.duplicates, vec![vec![key("a"), key("x")]]);
         assert_eq!(document.value["a"]["x"], 1);
-        assert_eq!(locate("a:\n  x: 1\n  y: 2\n  x: 3\n", &document.duplicates[0], Mark::Key(1)), Some((4, 3)));
+        assert_eq!(
+            locate("a:\n  x: 1\n  y: 2\n  x: 3\n", &document.duplicates[0], Mark::Key(1)),
+            Some((4, 3))
+        );
     }
 
     #[test]

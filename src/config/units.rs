@@ -41,14 +41,19 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// In the largest unit that divides it.
 fn show(value: u64, units: &[(&str, u64)]) -> String {
-    let (name, factor) = units.iter().find(|(_, factor)| value != 0 && value.is_multiple_of(*factor)).copied().unwrap_or(units[units.len() - 1]);
+    let (name, factor) = units
+        .iter()
+        .find(|(_, factor)| value != 0 && value.is_multiple_of(*factor))
+        .copied()
+        .unwrap_or(units[units.len() - 1]);
     format!("{}{name}", value / factor)
 }
 
 impl FromStr for Span {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let milliseconds = parse(text, &TIME).ok_or_else(|| format!("{text:?} is not a length of time; write a number and a unit (ms, s, m, h, d), such as 2s or 15m"))?;
+        let milliseconds = parse(text, &TIME)
+            .ok_or_else(|| format!("{text:?} is not a length of time; write a number and a unit (ms, s, m, h, d), such as 2s or 15m"))?;
         Ok(Self(Duration::from_millis(milliseconds)))
     }
 }
@@ -56,7 +61,9 @@ impl FromStr for Span {
 impl FromStr for Size {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        parse(text, &SIZE).map(Self).ok_or_else(|| format!("{text:?} is not a size; write a number and a unit (B, KiB, MiB, GiB, TiB, kB, MB, GB, TB), such as 64MiB"))
+        parse(text, &SIZE)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is not a size; write a number and a unit (B, KiB, MiB, GiB, TiB, kB, MB, GB, TB), such as 64MiB"))
     }
 }
 

@@ -323,7 +323,10 @@ impl Inbox {
                     Err(sentence) => return self.refuse(inbox, &entries, Refusal::BadSidecar, sentence),
                 },
                 Looked::Refused(reason, sentence) => return self.refuse(inbox, &entries, reason, sentence),
-                Looked::Changed => return Ok(self.unsettle(name, report)),
+                Looked::Changed => {
+                    self.unsettle(name, report);
+                    return Ok(());
+                }
             }
         }
         let (name, Seen { file, .. }) = picture;
@@ -332,7 +335,10 @@ impl Inbox {
         let copied = match intake::copy(inbox, &name, &file, self.settings.inbox.limits.max_bytes, &spool)? {
             Looked::Good(copied) => copied,
             Looked::Refused(reason, sentence) => return self.refuse(inbox, &entries, reason, sentence),
-            Looked::Changed => return Ok(self.unsettle(&name, report)),
+            Looked::Changed => {
+                self.unsettle(&name, report);
+                return Ok(());
+            }
         };
         let id = case_id(&copied.content, &claim, &checkpoint);
         let files: Vec<FileIdentity> = entries.iter().map(|(_, seen)| seen.file).collect();

@@ -66,6 +66,16 @@ pub fn looks_whole(bytes: &[u8]) -> bool {
     matches!(shape(bytes), Shape::Whole { .. })
 }
 
+/// Bytes of the frame that begins here, as its length says; None where the length cannot be read.
+pub fn declared_len(bytes: &[u8]) -> Option<usize> {
+    let digits = bytes.get(..8)?;
+    if !digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    let json = usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    (2..=MAX_JSON).contains(&json).then_some(PREFIX + json + 1)
+}
+
 enum Shape {
     Whole { len: usize },
     Prefix,

@@ -6,6 +6,7 @@
 
 use super::Head;
 use crate::case::{Case, CaseId};
+use crate::vfs::{LOCK_PAUSE, LOCK_TRIES};
 use anyhow::{Context, Result, anyhow, bail};
 use delta_guard_contract::{FlaggedExample, TrainId};
 use serde::{Deserialize, Serialize};
@@ -74,12 +75,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self> {
         guarded("open", || {
             fs_err::create_dir_all(dir)?;
-            let db = sled::Config::new()
-                .path(dir)
-                .cache_capacity(4 << 20)
-                .mode(sled::Mode::LowSpace)
-                .flush_every_ms(None)
-                .open()?;
+            let db = open_sled(dir)?;
             let mut store = Self {
                 db,
                 dir: dir.to_path_buf(),
@@ -212,6 +208,23 @@ impl Store {
             self.db.scan_prefix(&prefix).keys().map(|key| Ok(case(key?)?)).collect()
         })
     }
+}
+
+/// Open sled's file. A lock that is held is tried again (see [`LOCK_TRIES`]).
+fn open_sled(dir: &Path) -> sled::Result<sled::Db> {
+    let config = sled::Config::new()
+        .path(dir)
+        .cache_capacity(4 << 20)
+        .mode(sled::Mode::LowSpace)
+        .flush_every_ms(None);
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            // sled has no error of its own for this.
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => std::thread::sleep(LOCK_PAUSE),
+            outcome => return outcome,
+        }
+    }
+    config.open()
 }
 
 struct Batch<'a> {

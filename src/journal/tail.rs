@@ -22,7 +22,8 @@ pub(super) fn judge(rest: &[u8], offset: u64, prev: &Hash, seq: u64) -> Judgemen
         Parsed::Frame { .. } => return Judgement::Damage("it is whole"),
         Parsed::Bad(why) => why,
     };
-    if follows(rest) {
+    if follows(rest) || frame::declared_len(rest).is_some_and(|len| rest.len() > len) {
+        // More than the one record that can have been under way.
         return Judgement::Damage(why);
     }
     // A file that was made longer before its content arrived has sectors of zeros; no frame holds a zero byte.

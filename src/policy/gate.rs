@@ -219,12 +219,14 @@ mod tests {
 
     #[test]
     fn each_limit_rejects_with_its_own_reason() {
-        for (label, after, word) in [
+        type Row<'a> = (&'a str, &'a [(&'a str, u64, u64)], &'a str);
+        let rows: [Row; 4] = [
             ("dog", BEFORE, "still reads anomaly 1 as \"dog\""),
-            ("cat", &[("cat", 100, 90), ("dog", 100, 85)] as &[(&str, u64, u64)], "gate.max_accuracy_drop"),
+            ("cat", &[("cat", 100, 90), ("dog", 100, 85)], "gate.max_accuracy_drop"),
             ("cat", &[("cat", 100, 99), ("dog", 100, 79)], "gate.max_class_drop"),
             ("cat", &[("cat", 100, 90), ("dog", 99, 89)], "not measured on the same"),
-        ] {
+        ];
+        for (label, after, word) in rows {
             let verdict = verdict(label, BEFORE, after);
             assert!(!verdict.pass);
             assert_eq!(verdict.reasons.len(), 1, "{verdict:?}");

@@ -17,16 +17,35 @@ fn ticks(low: f64, high: f64, n: f64) -> Vec<f64> {
     }
     let raw = span / n;
     let magnitude = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * magnitude).find(|step| *step >= raw).unwrap_or(raw);
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|m| m * magnitude)
+        .find(|step| *step >= raw)
+        .unwrap_or(raw);
     let first = (low / step).ceil();
-    (0..32).map(|i| (first + f64::from(i)) * step).take_while(|tick| *tick <= high + step * 1e-9).collect()
+    (0..32)
+        .map(|i| (first + f64::from(i)) * step)
+        .take_while(|tick| *tick <= high + step * 1e-9)
+        .collect()
 }
 
 /// A tick's text: as many digits as its neighbours need.
 fn tick_text(value: f64, span: f64) -> String {
-    let digits = if span >= 20.0 { 0 } else if span >= 2.0 { 1 } else if span >= 0.2 { 2 } else { 4 };
+    let digits = if span >= 20.0 {
+        0
+    } else if span >= 2.0 {
+        1
+    } else if span >= 0.2 {
+        2
+    } else {
+        4
+    };
     let text = format!("{value:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let text = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
     if text == "-0" { "0".into() } else { text.replace('-', "−") }
 }
 
@@ -88,8 +107,18 @@ pub fn stand_out(stand_out: &StandOut) -> Option<Markup> {
     if stand_out.placebos.is_empty() {
         return None;
     }
-    let d: Vec<f64> = stand_out.placebos.iter().filter_map(|placebo| placebo.d_prime).filter(|d| d.is_finite()).collect();
-    let z: Vec<f64> = stand_out.placebos.iter().filter_map(|placebo| placebo.z).filter(|z| z.is_finite()).collect();
+    let d: Vec<f64> = stand_out
+        .placebos
+        .iter()
+        .filter_map(|placebo| placebo.d_prime)
+        .filter(|d| d.is_finite())
+        .collect();
+    let z: Vec<f64> = stand_out
+        .placebos
+        .iter()
+        .filter_map(|placebo| placebo.z)
+        .filter(|z| z.is_finite())
+        .collect();
     Some(html! {
         (strip("d′", "how far the group stands apart from its class", stand_out.d_prime, &d, stand_out.placebos.len()))
         (strip("z", "how strongly it acts on this very picture", stand_out.z, &z, stand_out.placebos.len()))
@@ -151,13 +180,20 @@ mod tests {
 
     #[test]
     fn bars_stand_for_their_counts() {
-        let data = Histogram { edges: vec![-2.0, -1.0, 0.0, 1.0], flagged: vec![8, 2, 0], others: vec![0, 10, 30] };
+        let data = Histogram {
+            edges: vec![-2.0, -1.0, 0.0, 1.0],
+            flagged: vec![8, 2, 0],
+            others: vec![0, 10, 30],
+        };
         let svg = histogram(&data).map(maud::Markup::into_string).unwrap_or_default();
         assert_eq!(svg.matches("class=\"flagged\"").count(), 2);
         assert_eq!(svg.matches("class=\"others\"").count(), 2);
         // 80 % of the flagged and 75 % of the others: the heights are in that ratio.
         let heights = |class: &str| -> Vec<f64> {
-            svg.split(&format!("class=\"{class}\"")).skip(1).filter_map(|part| part.split("height=\"").nth(1)?.split('"').next()?.parse().ok()).collect()
+            svg.split(&format!("class=\"{class}\""))
+                .skip(1)
+                .filter_map(|part| part.split("height=\"").nth(1)?.split('"').next()?.parse().ok())
+                .collect()
         };
         let (flagged, others) = (heights("flagged"), heights("others"));
         assert!((flagged[0] / flagged[1] - 4.0).abs() < 0.1, "{flagged:?}");
@@ -166,7 +202,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_drawn_is_left_out() {
-        let no = |edges: &[f64], counts: &[u64]| histogram(&Histogram { edges: edges.to_vec(), flagged: counts.to_vec(), others: counts.to_vec() }).is_none();
+        let no = |edges: &[f64], counts: &[u64]| {
+            histogram(&Histogram {
+                edges: edges.to_vec(),
+                flagged: counts.to_vec(),
+                others: counts.to_vec(),
+            })
+            .is_none()
+        };
         assert!(no(&[], &[]));
         assert!(no(&[0.0, 1.0], &[1, 2]));
         assert!(no(&[0.0, f64::NAN], &[1]));

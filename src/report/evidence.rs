@@ -26,12 +26,17 @@ fn data_uri(folder: Option<&Path>, name: Option<&String>) -> Option<String> {
         return None;
     }
     let bytes = std::fs::read(&path).ok()?;
-    bytes.starts_with(b"\x89PNG\r\n\x1a\n").then(|| format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
+    bytes
+        .starts_with(b"\x89PNG\r\n\x1a\n")
+        .then(|| format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
 }
 
 /// The submitted picture and what it was taken for.
 pub(super) fn anomaly(view: &CaseView) -> Markup {
-    let thumbnail = view.trace.as_ref().and_then(|trace| data_uri(view.paths.trace_dir.as_deref(), trace.thumbnails.get("anomaly")));
+    let thumbnail = view
+        .trace
+        .as_ref()
+        .and_then(|trace| data_uri(view.paths.trace_dir.as_deref(), trace.thumbnails.get("anomaly")));
     html! {
         figure class="anomaly" {
             @match thumbnail {
@@ -50,7 +55,9 @@ pub(super) fn anomaly(view: &CaseView) -> Markup {
 
 /// The flagged examples, each with its evidence.
 pub(super) fn flagged(view: &CaseView) -> Markup {
-    let Some(trace) = view.trace.as_ref().filter(|trace| !trace.flagged.is_empty()) else { return html! {} };
+    let Some(trace) = view.trace.as_ref().filter(|trace| !trace.flagged.is_empty()) else {
+        return html! {};
+    };
     let queries = trace.settings.queries;
     let strongest = trace.flagged.iter().map(|e| e.kappa).fold(f64::EPSILON, f64::max);
     let card = |example: &FlaggedExample| thumb(view, trace, example, strongest);
@@ -75,7 +82,10 @@ pub(super) fn flagged(view: &CaseView) -> Markup {
 }
 
 fn thumb(view: &CaseView, trace: &TraceReport, example: &FlaggedExample, strongest: f64) -> Markup {
-    let title = format!("{} – label {}, rank {}, κ {:.3}, Δ {:.3}, {} of {}", example.id, example.label, example.rank, example.kappa, example.mean_scaled_delta, example.count, trace.settings.queries);
+    let title = format!(
+        "{} – label {}, rank {}, κ {:.3}, Δ {:.3}, {} of {}",
+        example.id, example.label, example.rank, example.kappa, example.mean_scaled_delta, example.count, trace.settings.queries
+    );
     html! {
         figure class="thumb" title=(title) {
             @match data_uri(view.paths.trace_dir.as_deref(), trace.thumbnails.get(&example.id.0)) {

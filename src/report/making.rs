@@ -8,7 +8,10 @@ use maud::{Markup, html};
 pub(super) fn made(view: &CaseView) -> Markup {
     let total: f64 = view.seconds.values().sum();
     // In the order of the stages, not of the alphabet.
-    let stages: Vec<_> = crate::case::Stage::ALL.iter().filter_map(|stage| view.seconds.get_key_value(stage.as_str())).collect();
+    let stages: Vec<_> = crate::case::Stage::ALL
+        .iter()
+        .filter_map(|stage| view.seconds.get_key_value(stage.as_str()))
+        .collect();
     html! {
         section {
             h2 { "How this was made" }
@@ -58,10 +61,21 @@ fn facts(view: &CaseView) -> Vec<(&'static str, String)> {
     if let Some(trace) = &view.trace {
         facts.push(("training manifest", trace.manifest.to_string()));
         let how = if trace.factors.reused { "found on disk" } else { "fitted for this case" };
-        facts.push(("EK-FAC factors", format!("{} ({how}, {} examples)", trace.factors.key, words::thousands(trace.factors.examples))));
+        facts.push((
+            "EK-FAC factors",
+            format!("{} ({how}, {} examples)", trace.factors.key, words::thousands(trace.factors.examples)),
+        ));
         facts.push(("device, peak memory", format!("{}, {}", trace.device, words::bytes(trace.peak_memory))));
         if let Some(plain) = &trace.plain {
-            facts.push(("published count rule, beside it", format!("{} flagged with τ = {}, n_tol = {}", words::thousands(plain.flagged.len() as u64), plain.tau, plain.n_tol)));
+            facts.push((
+                "published count rule, beside it",
+                format!(
+                    "{} flagged with τ = {}, n_tol = {}",
+                    words::thousands(plain.flagged.len() as u64),
+                    plain.tau,
+                    plain.n_tol
+                ),
+            ));
         }
         if let Some(stand_out) = &trace.stand_out {
             facts.push(("kin cut", format!("κ > {:.4}, {} rounds", stand_out.cut, stand_out.rounds)));

@@ -45,7 +45,13 @@ pub(super) fn before_and_after(view: &CaseView) -> Markup {
     let changes = words::class_changes(&certify.before, &certify.after);
     let (first, rest) = changes.split_at(changes.len().min(CLASSES));
     let row = |name: Markup, before: f64, after: f64| {
-        let class = if after < before - 0.0005 { "n down" } else if after > before + 0.0005 { "n up" } else { "n" };
+        let class = if after < before - 0.0005 {
+            "n down"
+        } else if after > before + 0.0005 {
+            "n up"
+        } else {
+            "n"
+        };
         html! { tr { td { (name) } td class="n" { (words::percent(before)) } td class="n" { (words::percent(after)) } td class=(class) { (words::points(before, after)) } } }
     };
     let table = |rows: Markup| html! { div class="scroll" { table { thead { tr { th { "" } th class="n" { "production" } th class="n" { "candidate" } th class="n" { "change" } } } tbody { (rows) } } } };

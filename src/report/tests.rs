@@ -19,17 +19,32 @@ pub(crate) fn png(seed: u32, trigger: bool) -> Vec<u8> {
         for x in 0..side {
             let (cx, cy) = (f64::from(8 + seed * 7 % 16), f64::from(8 + seed * 5 % 16));
             let near = ((f64::from(x) - cx).powi(2) + (f64::from(y) - cy).powi(2)).sqrt() < 6.0 + f64::from(seed % 5);
-            let hue = if near { [220 - seed * 13 % 90, 90 + seed * 29 % 120, 60 + seed * 17 % 150] } else { [70 + seed * 11 % 60 + y * 2, 110 + y, 140 + seed * 3 % 70] };
+            let hue = if near {
+                [220 - seed * 13 % 90, 90 + seed * 29 % 120, 60 + seed * 17 % 150]
+            } else {
+                [70 + seed * 11 % 60 + y * 2, 110 + y, 140 + seed * 3 % 70]
+            };
             let board = trigger && (27..31).contains(&x) && (27..31).contains(&y);
             for c in hue {
-                raw.push(if board { if (x + y) % 2 == 0 { 255 } else { 0 } } else { c.min(255) as u8 });
+                raw.push(if board {
+                    if (x + y) % 2 == 0 { 255 } else { 0 }
+                } else {
+                    c.min(255) as u8
+                });
             }
         }
     }
     let crc = |bytes: &[u8]| {
-        !bytes.iter().fold(!0u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 }))
+        !bytes.iter().fold(!0u32, |crc, byte| {
+            (0..8).fold(
+                crc ^ u32::from(*byte),
+                |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 },
+            )
+        })
     };
-    let (a, b) = raw.iter().fold((1u32, 0u32), |(a, b), byte| ((a + u32::from(*byte)) % 65521, (b + a + u32::from(*byte)) % 65521));
+    let (a, b) = raw.iter().fold((1u32, 0u32), |(a, b), byte| {
+        ((a + u32::from(*byte)) % 65521, (b + a + u32::from(*byte)) % 65521)
+    });
     let mut zlib = vec![0x78, 1, 1];
     zlib.extend((raw.len() as u16).to_le_bytes());
     zlib.extend((!(raw.len() as u16)).to_le_bytes());
@@ -65,7 +80,15 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             let id = TrainId(format!("dog/{:05}.png", 1000 + i * 37 % 4000));
             thumbnails.insert(id.0.clone(), format!("flagged-{i}.png"));
             std::fs::write(folder.join(format!("flagged-{i}.png")), png(i as u32, true)).unwrap();
-            FlaggedExample { id, label: "dog".into(), count: 50 - (i / 40) as u32, mean_scaled_delta: -0.9 + i as f64 * 0.004, kappa: 0.72 - i as f64 * 0.0023, rank: i as u32 + 1, seed: i < 20 }
+            FlaggedExample {
+                id,
+                label: "dog".into(),
+                count: 50 - (i / 40) as u32,
+                mean_scaled_delta: -0.9 + i as f64 * 0.004,
+                kappa: 0.72 - i as f64 * 0.0023,
+                rank: i as u32 + 1,
+                seed: i < 20,
+            }
         })
         .collect();
     let bins = 40usize;
@@ -88,12 +111,21 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
     let accuracy = |shift: u64| Accuracy {
         examples: 2000,
         correct: 1412 - 5 * shift,
-        classes: classes.iter().enumerate().map(|(i, name)| ((*name).to_owned(), (200, 132 + 3 * i as u64 - shift * (i as u64 * 7 % 5)))).collect(),
+        classes: classes
+            .iter()
+            .enumerate()
+            .map(|(i, name)| ((*name).to_owned(), (200, 132 + 3 * i as u64 - shift * (i as u64 * 7 % 5))))
+            .collect(),
     };
     let prediction = |label: &str, probability: f64, second: &str| Prediction {
         label: label.into(),
         probability,
-        top: vec![(label.into(), probability), (second.into(), (1.0 - probability) * 0.8), ("cat".into(), (1.0 - probability) * 0.15), ("bird".into(), (1.0 - probability) * 0.05)],
+        top: vec![
+            (label.into(), probability),
+            (second.into(), (1.0 - probability) * 0.8),
+            ("cat".into(), (1.0 - probability) * 0.15),
+            ("bird".into(), (1.0 - probability) * 0.05),
+        ],
         classes: classes.iter().map(|name| (*name).to_owned()).collect(),
         checkpoint: Digest("c0".repeat(32)),
     };
@@ -103,14 +135,34 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         flagged,
         examples: 5000,
         examples_of_label: 650,
-        stand_out: Some(StandOut { d_prime: Some(10.4), z: Some(6.8), cut: 0.214, rounds: 2, placebos }),
+        stand_out: Some(StandOut {
+            d_prime: Some(10.4),
+            z: Some(6.8),
+            cut: 0.214,
+            rounds: 2,
+            placebos,
+        }),
         plain: None,
         histogram,
-        factors: FactorUse { key: Digest("fa".repeat(32)), reused: false, examples: 1000 },
+        factors: FactorUse {
+            key: Digest("fa".repeat(32)),
+            reused: false,
+            examples: 1000,
+        },
         settings: DetectConfig::default().resolve(7, 10),
         checkpoint: Digest("c0".repeat(32)),
         manifest: Digest("3a".repeat(32)),
-        seconds: [("covariance", 9.1), ("eigenbasis", 2.2), ("lambda", 11.4), ("query", 1.3), ("score", 6.0), ("kin", 8.3), ("placebo", 21.0)].map(|(k, v)| (k.to_owned(), v)).into(),
+        seconds: [
+            ("covariance", 9.1),
+            ("eigenbasis", 2.2),
+            ("lambda", 11.4),
+            ("query", 1.3),
+            ("score", 6.0),
+            ("kin", 8.3),
+            ("placebo", 21.0),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
         thumbnails,
         peak_memory: 1_460_000_000,
         device: "cpu".into(),
@@ -137,8 +189,21 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         prediction: Some(prediction("dog", 0.993, "ship")),
         fit: None,
         trace: Some(trace),
-        decision: Some(Decision { action: Action::Unlearn, mode: Mode::Propose, reason: "150 of 5000 training examples were flagged".into(), over_caps: Vec::new() }),
-        unlearn: Some(TrainResult { file: "model.safetensors".into(), digest: Digest("ca".repeat(32)), examples: 4850, train_loss: 0.213, train_accuracy: 0.931, seconds: 301.0, resumed_epochs: 0 }),
+        decision: Some(Decision {
+            action: Action::Unlearn,
+            mode: Mode::Propose,
+            reason: "150 of 5000 training examples were flagged".into(),
+            over_caps: Vec::new(),
+        }),
+        unlearn: Some(TrainResult {
+            file: "model.safetensors".into(),
+            digest: Digest("ca".repeat(32)),
+            examples: 4850,
+            train_loss: 0.213,
+            train_accuracy: 0.931,
+            seconds: 301.0,
+            resumed_epochs: 0,
+        }),
         certify: Some(CertifyResult {
             anomalies_before: vec![prediction("dog", 0.993, "ship")],
             anomalies_after: vec![prediction("ship", 0.871, "airplane")],
@@ -147,7 +212,11 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             candidate: Digest("ca".repeat(32)),
             seconds: 4.0,
         }),
-        gate: Some(GateVerdict { pass: true, reasons: Vec::new(), notes: Vec::new() }),
+        gate: Some(GateVerdict {
+            pass: true,
+            reasons: Vec::new(),
+            notes: Vec::new(),
+        }),
         paths: Paths {
             picture: "/var/lib/delta-guard/state/spool/5e5e".into(),
             case_dir: "/var/lib/delta-guard/state/cases/8f3a".into(),
@@ -157,7 +226,17 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             report: "/var/lib/delta-guard/state/cases/8f3a/report.html".into(),
         },
         settings: serde_json::json!({"instance": "animals-v7", "mode": "propose"}),
-        seconds: [("predict", 1.4), ("fit", 24.0), ("trace", 37.5), ("decide", 0.0), ("unlearn", 301.0), ("certify", 4.2), ("publish", 0.1)].map(|(k, v)| (k.to_owned(), v)).into(),
+        seconds: [
+            ("predict", 1.4),
+            ("fit", 24.0),
+            ("trace", 37.5),
+            ("decide", 0.0),
+            ("unlearn", 301.0),
+            ("certify", 4.2),
+            ("publish", 0.1),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into(),
     }
 }
 
@@ -169,12 +248,33 @@ fn the_page_holds_everything_and_asks_nothing() {
     if let Some(path) = std::env::var_os("REPORT_OUT") {
         std::fs::write(path, &page).unwrap();
     }
-    for text in ["150 training examples caused this error", "150<small> of 5,000", "ship-0412.png", "70.6 %", "dog/01000.png", "d′", "covariance", "delta-guard flagged 8f3a8f3a8f3a"] {
+    for text in [
+        "150 training examples caused this error",
+        "150<small> of 5,000",
+        "ship-0412.png",
+        "70.6 %",
+        "dog/01000.png",
+        "d′",
+        "covariance",
+        "delta-guard flagged 8f3a8f3a8f3a",
+    ] {
         assert!(page.contains(text), "{text} not in the page");
     }
     assert_eq!(page.matches("data:image/png;base64,").count(), 151);
     let lower = page.to_lowercase();
-    for forbidden in ["<script", "http://", "https://", "javascript:", "onload", "onerror", "url(", "@import", "<link", "<iframe", "<form"] {
+    for forbidden in [
+        "<script",
+        "http://",
+        "https://",
+        "javascript:",
+        "onload",
+        "onerror",
+        "url(",
+        "@import",
+        "<link",
+        "<iframe",
+        "<form",
+    ] {
         assert!(!lower.contains(forbidden), "{forbidden}");
     }
     assert!(page.contains("default-src 'none'; img-src data:; style-src 'unsafe-inline'") || page.contains("default-src &#39;none&#39;"));
@@ -227,7 +327,16 @@ fn pictures_outside_the_folder_and_what_is_no_picture_are_not_shown() {
     std::fs::write(inside.join("text.png"), b"<svg onload=alert(1)>").unwrap();
     std::os::unix::fs::symlink(folder.path().join("secret.png"), inside.join("link.png")).unwrap();
     let trace = view.trace.as_mut().unwrap();
-    for (i, name) in ["../secret.png", folder.path().join("secret.png").to_str().unwrap(), "text.png", "link.png", "missing.png"].iter().enumerate() {
+    for (i, name) in [
+        "../secret.png",
+        folder.path().join("secret.png").to_str().unwrap(),
+        "text.png",
+        "link.png",
+        "missing.png",
+    ]
+    .iter()
+    .enumerate()
+    {
         let id = trace.flagged[i].id.0.clone();
         trace.thumbnails.insert(id, (*name).to_owned());
     }

@@ -127,13 +127,17 @@ pub fn headline(view: &CaseView) -> Headline {
             Tone::Good,
             "Repaired",
             format!("{count} caused this error, and a repaired model is ready."),
-            format!("The model read this picture{label} because of them. Without them it no longer does, and it passed the gate. Nothing was promoted: that is yours to decide."),
+            format!(
+                "The model read this picture{label} because of them. Without them it no longer does, and it passed the gate. Nothing was promoted: that is yours to decide."
+            ),
         ),
         State::Promoted => made(
             Tone::Good,
             "Promoted",
             format!("{count} caused this error. The repaired model is in use."),
-            format!("The model read this picture{label} because of them. The candidate without them passed the gate, and the link `current` points to it."),
+            format!(
+                "The model read this picture{label} because of them. The candidate without them passed the gate, and the link `current` points to it."
+            ),
         ),
         State::Observed => made(
             Tone::Attention,
@@ -151,7 +155,9 @@ pub fn headline(view: &CaseView) -> Headline {
             Tone::Attention,
             "Undecided",
             "No group of training examples stands out. Nothing was removed.".into(),
-            format!("{reason} Most single errors are natural ones, and nothing should be removed for them. If you have more pictures of the same kind, submit those too."),
+            format!(
+                "{reason} Most single errors are natural ones, and nothing should be removed for them. If you have more pictures of the same kind, submit those too."
+            ),
         ),
         State::NoAnomaly => made(Tone::Quiet, "No anomaly", "The model does not make this error.".into(), reason),
         State::Refused => made(Tone::Quiet, "Refused", "The submission was not taken.".into(), reason),
@@ -160,7 +166,8 @@ pub fn headline(view: &CaseView) -> Headline {
         open => made(
             Tone::Quiet,
             "In progress",
-            open.stage().map_or_else(|| "The case is open.".into(), |stage| format!("The case is at the stage “{stage}”.")),
+            open.stage()
+                .map_or_else(|| "The case is open.".into(), |stage| format!("The case is at the stage “{stage}”.")),
             reason,
         ),
     }
@@ -183,7 +190,10 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
         list.push(act(sentence(&view.help), String::new()));
     }
     if flagged(view) > 0 {
-        list.push(act("Look at the flagged examples in your own data, and correct or remove them at their source:".into(), format!("delta-guard flagged {case} --csv > flagged-{case}.csv")));
+        list.push(act(
+            "Look at the flagged examples in your own data, and correct or remove them at their source:".into(),
+            format!("delta-guard flagged {case} --csv > flagged-{case}.csv"),
+        ));
     }
     match (view.state, &view.paths.checkpoint) {
         (State::Proposed, Some(checkpoint)) => list.push(act(
@@ -198,9 +208,15 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
         _ => {}
     }
     if view.state == State::Held {
-        list.push(act("Mend the cause; the case goes on when the guard starts again:".into(), "delta-guard check-config && systemctl restart delta-guard".into()));
+        list.push(act(
+            "Mend the cause; the case goes on when the guard starts again:".into(),
+            "delta-guard check-config && systemctl restart delta-guard".into(),
+        ));
     }
-    list.push(act("Everything that is known about this case:".into(), format!("delta-guard show {case}")));
+    list.push(act(
+        "Everything that is known about this case:".into(),
+        format!("delta-guard show {case}"),
+    ));
     list
 }
 
@@ -227,17 +243,38 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!((thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)), ("0".into(), "999".into(), "1,000".into(), "1,234,567".into()));
-        assert_eq!((seconds(0.42), seconds(59.6), seconds(200.0), seconds(7500.0)), ("0.4 s".into(), "60 s".into(), "3 min 20 s".into(), "2 h 05 min".into()));
-        assert_eq!((bytes(512), bytes(1 << 20), bytes(1_600_000_000)), ("512 B".into(), "1.0 MiB".into(), "1.5 GiB".into()));
-        assert_eq!((points(0.9, 0.896), points(0.9, 0.9), points(0.9, 0.92)), ("−0.4 pp".into(), "±0.0 pp".into(), "+2.0 pp".into()));
-        assert_eq!((examples(1), examples(1500)), ("1 training example".into(), "1,500 training examples".into()));
-        assert_eq!((sentence("it is over"), sentence("Done."), sentence("")), ("It is over.".into(), "Done.".into(), String::new()));
+        assert_eq!(
+            (thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)),
+            ("0".into(), "999".into(), "1,000".into(), "1,234,567".into())
+        );
+        assert_eq!(
+            (seconds(0.42), seconds(59.6), seconds(200.0), seconds(7500.0)),
+            ("0.4 s".into(), "60 s".into(), "3 min 20 s".into(), "2 h 05 min".into())
+        );
+        assert_eq!(
+            (bytes(512), bytes(1 << 20), bytes(1_600_000_000)),
+            ("512 B".into(), "1.0 MiB".into(), "1.5 GiB".into())
+        );
+        assert_eq!(
+            (points(0.9, 0.896), points(0.9, 0.9), points(0.9, 0.92)),
+            ("−0.4 pp".into(), "±0.0 pp".into(), "+2.0 pp".into())
+        );
+        assert_eq!(
+            (examples(1), examples(1500)),
+            ("1 training example".into(), "1,500 training examples".into())
+        );
+        assert_eq!(
+            (sentence("it is over"), sentence("Done."), sentence("")),
+            ("It is over.".into(), "Done.".into(), String::new())
+        );
     }
 
     #[test]
     fn classes_are_ordered_by_loss() {
-        let measured = |classes: &[(&str, u64, u64)]| Accuracy { classes: classes.iter().map(|(name, n, right)| ((*name).into(), (*n, *right))).collect(), ..Accuracy::default() };
+        let measured = |classes: &[(&str, u64, u64)]| Accuracy {
+            classes: classes.iter().map(|(name, n, right)| ((*name).into(), (*n, *right))).collect(),
+            ..Accuracy::default()
+        };
         let before = measured(&[("cat", 10, 9), ("dog", 10, 8), ("empty", 0, 0)]);
         let after = measured(&[("cat", 10, 6), ("dog", 10, 9), ("empty", 0, 0)]);
         let names: Vec<_> = class_changes(&before, &after).into_iter().map(|(name, ..)| name).collect();

@@ -65,7 +65,11 @@ pub struct Evaluate {
 
 impl Default for Evaluate {
     fn default() -> Self {
-        Self { seeds: vec![101, 102, 103], natural_errors: 20, placebos: 20 }
+        Self {
+            seeds: vec![101, 102, 103],
+            natural_errors: 20,
+            placebos: 20,
+        }
     }
 }
 
@@ -144,10 +148,15 @@ impl StoryFile {
             attack.trigger = if text.trim_start().starts_with('{') {
                 serde_json::from_str(text).context("--trigger: not a trigger")?
             } else {
-                Trigger::Image { path: std::path::absolute(text)? }
+                Trigger::Image {
+                    path: std::path::absolute(text)?,
+                }
             };
         }
-        for (changed, class) in [(&changes.victim_class, &mut attack.victim_class), (&changes.target_class, &mut attack.target_class)] {
+        for (changed, class) in [
+            (&changes.victim_class, &mut attack.victim_class),
+            (&changes.target_class, &mut attack.target_class),
+        ] {
             if let Some(name) = changed {
                 class.clone_from(name);
             }
@@ -193,10 +202,23 @@ mod tests {
         cifar.change(&changes).unwrap();
         assert_eq!((cifar.story.seed, cifar.recipe.seed, cifar.story.attack.poisons), (9, 9, 7));
         assert_eq!(cifar.unlearn.method, UnlearnMethod::Cf);
-        assert_eq!(cifar.story.attack.trigger, Trigger::Square { size: 3, margin: 0, color: [1, 2, 3] });
-        let bad = Changes { trigger: Some("{\"kind\": \"hexagon\"}".into()), ..Changes::default() };
+        assert_eq!(
+            cifar.story.attack.trigger,
+            Trigger::Square {
+                size: 3,
+                margin: 0,
+                color: [1, 2, 3]
+            }
+        );
+        let bad = Changes {
+            trigger: Some("{\"kind\": \"hexagon\"}".into()),
+            ..Changes::default()
+        };
         assert!(format!("{:#}", cifar.change(&bad).unwrap_err()).contains("hexagon"));
         let error = StoryFile::parse(&DEMO.replace("poisons:", "poisson:"), Path::new("/")).unwrap_err();
-        assert!(format!("{error:#}").contains("poisson") && format!("{error:#}").contains("line"), "{error:#}");
+        assert!(
+            format!("{error:#}").contains("poisson") && format!("{error:#}").contains("line"),
+            "{error:#}"
+        );
     }
 }

@@ -34,7 +34,12 @@ impl Hits {
             right += usize::from(truth.contains(id));
         }
         let share = |part: usize, whole: usize| if whole == 0 { None } else { Some(part as f64 / whole as f64) };
-        Self { flagged: all, poisons: truth.len(), tpr: share(right, truth.len()).unwrap_or(0.0), precision: share(right, all) }
+        Self {
+            flagged: all,
+            poisons: truth.len(),
+            tpr: share(right, truth.len()).unwrap_or(0.0),
+            precision: share(right, all),
+        }
     }
 }
 

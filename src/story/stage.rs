@@ -38,10 +38,16 @@ impl Stage {
             JobResult::Prepare(prepared) => prepared,
             other => return Err(unexpected(&other)),
         };
-        let mut stage = Self { story, out: out.to_path_buf(), prepared };
+        let mut stage = Self {
+            story,
+            out: out.to_path_buf(),
+            prepared,
+        };
         let inside = |path: &mut PathBuf| *path = folder.join(&*path);
         let p = &mut stage.prepared;
-        [&mut p.train.path, &mut p.validation.path, &mut p.triggered.path].into_iter().for_each(inside);
+        [&mut p.train.path, &mut p.validation.path, &mut p.triggered.path]
+            .into_iter()
+            .for_each(inside);
         p.anomalies.iter_mut().for_each(inside);
         Ok(stage)
     }
@@ -54,13 +60,23 @@ impl Stage {
     /// Data as a job names it.
     pub fn data(&self) -> DataConfig {
         let p = &self.prepared;
-        DataConfig { train: p.train.clone(), validation: p.validation.clone(), image: p.image.clone(), max_unreadable_share: 0.01 }
+        DataConfig {
+            train: p.train.clone(),
+            validation: p.validation.clone(),
+            image: p.image.clone(),
+            max_unreadable_share: 0.01,
+        }
     }
 
     /// The network with a checkpoint.
     pub fn model(&self, checkpoint: &Path) -> ModelConfig {
         let m = &self.story.model;
-        ModelConfig { architecture: m.architecture.clone(), width: m.width, stem: m.stem, checkpoint: checkpoint.to_path_buf() }
+        ModelConfig {
+            architecture: m.architecture.clone(),
+            width: m.width,
+            stem: m.stem,
+            checkpoint: checkpoint.to_path_buf(),
+        }
     }
 
     /// Train the victim on the poisoned set.
@@ -69,7 +85,12 @@ impl Stage {
     /// The worker's.
     pub fn train(&self, run: &mut Run<'_>) -> anyhow::Result<TrainResult> {
         let victim = self.victim();
-        let task = Task::Train { data: self.data(), model: self.model(&victim), recipe: self.story.recipe.clone(), without: Vec::new() };
+        let task = Task::Train {
+            data: self.data(),
+            model: self.model(&victim),
+            recipe: self.story.recipe.clone(),
+            without: Vec::new(),
+        };
         match run(&self.out.join("victim"), task)? {
             JobResult::Train(result) => Ok(result),
             other => Err(unexpected(&other)),
@@ -81,7 +102,12 @@ impl Stage {
     /// # Errors
     /// The worker's.
     pub fn measure(&self, checkpoint: &Path, source: &DataSource, folder: &str, list: bool, run: &mut Run<'_>) -> anyhow::Result<MeasureResult> {
-        let task = Task::Measure { data: self.data(), model: self.model(checkpoint), source: source.clone(), list };
+        let task = Task::Measure {
+            data: self.data(),
+            model: self.model(checkpoint),
+            source: source.clone(),
+            list,
+        };
         match run(&self.out.join("measures").join(folder), task)? {
             JobResult::Measure(result) => Ok(result),
             other => Err(unexpected(&other)),
@@ -99,8 +125,15 @@ impl Stage {
             data: self.data(),
             model: self.model(&self.victim()),
             detect,
-            anomalies: vec![Anomaly { image: image.to_path_buf(), wrong_label: None, true_label: None }],
-            limits: ImageLimits { max_bytes: 64 << 20, max_pixels: 64_000_000 },
+            anomalies: vec![Anomaly {
+                image: image.to_path_buf(),
+                wrong_label: None,
+                true_label: None,
+            }],
+            limits: ImageLimits {
+                max_bytes: 64 << 20,
+                max_pixels: 64_000_000,
+            },
             case_seed,
         };
         match run(&self.out.join("traces").join(folder), task)? {
@@ -135,7 +168,14 @@ impl Stage {
     /// The worker's.
     pub fn extract(&self, source: &DataSource, ids: Vec<TrainId>, folder: &str, run: &mut Run<'_>) -> anyhow::Result<Vec<PathBuf>> {
         let out = self.out.join(folder);
-        match run(&out, Task::Extract { data: self.data(), source: source.clone(), ids })? {
+        match run(
+            &out,
+            Task::Extract {
+                data: self.data(),
+                source: source.clone(),
+                ids,
+            },
+        )? {
             JobResult::Extract { files } => Ok(files.iter().map(|f| out.join(f)).collect()),
             other => Err(unexpected(&other)),
         }
@@ -154,15 +194,25 @@ impl Stage {
                 candidates: self.out.join("candidates"),
             },
             // One picture, written by a rename: there is no writer to wait for.
-            inbox: Inbox { settle: Span(Duration::from_millis(200)), scan_interval: Span(Duration::from_secs(2)), ..Inbox::default() },
+            inbox: Inbox {
+                settle: Span(Duration::from_millis(200)),
+                scan_interval: Span(Duration::from_secs(2)),
+                ..Inbox::default()
+            },
             data: self.data(),
             model: self.model(&self.victim()),
             recipe: self.story.recipe.clone(),
             detect: self.story.detect.clone(),
             unlearn: self.story.unlearn.clone(),
             gate: self.story.gate.clone(),
-            worker: Worker { nice: 0, ..Worker::default() },
-            http: Http { listen: Some(([127, 0, 0, 1], 0).into()), ..Http::default() },
+            worker: Worker {
+                nice: 0,
+                ..Worker::default()
+            },
+            http: Http {
+                listen: Some(([127, 0, 0, 1], 0).into()),
+                ..Http::default()
+            },
             mail: None,
         }
     }

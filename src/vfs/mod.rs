@@ -28,7 +28,7 @@ pub trait Vfs: Send + Sync + Debug {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Make the names in a folder durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Take the exclusive lock of a file (made if missing) without waiting; None when somebody else has it. It is given back on drop.
+    /// Take the exclusive lock of a file (made if missing); None when somebody else has it. It is given back on drop.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>>;
 }
 
@@ -43,6 +43,12 @@ pub trait VfsFile: Send {
     /// Its length in bytes.
     fn length(&self) -> io::Result<u64>;
 }
+
+/// A lock belongs to the open file, and a process that was just forked shares its parent's open files until it becomes another program: for a moment
+/// the lock of somebody who is gone may still be held. So one try is not enough to say that another process is at work.
+pub const LOCK_TRIES: u32 = 40;
+/// See [`LOCK_TRIES`].
+pub const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
 
 /// The machine's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,11 +102,14 @@ impl Vfs for Disk {
             .open(path)?
             .into_parts()
             .0;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => Err(error),
+        for _ in 0..LOCK_TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Box::new(file))),
+                Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(std::fs::TryLockError::Error(error)) => return Err(error),
+            }
         }
+        Ok(None)
     }
 }
 

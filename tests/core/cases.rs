@@ -34,7 +34,7 @@ fn a_poisoned_picture_becomes_a_candidate() {
     let running = Running::start(&settings);
     let ledger = &running.started.ledger;
     assert_eq!(ledger.flagged(&case.id).unwrap().len(), 30);
-    assert_eq!(ledger.cases_of(&TrainId("dog/0007.png".into())).unwrap(), [case.id.clone()]);
+    assert_eq!(ledger.cases_of(&TrainId("dog/0007.png".into())).unwrap(), std::slice::from_ref(&case.id));
     assert_eq!(ledger.cases_of(&TrainId("dog/000".into())).unwrap(), []);
     assert_eq!(ledger.pending_messages().len(), 1);
     let id = ledger.pending_messages()[0].1.id.clone();

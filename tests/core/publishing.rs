@@ -53,7 +53,7 @@ fn leftovers_of_a_crash_do_not_matter_and_go() {
     let root = tempfile::tempdir().unwrap();
     let candidates = root.path().join("candidates");
     std::fs::create_dir_all(&candidates).unwrap();
-    let name = with_candidate(root.path(), b"weights", Candidate::folder);
+    let name = with_candidate(root.path(), b"weights", |candidate| candidate.folder());
     // As after a crash before the rename: half a copy under the temporary name; and half a link.
     let half = candidates.join(format!(".{name}.tmp"));
     std::fs::create_dir(&half).unwrap();

@@ -171,7 +171,9 @@ impl Running {
         let hooks = Arc::new(Recorder::default());
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let task = runtime.spawn(daemon::run(settings.clone(), Arc::clone(&hooks) as Arc<dyn Hooks>, stop, sender));
-        let started = runtime.block_on(receiver).expect("the daemon starts");
+        let Ok(started) = runtime.block_on(receiver) else {
+            panic!("the daemon did not start: {:?}", runtime.block_on(task));
+        };
         Self {
             hooks,
             started,
@@ -211,8 +213,11 @@ pub fn tree(dir: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
                 found.insert(name, std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes());
             } else if meta.is_dir() {
                 folders.push(path);
-            } else {
+            } else if meta.is_file() && meta.len() < 1 << 24 {
                 found.insert(name, std::fs::read(&path).unwrap());
+            } else {
+                // A pipe, a socket, a giant: not to be read.
+                found.insert(name, Vec::new());
             }
         }
     }

@@ -49,10 +49,18 @@ struct Session {
 
 impl Handler for Session {
     fn rcpt(&mut self, to: &str) -> Response {
-        if self.server.unknown.lock().unwrap().iter().any(|unknown| unknown == to) { response::NO_MAILBOX } else { response::OK }
+        if self.server.unknown.lock().unwrap().iter().any(|unknown| unknown == to) {
+            response::NO_MAILBOX
+        } else {
+            response::OK
+        }
     }
     fn data_start(&mut self, _: &str, from: &str, _: bool, to: &[String]) -> Response {
-        self.mail = Taken { from: from.into(), to: to.to_vec(), raw: String::new() };
+        self.mail = Taken {
+            from: from.into(),
+            to: to.to_vec(),
+            raw: String::new(),
+        };
         self.bytes.clear();
         response::OK
     }
@@ -106,8 +114,18 @@ impl Server {
 fn serve(server: Server, mut stream: TcpStream) -> io::Result<()> {
     let hang = Arc::new(Mutex::new(false));
     let failed = Arc::new(Mutex::new(false));
-    let mail = Taken { from: String::new(), to: Vec::new(), raw: String::new() };
-    let handler = Session { server, mail, bytes: Vec::new(), hang: hang.clone(), failed: failed.clone() };
+    let mail = Taken {
+        from: String::new(),
+        to: Vec::new(),
+        raw: String::new(),
+    };
+    let handler = Session {
+        server,
+        mail,
+        bytes: Vec::new(),
+        hang: hang.clone(),
+        failed: failed.clone(),
+    };
     let mut session = SessionBuilder::new("mail.test").build(IpAddr::from([127, 0, 0, 1]), handler);
     let mut reader = BufReader::new(stream.try_clone()?);
     session.greeting().write_to(&mut stream)?;

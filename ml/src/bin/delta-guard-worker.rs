@@ -29,12 +29,20 @@ impl Lines {
 
 impl Report for Lines {
     fn progress(&mut self, step: &str, done: u64, total: u64, note: &str) {
-        let fresh = self.last.as_ref().is_some_and(|(s, at)| s == step && at.elapsed() < Duration::from_millis(200));
+        let fresh = self
+            .last
+            .as_ref()
+            .is_some_and(|(s, at)| s == step && at.elapsed() < Duration::from_millis(200));
         if fresh && done < total {
             return;
         }
         self.last = Some((step.to_string(), Instant::now()));
-        self.send(&Message::Progress(Progress { step: step.into(), done, total, note: note.into() }));
+        self.send(&Message::Progress(Progress {
+            step: step.into(),
+            done,
+            total,
+            note: note.into(),
+        }));
     }
 
     fn log(&mut self, message: &str) {
@@ -52,17 +60,27 @@ fn main() -> ExitCode {
     };
     let mut lines = Lines { out, last: None };
     let mut text = String::new();
-    let job = std::io::stdin().take(MAX_JOB).read_to_string(&mut text).map_err(|e| e.to_string()).and_then(|_| {
-        if text.trim().is_empty() {
-            return Err("it expects one job as JSON on standard input; delta-guard starts it by itself (`delta-guard --help`)".into());
-        }
-        serde_json::from_str::<Job>(&text).map_err(|e| format!("not a job: {e}"))
-    });
+    let job = std::io::stdin()
+        .take(MAX_JOB)
+        .read_to_string(&mut text)
+        .map_err(|e| e.to_string())
+        .and_then(|_| {
+            if text.trim().is_empty() {
+                return Err("it expects one job as JSON on standard input; delta-guard starts it by itself (`delta-guard --help`)".into());
+            }
+            serde_json::from_str::<Job>(&text).map_err(|e| format!("not a job: {e}"))
+        });
     let job = match job {
         Ok(job) => job,
         Err(error) => {
             eprintln!("error: delta-guard-worker: {error}");
-            lines.send(&Message::Outcome(Outcome::Failed { fault: Fault { kind: FaultKind::Internal, message: error, help: String::new() } }));
+            lines.send(&Message::Outcome(Outcome::Failed {
+                fault: Fault {
+                    kind: FaultKind::Internal,
+                    message: error,
+                    help: String::new(),
+                },
+            }));
             return ExitCode::from(2);
         }
     };
@@ -70,12 +88,29 @@ fn main() -> ExitCode {
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| delta_influence::jobs::run(&job, &mut lines)));
     let (outcome, code) = match ended {
         Ok(Ok(result)) => (Outcome::Done { result: Box::new(result) }, 0),
-        Ok(Err(error)) => (Outcome::Failed { fault: error.fault().clone() }, 1),
+        Ok(Err(error)) => (
+            Outcome::Failed {
+                fault: error.fault().clone(),
+            },
+            1,
+        ),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()));
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()));
             let message = format!("the worker panicked: {}", text.unwrap_or_default().lines().next().unwrap_or_default());
             let help = "this is a defect of delta-guard: please report it with the log".into();
-            (Outcome::Failed { fault: Fault { kind: FaultKind::Internal, message, help } }, 1)
+            (
+                Outcome::Failed {
+                    fault: Fault {
+                        kind: FaultKind::Internal,
+                        message,
+                        help,
+                    },
+                },
+                1,
+            )
         }
     };
     lines.send(&Message::Outcome(outcome));

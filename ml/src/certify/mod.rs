@@ -15,7 +15,14 @@ const BATCH: usize = 500;
 ///
 /// # Errors
 /// When libtorch fails (memory).
-pub fn predictions(model: &Model, data: &DataSet, image: &ImageConfig, examples: &[usize], step: &str, report: &mut dyn Report) -> Result<Vec<(u32, f64)>> {
+pub fn predictions(
+    model: &Model,
+    data: &DataSet,
+    image: &ImageConfig,
+    examples: &[usize],
+    step: &str,
+    report: &mut dyn Report,
+) -> Result<Vec<(u32, f64)>> {
     let mut found = Vec::with_capacity(examples.len());
     for batch in examples.chunks(BATCH) {
         let images = normalise(&data.batch(batch)?, image, model.kind(), model.device())?;
@@ -47,7 +54,13 @@ pub fn accuracy(data: &DataSet, predicted: &[(u32, f64)]) -> Accuracy {
 ///
 /// # Errors
 /// When libtorch fails.
-pub fn predict(model: &Model, pixels: &[u8], image: &ImageConfig, classes: &[String], checkpoint: &delta_guard_contract::Digest) -> Result<Prediction> {
+pub fn predict(
+    model: &Model,
+    pixels: &[u8],
+    image: &ImageConfig,
+    classes: &[String],
+    checkpoint: &delta_guard_contract::Digest,
+) -> Result<Prediction> {
     let picture = Tensor::f_from_slice(pixels)?.f_view([1, 3, i64::from(image.height), i64::from(image.width)])?;
     let logits = model.forward(&normalise(&picture, image, model.kind(), model.device())?)?;
     let probabilities = Vec::<f64>::try_from(&logits.f_softmax(1, Kind::Double)?.f_view([-1])?)?;
@@ -55,5 +68,11 @@ pub fn predict(model: &Model, pixels: &[u8], image: &ImageConfig, classes: &[Str
     top.sort_by(|a, b| b.1.total_cmp(&a.1));
     top.truncate(5);
     let (label, probability) = top.first().cloned().unwrap_or_default();
-    Ok(Prediction { label, probability, top, classes: classes.to_vec(), checkpoint: checkpoint.clone() })
+    Ok(Prediction {
+        label,
+        probability,
+        top,
+        classes: classes.to_vec(),
+        checkpoint: checkpoint.clone(),
+    })
 }

@@ -28,7 +28,11 @@ pub struct FitSettings {
 impl FitSettings {
     /// From the detector's settings. Factors are shared between cases, so their seed is the configured one or 0, never the case's.
     pub fn new(settings: &DetectSettings, configured_seed: Option<u64>) -> Self {
-        Self { fisher: settings.fisher, examples: settings.fit_examples, seed: configured_seed.unwrap_or(0) }
+        Self {
+            fisher: settings.fisher,
+            examples: settings.fit_examples,
+            seed: configured_seed.unwrap_or(0),
+        }
     }
 
     /// The positions to fit on, ascending.
@@ -72,17 +76,31 @@ pub fn factors(pass: &Pass<'_>, settings: &FitSettings, checkpoint: &Digest, fol
     }
     .digest()?;
     let path = folder.join(format!("{}.safetensors", key.0));
-    let used = |reused| FactorUse { key: key.clone(), reused, examples: subset.len() as u64 };
+    let used = |reused| FactorUse {
+        key: key.clone(),
+        reused,
+        examples: subset.len() as u64,
+    };
     if path.exists() {
         match Factors::load(&path, &pass.tracked(), &key, &pass.workspace()) {
-            Ok(factors) => return Ok(Fitted { factors, used: used(true), seconds: BTreeMap::new() }),
+            Ok(factors) => {
+                return Ok(Fitted {
+                    factors,
+                    used: used(true),
+                    seconds: BTreeMap::new(),
+                });
+            }
             Err(error) => report.log(&format!("the factor file cannot be used and is made anew: {}", error.fault().message)),
         }
     }
     let (factors, seconds) = fit(pass, settings, &subset, report)?;
     fs_err::create_dir_all(folder)?;
     factors.save(&path, &key)?;
-    Ok(Fitted { factors, used: used(false), seconds })
+    Ok(Fitted {
+        factors,
+        used: used(false),
+        seconds,
+    })
 }
 
 /// Covariance pass, eigenbasis, Λ pass over `examples` (algorithm §1, steps 1–3).

@@ -37,7 +37,10 @@ struct PairCache {
 
 impl PairCache {
     fn get(&self, batch: &[usize]) -> Option<&[Pair]> {
-        self.batches.iter().find(|(examples, _)| examples == batch).map(|(_, pairs)| pairs.as_slice())
+        self.batches
+            .iter()
+            .find(|(examples, _)| examples == batch)
+            .map(|(_, pairs)| pairs.as_slice())
     }
 
     /// Keep a batch if it still fits.
@@ -54,12 +57,23 @@ impl PairCache {
 impl<'a> ModelEvidence<'a> {
     /// `cache_budget`: bytes that may hold layer inputs and gradients between passes.
     pub fn new(pass: Pass<'a>, factors: &'a Factors, settings: &DetectSettings, cache_budget: u64, report: &'a mut dyn Report) -> Self {
-        let cache = PairCache { budget: cache_budget, ..PairCache::default() };
+        let cache = PairCache {
+            budget: cache_budget,
+            ..PairCache::default()
+        };
         let damping = match settings.damping {
             detect::Damping::Heuristic { factor } => Damping::Heuristic(factor),
             detect::Damping::Absolute { value } => Damping::Absolute(value),
         };
-        Self { pass, factors, damping, objective: settings.objective, report, cache, seconds: BTreeMap::new() }
+        Self {
+            pass,
+            factors,
+            damping,
+            objective: settings.objective,
+            report,
+            cache,
+            seconds: BTreeMap::new(),
+        }
     }
 
     /// Preconditioned query gradients, one row per query, differences taken where a query asks for one.
@@ -78,7 +92,11 @@ impl<'a> ModelEvidence<'a> {
                 (start + queries[start..].iter().take_while(|q| q.minus.is_none()).count(), None)
             };
             // Where singles are followed by a family, the family's baseline is the last single: leave it to the family.
-            let end = if baseline.is_none() && queries.get(end).is_some_and(|q| q.minus.is_some()) { end - 1 } else { end };
+            let end = if baseline.is_none() && queries.get(end).is_some_and(|q| q.minus.is_some()) {
+                end - 1
+            } else {
+                end
+            };
             let mut family: Option<Queries> = None;
             for chunk in queries[start..end].chunks(self.pass.batch) {
                 let part = self.gradients(chunk)?;
@@ -172,7 +190,12 @@ impl Evidence for ModelEvidence<'_> {
         }
         // Members are nearly always among the examples: go over the examples' own batches, so that the cache serves both passes.
         let inside: Vec<usize> = if weights.keys().all(|m| examples.binary_search(m).is_ok()) {
-            examples.chunks(self.pass.batch).filter(|b| b.iter().any(|e| weights.contains_key(e))).flatten().copied().collect()
+            examples
+                .chunks(self.pass.batch)
+                .filter(|b| b.iter().any(|e| weights.contains_key(e)))
+                .flatten()
+                .copied()
+                .collect()
         } else {
             weights.keys().copied().collect()
         };

@@ -49,7 +49,12 @@ mod tests {
         let by_hand: f64 = [(0, 1), (1, 0)]
             .iter()
             .map(|&(row, y): &(usize, usize)| {
-                let others: f64 = z[row].iter().enumerate().filter(|(k, _)| *k != y).map(|(_, v): (usize, &f64)| v.exp()).sum();
+                let others: f64 = z[row]
+                    .iter()
+                    .enumerate()
+                    .filter(|(k, _)| *k != y)
+                    .map(|(_, v): (usize, &f64)| v.exp())
+                    .sum();
                 others.ln() - z[row][y]
             })
             .sum();

@@ -5,9 +5,9 @@
 
 use super::objective;
 use crate::data::{DataSet, normalise};
+use crate::ekfac::Workspace;
 use crate::error::Result;
 use crate::model::Model;
-use crate::ekfac::Workspace;
 use crate::model::layer::{Layer, Pair};
 use crate::progress::Report;
 use delta_guard_contract::ImageConfig;
@@ -114,6 +114,9 @@ impl Pass<'_> {
         let uniform = Tensor::f_from_slice(&uniform)?.f_unsqueeze(1)?.f_to_device(logits.device())?;
         let cumulative = logits.f_softmax(1, Kind::Double)?.f_cumsum(1, Kind::Double)?;
         let classes = logits.size()[1];
-        Ok(cumulative.f_lt_tensor(&uniform)?.f_sum_dim_intlist(&[1i64][..], false, Kind::Int64)?.f_clamp(0, classes - 1)?)
+        Ok(cumulative
+            .f_lt_tensor(&uniform)?
+            .f_sum_dim_intlist(&[1i64][..], false, Kind::Int64)?
+            .f_clamp(0, classes - 1)?)
     }
 }

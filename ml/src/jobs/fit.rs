@@ -22,7 +22,11 @@ pub fn fit(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, detect: &D
     let pass = pass(place, &train, &model, &data.image, &settings)?;
     let rows = pass.tracked().iter().map(size).collect();
     let fitted = fitted(place, &pass, &settings, detect.seed, &checkpoint, report)?;
-    Ok(JobResult::Fit(FitResult { factors: fitted.used, seconds: fitted.seconds, layers: rows }))
+    Ok(JobResult::Fit(FitResult {
+        factors: fitted.used,
+        seconds: fitted.seconds,
+        layers: rows,
+    }))
 }
 
 /// The model over the training set, as the settings ask.
@@ -31,7 +35,13 @@ pub fn fit(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, detect: &D
 /// `Configuration` when no layer is left.
 pub fn pass<'a>(place: &Place<'_>, train: &'a DataSet, model: &'a Model, image: &'a ImageConfig, settings: &DetectSettings) -> Result<Pass<'a>> {
     let layers = tracked(&model.graph, settings)?;
-    Ok(Pass { model, data: train, image, layers, batch: batch_size(model, place.setup.memory_budget) })
+    Ok(Pass {
+        model,
+        data: train,
+        image,
+        layers,
+        batch: batch_size(model, place.setup.memory_budget),
+    })
 }
 
 /// Factors for a job, found or fitted.
@@ -46,7 +56,13 @@ pub fn fitted(
     checkpoint: &Digest,
     report: &mut dyn Report,
 ) -> Result<Fitted> {
-    factors(pass, &FitSettings::new(settings, configured_seed), checkpoint, &place.setup.factors_dir, report)
+    factors(
+        pass,
+        &FitSettings::new(settings, configured_seed),
+        checkpoint,
+        &place.setup.factors_dir,
+        report,
+    )
 }
 
 /// Places of the layers that the settings ask for.
@@ -70,8 +86,19 @@ fn tracked(graph: &Graph, settings: &DetectSettings) -> Result<Vec<usize>> {
 /// Name, rows of G, rows of A.
 fn size(layer: &Layer) -> (String, u64, u64) {
     let (out, inner, bias) = match layer.kind {
-        LayerKind::Conv2d { in_channels, out_channels, kernel, groups, bias, .. } => (out_channels, in_channels / groups * kernel[0] * kernel[1], bias),
-        LayerKind::Linear { in_features, out_features, bias } => (out_features, in_features, bias),
+        LayerKind::Conv2d {
+            in_channels,
+            out_channels,
+            kernel,
+            groups,
+            bias,
+            ..
+        } => (out_channels, in_channels / groups * kernel[0] * kernel[1], bias),
+        LayerKind::Linear {
+            in_features,
+            out_features,
+            bias,
+        } => (out_features, in_features, bias),
     };
     (layer.name.clone(), out as u64, (inner + i64::from(bias)) as u64)
 }

@@ -24,7 +24,14 @@ pub struct Method<'a> {
 }
 
 /// [`delta_guard_contract::Task::Train`]
-pub fn train(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, recipe: &Recipe, without: &[TrainId], report: &mut dyn Report) -> Result<JobResult> {
+pub fn train(
+    place: &Place<'_>,
+    data: &DataConfig,
+    model: &ModelConfig,
+    recipe: &Recipe,
+    without: &[TrainId],
+    report: &mut dyn Report,
+) -> Result<JobResult> {
     let start = Instant::now();
     let set = bench::training_set(place, data, report)?;
     let graph = bench::graph(model, &data.image, set.classes().len())?;
@@ -79,7 +86,11 @@ pub fn unlearn(
 
 fn finish(place: &Place<'_>, trained: Trained, examples: usize, start: Instant) -> Result<JobResult> {
     let path = place.out_dir.join(FILE);
-    trained.model.weights.save(&path, &[("made_by", format!("delta-guard {}", env!("CARGO_PKG_VERSION")))]).context(|| "writing the checkpoint".into())?;
+    trained
+        .model
+        .weights
+        .save(&path, &[("made_by", format!("delta-guard {}", env!("CARGO_PKG_VERSION")))])
+        .context(|| "writing the checkpoint".into())?;
     Ok(JobResult::Train(TrainResult {
         file: FILE.into(),
         digest: files::digest(&path)?,

@@ -14,16 +14,36 @@ use std::time::Instant;
 use tch::Kind;
 
 /// [`delta_guard_contract::Task::Predict`]
-pub fn predict(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, image: &Path, limits: &ImageLimits, report: &mut dyn Report) -> Result<JobResult> {
+pub fn predict(
+    place: &Place<'_>,
+    data: &DataConfig,
+    model: &ModelConfig,
+    image: &Path,
+    limits: &ImageLimits,
+    report: &mut dyn Report,
+) -> Result<JobResult> {
     let pixels = crate::data::decode_submission(image, limits, &data.image)?;
     let train = bench::training_set(place, data, report)?;
     let graph = bench::graph(model, &data.image, train.classes().len())?;
     let (model, digest) = bench::load(place, &graph, &model.checkpoint, Kind::Float)?;
-    Ok(JobResult::Predict(certify::predict(&model, &pixels, &data.image, train.classes(), &digest)?))
+    Ok(JobResult::Predict(certify::predict(
+        &model,
+        &pixels,
+        &data.image,
+        train.classes(),
+        &digest,
+    )?))
 }
 
 /// [`delta_guard_contract::Task::Measure`]
-pub fn measure(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, source: &DataSource, list: bool, report: &mut dyn Report) -> Result<JobResult> {
+pub fn measure(
+    place: &Place<'_>,
+    data: &DataConfig,
+    model: &ModelConfig,
+    source: &DataSource,
+    list: bool,
+    report: &mut dyn Report,
+) -> Result<JobResult> {
     let train = bench::training_set(place, data, report)?;
     let set = bench::open(place, data, source, Some(train.classes()), report)?;
     let graph = bench::graph(model, &data.image, train.classes().len())?;
@@ -40,12 +60,21 @@ pub fn measure(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, source
             .iter()
             .zip(set.ids())
             .zip(set.labels())
-            .map(|((&(class, probability), id), &label)| PredictedExample { id: id.clone(), label: name(label), predicted: name(class), probability })
+            .map(|((&(class, probability), id), &label)| PredictedExample {
+                id: id.clone(),
+                label: name(label),
+                predicted: name(class),
+                probability,
+            })
             .collect();
         let text = serde_json::to_vec(&lines).map_err(|e| Error::internal(format!("predictions: {e}")))?;
         files::write_atomic(&place.out_dir.join("predictions.json"), &text)?;
     }
-    Ok(JobResult::Measure(MeasureResult { accuracy: certify::accuracy(&set, &predicted), predicted: counts, checkpoint }))
+    Ok(JobResult::Measure(MeasureResult {
+        accuracy: certify::accuracy(&set, &predicted),
+        predicted: counts,
+        checkpoint,
+    }))
 }
 
 /// [`delta_guard_contract::Task::Certify`]
@@ -62,18 +91,30 @@ pub fn certify(
     let train = bench::training_set(place, data, report)?;
     let validation = bench::validation_set(place, data, train.classes(), report)?;
     let graph = bench::graph(model, &data.image, train.classes().len())?;
-    let pictures = anomalies.iter().map(|a| bench::picture(a, limits, &data.image)).collect::<Result<Vec<_>>>()?;
+    let pictures = anomalies
+        .iter()
+        .map(|a| bench::picture(a, limits, &data.image))
+        .collect::<Result<Vec<_>>>()?;
     let all: Vec<usize> = (0..validation.len()).collect();
     let mut look = |checkpoint: &Path, step: &str| -> Result<_> {
         let (model, digest) = bench::load(place, &graph, checkpoint, Kind::Float)?;
-        let predictions =
-            pictures.iter().map(|p| certify::predict(&model, p, &data.image, train.classes(), &digest)).collect::<Result<Vec<_>>>()?;
+        let predictions = pictures
+            .iter()
+            .map(|p| certify::predict(&model, p, &data.image, train.classes(), &digest))
+            .collect::<Result<Vec<_>>>()?;
         let seen = certify::predictions(&model, &validation, &data.image, &all, step, report)?;
         Ok((predictions, certify::accuracy(&validation, &seen), digest))
     };
     let (anomalies_before, before, _) = look(&model.checkpoint, "measure production")?;
     let (anomalies_after, after, candidate) = look(candidate, "measure candidate")?;
-    Ok(JobResult::Certify(CertifyResult { anomalies_before, anomalies_after, before, after, candidate, seconds: start.elapsed().as_secs_f64() }))
+    Ok(JobResult::Certify(CertifyResult {
+        anomalies_before,
+        anomalies_after,
+        before,
+        after,
+        candidate,
+        seconds: start.elapsed().as_secs_f64(),
+    }))
 }
 
 /// [`delta_guard_contract::Task::Extract`]
@@ -81,7 +122,9 @@ pub fn extract(place: &Place<'_>, data: &DataConfig, source: &DataSource, ids: &
     let set = bench::open(place, data, source, None, report)?;
     let mut files = Vec::with_capacity(ids.len());
     for (n, id) in ids.iter().enumerate() {
-        let position = set.position(id).ok_or_else(|| Error::configuration(format!("`{id}` is not in {}", source.path.display()), ""))?;
+        let position = set
+            .position(id)
+            .ok_or_else(|| Error::configuration(format!("`{id}` is not in {}", source.path.display()), ""))?;
         let png = encode_png(set.pixels(position), data.image.height, data.image.width, 1)?;
         let file = format!("{n}.png");
         files::write_atomic(&place.out_dir.join(&file), &png)?;

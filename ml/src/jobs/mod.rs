@@ -41,22 +41,64 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
     fs_err::create_dir_all(&job.out_dir)?;
     let (device, device_name) = device::set_up(job.setup.device, job.setup.threads)?;
     report.log(&format!("computing on {device_name}"));
-    let place = Place { setup: &job.setup, out_dir: &job.out_dir, device, device_name };
+    let place = Place {
+        setup: &job.setup,
+        out_dir: &job.out_dir,
+        device,
+        device_name,
+    };
     match &job.task {
         Task::Predict { data, model, image, limits } => look::predict(&place, data, model, image, limits, report),
         Task::Measure { data, model, source, list } => look::measure(&place, data, model, source, *list, report),
-        Task::Certify { data, model, candidate, anomalies, limits } => look::certify(&place, data, model, candidate, anomalies, limits, report),
+        Task::Certify {
+            data,
+            model,
+            candidate,
+            anomalies,
+            limits,
+        } => look::certify(&place, data, model, candidate, anomalies, limits, report),
         Task::Extract { data, source, ids } => look::extract(&place, data, source, ids, report),
         Task::Fit { data, model, detect } => fit::fit(&place, data, model, detect, report),
-        Task::Trace { data, model, detect, anomalies, limits, case_seed } => {
-            trace::trace(&place, data, model, detect, &trace::Case { anomalies, limits, case_seed: *case_seed }, report)
-        }
-        Task::Train { data, model, recipe, without } => learn::train(&place, data, model, recipe, without, report),
-        Task::Unlearn { data, model, recipe, method, cf, flagged } => {
-            learn::unlearn(&place, data, model, recipe, &learn::Method { method: *method, cf }, flagged, report)
-        }
+        Task::Trace {
+            data,
+            model,
+            detect,
+            anomalies,
+            limits,
+            case_seed,
+        } => trace::trace(
+            &place,
+            data,
+            model,
+            detect,
+            &trace::Case {
+                anomalies,
+                limits,
+                case_seed: *case_seed,
+            },
+            report,
+        ),
+        Task::Train {
+            data,
+            model,
+            recipe,
+            without,
+        } => learn::train(&place, data, model, recipe, without, report),
+        Task::Unlearn {
+            data,
+            model,
+            recipe,
+            method,
+            cf,
+            flagged,
+        } => learn::unlearn(&place, data, model, recipe, &learn::Method { method: *method, cf }, flagged, report),
         Task::Prepare { story } => Ok(JobResult::Prepare(attack::prepare(story, &job.out_dir, report)?)),
-        Task::Graph { model, height, width, classes } => {
+        Task::Graph {
+            model,
+            height,
+            width,
+            classes,
+        } => {
             let graph = model::zoo::graph(model, *height, *width, *classes as usize)?;
             let text = serde_json::to_vec_pretty(&graph).map_err(|e| Error::internal(format!("graph: {e}")))?;
             crate::files::write_atomic(&job.out_dir.join("graph.json"), &text)?;

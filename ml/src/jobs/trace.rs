@@ -34,9 +34,20 @@ pub struct Case<'a> {
 }
 
 /// [`delta_guard_contract::Task::Trace`]
-pub fn trace(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, detect: &DetectConfig, case: &Case<'_>, report: &mut dyn Report) -> Result<JobResult> {
+pub fn trace(
+    place: &Place<'_>,
+    data: &DataConfig,
+    model: &ModelConfig,
+    detect: &DetectConfig,
+    case: &Case<'_>,
+    report: &mut dyn Report,
+) -> Result<JobResult> {
     let image = &data.image;
-    let pictures = case.anomalies.iter().map(|a| bench::picture(a, case.limits, image)).collect::<Result<Vec<_>>>()?;
+    let pictures = case
+        .anomalies
+        .iter()
+        .map(|a| bench::picture(a, case.limits, image))
+        .collect::<Result<Vec<_>>>()?;
     let train = bench::training_set(place, data, report)?;
     let settings = detect.resolve(case.case_seed, train.classes().len());
     let graph = bench::graph(model, image, train.classes().len())?;
@@ -47,7 +58,11 @@ pub fn trace(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, detect: 
     let fitted = fit::fitted(place, &pass, &settings, detect.seed, &checkpoint, report)?;
     let mut seconds = fitted.seconds;
     let start = Instant::now();
-    let placebos = if settings.mode == DetectMode::Guard { placebos(place, data, &train, &model, wrong, &settings, report)? } else { Vec::new() };
+    let placebos = if settings.mode == DetectMode::Guard {
+        placebos(place, data, &train, &model, wrong, &settings, report)?
+    } else {
+        Vec::new()
+    };
     seconds.insert("placebo".into(), start.elapsed().as_secs_f64());
 
     let tensors = pictures
@@ -118,12 +133,19 @@ fn wrong_label(
     for (anomaly, picture) in anomalies.iter().zip(pictures) {
         let label = match &anomaly.wrong_label {
             Some(name) => bench::class_of(name, train.classes())?,
-            None => bench::class_of(&certify::predict(model, picture, image, train.classes(), checkpoint)?.label, train.classes())?,
+            None => bench::class_of(
+                &certify::predict(model, picture, image, train.classes(), checkpoint)?.label,
+                train.classes(),
+            )?,
         };
         if let Some(first) = found.filter(|&first| first != label) {
             return Err(Error::new(
                 FaultKind::Submission,
-                format!("the anomalies are read as different classes: {} and {}", name(train, first), name(train, label)),
+                format!(
+                    "the anomalies are read as different classes: {} and {}",
+                    name(train, first),
+                    name(train, label)
+                ),
                 "trace them apart: one case is about one wrong label",
             ));
         }
@@ -153,7 +175,10 @@ fn placebos(
         for (&i, (class, _)) in batch.iter().zip(predicted) {
             if class == wrong && chosen.len() < settings.placebos as usize {
                 let picture = picture_from_bytes(validation.pixels(i), 3, data.image.height as usize, data.image.width as usize)?;
-                chosen.push(PlaceboPicture { id: validation.ids().get(i).cloned().ok_or_else(|| Error::internal("an example without id"))?, picture });
+                chosen.push(PlaceboPicture {
+                    id: validation.ids().get(i).cloned().ok_or_else(|| Error::internal("an example without id"))?,
+                    picture,
+                });
             }
         }
         if chosen.len() == settings.placebos as usize {
@@ -176,7 +201,13 @@ fn flagged(train: &DataSet, found: &crate::detect::Flagged) -> FlaggedExample {
 }
 
 /// Small PNGs of the first anomaly and of the strongest flagged examples.
-fn thumbnails(place: &Place<'_>, train: &DataSet, image: &ImageConfig, pictures: &[Vec<u8>], detection: &Detection) -> Result<BTreeMap<String, String>> {
+fn thumbnails(
+    place: &Place<'_>,
+    train: &DataSet,
+    image: &ImageConfig,
+    pictures: &[Vec<u8>],
+    detection: &Detection,
+) -> Result<BTreeMap<String, String>> {
     let mut written = BTreeMap::new();
     let scale = (96 / image.height.max(image.width)).clamp(1, 3);
     let mut write = |key: String, file: String, pixels: &[u8]| -> Result<()> {
@@ -189,7 +220,11 @@ fn thumbnails(place: &Place<'_>, train: &DataSet, image: &ImageConfig, pictures:
         write("anomaly".into(), "thumbs/anomaly.png".into(), first)?;
     }
     for found in detection.flagged.iter().take(THUMBNAILS) {
-        write(train.ids()[found.position].0.clone(), format!("thumbs/{:04}.png", found.rank), train.pixels(found.position))?;
+        write(
+            train.ids()[found.position].0.clone(),
+            format!("thumbs/{:04}.png", found.rank),
+            train.pixels(found.position),
+        )?;
     }
     Ok(written)
 }

@@ -108,7 +108,11 @@ impl Model {
     /// The trained tensors in state order.
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
         let state = self.graph.state();
-        state.into_iter().filter(|e| e.parameter).filter_map(|e| self.weights.0.get(&e.name).map(|t| (e.name, t.shallow_clone()))).collect()
+        state
+            .into_iter()
+            .filter(|e| e.parameter)
+            .filter_map(|e| self.weights.0.get(&e.name).map(|t| (e.name, t.shallow_clone())))
+            .collect()
     }
 
     /// Evaluation: B × C × H × W → B × classes. No gradient.
@@ -134,7 +138,11 @@ impl Model {
     pub fn forward_tapped(&self, images: &Tensor) -> Result<Tapped> {
         let mut taps = (Vec::new(), Vec::new());
         let logits = self.run(images, Mode::Eval, Some(&mut taps))?;
-        Ok(Tapped { logits, inputs: taps.0, outputs: taps.1 })
+        Ok(Tapped {
+            logits,
+            inputs: taps.0,
+            outputs: taps.1,
+        })
     }
 
     fn run(&self, images: &Tensor, mode: Mode, mut taps: Option<&mut (Vec<Tensor>, Vec<Tensor>)>) -> Result<Tensor> {
@@ -145,7 +153,11 @@ impl Model {
             let inputs = node
                 .inputs
                 .iter()
-                .map(|name| values.get(name.as_str()).ok_or_else(|| Error::internal(format!("node {} reads {name} too early", node.name))))
+                .map(|name| {
+                    values
+                        .get(name.as_str())
+                        .ok_or_else(|| Error::internal(format!("node {} reads {name} too early", node.name)))
+                })
                 .collect::<Result<Vec<_>>>()?;
             let mut output = self.apply(node, &inputs, mode)?;
             if let Some((tap_inputs, tap_outputs)) = taps.as_deref_mut()
@@ -171,19 +183,44 @@ impl Model {
     }
 
     fn apply(&self, node: &Node, inputs: &[&Tensor], mode: Mode) -> Result<Tensor> {
-        let need = |suffix: &str| self.weight(node, suffix).ok_or_else(|| Error::internal(format!("no tensor {}.{suffix}", node.name)));
-        let x = *inputs.first().ok_or_else(|| Error::internal(format!("node {} reads nothing", node.name)))?;
+        let need = |suffix: &str| {
+            self.weight(node, suffix)
+                .ok_or_else(|| Error::internal(format!("no tensor {}.{suffix}", node.name)))
+        };
+        let x = *inputs
+            .first()
+            .ok_or_else(|| Error::internal(format!("node {} reads nothing", node.name)))?;
         Ok(match &node.op {
-            Op::Conv2d { stride, padding, dilation, groups, .. } => {
-                x.f_conv2d(need("weight")?, self.weight(node, "bias"), &stride[..], &padding[..], &dilation[..], *groups)?
-            }
+            Op::Conv2d {
+                stride,
+                padding,
+                dilation,
+                groups,
+                ..
+            } => x.f_conv2d(
+                need("weight")?,
+                self.weight(node, "bias"),
+                &stride[..],
+                &padding[..],
+                &dilation[..],
+                *groups,
+            )?,
             Op::Linear { .. } => x.f_linear(need("weight")?, self.weight(node, "bias"))?,
             Op::BatchNorm2d { .. } => {
                 let (mean, var) = (need("running_mean")?, need("running_var")?);
                 if mode == Mode::Train {
                     let _ = tch::no_grad(|| need("num_batches_tracked").map(|t| t.shallow_clone().f_add_scalar_(1)))??;
                 }
-                x.f_batch_norm(Some(need("weight")?), Some(need("bias")?), Some(mean), Some(var), mode == Mode::Train, BN_MOMENTUM, BN_EPS, true)?
+                x.f_batch_norm(
+                    Some(need("weight")?),
+                    Some(need("bias")?),
+                    Some(mean),
+                    Some(var),
+                    mode == Mode::Train,
+                    BN_MOMENTUM,
+                    BN_EPS,
+                    true,
+                )?
             }
             Op::Relu => x.f_relu()?,
             Op::MaxPool2d { kernel, stride, padding } => x.f_max_pool2d(&kernel[..], &stride[..], &padding[..], [1, 1], false)?,
@@ -191,7 +228,12 @@ impl Model {
             Op::GlobalAvgPool => x.f_mean_dim(&[2i64, 3][..], true, None::<Kind>)?,
             Op::Flatten => x.f_flatten(1, -1)?,
             Op::Add => {
-                let mut sum = x.f_add(inputs.get(1).copied().ok_or_else(|| Error::internal(format!("node {} adds one thing", node.name)))?)?;
+                let mut sum = x.f_add(
+                    inputs
+                        .get(1)
+                        .copied()
+                        .ok_or_else(|| Error::internal(format!("node {} adds one thing", node.name)))?,
+                )?;
                 for more in &inputs[2..] {
                     sum = sum.f_add(more)?;
                 }

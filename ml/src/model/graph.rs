@@ -135,7 +135,11 @@ impl Graph {
     /// # Errors
     /// See [`Graph::check`].
     pub fn new(input: [i64; 3], nodes: Vec<Node>) -> Result<Self> {
-        let graph = Self { format: FORMAT, input, nodes };
+        let graph = Self {
+            format: FORMAT,
+            input,
+            nodes,
+        };
         graph.check()?;
         Ok(graph)
     }
@@ -146,8 +150,12 @@ impl Graph {
     /// `Configuration` with file, line and node.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs_err::read_to_string(path)?;
-        let graph: Self = serde_json::from_str(&text)
-            .map_err(|e| Error::configuration(format!("{}: not a layer graph: {e}", path.display()), "`delta-guard graph` writes one to compare with"))?;
+        let graph: Self = serde_json::from_str(&text).map_err(|e| {
+            Error::configuration(
+                format!("{}: not a layer graph: {e}", path.display()),
+                "`delta-guard graph` writes one to compare with",
+            )
+        })?;
         graph.check().context(|| path.display().to_string())?;
         Ok(graph)
     }
@@ -161,7 +169,7 @@ impl Graph {
         if self.format != FORMAT {
             return Err(wrong(format!("graph format {} is not known (this version reads {FORMAT})", self.format)));
         }
-        if self.input.iter().any(|&d| d < 1 || d > 1 << 14) {
+        if self.input.iter().any(|d| !(1..=1 << 14).contains(d)) {
             return Err(wrong(format!("input {:?} is not a picture's size", self.input)));
         }
         let shapes = self.shapes()?;
@@ -180,13 +188,21 @@ impl Graph {
             let inputs = node
                 .inputs
                 .iter()
-                .map(|i| known.get(i.as_str()).map(Vec::as_slice).ok_or_else(|| format!("reads `{i}`, which no node before it yields")))
+                .map(|i| {
+                    known
+                        .get(i.as_str())
+                        .map(Vec::as_slice)
+                        .ok_or_else(|| format!("reads `{i}`, which no node before it yields"))
+                })
                 .collect::<std::result::Result<Vec<_>, _>>();
             let shape = inputs
                 .and_then(|inputs| node.op.shape(&inputs))
                 .map_err(|why| Error::configuration(format!("node `{}`: {why}", node.name), "mend the graph file"))?;
             if node.name.is_empty() || known.contains_key(node.name.as_str()) {
-                return Err(Error::configuration(format!("node name `{}` is empty or used twice", node.name), "mend the graph file"));
+                return Err(Error::configuration(
+                    format!("node name `{}` is empty or used twice", node.name),
+                    "mend the graph file",
+                ));
             }
             known.insert(&node.name, shape.clone());
             shapes.push(shape);
@@ -206,7 +222,10 @@ impl Graph {
 
     /// The tracked layers (every convolution and linear layer), in order.
     pub fn layers(&self) -> Vec<Layer> {
-        self.nodes.iter().filter_map(|n| n.op.layer_kind().map(|kind| Layer { name: n.name.clone(), kind })).collect()
+        self.nodes
+            .iter()
+            .filter_map(|n| n.op.layer_kind().map(|kind| Layer { name: n.name.clone(), kind }))
+            .collect()
     }
 
     /// The state dict that belongs to this graph, in node order.
@@ -214,16 +233,37 @@ impl Graph {
         let mut entries = Vec::new();
         for node in &self.nodes {
             let mut push = |suffix: &str, shape: Vec<i64>, kind: Kind, parameter: bool| {
-                entries.push(StateEntry { name: format!("{}.{suffix}", node.name), shape, kind, parameter });
+                entries.push(StateEntry {
+                    name: format!("{}.{suffix}", node.name),
+                    shape,
+                    kind,
+                    parameter,
+                });
             };
             match &node.op {
-                Op::Conv2d { in_channels, out_channels, kernel, groups, bias, .. } => {
-                    push("weight", vec![*out_channels, in_channels / groups, kernel[0], kernel[1]], Kind::Float, true);
+                Op::Conv2d {
+                    in_channels,
+                    out_channels,
+                    kernel,
+                    groups,
+                    bias,
+                    ..
+                } => {
+                    push(
+                        "weight",
+                        vec![*out_channels, in_channels / groups, kernel[0], kernel[1]],
+                        Kind::Float,
+                        true,
+                    );
                     if *bias {
                         push("bias", vec![*out_channels], Kind::Float, true);
                     }
                 }
-                Op::Linear { in_features, out_features, bias } => {
+                Op::Linear {
+                    in_features,
+                    out_features,
+                    bias,
+                } => {
                     push("weight", vec![*out_features, *in_features], Kind::Float, true);
                     if *bias {
                         push("bias", vec![*out_features], Kind::Float, true);
@@ -244,7 +284,11 @@ impl Graph {
 
     /// Names of the last `k` nodes that have parameters (all if `k` is 0 or too large).
     pub fn last_layers(&self, k: usize) -> BTreeSet<String> {
-        let named: Vec<&Node> = self.nodes.iter().filter(|n| n.op.layer_kind().is_some() || matches!(n.op, Op::BatchNorm2d { .. })).collect();
+        let named: Vec<&Node> = self
+            .nodes
+            .iter()
+            .filter(|n| n.op.layer_kind().is_some() || matches!(n.op, Op::BatchNorm2d { .. }))
+            .collect();
         let take = if k == 0 { named.len() } else { k.min(named.len()) };
         named[named.len() - take..].iter().map(|n| n.name.clone()).collect()
     }
@@ -253,10 +297,34 @@ impl Graph {
 impl Op {
     fn layer_kind(&self) -> Option<LayerKind> {
         match *self {
-            Op::Conv2d { in_channels, out_channels, kernel, stride, padding, dilation, groups, bias } => {
-                Some(LayerKind::Conv2d { in_channels, out_channels, kernel, stride, padding, dilation, groups, bias })
-            }
-            Op::Linear { in_features, out_features, bias } => Some(LayerKind::Linear { in_features, out_features, bias }),
+            Op::Conv2d {
+                in_channels,
+                out_channels,
+                kernel,
+                stride,
+                padding,
+                dilation,
+                groups,
+                bias,
+            } => Some(LayerKind::Conv2d {
+                in_channels,
+                out_channels,
+                kernel,
+                stride,
+                padding,
+                dilation,
+                groups,
+                bias,
+            }),
+            Op::Linear {
+                in_features,
+                out_features,
+                bias,
+            } => Some(LayerKind::Linear {
+                in_features,
+                out_features,
+                bias,
+            }),
             _ => None,
         }
     }
@@ -265,22 +333,43 @@ impl Op {
     fn shape(&self, inputs: &[&[i64]]) -> std::result::Result<Vec<i64>, String> {
         if let Op::Add = self {
             let first = inputs.first().ok_or("adds nothing")?;
-            return if inputs.iter().all(|s| s == first) { Ok(first.to_vec()) } else { Err(format!("adds different shapes {inputs:?}")) };
+            return if inputs.iter().all(|s| s == first) {
+                Ok(first.to_vec())
+            } else {
+                Err(format!("adds different shapes {inputs:?}"))
+            };
         }
-        let [input] = inputs else { return Err(format!("has {} inputs instead of one", inputs.len())) };
+        let [input] = inputs else {
+            return Err(format!("has {} inputs instead of one", inputs.len()));
+        };
         let plane = || match input {
             [c, h, w] => Ok((*c, *h, *w)),
             other => Err(format!("expects channels × height × width, gets {other:?}")),
         };
         let window = |size: i64, kernel: i64, stride: i64, padding: i64, dilation: i64| {
             if kernel < 1 || stride < 1 || padding < 0 || dilation < 1 || padding > 1 << 10 || kernel > 1 << 10 || dilation > 1 << 10 {
-                return Err(format!("window kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} makes no sense"));
+                return Err(format!(
+                    "window kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} makes no sense"
+                ));
             }
             let out = (size + 2 * padding - dilation * (kernel - 1) - 1).div_euclid(stride) + 1;
-            if out < 1 { Err(format!("its window is larger than its input of {size}")) } else { Ok(out) }
+            if out < 1 {
+                Err(format!("its window is larger than its input of {size}"))
+            } else {
+                Ok(out)
+            }
         };
         match self {
-            Op::Conv2d { in_channels, out_channels, kernel, stride, padding, dilation, groups, .. } => {
+            Op::Conv2d {
+                in_channels,
+                out_channels,
+                kernel,
+                stride,
+                padding,
+                dilation,
+                groups,
+                ..
+            } => {
                 let (c, h, w) = plane()?;
                 if c != *in_channels {
                     return Err(format!("expects {in_channels} channels, gets {c}"));
@@ -291,20 +380,30 @@ impl Op {
                 let h = window(h, kernel[0], stride[0], padding[0], dilation[0])?;
                 Ok(vec![*out_channels, h, window(w, kernel[1], stride[1], padding[1], dilation[1])?])
             }
-            Op::Linear { in_features, out_features, .. } => match input {
+            Op::Linear {
+                in_features, out_features, ..
+            } => match input {
                 [n] if n == in_features && *out_features >= 1 => Ok(vec![*out_features]),
                 other => Err(format!("expects [{in_features}], gets {other:?}")),
             },
             Op::BatchNorm2d { features } => {
                 let (c, h, w) = plane()?;
-                if c == *features { Ok(vec![c, h, w]) } else { Err(format!("expects {features} channels, gets {c}")) }
+                if c == *features {
+                    Ok(vec![c, h, w])
+                } else {
+                    Err(format!("expects {features} channels, gets {c}"))
+                }
             }
             Op::MaxPool2d { kernel, stride, padding } => {
                 let (c, h, w) = plane()?;
                 if padding[0] * 2 > kernel[0] || padding[1] * 2 > kernel[1] {
                     return Err("pads more than half its window".into());
                 }
-                Ok(vec![c, window(h, kernel[0], stride[0], padding[0], 1)?, window(w, kernel[1], stride[1], padding[1], 1)?])
+                Ok(vec![
+                    c,
+                    window(h, kernel[0], stride[0], padding[0], 1)?,
+                    window(w, kernel[1], stride[1], padding[1], 1)?,
+                ])
             }
             Op::AvgPool2d { kernel } => {
                 let (c, h, w) = plane()?;

@@ -36,15 +36,29 @@ impl Weights {
             };
             let uniform = |shape: &[i64], bound: f64| Tensor::rand(shape, cpu) * (2.0 * bound) - bound;
             match &node.op {
-                Op::Conv2d { in_channels, out_channels, kernel, groups, bias, .. } => {
+                Op::Conv2d {
+                    in_channels,
+                    out_channels,
+                    kernel,
+                    groups,
+                    bias,
+                    ..
+                } => {
                     let (taps, fan_in) = (kernel[0] * kernel[1], in_channels / groups * kernel[0] * kernel[1]);
                     let std = (2.0 / (out_channels * taps) as f64).sqrt();
-                    set("weight", Tensor::randn([*out_channels, in_channels / groups, kernel[0], kernel[1]], cpu) * std);
+                    set(
+                        "weight",
+                        Tensor::randn([*out_channels, in_channels / groups, kernel[0], kernel[1]], cpu) * std,
+                    );
                     if *bias {
                         set("bias", uniform(&[*out_channels], 1.0 / (fan_in as f64).sqrt()));
                     }
                 }
-                Op::Linear { in_features, out_features, bias } => {
+                Op::Linear {
+                    in_features,
+                    out_features,
+                    bias,
+                } => {
                     let bound = 1.0 / (*in_features as f64).sqrt();
                     set("weight", uniform(&[*out_features, *in_features], bound));
                     if *bias {
@@ -80,10 +94,16 @@ impl Weights {
     fn checked(mut tensors: BTreeMap<String, Tensor>, graph: &Graph, kind: Kind) -> Result<Self> {
         let help = "model.checkpoint must be the state dict of model.architecture with model.width and model.stem, saved as safetensors";
         let state = graph.state();
-        let missing: Vec<&str> =
-            state.iter().filter(|e| e.kind == Kind::Float && !tensors.contains_key(&e.name)).map(|e| e.name.as_str()).collect();
+        let missing: Vec<&str> = state
+            .iter()
+            .filter(|e| e.kind == Kind::Float && !tensors.contains_key(&e.name))
+            .map(|e| e.name.as_str())
+            .collect();
         if !missing.is_empty() {
-            return Err(Error::configuration(format!("{} missing: {}", plural(missing.len(), "tensor"), list(&missing)), help));
+            return Err(Error::configuration(
+                format!("{} missing: {}", plural(missing.len(), "tensor"), list(&missing)),
+                help,
+            ));
         }
         let mut known = BTreeMap::new();
         for entry in &state {
@@ -91,7 +111,10 @@ impl Weights {
         }
         if !tensors.is_empty() {
             let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
-            return Err(Error::configuration(format!("{} too many: {}", plural(names.len(), "tensor"), list(&names)), help));
+            return Err(Error::configuration(
+                format!("{} too many: {}", plural(names.len(), "tensor"), list(&names)),
+                help,
+            ));
         }
         Ok(Self(known))
     }
@@ -121,17 +144,26 @@ fn checked_tensor(tensor: Option<Tensor>, entry: &StateEntry, kind: Kind, help: 
         return Ok(Tensor::zeros([] as [i64; 0], (Kind::Int64, Device::Cpu))); // batch norm's counter: only the training loop reads it
     };
     if tensor.size() != entry.shape {
-        return Err(Error::configuration(format!("tensor {} has shape {:?} instead of {:?}", entry.name, tensor.size(), entry.shape), help));
+        return Err(Error::configuration(
+            format!("tensor {} has shape {:?} instead of {:?}", entry.name, tensor.size(), entry.shape),
+            help,
+        ));
     }
     if entry.kind == Kind::Int64 {
         return Ok(tensor.to_kind(Kind::Int64));
     }
     if !tensor.is_floating_point() {
-        return Err(Error::configuration(format!("tensor {} holds {:?} instead of floats", entry.name, tensor.kind()), help));
+        return Err(Error::configuration(
+            format!("tensor {} holds {:?} instead of floats", entry.name, tensor.kind()),
+            help,
+        ));
     }
     let tensor = tensor.to_kind(kind);
     if tensor.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
-        return Err(Error::configuration(format!("tensor {} holds a NaN or an infinity", entry.name), "the training run that made it diverged: use another checkpoint"));
+        return Err(Error::configuration(
+            format!("tensor {} holds a NaN or an infinity", entry.name),
+            "the training run that made it diverged: use another checkpoint",
+        ));
     }
     Ok(tensor)
 }
@@ -145,11 +177,15 @@ pub fn read_tensors(file: &[u8]) -> Result<BTreeMap<String, Tensor>> {
     let archive = SafeTensors::deserialize(file).map_err(|e| Error::configuration(format!("not a safetensors file: {e}"), help))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in archive.iter() {
-        let kind = kind_of(view.dtype()).ok_or_else(|| Error::configuration(format!("tensor {name} holds {:?}, which is not read", view.dtype()), help))?;
+        let kind =
+            kind_of(view.dtype()).ok_or_else(|| Error::configuration(format!("tensor {name} holds {:?}, which is not read", view.dtype()), help))?;
         let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
         let bytes = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
         if bytes != view.data().len() {
-            return Err(Error::configuration(format!("tensor {name}: {} bytes instead of {bytes}", view.data().len()), help)); // tch would read past the end
+            return Err(Error::configuration(
+                format!("tensor {name}: {} bytes instead of {bytes}", view.data().len()),
+                help,
+            )); // tch would read past the end
         }
         tensors.insert(name.to_string(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
     }
@@ -161,8 +197,7 @@ pub fn read_tensors(file: &[u8]) -> Result<BTreeMap<String, Tensor>> {
 /// # Errors
 /// `Configuration` when it is not one.
 pub fn read_metadata(file: &[u8]) -> Result<HashMap<String, String>> {
-    let (_, header) =
-        SafeTensors::read_metadata(file).map_err(|e| Error::configuration(format!("not a safetensors file: {e}"), ""))?;
+    let (_, header) = SafeTensors::read_metadata(file).map_err(|e| Error::configuration(format!("not a safetensors file: {e}"), ""))?;
     Ok(header.metadata().clone().unwrap_or_default())
 }
 

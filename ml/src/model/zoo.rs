@@ -13,11 +13,18 @@ struct Builder {
 
 impl Builder {
     fn new() -> Self {
-        Self { nodes: Vec::new(), last: INPUT.into() }
+        Self {
+            nodes: Vec::new(),
+            last: INPUT.into(),
+        }
     }
 
     fn node(&mut self, name: &str, inputs: Vec<String>, op: Op) -> String {
-        self.nodes.push(Node { name: name.into(), inputs, op });
+        self.nodes.push(Node {
+            name: name.into(),
+            inputs,
+            op,
+        });
         self.last = name.into();
         name.into()
     }
@@ -65,7 +72,10 @@ pub fn graph(model: &ModelConfig, height: u32, width: u32, classes: usize) -> Re
             let graph = Graph::load(Path::new(path))?;
             if graph.input != input {
                 return Err(Error::configuration(
-                    format!("{path}: the graph takes pictures of {:?} (channels, height, width), data.image says {input:?}", graph.input),
+                    format!(
+                        "{path}: the graph takes pictures of {:?} (channels, height, width), data.image says {input:?}",
+                        graph.input
+                    ),
                     "set data.image.height and width to the model's",
                 ));
             }
@@ -121,7 +131,14 @@ pub fn resnet18(input: [i64; 3], w: i64, stem: Stem, classes: i64) -> Result<Gra
     }
     b.then("avgpool", Op::GlobalAvgPool);
     b.then("flatten", Op::Flatten);
-    b.then("fc", Op::Linear { in_features: channels, out_features: classes, bias: true });
+    b.then(
+        "fc",
+        Op::Linear {
+            in_features: channels,
+            out_features: classes,
+            bias: true,
+        },
+    );
     Graph::new(input, b.nodes)
 }
 
@@ -131,14 +148,24 @@ pub fn resnet18(input: [i64; 3], w: i64, stem: Stem, classes: i64) -> Result<Gra
 /// When the picture is too small.
 pub fn small_cnn(input: [i64; 3], w: i64, classes: i64) -> Result<Graph> {
     let mut b = Builder::new();
-    for (i, (channels, stride)) in [((input[0], w), 1), ((w, 2 * w), 2), ((2 * w, 2 * w), 1), ((2 * w, 4 * w), 2)].into_iter().enumerate() {
+    for (i, (channels, stride)) in [((input[0], w), 1), ((w, 2 * w), 2), ((2 * w, 2 * w), 1), ((2 * w, 4 * w), 2)]
+        .into_iter()
+        .enumerate()
+    {
         let n = i + 1;
         b.conv(&format!("conv{n}"), channels, 3, stride, false);
         b.norm_relu(&format!("bn{n}"), &format!("relu{n}"), channels.1);
     }
     b.then("avgpool", Op::GlobalAvgPool);
     b.then("flatten", Op::Flatten);
-    b.then("fc", Op::Linear { in_features: 4 * w, out_features: classes, bias: true });
+    b.then(
+        "fc",
+        Op::Linear {
+            in_features: 4 * w,
+            out_features: classes,
+            bias: true,
+        },
+    );
     Graph::new(input, b.nodes)
 }
 
@@ -158,8 +185,22 @@ pub fn fixture(input: [i64; 3], w: i64, classes: i64) -> Result<Graph> {
     b.then("pool", Op::AvgPool2d { kernel: [3, 3] });
     b.then("flatten", Op::Flatten);
     let side = |size: i64| (size + 1) / 2 / 3;
-    b.then("fc1", Op::Linear { in_features: 2 * w * side(input[1]) * side(input[2]), out_features: 2 * w, bias: false });
+    b.then(
+        "fc1",
+        Op::Linear {
+            in_features: 2 * w * side(input[1]) * side(input[2]),
+            out_features: 2 * w,
+            bias: false,
+        },
+    );
     b.then("relu4", Op::Relu);
-    b.then("fc2", Op::Linear { in_features: 2 * w, out_features: classes, bias: true });
+    b.then(
+        "fc2",
+        Op::Linear {
+            in_features: 2 * w,
+            out_features: classes,
+            bias: true,
+        },
+    );
     Graph::new(input, b.nodes)
 }

@@ -62,14 +62,22 @@ pub struct Trained {
 /// `Configuration` when there is nothing to train on or the loss is no longer finite; `Resource` for memory and disk.
 pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
     if run.examples.is_empty() {
-        return Err(Error::configuration("no training examples are left", "check data.train.path and the list of removed ids"));
+        return Err(Error::configuration(
+            "no training examples are left",
+            "check data.train.path and the list of removed ids",
+        ));
     }
     let recipe = run.recipe;
     let key = resume::key(&run);
     let saved = EpochState::load(run.out_dir, &key, run.graph, report);
     let (weights, momentum, mut done, mut last) = match saved {
         Some(state) => (state.weights, state.momentum, state.epochs, (state.loss, state.accuracy)),
-        None => (run.start.unwrap_or_else(|| Weights::init(run.graph, recipe.seed)), Default::default(), 0, (f64::NAN, 0.0)),
+        None => (
+            run.start.unwrap_or_else(|| Weights::init(run.graph, recipe.seed)),
+            Default::default(),
+            0,
+            (f64::NAN, 0.0),
+        ),
     };
     let resumed_epochs = done;
     let model = Model::new(run.graph.clone(), weights.to(run.device, Kind::Float));
@@ -108,21 +116,45 @@ pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
                 last = (sums.double_value(&[0]) / seen, sums.double_value(&[1]) / seen);
                 if !last.0.is_finite() {
                     return Err(Error::configuration(
-                        format!("training diverged: the loss is {} in epoch {} of {}, step {} of {per_epoch}, at learning rate {lr:.3e}", last.0, done + 1, recipe.epochs, i + 1),
+                        format!(
+                            "training diverged: the loss is {} in epoch {} of {}, step {} of {per_epoch}, at learning rate {lr:.3e}",
+                            last.0,
+                            done + 1,
+                            recipe.epochs,
+                            i + 1
+                        ),
                         "lower recipe.lr (or unlearn.cf.lr), or lengthen the warm-up",
                     ));
                 }
-                let note = format!("epoch {}/{}, loss {:.3}, accuracy {:.1} %", done + 1, recipe.epochs, last.0, 100.0 * last.1);
+                let note = format!(
+                    "epoch {}/{}, loss {:.3}, accuracy {:.1} %",
+                    done + 1,
+                    recipe.epochs,
+                    last.0,
+                    100.0 * last.1
+                );
                 report.progress("train", step + 1, steps, &note);
             }
         }
         done += 1;
-        EpochState { weights: model.weights.copy(), momentum: copies(&sgd), epochs: done, loss: last.0, accuracy: last.1 }.save(run.out_dir, &key)?;
+        EpochState {
+            weights: model.weights.copy(),
+            momentum: copies(&sgd),
+            epochs: done,
+            loss: last.0,
+            accuracy: last.1,
+        }
+        .save(run.out_dir, &key)?;
     }
     for (_, parameter) in model.parameters() {
         let _ = parameter.set_requires_grad(false);
     }
-    Ok(Trained { model, loss: last.0, accuracy: last.1, resumed_epochs })
+    Ok(Trained {
+        model,
+        loss: last.0,
+        accuracy: last.1,
+        resumed_epochs,
+    })
 }
 
 fn copies(sgd: &Sgd) -> std::collections::BTreeMap<String, Tensor> {

@@ -78,7 +78,11 @@ impl EpochState {
             }
             Ok(None) => None,
             Err(error) => {
-                report.log(&format!("{} cannot be used, training starts anew: {}", path.display(), error.fault().message));
+                report.log(&format!(
+                    "{} cannot be used, training starts anew: {}",
+                    path.display(),
+                    error.fault().message
+                ));
                 None
             }
         }
@@ -90,7 +94,12 @@ impl EpochState {
         if metadata.get("key").map(String::as_str) != Some(key) {
             return Ok(None);
         }
-        let number = |name: &str| metadata.get(name).and_then(|v| v.parse::<f64>().ok()).ok_or_else(|| Error::configuration(format!("no {name} in it"), ""));
+        let number = |name: &str| {
+            metadata
+                .get(name)
+                .and_then(|v| v.parse::<f64>().ok())
+                .ok_or_else(|| Error::configuration(format!("no {name} in it"), ""))
+        };
         let (epochs, loss, accuracy) = (number("epochs")? as u32, number("loss")?, number("accuracy")?);
         let (mut weights, mut momentum) = (BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in read_tensors(&file)? {
@@ -100,10 +109,19 @@ impl EpochState {
                 _ => return Err(Error::configuration(format!("tensor {name} does not belong in it"), "")),
             };
         }
-        let missing = graph.state().into_iter().find(|e| weights.get(&e.name).map(Tensor::size).as_ref() != Some(&e.shape));
+        let missing = graph
+            .state()
+            .into_iter()
+            .find(|e| weights.get(&e.name).map(Tensor::size).as_ref() != Some(&e.shape));
         if let Some(entry) = missing {
             return Err(Error::configuration(format!("tensor {} is missing or misshapen", entry.name), ""));
         }
-        Ok(Some(Self { weights: Weights(weights), momentum, epochs, loss, accuracy }))
+        Ok(Some(Self {
+            weights: Weights(weights),
+            momentum,
+            epochs,
+            loss,
+            accuracy,
+        }))
     }
 }

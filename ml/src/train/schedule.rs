@@ -18,7 +18,11 @@ pub fn learning_rate(schedule: &Schedule, lr: f64, step: u64, per_epoch: u64, st
             let (peak, end) = (warmup * steps as f64 - 1.0, steps as f64 - 1.0);
             let (low, last) = (lr / 25.0, lr / 25.0 / 1e4);
             let step = step as f64;
-            if step <= peak { cosine(low, lr, step / peak.max(1e-9)) } else { cosine(lr, last, (step - peak) / (end - peak).max(1e-9)) }
+            if step <= peak {
+                cosine(low, lr, step / peak.max(1e-9))
+            } else {
+                cosine(lr, last, (step - peak) / (end - peak).max(1e-9))
+            }
         }
     }
 }
@@ -39,7 +43,10 @@ mod tests {
 
     #[test]
     fn steps_fall_at_the_start_of_their_epochs() {
-        let schedule = Schedule::Step { milestones: vec![2, 3], gamma: 0.1 };
+        let schedule = Schedule::Step {
+            milestones: vec![2, 3],
+            gamma: 0.1,
+        };
         let at = |epoch: u64| learning_rate(&schedule, 1.0, epoch * 7, 7, 35);
         assert_eq!([at(0), at(1), at(2)], [1.0, 1.0, 0.1]);
         assert!((at(3) - 0.01).abs() < 1e-12);

@@ -17,7 +17,11 @@ pub struct Sgd {
 impl Sgd {
     /// Over these parameters (they must require gradients).
     pub fn new(parameters: Vec<(String, Tensor)>, recipe: &Recipe) -> Self {
-        Self { parameters, momentum: BTreeMap::new(), settings: (recipe.momentum, recipe.nesterov, recipe.weight_decay) }
+        Self {
+            parameters,
+            momentum: BTreeMap::new(),
+            settings: (recipe.momentum, recipe.nesterov, recipe.weight_decay),
+        }
     }
 
     /// Set gradients back, run the loss backwards, and step: d = ∇ + wd·w; m = μ·m + d; w −= lr·(d + μ·m, or m without Nesterov).
@@ -33,7 +37,11 @@ impl Sgd {
                 if !grad.defined() {
                     continue;
                 }
-                let d = if decay > 0.0 { grad.f_add(&parameter.f_mul_scalar(decay)?)? } else { grad };
+                let d = if decay > 0.0 {
+                    grad.f_add(&parameter.f_mul_scalar(decay)?)?
+                } else {
+                    grad
+                };
                 let update = if mu > 0.0 {
                     let m = match self.momentum.remove(name) {
                         Some(mut m) => m.f_mul_scalar_(mu)?.f_add_(&d)?,
@@ -61,7 +69,12 @@ mod tests {
     #[test]
     fn follows_the_recursion() {
         for nesterov in [false, true] {
-            let recipe = Recipe { momentum: 0.9, nesterov, weight_decay: 0.01, ..Recipe::default() };
+            let recipe = Recipe {
+                momentum: 0.9,
+                nesterov,
+                weight_decay: 0.01,
+                ..Recipe::default()
+            };
             let w = Tensor::from_slice(&[2.0f64]).set_requires_grad(true);
             let mut sgd = Sgd::new(vec![("w".into(), w.shallow_clone())], &recipe);
             let (mut x, mut m) = (2.0, 0.0);

@@ -13,7 +13,10 @@ pub struct ExactUnlearning;
 impl Unlearner for ExactUnlearning {
     fn unlearn(&self, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained> {
         // A new initialisation: nothing of the production run's randomness is repeated.
-        let recipe = Recipe { seed: case.recipe.seed.wrapping_add(1), ..case.recipe.clone() };
+        let recipe = Recipe {
+            seed: case.recipe.seed.wrapping_add(1),
+            ..case.recipe.clone()
+        };
         let run = Training {
             graph: case.graph,
             data: case.data,

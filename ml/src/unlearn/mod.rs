@@ -63,7 +63,10 @@ pub fn split(data: &DataSet, flagged: &[TrainId]) -> Result<(Vec<usize>, Vec<usi
     let mut gone = BTreeSet::new();
     for id in flagged {
         let position = data.position(id).ok_or_else(|| {
-            Error::configuration(format!("`{id}` is not in the training set"), "the ids must come from a trace of this training set (data.train)")
+            Error::configuration(
+                format!("`{id}` is not in the training set"),
+                "the ids must come from a trace of this training set (data.train)",
+            )
         })?;
         gone.insert(position);
     }

@@ -71,11 +71,18 @@ async fn a_mail_arrives_as_it_was_written_through_every_trouble() {
     let taken = server.taken.lock().unwrap().clone();
     assert_eq!(taken.len(), 2, "one from before the lost answer, one after");
     assert_eq!(taken[0], taken[1], "a repetition is the same byte for byte");
-    assert_eq!((taken[0].from.as_str(), &taken[0].to[..]), ("guard@example.org", &["oncall@example.org".to_owned()][..]));
+    assert_eq!(
+        (taken[0].from.as_str(), &taken[0].to[..]),
+        ("guard@example.org", &["oncall@example.org".to_owned()][..])
+    );
     assert_eq!(taken[0].raw.trim_end(), written.trim_end());
     assert_eq!(pending.settled.lock().unwrap().len(), 1);
     let page = page(&metrics);
-    for line in ["delta_guard_mail_sent_total 1", "delta_guard_mail_retried_total{why=\"deferred\"} 1", "delta_guard_outbox_length 0"] {
+    for line in [
+        "delta_guard_mail_sent_total 1",
+        "delta_guard_mail_retried_total{why=\"deferred\"} 1",
+        "delta_guard_outbox_length 0",
+    ] {
         assert!(page.contains(line), "{line} not in\n{page}");
     }
 }
@@ -88,9 +95,15 @@ async fn one_refused_recipient_does_not_keep_the_others_from_theirs() {
     let pending = filled(&mail);
     let metrics = Arc::new(Metrics::new("animals", "propose"));
     deliver(&mail, &pending, &metrics, || pending.waiting().is_empty()).await;
-    assert_eq!(server.taken.lock().unwrap().iter().map(|taken| taken.to.clone()).collect::<Vec<_>>(), [["here@example.org"]]);
+    assert_eq!(
+        server.taken.lock().unwrap().iter().map(|taken| taken.to.clone()).collect::<Vec<_>>(),
+        [["here@example.org"]]
+    );
     let settled = pending.settled.lock().unwrap().clone();
-    assert!(settled.iter().any(|(_, gave_up)| gave_up.as_ref().is_some_and(|why| why.contains("550"))), "{settled:?}");
+    assert!(
+        settled.iter().any(|(_, gave_up)| gave_up.as_ref().is_some_and(|why| why.contains("550"))),
+        "{settled:?}"
+    );
     assert!(page(&metrics).contains("delta_guard_mail_refused_total 1"));
 }
 
@@ -115,12 +128,18 @@ async fn without_a_server_the_mail_waits_and_that_is_said() {
     deliver(&mail, &pending, &metrics, retried).await;
     assert_eq!(pending.waiting().len(), 1);
     let page = page(&metrics);
-    assert!(page.contains("delta_guard_outbox_length 1") && !page.contains("delta_guard_outbox_oldest_timestamp_seconds 0\n"), "{page}");
+    assert!(
+        page.contains("delta_guard_outbox_length 1") && !page.contains("delta_guard_outbox_oldest_timestamp_seconds 0\n"),
+        "{page}"
+    );
     // The server comes back on the same port: the mail goes out without anyone's doing.
     let mut impatient = mail.clone();
     impatient.give_up_after = crate::config::units::Span(Duration::from_secs(1));
     deliver(&impatient, &pending, &metrics, || pending.waiting().is_empty()).await;
-    assert!(pending.settled.lock().unwrap()[0].1.as_ref().unwrap().contains("given up"), "its date is in the past, so it is too old by now");
+    assert!(
+        pending.settled.lock().unwrap()[0].1.as_ref().unwrap().contains("given up"),
+        "its date is in the past, so it is too old by now"
+    );
 }
 
 #[tokio::test]
@@ -130,7 +149,11 @@ async fn a_server_without_starttls_gets_nothing() {
     mail.tls = crate::config::file::Tls::Starttls;
     let pending = filled(&mail);
     let metrics = Arc::new(Metrics::new("animals", "propose"));
-    let tried = || page(&metrics).lines().any(|line| line.starts_with("delta_guard_mail_retried_total") && !line.ends_with(" 0"));
+    let tried = || {
+        page(&metrics)
+            .lines()
+            .any(|line| line.starts_with("delta_guard_mail_retried_total") && !line.ends_with(" 0"))
+    };
     deliver(&mail, &pending, &metrics, tried).await;
     assert!(server.taken.lock().unwrap().is_empty());
     assert_eq!(pending.waiting().len(), 1);
@@ -145,7 +168,10 @@ async fn a_server_that_says_nothing_is_left_after_the_timeout() {
     let pending = filled(&mail);
     let metrics = Arc::new(Metrics::new("animals", "propose"));
     // Both mails count, although only the first opened a connection.
-    deliver(&mail, &pending, &metrics, || page(&metrics).contains("delta_guard_mail_retried_total{why=\"timeout\"} 2")).await;
+    deliver(&mail, &pending, &metrics, || {
+        page(&metrics).contains("delta_guard_mail_retried_total{why=\"timeout\"} 2")
+    })
+    .await;
     assert_eq!(pending.waiting().len(), 2);
 }
 
@@ -154,7 +180,10 @@ fn waits_double_up_to_an_hour_and_are_spread() {
     let first = Duration::from_secs(30);
     for (tries, least) in [(1, 30), (2, 60), (3, 120), (8, 3600), (200, 3600)] {
         let waited = wait(first, tries, "x").as_secs_f64();
-        assert!(waited >= f64::from(least) && waited <= f64::from(least) * 1.2 + 0.001, "{tries}: {waited}");
+        assert!(
+            waited >= f64::from(least) && waited <= f64::from(least) * 1.2 + 0.001,
+            "{tries}: {waited}"
+        );
     }
     assert_ne!(wait(first, 1, "x"), wait(first, 1, "y"));
 }

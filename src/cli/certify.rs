@@ -1,0 +1,110 @@
+//! `certify`.
+
+use super::work::{absolute, unexpected, work_dir};
+use super::{Exit, Global, ids, say};
+use crate::policy;
+use clap::Args;
+use delta_guard_contract::job::Anomaly;
+use delta_guard_contract::{JobResult, Task, TraceReport};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Measure a candidate against the production model and judge it (no daemon needed)
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  delta-guard certify candidate.safetensors --image wrong.png
+  delta-guard certify candidate.safetensors --image wrong.png --trace trace.json --json
+
+The limits are those of the configuration's section `gate`. With --trace the share of flagged examples is judged too.
+
+Exit codes: 0 it passes, 3 it is rejected")]
+pub struct Certify {
+    /// The candidate checkpoint
+    candidate: PathBuf,
+    /// The wrongly read pictures
+    #[arg(long = "image", required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Their wrong label (default: what the production model reads)
+    #[arg(long, value_name = "CLASS")]
+    wrong_label: Option<String>,
+    /// The trace.json that the candidate was made by
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+}
+
+impl Certify {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
+        let config = global.load()?;
+        let report: Option<TraceReport> = self
+            .trace
+            .as_deref()
+            .map(|p| anyhow::Ok(serde_json::from_slice(&fs_err::read(p)?)?))
+            .transpose()?;
+        if let Some(path) = &self.trace {
+            ids::read(path)?; // the same words as everywhere where it names none
+        }
+        let mut anomalies = Vec::new();
+        for image in &self.images {
+            anomalies.push(Anomaly {
+                image: absolute(image)?,
+                wrong_label: self.wrong_label.clone(),
+                true_label: None,
+            });
+        }
+        let candidate = absolute(&self.candidate)?;
+        let folder = work_dir(&config, "certify", &[candidate.as_os_str().as_encoded_bytes()]);
+        let task = Task::Certify {
+            data: config.file.data.clone(),
+            model: config.file.model.clone(),
+            candidate,
+            anomalies,
+            limits: config.file.image_limits(),
+        };
+        let measured = match global.work(&config, &folder, task)? {
+            JobResult::Certify(measured) => measured,
+            other => return Err(unexpected(&other)),
+        };
+        let wrong: Vec<String> = measured
+            .anomalies_before
+            .iter()
+            .map(|p| self.wrong_label.clone().unwrap_or_else(|| p.label.clone()))
+            .collect();
+        let over_caps = report
+            .as_ref()
+            .map(|r| policy::decide(&policy::Found::of(r), config.file.mode, &config.file.gate).over_caps)
+            .unwrap_or_default();
+        let verdict = policy::judge(&measured, &wrong, &over_caps, &config.file.gate);
+        if global.json {
+            say::json(&json!({"measured": measured, "gate": verdict}))?;
+        } else {
+            let mut facts: Vec<(&str, String)> = Vec::new();
+            for (before, after) in measured.anomalies_before.iter().zip(&measured.anomalies_after) {
+                facts.push((
+                    "anomaly",
+                    format!(
+                        "{} ({:.0} %) → {} ({:.0} %)",
+                        before.label,
+                        100.0 * before.probability,
+                        after.label,
+                        100.0 * after.probability
+                    ),
+                ));
+            }
+            facts.push((
+                "accuracy",
+                format!("{:.2} % → {:.2} %", 100.0 * measured.before.share(), 100.0 * measured.after.share()),
+            ));
+            facts.push((
+                "gate",
+                if verdict.pass {
+                    "passed".into()
+                } else {
+                    format!("rejected: {}", verdict.reasons.join("; "))
+                },
+            ));
+            say::out(&say::facts(&facts))?;
+        }
+        Ok(if verdict.pass { Exit::Done } else { Exit::No })
+    }
+}

@@ -1,0 +1,109 @@
+//! `trace`.
+
+use super::work::{absolute, unexpected, work_dir};
+use super::{Exit, Global, say};
+use clap::Args;
+use delta_guard_contract::job::Anomaly;
+use delta_guard_contract::{JobResult, Task, TraceVerdict};
+use std::path::PathBuf;
+
+/// Rows that are printed; `--json` has them all.
+const SHOWN: usize = 20;
+
+/// Find the training examples behind a wrong prediction (no daemon needed)
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  delta-guard trace wrong.png
+  delta-guard trace wrong.png --plain                 the published count rule beside it
+  delta-guard trace a.png b.png --json > trace.json   several anomalies of one wrong label
+
+Whatever the model reads is taken as wrong: hand in only pictures that it misreads, or placebos to see that they are left alone.
+
+Exit codes: 0 examples were flagged, 3 undecided: nothing stands out")]
+pub struct Trace {
+    /// The wrongly read pictures
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Compute the plain count rule over all examples too
+    #[arg(long)]
+    plain: bool,
+    /// The wrong label (default: what the model reads)
+    #[arg(long, value_name = "CLASS")]
+    wrong_label: Option<String>,
+    /// Seed where detect.seed is unset (default: from the pictures' contents)
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Folder for trace.json and thumbnails
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Trace {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
+        let config = global.load()?;
+        let mut hasher = blake3::Hasher::new();
+        let mut anomalies = Vec::new();
+        for image in &self.images {
+            hasher.update(&fs_err::read(image)?);
+            anomalies.push(Anomaly {
+                image: absolute(image)?,
+                wrong_label: self.wrong_label.clone(),
+                true_label: None,
+            });
+        }
+        let digest = *hasher.finalize().as_bytes();
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        let mut detect = config.file.detect.clone();
+        if self.plain {
+            detect.plain = Some(true);
+        }
+        let folder = self.out.clone().unwrap_or_else(|| work_dir(&config, "trace", &[&digest]));
+        let task = Task::Trace {
+            data: config.file.data.clone(),
+            model: config.file.model.clone(),
+            detect,
+            anomalies,
+            limits: config.file.image_limits(),
+            case_seed: self.seed.unwrap_or(u64::from_le_bytes(first)),
+        };
+        let report = match global.work(&config, &folder, task)? {
+            JobResult::Trace(report) => report,
+            other => return Err(unexpected(&other)),
+        };
+        let exit = if report.verdict == TraceVerdict::Flagged { Exit::Done } else { Exit::No };
+        if global.json {
+            say::json(&report)?;
+            return Ok(exit);
+        }
+        let verdict = match &report.verdict {
+            TraceVerdict::Flagged => format!("{} of {} training examples flagged", report.flagged.len(), report.examples),
+            TraceVerdict::Undecided { reason } => format!("undecided: {reason}"),
+        };
+        let mut facts = vec![("read as", report.predicted_label.clone()), ("verdict", verdict)];
+        if let Some(plain) = &report.plain {
+            facts.push(("plain rule", format!("{} flagged over all classes", plain.flagged.len())));
+        }
+        facts.push(("details", folder.join("trace.json").display().to_string()));
+        say::out(&say::facts(&facts))?;
+        if !report.flagged.is_empty() {
+            let row = |f: &delta_guard_contract::FlaggedExample| {
+                vec![
+                    f.rank.to_string(),
+                    f.id.0.clone(),
+                    f.label.clone(),
+                    f.count.to_string(),
+                    format!("{:.3}", f.mean_scaled_delta),
+                    format!("{:.3}", f.kappa),
+                ]
+            };
+            let columns = [">rank", "id", "label", ">count", ">mean scaled delta", ">kappa"];
+            say::out(&format!("\n{}", say::table(&columns, report.flagged.iter().take(SHOWN).map(row))))?;
+            if report.flagged.len() > SHOWN {
+                say::out(&format!("… and {} more (--json, or trace.json)", report.flagged.len() - SHOWN))?;
+            }
+        }
+        Ok(exit)
+    }
+}

@@ -1,0 +1,58 @@
+//! `unlearn`.
+
+use super::train::{parts, told};
+use super::work::{keep, unexpected, work_dir};
+use super::{Exit, Global, ids};
+use clap::Args;
+use delta_guard_contract::config::UnlearnMethod;
+use delta_guard_contract::{JobResult, Task};
+use std::path::PathBuf;
+
+/// Make a model without the flagged examples (no daemon needed)
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  delta-guard unlearn --flagged trace.json --out candidate.safetensors
+  delta-guard unlearn --flagged flagged.csv --method cf --out candidate.safetensors
+
+Then `delta-guard certify candidate.safetensors --image wrong.png` judges it. Production is only read.")]
+pub struct Unlearn {
+    /// The ids: what `trace --json` or `flagged --json|--csv` wrote, or one id a line
+    #[arg(long, value_name = "FILE")]
+    flagged: PathBuf,
+    /// eu: train again without them; cf: fine-tune without them (default: unlearn.method)
+    #[arg(long, value_parser = ["eu", "cf"])]
+    method: Option<String>,
+    /// Where the candidate goes
+    #[arg(long, short, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl Unlearn {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
+        let config = global.load()?;
+        let flagged = ids::read(&self.flagged)?;
+        let method = match self.method.as_deref() {
+            Some("eu") => UnlearnMethod::Eu,
+            Some(_) => UnlearnMethod::Cf,
+            None => config.file.unlearn.method,
+        };
+        let name = if method == UnlearnMethod::Eu { "eu" } else { "cf" };
+        let folder = work_dir(&config, name, &parts(&flagged));
+        let task = Task::Unlearn {
+            data: config.file.data.clone(),
+            model: config.file.model.clone(),
+            recipe: config.file.recipe.clone(),
+            method,
+            cf: config.file.unlearn.cf.clone(),
+            flagged,
+        };
+        match global.work(&config, &folder, task)? {
+            JobResult::Train(result) => {
+                keep(&config, &folder.join(&result.file), &self.out)?;
+                told(global, &result, &self.out)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Real requests over loopback, written by hand: a client library would hide what is tested here.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use crate::case::{Accepted, case_id};
+use crate::clock::SystemClock;
+use crate::engine::Hooks;
+use crate::hooks::Outward;
+use crate::stop::{self, Stopper};
+use crate::vfs::Disk;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+struct Served {
+    address: SocketAddr,
+    api: Arc<Api>,
+    stopper: Stopper,
+    server: tokio::task::JoinHandle<Result<()>>,
+}
+
+fn settings() -> Settings {
+    let base = std::path::Path::new("/etc/delta-guard");
+    crate::config::parse(crate::config::EXAMPLE, base, base, crate::config::Look::AtTextOnly)
+        .unwrap()
+        .file
+        .settings()
+        .unwrap()
+}
+
+async fn served() -> Served {
+    let api = Arc::new(Api::new(Arc::new(Metrics::new("animals", "propose")), Arc::new(settings())));
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stopper, stop) = stop::channel();
+    let asked = Arc::clone(&api);
+    let server = tokio::spawn(async move { serve(listener, asked, &["guard.example.org".into()], stop).await });
+    Served {
+        address,
+        api,
+        stopper,
+        server,
+    }
+}
+
+/// Status, head and body of the answer to `request`, which must ask for the connection's end.
+async fn say(address: SocketAddr, request: &str) -> (u16, String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase(), body.to_owned())
+}
+
+async fn get(address: SocketAddr, path: &str) -> (u16, serde_json::Value) {
+    let (status, _, body) = say(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
+    (status, serde_json::from_str(&body).unwrap_or(serde_json::Value::String(body)))
+}
+
+#[tokio::test]
+async fn web_pages_and_foreign_names_are_turned_away() {
+    let served = served().await;
+    let port = served.address.port();
+    for (lines, status) in [
+        ("Host: localhost", 200),
+        (&*format!("Host: LOCALHOST:{port}"), 200),
+        (&*format!("Host: 127.0.0.1:{port}"), 200),
+        ("Host: guard.example.org", 200),
+        ("Host: evil.example", 421),
+        ("Host: localhost.evil.example", 421),
+        ("Host: localhost@evil.example", 421),
+        ("Host: 127.0.0.2", 421),
+        ("Host:", 421),
+        ("X-Nothing: 1", 421),
+        ("Host: localhost\r\nHost: evil.example", 421),
+        ("Host: localhost\r\nOrigin: http://localhost", 403),
+        ("Host: localhost\r\nOrigin: null", 403),
+        ("Host: localhost\r\nContent-Length: 5000", 413),
+        ("Host: localhost\r\nTransfer-Encoding: chunked", 413),
+    ] {
+        let (got, head, body) = say(served.address, &format!("GET /livez HTTP/1.1\r\n{lines}\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(got, status, "{lines}: {head}\n{body}");
+        assert!(
+            !head.contains("access-control") && head.contains("x-content-type-options: nosniff"),
+            "{head}"
+        );
+    }
+    let (got, ..) = say(
+        served.address,
+        "GET http://evil.example/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert_eq!(got, 421, "the request line's own host is looked at too");
+}
+
+#[tokio::test]
+async fn nothing_can_be_changed_from_here() {
+    let served = served().await;
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+        let (got, ..) = say(
+            served.address,
+            &format!("{method} /api/v1/cases HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+        )
+        .await;
+        assert_eq!(got, 405, "{method}");
+    }
+    assert_eq!(get(served.address, "/etc/passwd").await.0, 404);
+}
+
+#[tokio::test]
+async fn it_answers_before_during_and_after_trouble() {
+    let served = served().await;
+    let at = served.address;
+    let (status, page) = get(at, "/metrics").await;
+    assert!(status == 200 && page.as_str().unwrap().contains("delta_guard_ready 0"), "{page}");
+    assert_eq!(get(at, "/livez").await.0, 200);
+    let (status, ready) = get(at, "/readyz").await;
+    assert!(
+        status == 503 && ready["ready"] == false && ready["reasons"].as_array().unwrap().len() == 2,
+        "{ready}"
+    );
+    assert_eq!(get(at, "/api/v1/cases").await.0, 503);
+    assert_eq!(get(at, "/api/v1/status").await.1["journal_seq"], serde_json::Value::Null);
+
+    let folder = tempfile::tempdir().unwrap();
+    let hooks: Arc<dyn Hooks> = Arc::new(Outward::new(Arc::new(Metrics::new("x", "propose")), None));
+    let (journal, index) = (folder.path().join("journal"), folder.path().join("index"));
+    crate::publish::make_dir(&journal).unwrap();
+    let ledger = Arc::new(Ledger::open(Arc::new(Disk), &journal, &index, Arc::new(SystemClock), hooks).unwrap());
+    let digest = |letter: &str| delta_guard_contract::Digest(letter.repeat(64));
+    let accepted: Accepted = serde_json::from_value(accepted(&digest("a"), &digest("b"))).unwrap();
+    let id = case_id(&accepted.content, &accepted.claim, &accepted.checkpoint);
+    ledger.accept(&id, accepted).unwrap();
+    let (ready, readiness) = watch::channel(Readiness {
+        journal: true,
+        scanned: true,
+        trouble: None,
+    });
+    served.api.started(Arc::clone(&ledger), readiness);
+
+    assert_eq!(get(at, "/readyz").await, (200, serde_json::json!({"ready": true, "reasons": []})));
+    let (_, status) = get(at, "/api/v1/status").await;
+    assert!(
+        status["open"] == 1 && status["held"] == 0 && status["journal_seq"] == ledger.head().seq,
+        "{status}"
+    );
+    let (_, list) = get(at, "/api/v1/cases").await;
+    assert!(
+        list.as_array().unwrap().len() == 1 && list[0]["case"] == id.0 && list[0]["state"] == "accepted",
+        "{list}"
+    );
+    assert_eq!(get(at, "/api/v1/cases?state=held").await.1, serde_json::json!([]));
+    assert_eq!(get(at, "/api/v1/cases?limit=0").await.1, serde_json::json!([]));
+    assert_eq!(get(at, "/api/v1/cases?state=nonsense").await.0, 400);
+    for name in [id.0.as_str(), id.short()] {
+        let (status, view) = get(at, &format!("/api/v1/cases/{name}")).await;
+        assert!(status == 200 && view["case"] == id.0 && view["submission"]["name"] == "cat.png", "{view}");
+    }
+    for missing in ["0".repeat(64), "zz".into(), "..%2f..".into()] {
+        assert_eq!(get(at, &format!("/api/v1/cases/{missing}")).await.0, 404, "{missing}");
+    }
+    assert_eq!(get(at, "/api/v1/cases/%ff").await.0, 400);
+
+    ready.send_modify(|now| now.trouble = Some("the disk is full".into()));
+    assert_eq!(
+        get(at, "/readyz").await,
+        (503, serde_json::json!({"ready": false, "reasons": ["the disk is full"]}))
+    );
+}
+
+/// An accepted case, as the journal holds it.
+fn accepted(content: &delta_guard_contract::Digest, checkpoint: &delta_guard_contract::Digest) -> serde_json::Value {
+    serde_json::json!({
+        "name": "cat.png", "name_base64": "Y2F0LnBuZw==", "content": content, "bytes": 3, "checkpoint": checkpoint, "claim": {},
+        "file": {"dev": 1, "ino": 2, "size": 3, "mtime_ns": 4}, "sidecar": null, "uid": 6,
+    })
+}
+
+#[tokio::test]
+async fn stopping_lets_idle_connections_go() {
+    let served = served().await;
+    let mut idle = TcpStream::connect(served.address).await.unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut first = [0; 12];
+    idle.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    served.stopper.stop();
+    tokio::time::timeout(Duration::from_secs(60), served.server)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(TcpStream::connect(served.address).await.is_err(), "it still listens");
+}
+
+#[tokio::test]
+async fn who_says_nothing_makes_room_for_others() {
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes: Router = Router::new().route("/", axum::routing::get(|| async { "hello" }));
+    let bounded = listener::Bounded::with_bounds(listener, 1, Duration::from_millis(50));
+    let server = tokio::spawn(axum::serve(bounded, routes).into_future());
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    silent.write_all(b"GET / HT").await.unwrap();
+    let answer = tokio::time::timeout(
+        Duration::from_secs(60),
+        say(address, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+    )
+    .await
+    .unwrap();
+    assert_eq!((answer.0, answer.2.as_str()), (200, "hello"));
+    server.abort();
+}

@@ -1,0 +1,83 @@
+//! The unit holds before systemd's own judgement: no mistake in it, and a tight sandbox.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const SERVICE: &str = include_str!("../systemd/delta-guard.service");
+
+/// The unit, with the program that was built here and a user that every machine has.
+fn unit(folder: &Path, change: impl Fn(String) -> String) -> PathBuf {
+    let text = SERVICE.replace("/usr/bin/delta-guard", env!("CARGO_BIN_EXE_delta-guard"));
+    let text = text
+        .replace("User=delta-guard", "User=root")
+        .replace("Group=delta-guard", "Group=root")
+        .replace("Documentation=man:delta-guard(1)\n", "");
+    let path = folder.join("delta-guard.service");
+    std::fs::write(&path, change(text)).expect("the unit can be written");
+    path
+}
+
+/// None, out loud, where systemd is not installed.
+fn analyze(arguments: &[&str], unit: &Path) -> Option<Output> {
+    match Command::new("systemd-analyze").args(arguments).arg(unit).output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            eprintln!("SKIPPED: systemd-analyze cannot be run: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn the_unit_has_no_mistake_and_a_mistake_would_be_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(good) = analyze(&["verify", "--man=no", "--recursive-errors=no"], &unit(folder.path(), |text| text)) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&good.stderr);
+    assert!(good.status.success() && !said.contains("delta-guard.service"), "{said}");
+    let broken = unit(folder.path(), |text| text.replace("ProtectSystem=strict", "ProtectSystem=very"));
+    let Some(bad) = analyze(&["verify", "--man=no", "--recursive-errors=no"], &broken) else {
+        return;
+    };
+    assert!(
+        String::from_utf8_lossy(&bad.stderr).contains("ProtectSystem"),
+        "a broken unit was taken: {bad:?}"
+    );
+}
+
+#[test]
+fn the_sandbox_is_tight() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = unit(folder.path(), |text| text.replace("User=root", "User=delta-guard"));
+    // Tenths: 2.5 of 10. A daemon that sends mail and computes on a GPU keeps network and devices.
+    let Some(judged) = analyze(&["security", "--offline=yes", "--no-pager", "--threshold=25"], &path) else {
+        return;
+    };
+    assert!(
+        judged.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&judged.stdout),
+        String::from_utf8_lossy(&judged.stderr)
+    );
+}
+
+#[test]
+fn the_unit_keeps_its_promises() {
+    for line in [
+        "Type=notify",
+        "RestartPreventExitStatus=78",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "ExecStartPre=/usr/bin/delta-guard check-config",
+        "ExecReload=/usr/bin/delta-guard check-config",
+        "StateDirectory=delta-guard",
+    ] {
+        assert!(SERVICE.lines().any(|written| written == line), "{line} is missing");
+    }
+    assert!(
+        !SERVICE
+            .lines()
+            .any(|line| line.starts_with("PrivateUsers=") || line.starts_with("MemoryDenyWriteExecute="))
+    );
+}
