@@ -9,12 +9,23 @@ fn three_mistakes_are_reported_together_and_nothing_starts() {
         let output = place.ask(&[command]);
         assert_eq!(output.status.code(), Some(78), "{command}");
         let said = text(&output.stderr);
-        for part in ["3 mistakes", "inbox2: unknown key", "did you mean \"inbox\"", "detect.n_tol:", "gate.max_accuracy_drop:", "guard.yaml:9:1", "0 to 1"] {
+        for part in [
+            "3 mistakes",
+            "inbox2: unknown key",
+            "did you mean \"inbox\"",
+            "detect.n_tol:",
+            "gate.max_accuracy_drop:",
+            "guard.yaml:9:1",
+            "0 to 1",
+        ] {
             assert!(said.contains(part), "{command}: {part} not in:\n{said}");
         }
     }
     let problems = place.json(&["check-config"]);
-    assert_eq!((problems["ok"].as_bool(), problems["problems"].as_array().map(Vec::len)), (Some(false), Some(3)));
+    assert_eq!(
+        (problems["ok"].as_bool(), problems["problems"].as_array().map(Vec::len)),
+        (Some(false), Some(3))
+    );
     assert_eq!(problems["problems"][0]["line"], 9);
     assert!(!place.at("state/journal").exists(), "nothing was started");
 }
@@ -40,7 +51,12 @@ fn the_example_is_right_and_the_schema_describes_it() {
 fn a_good_configuration_and_a_missing_one() {
     let place = Place::new("");
     let checked = place.ask(&["check-config"]);
-    assert_eq!((checked.status.code(), text(&checked.stdout).contains("no mistake")), (Some(0), true), "{}", text(&checked.stderr));
+    assert_eq!(
+        (checked.status.code(), text(&checked.stdout).contains("no mistake")),
+        (Some(0), true),
+        "{}",
+        text(&checked.stderr)
+    );
     let missing = program(&["check-config", "--config", "/nowhere/guard.yaml"]);
     assert_eq!(missing.status.code(), Some(78));
     assert!(text(&missing.stderr).contains("--example"));

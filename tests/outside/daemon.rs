@@ -24,7 +24,11 @@ pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 
 /// The program with these arguments.
 pub fn program(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_delta-guard")).args(arguments).env_remove("DELTA_GUARD_CONFIG").output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_delta-guard"))
+        .args(arguments)
+        .env_remove("DELTA_GUARD_CONFIG")
+        .output()
+        .unwrap()
 }
 
 /// Text of a stream.
@@ -40,7 +44,9 @@ pub struct Place {
 impl Place {
     /// Make it; `more` is added to the configuration.
     pub fn new(more: &str) -> Self {
-        let place = Self { root: tempfile::tempdir().unwrap() };
+        let place = Self {
+            root: tempfile::tempdir().unwrap(),
+        };
         for name in ["train", "validation"] {
             std::fs::create_dir(place.at(name)).unwrap();
         }
@@ -90,7 +96,8 @@ http: {listen: '127.0.0.1:0'}
     /// What the program answers as JSON.
     pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let output = self.ask(&[arguments, &["--json"]].concat());
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{}{}", text(&output.stdout), text(&output.stderr)))
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{}{}", text(&output.stdout), text(&output.stderr)))
     }
 
     /// Start the daemon and wait until it is ready.
@@ -104,8 +111,18 @@ http: {listen: '127.0.0.1:0'}
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut daemon = Daemon { child, address: String::new(), log: self.at("log") };
-        daemon.address = wait_for("address", || std::fs::read_to_string(self.at("state/http.address")).ok().filter(|address| !address.trim().is_empty())).trim().to_owned();
+        let mut daemon = Daemon {
+            child,
+            address: String::new(),
+            log: self.at("log"),
+        };
+        daemon.address = wait_for("address", || {
+            std::fs::read_to_string(self.at("state/http.address"))
+                .ok()
+                .filter(|address| !address.trim().is_empty())
+        })
+        .trim()
+        .to_owned();
         wait_for("readiness", || daemon.get("/readyz").filter(|(code, _)| *code == 200));
         daemon
     }

@@ -34,11 +34,20 @@ fn a_case_ends_with_one_mail_a_report_and_answers() {
     let report = view["paths"]["report"].as_str().unwrap();
     let candidate = view["paths"]["checkpoint"].as_str().unwrap();
     let mail = readable(&taken[0]);
-    for part in ["Subject: [harbour] Repaired: 30 training examples", "wrong.png", report, candidate, "90.0 % → 90.0 %", "delta-guard flagged"] {
+    for part in [
+        "Subject: [harbour] Repaired: 30 training examples",
+        "wrong.png",
+        report,
+        candidate,
+        "90.0 % → 90.0 %",
+        "delta-guard flagged",
+    ] {
         assert!(mail.contains(part) || mail.contains(&part.replace(" ", "=20")), "{part} not in:\n{mail}");
     }
     let page = std::fs::read_to_string(report).unwrap();
-    assert!(page.contains("30 training examples caused this error") && page.contains("default-src &#39;none&#39;") | page.contains("default-src 'none'"));
+    assert!(
+        page.contains("30 training examples caused this error") && page.contains("default-src &#39;none&#39;") | page.contains("default-src 'none'")
+    );
     assert!(std::path::Path::new(candidate).is_file());
 
     // The same answers with and without the daemon.
@@ -104,7 +113,10 @@ fn a_hostile_name_stays_a_name() {
     let view = place.json(&["cases"]);
     let case = view[0]["case"].as_str().unwrap();
     let shown = text(&place.ask(&["show", case]).stdout);
-    assert!(!shown.chars().any(|c| c.is_control() && c != '\n') && shown.contains("Bcc: thief"), "{shown:?}");
+    assert!(
+        !shown.chars().any(|c| c.is_control() && c != '\n') && shown.contains("Bcc: thief"),
+        "{shown:?}"
+    );
     let report = place.json(&["show", case])["paths"]["report"].as_str().unwrap().to_owned();
     assert!(!std::fs::read_to_string(report).unwrap().contains("<script"));
 }
