@@ -50,6 +50,13 @@ fn the_example_parses_with_and_without_its_comment_signs() {
     assert!(plain.file.mail.is_none() && full.file.mail.is_some());
 }
 
+#[test]
+fn the_documentation_shows_a_configuration_that_is_right() {
+    let page = include_str!("../../docs/configuration.md");
+    let yaml = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    parse(yaml, Path::new("d.yaml"), Path::new("/"), Look::AtTextOnly).unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// Every key of the schema stands in the example, and what is shown there is what the code takes when the key is left out.
 #[test]
 fn the_example_names_every_key_and_shows_true_defaults() {

@@ -97,7 +97,7 @@ pub fn histogram(histogram: &Histogram) -> Option<Markup> {
             @for tick in ticks(low, high, 6.0) {
                 text class="tick" x=(format!("{:.1}", x(tick))) y=(HEIGHT - BOTTOM + 16.0) text-anchor="middle" { (tick_text(tick, high - low)) }
             }
-            text class="label" x=((LEFT + WIDTH) / 2.0) y=(HEIGHT - 3.0) text-anchor="middle" { "mean change of influence Δ, in units of the example’s own influence" }
+            text class="label" x=((LEFT + WIDTH) / 2.0) y=(HEIGHT - 3.0) text-anchor="middle" { "mean change of influence Δ, scaled by the example’s own influence" }
         }
     })
 }

@@ -68,7 +68,7 @@ pub(super) fn flagged(view: &CaseView) -> Markup {
             h2 { "The training examples behind it" }
             p class="intro" {
                 "Strongest evidence first. The bar is κ, the likeness of an example’s effect on the model to that of the seeds; Δ is how much its influence falls when the "
-                "picture and its label are changed, in units of its own influence; the last number is in how many of " (queries) " such changes it fell."
+                "picture and its label are changed, scaled by its own influence; the last number is in how many of " (queries) " such changes it fell."
             }
             div class="thumbs" { @for example in first { (card(example)) } }
             @if !more.is_empty() {
@@ -86,6 +86,8 @@ fn thumb(view: &CaseView, trace: &TraceReport, example: &FlaggedExample, stronge
         "{} – label {}, rank {}, κ {:.3}, Δ {:.3}, {} of {}",
         example.id, example.label, example.rank, example.kappa, example.mean_scaled_delta, example.count, trace.settings.queries
     );
+    // In the last round the whole group may have served as seeds: then the word tells nothing.
+    let mark_seed = example.seed && trace.flagged.iter().any(|other| !other.seed);
     html! {
         figure class="thumb" title=(title) {
             @match data_uri(view.paths.trace_dir.as_deref(), trace.thumbnails.get(&example.id.0)) {
@@ -95,10 +97,10 @@ fn thumb(view: &CaseView, trace: &TraceReport, example: &FlaggedExample, stronge
             figcaption {
                 @if example.kappa > 0.0 { (chart::bar(example.kappa / strongest, "hot")) }
                 span class="id" { bdi { (example.id) } }
-                span class=(if example.seed { "seed" } else { "" }) { "#" (example.rank) " " (example.label) }
+                span class=(if mark_seed { "seed" } else { "" }) { "#" (example.rank) " " (example.label) }
                 br;
                 @if example.kappa > 0.0 { "κ " (format!("{:.2}", example.kappa)) " · " }
-                "Δ " (format!("{:.2}", example.mean_scaled_delta).replace('-', "−"))
+                "Δ " (words::delta(example.mean_scaled_delta))
                 br; (example.count) "/" (trace.settings.queries) " fell"
             }
         }

@@ -105,10 +105,17 @@ fn figures(view: &CaseView) -> Markup {
                 }
             }
             @if total > 0.0 {
-                (cell("Time of all stages", html! { (words::seconds(total)) }, view.trace.as_ref().map(|trace| format!("on {}", trace.device)).unwrap_or_default()))
+                (cell("Time of all stages", html! { (words::seconds(total)) }, device(view)))
             }
         }
     }
+}
+
+/// Where it was computed, without the explanation in brackets that the worker may add.
+fn device(view: &CaseView) -> String {
+    view.trace
+        .as_ref()
+        .map_or_else(String::new, |trace| format!("on {}", trace.device.split(" (").next().unwrap_or_default()))
 }
 
 fn next_steps(view: &CaseView) -> Markup {

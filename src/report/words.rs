@@ -92,6 +92,18 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// A scaled Δ: `−491`, `−0.83`. Its scale differs from model to model.
+pub fn delta(value: f64) -> String {
+    let digits = if value.abs() >= 100.0 {
+        0
+    } else if value.abs() >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$}").replace('-', "−")
+}
+
 /// `512 B`, `1.4 GiB`.
 pub fn bytes(n: u64) -> String {
     let mut value = n as f64;
@@ -186,7 +198,8 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
     let case = view.case.short();
     let act = |why: String, command: String| Action { why, command };
     let mut list = Vec::new();
-    if !view.help.is_empty() {
+    // Of a proposal the list below says the same, with the path.
+    if !view.help.is_empty() && view.state != State::Proposed {
         list.push(act(sentence(&view.help), String::new()));
     }
     if flagged(view) > 0 {

@@ -1,0 +1,13 @@
+//! The guard as an operator meets it: its program, its configuration file, its mails, its metrics. The worker speaks the protocol and computes nothing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "outside/check.rs"]
+mod check;
+#[path = "outside/daemon.rs"]
+mod daemon;
+#[path = "outside/metrics.rs"]
+mod metrics;
+#[path = "outside/smtp.rs"]
+mod smtp;
+#[path = "outside/told.rs"]
+mod told;
