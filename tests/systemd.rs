@@ -41,7 +41,7 @@ fn the_unit_has_no_mistake_and_a_mistake_would_be_found() {
         return;
     };
     assert!(
-        String::from_utf8_lossy(&bad.stderr).contains("ProtectSystem"),
+        String::from_utf8_lossy(&bad.stderr).contains("protect system"),
         "a broken unit was taken: {bad:?}"
     );
 }
