@@ -18,7 +18,7 @@ fn the_daemon_is_not_linked_to_the_tensor_library() {
         listed.status.success() && libraries.contains("libc.so"),
         "ldd says nothing useful: {listed:?}"
     );
-    for forbidden in ["torch", "c10", "cudart", "stdc++", "gomp"] {
+    for forbidden in ["libtorch", "libc10", "libcudart", "libstdc++", "libgomp"] {
         assert!(!libraries.contains(forbidden), "the daemon is linked to {forbidden}:\n{libraries}");
     }
 }
