@@ -16,7 +16,7 @@ DATA ?=
 UNLEARN ?= eu
 OUT ?=
 
-.PHONY: help setup build demo test fixtures lint layering data-cifar10 evaluate evaluate-cifar10 bench
+.PHONY: help setup build demo test fixtures lint layering data-cifar10 evaluate evaluate-cifar10
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,6 +51,3 @@ evaluate: build ## the README's table on the demo's data: three further seeds, E
 
 evaluate-cifar10: build ## the same on the CIFAR-10 subset (DATA, OUT)
 	@$(BIN) evaluate config/evaluate/cifar10.yaml $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
-
-bench: ## cost of the passes as ratios to a plain forward and backward pass, in one interleaved run (DATA)
-	$(WITH_TORCH) $(CARGO) bench --locked -p delta-influence --bench passes -- $(if $(DATA),--data $(abspath $(DATA)))
