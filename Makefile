@@ -16,7 +16,7 @@ DATA ?=
 UNLEARN ?= eu
 OUT ?=
 
-.PHONY: help setup build demo test fixtures lint layering data-cifar10 evaluate evaluate-cifar10
+.PHONY: help setup build demo test fixtures lint layering data-cifar10 examples evaluate evaluate-cifar10
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,3 +51,7 @@ evaluate: build ## the README's table on the demo's data: three further seeds, E
 
 evaluate-cifar10: build ## the same on the CIFAR-10 subset (DATA, OUT)
 	@$(BIN) evaluate config/evaluate/cifar10.yaml $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
+
+examples: ## build and run the programs in examples/
+	$(WITH_TORCH) $(CARGO) run --release --locked -p delta-influence --example influence
+	inbox=$$(mktemp -d) && examples/submit.py $$inbox tests/fixtures/pixel.png cat && test -f $$inbox/pixel.png && grep -q cat $$inbox/pixel.json
