@@ -222,7 +222,7 @@ fn table(o: &Outcome, plain: Option<&Hits>, view: &CaseView) -> String {
                 if o.reason.is_empty() { String::new() } else { format!(": {}", o.reason) }
             ),
         ),
-        ("flagged", format!("{} of {} poisons' worth", o.flagged, o.poisons)),
+        ("flagged", format!("{} (of {} poisons, see TPR)", o.flagged, o.poisons)),
         ("TPR", percent(o.tpr)),
         ("precision", or_none(o.precision)),
     ];
