@@ -15,8 +15,9 @@ SEED ?= 1
 DATA ?=
 UNLEARN ?= eu
 OUT ?=
+BENCH ?=
 
-.PHONY: help setup build demo test fixtures lint layering data-cifar10 examples evaluate evaluate-cifar10
+.PHONY: help setup build demo test fixtures lint layering data-cifar10 examples evaluate evaluate-cifar10 bench
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,6 +52,9 @@ evaluate: build ## the README's table on the demo's data: three further seeds, E
 
 evaluate-cifar10: build ## the same on the CIFAR-10 subset (DATA, OUT)
 	@$(BIN) evaluate config/evaluate/cifar10.yaml $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
+
+bench: ## what influence costs, as ratios to a plain pass, interleaved (DATA, BENCH="--rounds 5")
+	$(WITH_TORCH) $(CARGO) bench --locked -p delta-influence --bench passes -- $(if $(DATA),--data $(abspath $(DATA))) $(BENCH)
 
 examples: ## build and run the programs in examples/
 	$(WITH_TORCH) $(CARGO) run --release --locked -p delta-influence --example influence
