@@ -257,7 +257,7 @@ impl Metrics {
             Event::Scanned { .. } => self.inbox_scanned.set(unix_now()),
             Event::InboxTrouble { message } => {
                 self.inbox_trouble.with_label_values(&["folder"]).inc();
-                error!(message = "Inbox cannot be read.", error = %message);
+                error!(message = "Inbox cannot be worked on; the next scan tries again.", error = %message);
             }
             Event::WatcherTrouble { message } => {
                 self.inbox_trouble.with_label_values(&["watcher"]).inc();

@@ -282,9 +282,9 @@ pub struct CfConfig {
     /// Passes over the retained set.
     #[schemars(range(min = 1, max = 10000))]
     pub epochs: u32,
-    /// Highest learning rate.
+    /// Highest learning rate (default: twice `recipe.lr`; a low one fine-tunes without forgetting, and the gate then rejects the candidate).
     #[schemars(range(min = 0.0))]
-    pub lr: f64,
+    pub lr: Option<f64>,
     /// Course of the learning rate.
     pub schedule: Schedule,
     /// Train only the last k layers that have parameters (0: all).
@@ -295,7 +295,7 @@ impl Default for CfConfig {
     fn default() -> Self {
         Self {
             epochs: 8,
-            lr: 0.05,
+            lr: None,
             schedule: Schedule::OneCycle { warmup: 0.3 },
             last_k: 0,
         }

@@ -57,6 +57,17 @@ fn the_documentation_shows_a_configuration_that_is_right() {
     parse(yaml, Path::new("d.yaml"), Path::new("/"), Look::AtTextOnly).unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// The default schedule is the paper's, for 40 epochs: asking for fewer is no mistake, writing milestones that never come is.
+#[test]
+fn fewer_epochs_than_the_default_schedule_are_no_mistake() {
+    let with = |recipe: &str| {
+        let text = format!("{EXAMPLE}\n{recipe}\n");
+        parse(&text, Path::new("e.yaml"), Path::new("/"), Look::AtTextOnly).map(|c| c.file.recipe.epochs)
+    };
+    assert_eq!(with("recipe: {epochs: 12}").expect("is right"), 12);
+    assert!(with("recipe: {epochs: 12, schedule: {kind: step, milestones: [6, 13], gamma: 0.1}}").is_err());
+}
+
 /// Every key of the schema stands in the example, and what is shown there is what the code takes when the key is left out.
 #[test]
 fn the_example_names_every_key_and_shows_true_defaults() {
@@ -75,7 +86,7 @@ fn the_example_names_every_key_and_shows_true_defaults() {
         assert!(named, "config/delta-guard.yaml does not explain {key}");
     }
     // Examples, not defaults: they have none.
-    let examples = ["detect.seed", "worker.command", "mail", "owner", "paths.refused"];
+    let examples = ["detect.seed", "worker.command", "mail", "owner", "paths.refused", "unlearn.cf.lr"];
     let config = parse(EXAMPLE, Path::new("e.yaml"), Path::new("/"), Look::AtTextOnly).unwrap().file;
     let mut defaults = serde_json::to_value(&config).unwrap();
     let resolved = serde_json::to_value(config.detect.resolve(0, 10)).unwrap();

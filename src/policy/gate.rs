@@ -105,6 +105,7 @@ fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &
         ));
     }
     let mut small: Vec<&str> = Vec::new();
+    let mut worse: Vec<(f64, String)> = Vec::new();
     let mut pooled = (0, 0, 0);
     let names: BTreeSet<&String> = before.classes.keys().chain(after.classes.keys()).collect();
     for name in names {
@@ -115,15 +116,25 @@ fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &
                 "class {name:?} was measured on {examples} pictures before and {examples_after} after"
             ));
         } else if examples >= limits.min_class_examples {
-            if dropped(correct, correct_after, examples) > limits.max_class_drop + EPSILON {
+            let drop = dropped(correct, correct_after, examples);
+            if drop > limits.max_class_drop + EPSILON {
                 let what = format!("accuracy of class {name:?}");
-                reasons.push(sentence(&what, correct, correct_after, examples, limits.max_class_drop, "max_class_drop"));
+                let told = sentence(&what, correct, correct_after, examples, limits.max_class_drop, "max_class_drop");
+                worse.push((drop, told));
             }
         } else if examples > 0 {
             small.push(name);
             pooled = (pooled.0 + examples, pooled.1 + correct, pooled.2 + correct_after);
         }
     }
+    // The worst class speaks for all of them: a thousand sentences are none.
+    worse.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let others = worse.len().saturating_sub(1);
+    reasons.extend(worse.into_iter().next().map(|(_, told)| match others {
+        0 => told,
+        1 => format!("{told}; another class dropped by more than that, too"),
+        _ => format!("{told}; {others} other classes dropped by more than that, too"),
+    }));
     if small.is_empty() {
         return;
     }
@@ -239,6 +250,19 @@ mod tests {
             &GateLimits::default(),
         );
         assert_eq!(capped.reasons, ["too many"]);
+    }
+
+    #[test]
+    fn the_worst_class_speaks_for_all() {
+        let before: &[(&str, u64, u64)] = &[("a", 100, 90), ("b", 100, 90), ("c", 100, 90), ("d", 1000, 500)];
+        let one = verdict("a", before, &[("a", 100, 90), ("b", 100, 79), ("c", 100, 90), ("d", 1000, 511)]);
+        assert!(one.reasons.len() == 1 && one.reasons[0].ends_with("(gate.max_class_drop)"), "{one:?}");
+        let three = verdict("a", before, &[("a", 100, 79), ("b", 100, 60), ("c", 100, 70), ("d", 1000, 561)]);
+        assert_eq!(three.reasons.len(), 1, "{three:?}");
+        assert!(
+            three.reasons[0].starts_with("accuracy of class \"b\"") && three.reasons[0].contains("2 other classes"),
+            "{three:?}"
+        );
     }
 
     #[test]
