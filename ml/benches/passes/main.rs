@@ -78,7 +78,10 @@ fn main() -> anyhow::Result<()> {
     let keys = keys()?;
     let folder = tempfile::tempdir()?;
     let sizes = [keys.examples, 2 * keys.examples];
-    eprintln!("preparing {} and {} examples, training a victim for a few epochs on the smaller set", sizes[0], sizes[1]);
+    eprintln!(
+        "preparing {} and {} examples, training a victim for a few epochs on the smaller set",
+        sizes[0], sizes[1]
+    );
     let small = Scene::prepare(&folder.path().join("small"), keys.data.as_deref(), sizes[0])?;
     let checkpoint = small.train(4)?;
     let large = Scene::prepare(&folder.path().join("large"), keys.data.as_deref(), sizes[1])?;

@@ -1,6 +1,7 @@
 //! Single passes, in this process: plain, scoring, covariance + Λ.
 
 use crate::scene::Scene;
+use delta_guard_contract::config::Device;
 use delta_guard_contract::detect::{DetectConfig, DetectSettings};
 use delta_influence::data::{DataSet, normalise};
 use delta_influence::detect::queries::{draw, picture_from_bytes};
@@ -12,7 +13,6 @@ use delta_influence::influence::pass::{Pass, batch_size};
 use delta_influence::influence::{ModelEvidence, objective};
 use delta_influence::model::{Model, Weights, zoo};
 use delta_influence::progress::Silent;
-use delta_guard_contract::config::Device;
 use std::path::Path;
 use std::time::Instant;
 use tch::{Kind, Tensor};
@@ -102,7 +102,10 @@ impl Passes {
         let start = Instant::now();
         let scores = evidence.scores("scores", &queries, &all, false)?;
         let seconds = start.elapsed().as_secs_f64();
-        anyhow::ensure!(scores.rows.len() == 51 && scores.rows.iter().all(|r| r.len() == all.len()), "rows are missing");
+        anyhow::ensure!(
+            scores.rows.len() == 51 && scores.rows.iter().all(|r| r.len() == all.len()),
+            "rows are missing"
+        );
         Ok(seconds)
     }
 

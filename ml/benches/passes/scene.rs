@@ -3,7 +3,9 @@
 use anyhow::{Context, bail};
 use delta_guard_contract::config::{Augment, Device, Schedule, Stem};
 use delta_guard_contract::job::{Anomaly, AttackConfig, ImageLimits, StoryConfig, Trigger};
-use delta_guard_contract::{DataConfig, DetectConfig, Job, JobResult, Message, ModelConfig, Outcome, PROTOCOL, Recipe, Task, TraceReport, WorkerSetup};
+use delta_guard_contract::{
+    DataConfig, DetectConfig, Job, JobResult, Message, ModelConfig, Outcome, PROTOCOL, Recipe, Task, TraceReport, WorkerSetup,
+};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
