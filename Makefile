@@ -16,8 +16,11 @@ DATA ?=
 UNLEARN ?= eu
 OUT ?=
 BENCH ?=
+# make install PREFIX=/usr DESTDIR=/tmp/package
+PREFIX ?= /usr/local
+DESTDIR ?=
 
-.PHONY: help setup build demo test fixtures lint layering data-cifar10 examples evaluate evaluate-cifar10 bench
+.PHONY: help setup build demo test fixtures lint layering data-cifar10 examples evaluate evaluate-cifar10 bench install
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,6 +36,19 @@ demo: build ## poison a data set, train a victim, and let the daemon find and re
 
 test: ## all tests
 	DELTA_GUARD_PYTHONPATH="$$($(PYTHON) scripts/pydeps.py)" && export DELTA_GUARD_PYTHONPATH && $(WITH_TORCH) $(CARGO) test --release --locked --workspace
+
+# Builds nothing: under sudo it would build as another user, with another cache.
+install: ## what was built: programs, libtorch, systemd unit, user and folders (PREFIX, DESTDIR)
+	@test -x target/release/delta-guard-worker || { echo "nothing is built yet: run make build first"; exit 1; }
+	install -D -t $(DESTDIR)$(PREFIX)/bin target/release/delta-guard target/release/delta-guard-worker
+	install -d $(DESTDIR)$(PREFIX)/lib/delta-guard
+	cp -P "$$(dirname "$$(ldd target/release/delta-guard-worker | awk '/libtorch_cpu.so/ {print $$3}')")"/*.so* $(DESTDIR)$(PREFIX)/lib/delta-guard/
+	install -D -m 644 systemd/delta-guard.service $(DESTDIR)$(PREFIX)/lib/systemd/system/delta-guard.service
+	sed -i 's#/usr/bin/#$(PREFIX)/bin/#' $(DESTDIR)$(PREFIX)/lib/systemd/system/delta-guard.service
+	install -D -m 644 systemd/delta-guard.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/delta-guard.conf
+	install -D -m 644 systemd/delta-guard.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/delta-guard.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/delta-guard README.md LICENSE-MIT LICENSE-APACHE config/delta-guard.yaml
+	@echo "as root: systemd-sysusers, systemd-tmpfiles --create, systemctl daemon-reload; then write /etc/delta-guard/delta-guard.yaml and systemctl enable --now delta-guard"
 
 fixtures: ## the EK-FAC fixtures only; more of the same make by EKFAC_FIXTURES=dir1:dir2
 	$(WITH_TORCH) $(CARGO) test --release --locked -p delta-influence --test ekfac_fixtures -- --nocapture
