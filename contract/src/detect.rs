@@ -43,7 +43,7 @@ pub struct DetectConfig {
     /// `guard`: number of seeds.
     #[schemars(range(min = 1, max = 1000))]
     pub seeds: Option<u32>,
-    /// `guard`: α of the kin cut: z = Φ⁻¹(1 − α / n_c).
+    /// `guard`: α of the comparison with placebos, and of the kin cut where there are too few null pictures: z = Φ⁻¹(1 − α / n_c).
     pub alpha: Option<f64>,
     /// `guard`: at most so many rounds of kin.
     #[schemars(range(min = 1, max = 20))]
@@ -51,6 +51,11 @@ pub struct DetectConfig {
     /// `guard`: number of placebos that the flagged group must stand out against.
     #[schemars(range(min = 1, max = 200))]
     pub placebos: Option<u32>,
+    /// `guard`: at most so many other clean validation pictures of class ŷ measure which kinship is natural (fewer than 50, or 0: the spread of the class itself does).
+    #[schemars(range(min = 0, max = 10000))]
+    pub null_pictures: Option<u32>,
+    /// `guard`: number of clean examples that may be expected above a cut that null pictures set.
+    pub chance: Option<f64>,
     /// Compute the plain count rule over all examples too.
     pub plain: Option<bool>,
 }
@@ -179,6 +184,10 @@ pub struct DetectSettings {
     pub alpha: f64,
     pub rounds: u32,
     pub placebos: u32,
+    #[serde(default)] // reports of before have none
+    pub null_pictures: u32,
+    #[serde(default)]
+    pub chance: f64,
     pub plain: bool,
 }
 
@@ -218,6 +227,8 @@ impl DetectConfig {
             alpha: self.alpha.unwrap_or(0.01),
             rounds: self.rounds.unwrap_or(3),
             placebos: self.placebos.unwrap_or(20),
+            null_pictures: self.null_pictures.unwrap_or(300),
+            chance: self.chance.unwrap_or(0.1),
             plain: self.plain.unwrap_or(!guard),
         }
     }

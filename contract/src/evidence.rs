@@ -80,8 +80,11 @@ pub struct StandOut {
     pub d_prime: Option<f64>,
     /// The same difference for s(q_0, i) / √self_i.
     pub z: Option<f64>,
-    /// The cut: median + z·1.4826·MAD of κ.
+    /// The cut of κ: by the tail of the null pictures, or median + z·1.4826·MAD where there are too few of them.
     pub cut: f64,
+    /// Null pictures that the cut was drawn from; 0: by the spread of the class itself.
+    #[serde(default)]
+    pub null_pictures: u32,
     /// Rounds of kin until the set stood.
     pub rounds: u32,
     /// Each placebo's group.

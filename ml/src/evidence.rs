@@ -28,11 +28,21 @@ pub struct Scores {
     pub self_influence: Vec<f64>,
 }
 
+/// What is kin to groups of examples.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kin {
+    /// One row per group Γ: Σ_{s∈Γ} weight_s · g_sᵀ P g_i for each asked example i, in the order asked.
+    pub rows: Vec<Vec<f64>>,
+    /// One row per group: the same sum for each *null picture* v, divided by √(g_vᵀ P g_v). Null pictures are clean, labelled validation pictures of the
+    /// wrong label's class, under that label; a source may have none.
+    pub null: Vec<Vec<f64>>,
+}
+
 /// Source of influence scores.
 pub trait Evidence {
     /// Scores of all queries against `examples` (ascending positions) in one pass over them.
     fn scores(&mut self, step: &str, queries: &[Query], examples: &[usize], self_influence: bool) -> Result<Scores>;
 
-    /// For each group Γ, a list of (example, weight): Σ_{s∈Γ} weight_s · g_sᵀ P g_i for each i of `examples`. All groups in one pass.
-    fn kin(&mut self, step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Vec<Vec<f64>>>;
+    /// For each group, a list of (example, weight), its sums over `examples` and over the source's null pictures. All groups in one pass.
+    fn kin(&mut self, step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Kin>;
 }

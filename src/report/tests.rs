@@ -139,6 +139,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             d_prime: Some(10.4),
             z: Some(6.8),
             cut: 0.214,
+            null_pictures: 180,
             rounds: 2,
             placebos,
         }),

@@ -4,11 +4,16 @@
 //! (victim-class test pictures with the trigger, for the measure of poison success), `anomalies/` (others of them, disjoint from `triggered/`, to be submitted), and
 //! `poisons.json` (the truth). Everything follows from the settings and the source: the same again gives the same bytes.
 
+mod moments;
+mod writer;
+
+use self::moments::Moments;
+use self::writer::SetWriter;
 use super::synth;
 use super::{Attack, BadNet};
-use crate::data::cifar::{self, CifarKind};
+use crate::data::cifar::CifarKind;
 use crate::data::{DataSet, cifar_kind, encode_png, has_test_part, peek_sizes};
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, Result};
 use crate::progress::{Report, Silent};
 use delta_guard_contract::job::{PrepareResult, StoryConfig};
 use delta_guard_contract::{DataFormat, DataSource, ImageConfig, Resize, Split, TrainId};
@@ -17,7 +22,6 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use std::borrow::Cow;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Pictures set aside as anomalies, where the victim class has twice as many.
@@ -391,136 +395,6 @@ impl Story<'_> {
             classes: self.classes.to_vec(),
             victim,
             target,
-        })
-    }
-}
-
-/// Sums for mean and standard deviation of each channel; exact, since bytes are whole numbers.
-#[derive(Default)]
-struct Moments {
-    count: u64,
-    sum: [u64; 3],
-    squares: [u64; 3],
-}
-
-impl Moments {
-    fn add(&mut self, pixels: &[u8]) {
-        let area = pixels.len() / 3;
-        self.count += area as u64;
-        for (c, plane) in pixels.chunks_exact(area.max(1)).take(3).enumerate() {
-            self.sum[c] += plane.iter().map(|p| u64::from(*p)).sum::<u64>();
-            self.squares[c] += plane.iter().map(|p| u64::from(*p) * u64::from(*p)).sum::<u64>();
-        }
-    }
-
-    /// In units of full brightness, to five decimals (as they stand in configuration files).
-    fn figures(&self) -> Result<([f64; 3], [f64; 3])> {
-        let round = |x: f64| (x * 1e5).round() / 1e5;
-        let n = self.count as f64;
-        let mean = self.sum.map(|s| s as f64 / n / 255.0);
-        let std: [f64; 3] = std::array::from_fn(|c| round((self.squares[c] as f64 / n / 65025.0 - mean[c] * mean[c]).max(0.0).sqrt()));
-        if std.iter().any(|s| *s <= 0.0 || !s.is_finite()) {
-            return Err(Error::configuration(
-                "a colour channel is the same in every training picture",
-                "take pictures with some variation",
-            ));
-        }
-        Ok((mean.map(round), std))
-    }
-}
-
-/// Writes a labelled set, as CIFAR batches or as class folders of PNG files.
-struct SetWriter<'a> {
-    folder: PathBuf,
-    classes: &'a [String],
-    size: (u32, u32),
-    next: usize,
-    batch: Option<Batch>,
-}
-
-struct Batch {
-    kind: CifarKind,
-    name: &'static str,
-    out: BufWriter<fs_err::File>,
-}
-
-impl<'a> SetWriter<'a> {
-    fn new(folder: &Path, form: Option<CifarKind>, test: bool, classes: &'a [String], size: (u32, u32)) -> Result<Self> {
-        fs_err::create_dir_all(folder)?;
-        let batch = match form {
-            None => None,
-            Some(kind) => {
-                let name = match (kind, test) {
-                    (CifarKind::Ten, false) => "data_batch_1.bin",
-                    (CifarKind::Ten, true) => "test_batch.bin",
-                    (CifarKind::Hundred, false) => "train.bin",
-                    (CifarKind::Hundred, true) => "test.bin",
-                };
-                fs_err::write(folder.join(kind.names_file()), classes.join("\n") + "\n")?;
-                Some(Batch {
-                    kind,
-                    name,
-                    out: BufWriter::with_capacity(1 << 20, fs_err::File::create(folder.join(name))?),
-                })
-            }
-        };
-        Ok(Self {
-            folder: folder.to_path_buf(),
-            classes,
-            size,
-            next: 0,
-            batch,
-        })
-    }
-
-    /// Append a picture; returns the id that it will be read under.
-    fn push(&mut self, pixels: &[u8], label: u32) -> Result<TrainId> {
-        let n = self.next;
-        self.next += 1;
-        match &mut self.batch {
-            Some(batch) => {
-                if pixels.len() != cifar::PIXELS {
-                    return Err(Error::internal(format!("a CIFAR record of {} bytes", pixels.len())));
-                }
-                // CIFAR-100's coarse label, which nothing here reads, is left 0.
-                let mut record = vec![0u8; batch.kind.label_bytes()];
-                record[batch.kind.label_bytes() - 1] = u8::try_from(label).map_err(|_| Error::internal(format!("label {label} in CIFAR")))?;
-                batch.out.write_all(&record)?;
-                batch.out.write_all(pixels)?;
-                Ok(TrainId(format!("{}#{n}", batch.name)))
-            }
-            None => {
-                let class = &self.classes[label as usize];
-                let folder = self.folder.join(class);
-                let name = format!("{n:06}.png");
-                if !folder.is_dir() {
-                    fs_err::create_dir_all(&folder)?;
-                }
-                fs_err::write(folder.join(&name), encode_png(pixels, self.size.0, self.size.1, 1)?)?;
-                Ok(TrainId(format!("{class}/{name}")))
-            }
-        }
-    }
-
-    fn finish(self) -> Result<DataSource> {
-        let format = match self.batch {
-            None => DataFormat::Folder,
-            Some(mut batch) => {
-                batch
-                    .out
-                    .flush()
-                    .context(|| format!("writing {}", self.folder.join(batch.name).display()))?;
-                if batch.kind == CifarKind::Ten {
-                    DataFormat::Cifar10
-                } else {
-                    DataFormat::Cifar100
-                }
-            }
-        };
-        Ok(DataSource {
-            path: self.folder,
-            format,
-            split: Split::All,
         })
     }
 }

@@ -1,13 +1,105 @@
-//! The cut of step 3: median + z·1.4826·MAD with z = Φ⁻¹(1 − α/n).
+//! The cut of step 3: above which κ is an example kin?
+//!
+//! κ of clean examples is not normal: it is skewed, with a tail of pictures that naturally resemble a trigger, so that median + z·MAD flags some of
+//! them. The tail is measured instead where that is possible: on clean validation pictures of the same class, whose κ is that of clean training pictures
+//! (algorithm §3: "there the null must come from trusted validation images").
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
 /// 1 / Φ⁻¹(¾): MAD times this is the standard deviation of normal values.
 const MAD_TO_SIGMA: f64 = 1.4826;
 
-/// Where a set of values is cut.
+/// Fewer null pictures than this say too little about a tail.
+pub const FEWEST_NULL: usize = 50;
+/// Share of the null that is its tail.
+const TAIL: f64 = 0.1;
+
+/// How many errors are allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cut {
+pub struct Rates {
+    /// Family-wise error rate of the cut by spread: normal values exceed it so rarely that a small one costs nothing.
+    pub alpha: f64,
+    /// Expected number of clean examples above the cut by the null. Measured tails are wide: each tenth of it costs poisons, and a clean example
+    /// that is removed costs next to nothing.
+    pub chance: f64,
+}
+
+/// Where κ is cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cut {
+    /// By the tail of the null.
+    Null(Tail),
+    /// By the spread of the class itself: there are too few null pictures, or they do not vary.
+    Spread(Spread),
+}
+
+impl Cut {
+    /// The cut of `values`: so that `rates.chance` of them may be expected above it by `null`, if that is large enough, else at `rates.alpha` by their
+    /// own spread. None where there is none: no value, one that is not finite, or α outside (0, 1).
+    pub fn of(values: &[f64], null: &[f64], rates: Rates) -> Option<Self> {
+        let spread = Spread::of(values, rates.alpha)?;
+        Some(Tail::of(null, values.len(), rates.chance).map_or(Self::Spread(spread), Self::Null))
+    }
+
+    /// Null pictures that it was drawn from.
+    pub fn null_pictures(&self) -> usize {
+        match self {
+            Self::Null(tail) => tail.pictures,
+            Self::Spread(_) => 0,
+        }
+    }
+
+    /// The value above which an example is flagged.
+    pub fn value(&self) -> f64 {
+        match self {
+            Self::Null(tail) => tail.value(),
+            Self::Spread(spread) => spread.value(),
+        }
+    }
+}
+
+/// The upper tail of a null: exponential above u (peaks over a threshold), P(κ > x) = share · exp(−(x − u) / excess).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tail {
+    /// u, the largest value that does not belong to the tail.
+    pub threshold: f64,
+    /// Mean excess over u.
+    pub excess: f64,
+    /// Values that it was drawn from.
+    pub pictures: usize,
+    /// Natural logarithm of share · n / chance.
+    log_ratio: f64,
+}
+
+impl Tail {
+    /// The tail of `null` for n examples and an expected number of them above the cut. None for fewer than [`FEWEST_NULL`] values, one that is not finite, or a tail without width.
+    pub fn of(null: &[f64], n: usize, chance: f64) -> Option<Self> {
+        if null.len() < FEWEST_NULL || null.iter().any(|v| !v.is_finite()) || !(chance > 0.0 && chance.is_finite()) || n == 0 {
+            return None;
+        }
+        let mut sorted = null.to_vec();
+        sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+        let count = (TAIL * null.len() as f64) as usize; // at least 5
+        let threshold = sorted[count];
+        let excess = sorted[..count].iter().map(|v| v - threshold).sum::<f64>() / count as f64;
+        let log_ratio = (count as f64 / null.len() as f64 * n as f64 / chance).ln();
+        (excess > 0.0 && excess.is_finite()).then_some(Self {
+            threshold,
+            excess,
+            pictures: null.len(),
+            log_ratio,
+        })
+    }
+
+    /// So many of n values of the null are expected above it.
+    pub fn value(&self) -> f64 {
+        self.threshold + self.excess * self.log_ratio.max(0.0)
+    }
+}
+
+/// Median and spread of a set of values: the cut is median + z·1.4826·MAD.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
     /// Median of the values.
     pub median: f64,
     /// Median absolute deviation from it.
@@ -16,7 +108,7 @@ pub struct Cut {
     pub z: f64,
 }
 
-impl Cut {
+impl Spread {
     /// The cut of `values` at α. None where there is none: no value, one that is not finite, or α outside (0, 1).
     pub fn of(values: &[f64], alpha: f64) -> Option<Self> {
         if !(alpha > 0.0 && alpha < 1.0) || values.iter().any(|v| !v.is_finite()) {
@@ -72,31 +164,67 @@ mod tests {
     #[test]
     fn cut_against_tabulated_quantiles() {
         // Values −2 … 2: median 0, MAD 1; α/n = 0.05/5 = 0.01, Φ⁻¹(0.99) = 2.3263478740.
-        let cut = Cut::of(&[2.0, -2.0, 0.0, 1.0, -1.0], 0.05).unwrap();
+        let cut = Spread::of(&[2.0, -2.0, 0.0, 1.0, -1.0], 0.05).unwrap();
         assert_eq!((cut.median, cut.mad), (0.0, 1.0));
         assert!((cut.z - 2.326_347_874_0).abs() < 1e-9, "{}", cut.z);
         assert!((cut.value() - 2.326_347_874_0 * 1.4826).abs() < 1e-9);
         // α/n = 0.01/5000 = 2e-6: Φ⁻¹(1 − 2e-6) = 4.6113824.
         let many: Vec<f64> = (0..5000).map(f64::from).collect();
-        let cut = Cut::of(&many, 0.01).unwrap();
+        let cut = Spread::of(&many, 0.01).unwrap();
         assert!((cut.z - 4.611_382_4).abs() < 1e-6, "{}", cut.z);
         assert_eq!((cut.median, cut.mad), (2499.5, 1250.0));
     }
 
     #[test]
     fn values_that_do_not_vary_flag_nothing() {
-        let cut = Cut::of(&[1.0, 1.0, 1.0, 1.0, 9.0], 0.01).unwrap();
+        let cut = Spread::of(&[1.0, 1.0, 1.0, 1.0, 9.0], 0.01).unwrap();
         assert_eq!((cut.mad, cut.value()), (0.0, f64::INFINITY));
-        assert!(Cut::of(&[1.0, f64::INFINITY], 0.01).is_none());
-        assert!(Cut::of(&[1.0], 0.0).is_none());
-        assert!(Cut::of(&[1.0], f64::NAN).is_none());
-        assert!(Cut::of(&[], 0.01).is_none());
+        assert!(Spread::of(&[1.0, f64::INFINITY], 0.01).is_none());
+        assert!(Spread::of(&[1.0], 0.0).is_none());
+        assert!(Spread::of(&[1.0], f64::NAN).is_none());
+        assert!(Spread::of(&[], 0.01).is_none());
+    }
+
+    /// Ten of a hundred are the tail: u = 0.90, excesses 0.01 … 0.10, mean 0.055; n = 1000, chance 0.01: ln(0.1 · 1000 / 0.01) = 9.2103404.
+    #[test]
+    fn the_tail_of_the_null_against_numbers_by_hand() {
+        let null: Vec<f64> = (1..=100).map(|i| f64::from(i) / 100.0).collect();
+        let tail = Tail::of(&null, 1000, 0.01).unwrap();
+        assert!((tail.threshold - 0.90).abs() < 1e-12 && (tail.excess - 0.055).abs() < 1e-12);
+        assert!((tail.value() - (0.90 + 0.055 * 9.210_340_4)).abs() < 1e-8);
+        // Fewer tests than the tail's share can tell apart: never below the tail's own beginning.
+        assert_eq!(Tail::of(&null, 1, 0.9).unwrap().value(), tail.threshold);
+        assert_eq!(Tail::of(&null[..FEWEST_NULL - 1], 1000, 0.01), None);
+        assert_eq!(Tail::of(&[0.3; 80], 1000, 0.01), None, "no width");
+        assert_eq!(Tail::of(&[&null[..], &[f64::NAN]].concat(), 1000, 0.01), None);
+    }
+
+    /// Exponential values exceed it as often as asked.
+    #[test]
+    fn the_tail_holds_its_error_rate() {
+        let quantile = |i: u32, n: u32| -(1.0 - (f64::from(i) + 0.5) / f64::from(n)).ln();
+        let null: Vec<f64> = (0..400).map(|i| quantile(i, 400)).collect();
+        let cut = Tail::of(&null, 500, 0.05).unwrap().value();
+        let exact = (500.0f64 / 0.05).ln();
+        assert!((cut - exact).abs() < 0.05 * exact, "{cut} {exact}");
+    }
+
+    const RATES: Rates = Rates { alpha: 0.01, chance: 0.1 };
+
+    #[test]
+    fn the_null_decides_where_it_can() {
+        let values = [0.0, 1.0, 2.0, 3.0, 50.0];
+        let null: Vec<f64> = (0..60).map(f64::from).collect();
+        assert!(matches!(Cut::of(&values, &null, RATES), Some(Cut::Null(_))));
+        assert!(matches!(Cut::of(&values, &null[..20], RATES), Some(Cut::Spread(_))));
+        assert!(matches!(Cut::of(&values, &[], RATES), Some(Cut::Spread(_))));
+        assert_eq!(Cut::of(&[], &null, RATES), None);
     }
 
     proptest! {
         #[test]
         fn any_values_any_alpha_no_panic(values in prop::collection::vec(any::<f64>(), 0..60), alpha in any::<f64>()) {
-            if let Some(cut) = Cut::of(&values, alpha) {
+            if let Some(cut) = Spread::of(&values, alpha) {
                 prop_assert!(!cut.value().is_nan() || !cut.mad.is_finite());
             }
             let _ = median(&values);
@@ -107,13 +235,13 @@ mod tests {
             mut values in prop::collection::vec(prop_oneof![-1e3f64..1e3, Just(0.0), Just(1.0)], 1..80),
             alpha in 1e-9f64..0.5,
         ) {
-            let cut = Cut::of(&values, alpha).expect("finite values, α in (0, 1)");
+            let cut = Spread::of(&values, alpha).expect("finite values, α in (0, 1)");
             prop_assert!(values.iter().filter(|v| **v > cut.value()).count() * 2 <= values.len());
             let below = values.iter().filter(|v| **v < cut.median).count();
             let above = values.iter().filter(|v| **v > cut.median).count();
             prop_assert!(below * 2 <= values.len() && above * 2 <= values.len());
             values.reverse();
-            prop_assert_eq!(Cut::of(&values, alpha), Some(cut));
+            prop_assert_eq!(Spread::of(&values, alpha), Some(cut));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Evidence over explicit vectors, for tests: gradients are given, P is a random positive matrix, everything is computed by plain loops.
 
 use crate::error::Result;
-use crate::evidence::{Evidence, Query, Scores};
+use crate::evidence::{Evidence, Kin, Query, Scores};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -12,6 +12,8 @@ pub struct Vectors {
     pub gradients: Vec<Vec<f64>>,
     /// P, symmetric and positive.
     pub p: Vec<Vec<f64>>,
+    /// Gradients of the null pictures.
+    pub null: Vec<Vec<f64>>,
     /// Planted examples, ascending.
     pub group: Vec<usize>,
     /// The class whose queries have their picture as gradient; other classes have minus a third of it plus a vector of their own.
@@ -64,6 +66,7 @@ pub fn random_vectors(examples: usize, dimension: usize, seed: u64) -> Vectors {
     Vectors {
         gradients,
         p,
+        null: Vec::new(),
         group: Vec::new(),
         wrong_label: 0,
         class_vectors: (0..5).map(|_| normals(dimension, &mut rng)).collect(),
@@ -150,10 +153,10 @@ impl Evidence for Vectors {
         Ok(Scores { rows, self_influence: own })
     }
 
-    fn kin(&mut self, _step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Vec<Vec<f64>>> {
+    fn kin(&mut self, _step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Kin> {
         self.kin_calls += 1;
         self.largest_kin_call = self.largest_kin_call.max(groups.len());
-        let mut rows = Vec::new();
+        let (mut rows, mut null) = (Vec::new(), Vec::new());
         for group in groups {
             let mut sum = vec![0.0; self.p.len()];
             for &(s, weight) in group {
@@ -161,10 +164,14 @@ impl Evidence for Vectors {
             }
             let sum = self.preconditioned(&sum);
             rows.push(examples.iter().map(|&i| dot(&sum, &self.gradients[i])).collect::<Vec<f64>>());
+            if !self.null.is_empty() {
+                let row = self.null.iter().map(|v| dot(&sum, v) / dot(&self.preconditioned(v), v).sqrt());
+                null.push(row.collect::<Vec<f64>>());
+            }
         }
         if let (Some(value), Some(first)) = (self.broken_kin, rows.first_mut()) {
             first[0] = value;
         }
-        Ok(rows)
+        Ok(Kin { rows, null })
     }
 }

@@ -4,6 +4,7 @@
 //! the seeds are the largest mean drops over all anomalies, there is one group, and its z is the mean of the anomalies' own z. (Not the z of
 //! their mean score: averaging would shrink the noise that z is measured in, and a placebo, a single picture, could not keep up.)
 
+use super::cut::Rates;
 use super::histogram::histogram;
 use super::kin::{self, Growth};
 use super::pass::{self, Pass, mean};
@@ -154,7 +155,11 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
         .flat_map(|(drop, strengths)| [first(drop), first(&mean(strengths))])
         .chain(placebo_strengths.iter().map(|s| first(s)));
     let starts: Vec<Vec<usize>> = starts.collect();
-    let mut grown = kin::grow(evidence, &field.positions, &pass.root, starts, settings.alpha, settings.rounds)?.into_iter();
+    let rates = Rates {
+        alpha: settings.alpha,
+        chance: settings.chance,
+    };
+    let mut grown = kin::grow(evidence, &field.positions, &pass.root, starts, rates, settings.rounds)?.into_iter();
     let trials: Vec<Trial> = trials
         .into_iter()
         .filter_map(|(_, strengths)| {
@@ -246,6 +251,7 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
         z: shown.z(),
         // Where κ does not vary there is no cut; 1, the largest cosine, flags nothing either and can be written as JSON.
         cut: Some(shown.from_drops.cut.value()).filter(|cut| cut.is_finite()).unwrap_or(1.0),
+        null_pictures: shown.from_drops.cut.null_pictures() as u32,
         rounds: shown.from_drops.rounds,
         placebos: placebos.collect(),
     };
@@ -264,7 +270,7 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
 
 /// Why no group was found, with the numbers.
 fn why_nothing(growth: &Growth) -> String {
-    if growth.cut.mad == 0.0 {
+    if growth.cut.value().is_infinite() {
         return "over half of the training examples with the wrong label resemble the seeds equally, so that none can stand apart".into();
     }
     let largest = growth.kappa.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -3,10 +3,10 @@
 //! k(a, b) = g_aᵀ P g_b / √(g_aᵀ P g_a · g_bᵀ P g_b) is a cosine; κ_i is the mean of k(i, s) over the seeds s ≠ i. Examples are places in the
 //! list of those of C that have a gradient at all.
 
-use super::cut::Cut;
+use super::cut::{Cut, Rates};
 use super::pass::finite;
 use crate::error::{Error, Result};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Kin};
 
 /// What has grown from one set of seeds.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +51,14 @@ pub fn kappa(sums: &[f64], root: &[f64], seeds: &[usize]) -> Vec<f64> {
 /// Steps 2 and 3 for several sets of seeds at once, at most `rounds` times: one pass per round for all that still grow, the same group asked
 /// once. `positions` are the examples (ascending, as `evidence` knows them), `root` their √self-influence (all above 0). Errors: scores that
 /// are not numbers, a set without seeds.
-pub fn grow(evidence: &mut dyn Evidence, positions: &[usize], root: &[f64], starts: Vec<Vec<usize>>, alpha: f64, rounds: u32) -> Result<Vec<Growth>> {
+pub fn grow(
+    evidence: &mut dyn Evidence,
+    positions: &[usize],
+    root: &[f64],
+    starts: Vec<Vec<usize>>,
+    rates: Rates,
+    rounds: u32,
+) -> Result<Vec<Growth>> {
     let mut next = starts;
     let mut grown: Vec<Option<Growth>> = next.iter().map(|_| None).collect();
     for round in 1..=rounds.max(1) {
@@ -73,8 +80,8 @@ pub fn grow(evidence: &mut dyn Evidence, positions: &[usize], root: &[f64], star
             .iter()
             .map(|g| g.iter().map(|&s| (positions[s], 1.0 / root[s])).collect())
             .collect();
-        let sums = evidence.kin("kin", &weighted, positions)?;
-        if sums.len() != groups.len() || sums.iter().any(|row| row.len() != positions.len()) {
+        let Kin { rows: sums, null } = evidence.kin("kin", &weighted, positions)?;
+        if sums.len() != groups.len() || sums.iter().any(|row| row.len() != positions.len()) || !(null.is_empty() || null.len() == groups.len()) {
             return Err(Error::internal(format!(
                 "kin of {} groups over {} examples came back in another shape",
                 groups.len(),
@@ -85,7 +92,8 @@ pub fn grow(evidence: &mut dyn Evidence, positions: &[usize], root: &[f64], star
             finite(&sums[group], positions, || {
                 format!("the kinship of a group of {} in round {round}", next[chain].len())
             })?;
-            let step = one_round(&sums[group], root, &next[chain], alpha, round)?;
+            let null = null.get(group).map_or(&[][..], Vec::as_slice);
+            let step = one_round(&sums[group], null, root, &next[chain], rates, round)?;
             if !step.stood {
                 next[chain] = step.flagged.clone();
             }
@@ -98,10 +106,11 @@ pub fn grow(evidence: &mut dyn Evidence, positions: &[usize], root: &[f64], star
         .collect()
 }
 
-/// κ, cut and group of one set of seeds.
-fn one_round(sums: &[f64], root: &[f64], seeds: &[usize], alpha: f64, round: u32) -> Result<Growth> {
+/// κ, cut and group of one set of seeds. `null`: Σ_s g_sᵀ P g_v / √(g_sᵀ P g_s · g_vᵀ P g_v) of each null picture v.
+fn one_round(sums: &[f64], null: &[f64], root: &[f64], seeds: &[usize], rates: Rates, round: u32) -> Result<Growth> {
     let kappa = kappa(sums, root, seeds);
-    let cut = Cut::of(&kappa, alpha).ok_or_else(|| Error::internal(format!("no cut for {} values of κ at α = {alpha}", kappa.len())))?;
+    let null: Vec<f64> = null.iter().map(|sum| sum / seeds.len() as f64).collect();
+    let cut = Cut::of(&kappa, &null, rates).ok_or_else(|| Error::internal(format!("no cut for {} values of κ at {rates:?}", kappa.len())))?;
     let mut flagged: Vec<usize> = (0..kappa.len()).filter(|&i| kappa[i] > cut.value()).collect();
     if flagged.len() < 2 {
         flagged.clear();
@@ -122,6 +131,8 @@ mod tests {
     use super::*;
     use crate::detect::fake::{Vectors, random_vectors};
 
+    const RATES: Rates = Rates { alpha: 0.01, chance: 0.1 };
+
     #[test]
     fn seeds_are_the_strongest_and_ties_go_to_the_first() {
         assert_eq!(seeds(&[1.0, 5.0, 3.0, 5.0, -1.0], 3), [1, 2, 3]);
@@ -136,7 +147,7 @@ mod tests {
         let positions: Vec<usize> = (0..40).filter(|i| i % 4 != 1).collect();
         let root: Vec<f64> = positions.iter().map(|&i| evidence.inner(i, i).sqrt()).collect();
         for start in [vec![2, 5, 6, 20], vec![0, 29], vec![7]] {
-            let grown = grow(&mut evidence, &positions, &root, vec![start.clone()], 0.01, 1).unwrap();
+            let grown = grow(&mut evidence, &positions, &root, vec![start.clone()], RATES, 1).unwrap();
             for (i, &a) in positions.iter().enumerate() {
                 let others: Vec<f64> = start
                     .iter()
@@ -163,7 +174,7 @@ mod tests {
         let mut start: Vec<usize> = group.iter().copied().take(10).chain(strangers.take(8)).collect();
         start.sort_unstable();
         let calls = evidence.kin_calls;
-        let grown = grow(&mut evidence, &positions, &root, vec![start.clone(), start], 0.01, 5).unwrap();
+        let grown = grow(&mut evidence, &positions, &root, vec![start.clone(), start], RATES, 5).unwrap();
         assert_eq!(grown[0].flagged, group);
         assert!(grown[0].stood && grown[0].seeds == group);
         assert_eq!(grown[0], grown[1]);
@@ -176,7 +187,7 @@ mod tests {
         let mut evidence = random_vectors(20, 5, 5);
         let positions: Vec<usize> = (0..20).collect();
         let root: Vec<f64> = positions.iter().map(|&i| evidence.inner(i, i).sqrt()).collect();
-        assert!(grow(&mut evidence, &positions, &root, vec![vec![]], 0.01, 3).is_err());
-        assert!(grow(&mut evidence, &positions, &root, vec![], 0.01, 3).unwrap().is_empty());
+        assert!(grow(&mut evidence, &positions, &root, vec![vec![]], RATES, 3).is_err());
+        assert!(grow(&mut evidence, &positions, &root, vec![], RATES, 3).unwrap().is_empty());
     }
 }

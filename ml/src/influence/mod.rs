@@ -6,7 +6,7 @@ pub mod pass;
 
 use crate::ekfac::{self, Damping, Factors, GradientSumFold, Queries};
 use crate::error::{Error, Result};
-use crate::evidence::{Evidence, Query, Scores};
+use crate::evidence::{Evidence, Kin, Query, Scores};
 use crate::model::layer::Pair;
 use crate::progress::Report;
 use delta_guard_contract::detect::{self, DetectSettings, Objective};
@@ -23,8 +23,19 @@ pub struct ModelEvidence<'a> {
     objective: Objective,
     report: &'a mut dyn Report,
     cache: PairCache,
+    null: Option<Null<'a>>,
     /// Seconds per step so far.
     pub seconds: BTreeMap<String, f64>,
+}
+
+/// Null pictures (see [`Kin::null`]).
+struct Null<'a> {
+    /// The model over the validation set.
+    pass: Pass<'a>,
+    pictures: Vec<usize>,
+    cache: PairCache,
+    /// √(g_vᵀ P g_v), from the first pass on.
+    roots: Vec<f64>,
 }
 
 /// Pairs of batches that later passes will ask for again, as far as the budget reaches: kin goes over the examples of one class several times.
@@ -72,8 +83,25 @@ impl<'a> ModelEvidence<'a> {
             objective: settings.objective,
             report,
             cache,
+            null: None,
             seconds: BTreeMap::new(),
         }
+    }
+
+    /// Take `pictures` (ascending positions in the pass's data, labelled as the wrong label) as null pictures. They get a quarter of the cache.
+    pub fn with_null(mut self, pass: Pass<'a>, pictures: Vec<usize>) -> Self {
+        let budget = self.cache.budget / 4;
+        self.cache.budget -= budget;
+        self.null = (!pictures.is_empty()).then(|| Null {
+            pass,
+            pictures,
+            cache: PairCache {
+                budget,
+                ..PairCache::default()
+            },
+            roots: Vec::new(),
+        });
+        self
     }
 
     /// Preconditioned query gradients, one row per query, differences taken where a query asks for one.
@@ -133,22 +161,36 @@ impl<'a> ModelEvidence<'a> {
     }
 
     /// A fold over training pairs of `examples`, from the cache where it has them. `keep` offers what is computed to the cache.
-    fn over(&mut self, step: &str, examples: &[usize], keep: bool, mut fold: impl FnMut(&[usize], &[Pair]) -> Result<()>) -> Result<()> {
-        let mut done = 0;
-        for batch in examples.chunks(self.pass.batch) {
-            if let Some(pairs) = self.cache.get(batch) {
-                tch::no_grad(|| fold(batch, pairs))?;
-            } else {
-                let pairs = self.pass.pairs(batch, PassLabels::Training)?;
-                tch::no_grad(|| fold(batch, &pairs))?;
-                if keep {
-                    self.cache.offer(batch, pairs);
-                }
-            }
-            done += batch.len() as u64;
-            self.report.progress(step, done, examples.len() as u64, "");
+    fn over(&mut self, step: &str, examples: &[usize], keep: bool, fold: impl FnMut(&[usize], &[Pair]) -> Result<()>) -> Result<()> {
+        over(&self.pass, &mut self.cache, self.report, step, examples, keep, fold)
+    }
+
+    /// Rows of the null pictures for prepared group sums, each divided by √(g_vᵀ P g_v).
+    fn null_rows(&mut self, prepared: &Queries) -> Result<Vec<Vec<f64>>> {
+        let Some(null) = &mut self.null else {
+            return Ok(Vec::new());
+        };
+        if null.roots.is_empty() {
+            let (mut own, workspace) = (Vec::new(), null.pass.workspace());
+            over(&null.pass, &mut null.cache, self.report, "null", &null.pictures, true, |_, pairs| {
+                let norms = ekfac::self_influence(self.factors, self.damping, pairs, &workspace)?;
+                own.extend(Vec::<f64>::try_from(&norms.f_to_kind(Kind::Double)?)?);
+                Ok(())
+            })?;
+            null.roots = own.into_iter().map(|v| v.max(0.0).sqrt()).collect();
         }
-        Ok(())
+        let mut rows = vec![Vec::with_capacity(null.pictures.len()); prepared.len()];
+        over(&null.pass, &mut null.cache, self.report, "null", &null.pictures, true, |_, pairs| {
+            append(&mut rows, &ekfac::scores(prepared, pairs)?)
+        })?;
+        // A picture without gradient resembles nothing.
+        let scaled = |row: Vec<f64>| {
+            row.into_iter()
+                .zip(&null.roots)
+                .map(|(v, &root)| if root > 0.0 { v / root } else { 0.0 })
+                .collect()
+        };
+        Ok(rows.into_iter().map(scaled).collect())
     }
 
     fn lap(&mut self, step: &str, start: Instant) {
@@ -179,7 +221,7 @@ impl Evidence for ModelEvidence<'_> {
         Ok(Scores { rows, self_influence: own })
     }
 
-    fn kin(&mut self, step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Vec<Vec<f64>>> {
+    fn kin(&mut self, step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Kin> {
         let start = Instant::now();
         let model = self.pass.model;
         let mut weights: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
@@ -211,8 +253,38 @@ impl Evidence for ModelEvidence<'_> {
         let mut rows = vec![Vec::with_capacity(examples.len()); groups.len()];
         self.over(step, examples, true, |_, pairs| append(&mut rows, &ekfac::scores(&prepared, pairs)?))?;
         self.lap(step, start);
-        Ok(rows)
+        let start = Instant::now();
+        let null = self.null_rows(&prepared)?;
+        self.lap("null", start);
+        Ok(Kin { rows, null })
     }
+}
+
+/// A fold over pairs of `examples` under their own labels, from `cache` where it has them. `keep` offers what is computed to it.
+fn over(
+    pass: &Pass<'_>,
+    cache: &mut PairCache,
+    report: &mut dyn Report,
+    step: &str,
+    examples: &[usize],
+    keep: bool,
+    mut fold: impl FnMut(&[usize], &[Pair]) -> Result<()>,
+) -> Result<()> {
+    let mut done = 0;
+    for batch in examples.chunks(pass.batch) {
+        if let Some(pairs) = cache.get(batch) {
+            tch::no_grad(|| fold(batch, pairs))?;
+        } else {
+            let pairs = pass.pairs(batch, PassLabels::Training)?;
+            tch::no_grad(|| fold(batch, &pairs))?;
+            if keep {
+                cache.offer(batch, pairs);
+            }
+        }
+        done += batch.len() as u64;
+        report.progress(step, done, examples.len() as u64, "");
+    }
+    Ok(())
 }
 
 /// Append the columns of a Q × B tensor to Q rows.

@@ -17,7 +17,7 @@ use delta_guard_contract::{DataConfig, DetectConfig, FaultKind, FlaggedExample, 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Thumbnails are written of so many flagged examples at most.
@@ -58,10 +58,13 @@ pub fn trace(
     let fitted = fit::fitted(place, &pass, &settings, detect.seed, &checkpoint, report)?;
     let mut seconds = fitted.seconds;
     let start = Instant::now();
-    let placebos = if settings.mode == DetectMode::Guard {
-        placebos(place, data, &train, &model, wrong, &settings, report)?
-    } else {
-        Vec::new()
+    let validation = match settings.mode {
+        DetectMode::Guard => Some(bench::validation_set(place, data, train.classes(), report)?),
+        DetectMode::PaperCode | DetectMode::PaperText => None,
+    };
+    let clean = match &validation {
+        Some(validation) => clean_pictures(validation, &pictures, image, &model, wrong, &settings, report)?,
+        None => Clean::default(),
     };
     seconds.insert("placebo".into(), start.elapsed().as_secs_f64());
 
@@ -74,7 +77,7 @@ pub fn trace(
         wrong_label: wrong as usize,
         classes: train.classes().len(),
         labels: train.labels(),
-        placebos: &placebos,
+        placebos: &clean.placebos,
         settings: &settings,
         image,
     };
@@ -82,6 +85,9 @@ pub fn trace(
     let shared = Shared::new(report);
     let (mut passes, mut steps) = (&shared, &shared);
     let mut evidence = ModelEvidence::new(pass, &fitted.factors, &settings, budget, &mut passes);
+    if let Some(validation) = &validation {
+        evidence = evidence.with_null(fit::pass(place, validation, &model, image, &settings)?, clean.null);
+    }
     let detection = detector(settings.mode).detect(&mut evidence, &question, &mut steps)?;
     for (step, took) in &evidence.seconds {
         *seconds.entry(step.clone()).or_default() += took;
@@ -154,38 +160,53 @@ fn wrong_label(
     found.ok_or_else(|| Error::submission("no picture was given"))
 }
 
-/// Clean validation pictures of class ŷ that the model reads correctly, drawn under the seed.
-fn placebos(
-    place: &Place<'_>,
-    data: &DataConfig,
-    train: &DataSet,
+/// Clean validation pictures of class ŷ.
+#[derive(Default)]
+struct Clean {
+    /// Read correctly: what the flagged group must stand out against.
+    placebos: Vec<PlaceboPicture>,
+    /// Others, however they are read: what kinship is natural. Ascending positions in the validation set.
+    null: Vec<usize>,
+}
+
+/// Draw them under the seed. What is submitted is none of them, even where somebody submits a validation picture.
+fn clean_pictures(
+    validation: &DataSet,
+    submitted: &[Vec<u8>],
+    image: &ImageConfig,
     model: &Model,
     wrong: u32,
     settings: &DetectSettings,
     report: &mut dyn Report,
-) -> Result<Vec<PlaceboPicture>> {
-    let validation = bench::validation_set(place, data, train.classes(), report)?;
+) -> Result<Clean> {
     let mut order = validation.by_label(wrong);
+    order.retain(|&i| submitted.iter().all(|picture| picture != validation.pixels(i)));
     let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
     rng.set_stream(u64::MAX); // the queries use the low streams
     order.shuffle(&mut rng);
-    let mut chosen = Vec::new();
-    for batch in order.chunks(4 * settings.placebos as usize) {
-        let predicted = certify::predictions(model, &validation, &data.image, batch, "placebo", report)?;
+    let mut clean = Clean::default();
+    let wanted = settings.placebos as usize;
+    let mut chosen = BTreeSet::new();
+    for batch in order.chunks(4 * wanted) {
+        let predicted = certify::predictions(model, validation, image, batch, "placebo", report)?;
         for (&i, (class, _)) in batch.iter().zip(predicted) {
-            if class == wrong && chosen.len() < settings.placebos as usize {
-                let picture = picture_from_bytes(validation.pixels(i), 3, data.image.height as usize, data.image.width as usize)?;
-                chosen.push(PlaceboPicture {
+            if class == wrong && chosen.len() < wanted {
+                let picture = picture_from_bytes(validation.pixels(i), 3, image.height as usize, image.width as usize)?;
+                clean.placebos.push(PlaceboPicture {
                     id: validation.ids().get(i).cloned().ok_or_else(|| Error::internal("an example without id"))?,
                     picture,
                 });
+                chosen.insert(i);
             }
         }
-        if chosen.len() == settings.placebos as usize {
+        if chosen.len() == wanted {
             break;
         }
     }
-    Ok(chosen)
+    let others = order.into_iter().filter(|i| !chosen.contains(i));
+    clean.null = others.take(settings.null_pictures as usize).collect();
+    clean.null.sort_unstable();
+    Ok(clean)
 }
 
 fn flagged(train: &DataSet, found: &crate::detect::Flagged) -> FlaggedExample {

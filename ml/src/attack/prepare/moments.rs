@@ -1,0 +1,37 @@
+//! Mean and standard deviation of a set's channels.
+
+use crate::error::{Error, Result};
+
+/// Sums for mean and standard deviation of each channel; exact, since bytes are whole numbers.
+#[derive(Default)]
+pub(super) struct Moments {
+    count: u64,
+    sum: [u64; 3],
+    squares: [u64; 3],
+}
+
+impl Moments {
+    pub(super) fn add(&mut self, pixels: &[u8]) {
+        let area = pixels.len() / 3;
+        self.count += area as u64;
+        for (c, plane) in pixels.chunks_exact(area.max(1)).take(3).enumerate() {
+            self.sum[c] += plane.iter().map(|p| u64::from(*p)).sum::<u64>();
+            self.squares[c] += plane.iter().map(|p| u64::from(*p) * u64::from(*p)).sum::<u64>();
+        }
+    }
+
+    /// In units of full brightness, to five decimals (as they stand in configuration files).
+    pub(super) fn figures(&self) -> Result<([f64; 3], [f64; 3])> {
+        let round = |x: f64| (x * 1e5).round() / 1e5;
+        let n = self.count as f64;
+        let mean = self.sum.map(|s| s as f64 / n / 255.0);
+        let std: [f64; 3] = std::array::from_fn(|c| round((self.squares[c] as f64 / n / 65025.0 - mean[c] * mean[c]).max(0.0).sqrt()));
+        if std.iter().any(|s| *s <= 0.0 || !s.is_finite()) {
+            return Err(Error::configuration(
+                "a colour channel is the same in every training picture",
+                "take pictures with some variation",
+            ));
+        }
+        Ok((mean.map(round), std))
+    }
+}
