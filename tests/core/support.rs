@@ -70,6 +70,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
                 threads: 1,
                 memory_budget: 1 << 20,
             },
+            nice: 0,
             limits: StageLimits::default(),
             attempts: 3,
             retry_delay: Duration::from_millis(10),

@@ -99,6 +99,8 @@ def main():
     os.makedirs(job["out_dir"], exist_ok=True)
     with open(os.path.join(job["setup"]["cache_dir"], "runs"), "a") as file:
         file.write(task["task"] + "\n")
+    with open(os.path.join(job["setup"]["cache_dir"], "niceness"), "a") as file:
+        file.write(f"{os.nice(0)}\n")
     kind = task["task"]
     say(type="progress", step=kind, done=1, total=2, note="half")
     if kind == "predict":
