@@ -1,5 +1,6 @@
 //! The command line: one file per command. [`Exit`] is the only place that knows exit codes, [`say`] the only one that writes for people.
 
+mod arrival;
 mod cases;
 mod certify;
 mod check_config;
