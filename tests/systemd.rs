@@ -76,8 +76,7 @@ fn the_unit_keeps_its_promises() {
         "ExecStartPre=/usr/bin/delta-guard check-config",
         "ExecReload=/usr/bin/delta-guard check-config",
         "StateDirectory=delta-guard",
-        // The worker's default (worker.nice), which it may not take for itself.
-        "Nice=10",
+        "UMask=0077",
     ] {
         assert!(SERVICE.lines().any(|written| written == line), "{line} is missing");
     }

@@ -207,8 +207,9 @@ fn place(inbox: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let attempt = || -> io::Result<()> {
         let mut temp = tempfile::Builder::new()
             .prefix(".submit-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o640))
             .tempfile_in(inbox)?;
+        // The guard reads by the group that the folder hands on, whatever the submitter's umask is.
+        temp.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o640))?;
         temp.write_all(bytes)?;
         temp.as_file().sync_all()?;
         temp.persist(inbox.join(name)).map_err(|e| e.error)?;

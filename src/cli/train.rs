@@ -26,7 +26,7 @@ pub struct Train {
 
 impl Train {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
-        let config = global.load()?;
+        let config = global.load_to_train()?;
         let without = self.without.as_deref().map(ids::read).transpose()?.unwrap_or_default();
         let folder = work_dir(&config, "train", &parts(&without));
         let task = Task::Train {

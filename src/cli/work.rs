@@ -17,6 +17,14 @@ impl Global {
         Ok(config::load(&self.config, Look::AtFiles)?)
     }
 
+    /// The same for a command that makes a checkpoint: the production one need not be there yet.
+    pub(super) fn load_to_train(&self) -> anyhow::Result<Config> {
+        match config::load(&self.config, Look::AtFiles) {
+            Err(error) if error.problems.iter().all(|problem| problem.key == "model.checkpoint") => self.load_text(),
+            other => Ok(other?),
+        }
+    }
+
     /// Runs jobs for a story in the folder `out`, with the caches that its daemon will use.
     pub(super) fn runner(&self, out: &Path) -> anyhow::Result<impl FnMut(&Path, Task) -> anyhow::Result<JobResult> + '_> {
         let worker = config::file::Worker::default();
