@@ -205,9 +205,7 @@ fn first_bytes(text: &str, most: usize) -> &str {
 /// Write a file into the inbox, whole: under a hidden name first. The folder need not be readable.
 fn place(inbox: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let attempt = || -> io::Result<()> {
-        let mut temp = tempfile::Builder::new()
-            .prefix(".submit-")
-            .tempfile_in(inbox)?;
+        let mut temp = tempfile::Builder::new().prefix(".submit-").tempfile_in(inbox)?;
         // The guard reads by the group that the folder hands on, whatever the submitter's umask is.
         temp.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o640))?;
         temp.write_all(bytes)?;
