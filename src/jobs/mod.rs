@@ -125,7 +125,7 @@ pub async fn run_limited(launch: &Launch, job: &Job, mut stop: Stop, mut on_mess
             let fault = Fault {
                 kind: FaultKind::Resource,
                 message: format!("the worker did not finish within its time limit of {} s", launch.limit.as_secs()),
-                help: "give the stage more time (worker.limits), or less to do".into(),
+                help: "give the stage more time (worker.time_limits), or less to do".into(),
             };
             Err(with_tail(fault, &tail).into())
         }
@@ -204,7 +204,7 @@ fn spawn_fault(launch: &Launch, error: &io::Error) -> Fault {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Fault {
             kind: FaultKind::Configuration,
             message,
-            help: "set worker.path to the program delta-guard-worker".into(),
+            help: "set worker.command to the program delta-guard-worker".into(),
         },
         io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => Fault {
             kind: FaultKind::Resource,

@@ -81,7 +81,7 @@ fn a_configuration_that_cannot_be_read_is_said_with_its_place() {
     let place = Place::new("");
     let good = std::fs::read_to_string(place.config()).unwrap();
     for (config, words) in [
-        (String::new(), &["guard.yaml"][..]),
+        (String::new(), &["guard.yaml", "check-config --example"][..]),
         ("paths: [\n".into(), &["guard.yaml:"]),
         (
             format!("{good}detect: {{queris: 10}}\n"),

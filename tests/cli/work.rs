@@ -55,6 +55,21 @@ fn the_line_by_hand() {
     assert_eq!(undecided.status.code(), Some(3));
     assert!(text(&undecided.stdout).contains("undecided: nothing stands out"));
 
+    // Where it goes is looked at before the work, not after.
+    let runs = || std::fs::read_to_string(place.at("state/cache/runs")).unwrap().lines().count();
+    let before = runs();
+    for (out, said) in [
+        ("/nowhere/x.safetensors", "cannot write into /nowhere"),
+        (place.at("train").to_str().unwrap(), "is a folder"),
+    ] {
+        for command in [&["train"][..], &["unlearn", "--flagged", report]] {
+            let refused = place.ask(&[command, &["--out", out]].concat());
+            assert_eq!(refused.status.code(), Some(1), "{command:?}");
+            assert!(text(&refused.stderr).contains(said), "{command:?}: {}", text(&refused.stderr));
+        }
+    }
+    assert_eq!(runs(), before);
+
     // Production is only read.
     let production = place.at("model.safetensors");
     let onto = place.ask(&["unlearn", "--flagged", report, "--out", production.to_str().unwrap()]);

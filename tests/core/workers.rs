@@ -132,7 +132,7 @@ fn a_worker_that_cannot_be_started() {
         nice: None,
     };
     match runtime.block_on(run_limited(&launch, &job("x"), stop, |_| {})) {
-        Err(Failure::Fault(fault)) => assert!(fault.kind == FaultKind::Configuration && fault.help.contains("worker.path"), "{fault}"),
+        Err(Failure::Fault(fault)) => assert!(fault.kind == FaultKind::Configuration && fault.help.contains("worker.command"), "{fault}"),
         other => panic!("{other:?}"),
     }
 }
