@@ -130,7 +130,7 @@ fn cases_are_listed_shown_and_exported_with_and_without_the_daemon() {
     // A second daemon is turned away, and the first one goes on.
     let second = place.ask(&["run"]);
     assert_eq!(second.status.code(), Some(1));
-    assert!(text(&second.stderr).contains("another"), "{}", text(&second.stderr));
+    assert!(text(&second.stderr).contains("paths.state"), "{}", text(&second.stderr));
     assert!(daemon.get("/readyz").is_some_and(|(code, _)| code == 200));
     assert_eq!(daemon.stop(), Some(0));
     assert_eq!(answers(&place, &ids), running);
