@@ -20,7 +20,7 @@ BENCH ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup build demo test fixtures lint layering data-cifar10 examples evaluate evaluate-cifar10 bench install
+.PHONY: help setup build demo test fixtures lint layering data-cifar10 examples evaluate evaluate-cifar10 bench idle install
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -71,6 +71,9 @@ evaluate-cifar10: build ## the same on the CIFAR-10 subset (DATA, OUT)
 
 bench: ## what influence costs, as ratios to a plain pass, interleaved (DATA, BENCH="--rounds 5")
 	$(WITH_TORCH) $(CARGO) bench --locked -p delta-influence --bench passes -- $(if $(DATA),--data $(abspath $(DATA))) $(BENCH)
+
+idle: build ## what the daemon costs while nothing happens: time to ready, memory
+	@$(PYTHON) scripts/idle.py $(BIN)
 
 examples: ## build and run the programs in examples/
 	$(WITH_TORCH) $(CARGO) run --release --locked -p delta-influence --example influence

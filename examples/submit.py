@@ -17,6 +17,8 @@ def place(inbox: pathlib.Path, name: str, write) -> None:
     handle, hidden = tempfile.mkstemp(prefix=".submit-", dir=inbox)
     with os.fdopen(handle, "wb") as file:
         write(file)
+        # Temporary files are their owner's alone; the guard reads by the group that the inbox hands on.
+        os.fchmod(file.fileno(), 0o640)
         file.flush()
         os.fsync(file.fileno())
     os.rename(hidden, inbox / name)

@@ -68,6 +68,8 @@ pub struct WorkerSettings {
     pub path: PathBuf,
     /// Folders, device, threads, memory.
     pub setup: WorkerSetup,
+    /// The workers' niceness, 0 to 19; they are nicer where the guard itself is.
+    pub nice: u32,
     /// Time limit of each stage.
     pub limits: StageLimits,
     /// A stage that fails for want of resources or by a defect is tried so often in all before the case is held. At least 1.

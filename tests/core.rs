@@ -5,6 +5,8 @@
 mod cases;
 #[path = "core/chain.rs"]
 mod chain;
+#[path = "core/folder.rs"]
+mod folder;
 #[path = "core/index.rs"]
 mod index;
 #[path = "core/intake.rs"]
@@ -15,6 +17,8 @@ mod kill;
 mod power;
 #[path = "core/publishing.rs"]
 mod publishing;
+#[path = "core/races.rs"]
+mod races;
 #[path = "core/support.rs"]
 mod support;
 #[path = "core/workers.rs"]

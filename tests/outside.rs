@@ -9,5 +9,7 @@ mod daemon;
 mod metrics;
 #[path = "outside/smtp.rs"]
 mod smtp;
+#[path = "outside/submitters.rs"]
+mod submitters;
 #[path = "outside/told.rs"]
 mod told;

@@ -50,16 +50,20 @@ fn the_unit_has_no_mistake_and_a_mistake_would_be_found() {
 fn the_sandbox_is_tight() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = unit(folder.path(), |text| text.replace("User=root", "User=delta-guard"));
-    // Tenths: 2.5 of 10. A daemon that sends mail and computes on a GPU keeps network and devices.
-    let Some(judged) = analyze(&["security", "--offline=yes", "--no-pager", "--threshold=25"], &path) else {
-        return;
-    };
+    // Tenths: 1.5 of 10. A daemon that sends mail and computes on a GPU keeps network and devices.
+    let arguments = ["security", "--offline=yes", "--no-pager", "--threshold=15"];
+    let Some(judged) = analyze(&arguments, &path) else { return };
     assert!(
         judged.status.success(),
         "{}{}",
         String::from_utf8_lossy(&judged.stdout),
         String::from_utf8_lossy(&judged.stderr)
     );
+    // The measure tells one from the other.
+    let open = unit(folder.path(), |text| {
+        text.replace("CapabilityBoundingSet=\n", "").replace("User=root", "User=delta-guard")
+    });
+    assert!(analyze(&arguments, &open).is_some_and(|judged| !judged.status.success()));
 }
 
 #[test]
@@ -72,6 +76,7 @@ fn the_unit_keeps_its_promises() {
         "ExecStartPre=/usr/bin/delta-guard check-config",
         "ExecReload=/usr/bin/delta-guard check-config",
         "StateDirectory=delta-guard",
+        "UMask=0077",
     ] {
         assert!(SERVICE.lines().any(|written| written == line), "{line} is missing");
     }

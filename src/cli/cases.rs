@@ -31,6 +31,7 @@ impl Cases {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.load_text()?;
         let mut cases = lookup::all(&config)?;
+        let all = cases.len();
         cases.reverse();
         cases.retain(|case| self.state.is_empty() || self.state.contains(&case.state));
         cases.truncate(self.limit.unwrap_or(usize::MAX));
@@ -46,7 +47,11 @@ impl Cases {
                 .collect();
             say::json(&list)?;
         } else if cases.is_empty() {
-            say::note(&lookup::nothing(&config.file.paths.state));
+            say::note(&match all {
+                0 => lookup::nothing(&config.file.paths.state),
+                1 => "the only case is in another state".into(),
+                _ => format!("all {all} cases are in other states"),
+            });
         } else {
             let rows = cases.iter().map(|case| {
                 let flagged = case.trace.as_ref().map_or_else(String::new, |trace| trace.found.count().to_string());

@@ -38,7 +38,7 @@ impl Flagged {
         let journal = config.file.paths.state.join("journal");
         let vfs: Arc<dyn Vfs> = Arc::new(Disk);
         let wanted = self.case.as_deref().map(|prefix| lookup::one(&config, prefix)).transpose()?;
-        let mut all: Vec<(Digest, Vec<FlaggedExample>)> = if journal.is_dir() {
+        let mut all: Vec<(Digest, Vec<FlaggedExample>)> = if lookup::journal(&config.file.paths.state)? {
             query::all_flagged(&vfs, &journal)
                 .with_context(|| format!("the journal in {} cannot be read", journal.display()))?
                 .into_iter()

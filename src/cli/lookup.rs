@@ -5,12 +5,32 @@ use crate::case::Case;
 use crate::config::Config;
 use crate::engine::query;
 use anyhow::Context;
+use std::io;
 use std::path::Path;
+
+/// Is there a journal yet? That one may not be looked at is another answer than that there is none.
+pub(super) fn journal(state: &Path) -> anyhow::Result<bool> {
+    let journal = state.join("journal");
+    match std::fs::read_dir(&journal) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::new(
+            Exit::Failed,
+            format!("the journal {} cannot be read: {error}", journal.display()),
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "ask as the guard's user, for example with sudo -u delta-guard; only handing in a picture needs no more than the inbox"
+                }
+                _ => "",
+            },
+        )),
+    }
+}
 
 /// All cases, in the order in which they were taken in.
 pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Case>> {
     let state = &config.file.paths.state;
-    if !state.join("journal").is_dir() {
+    if !journal(state)? {
         return Ok(Vec::new());
     }
     let (book, _) = query::read(state).with_context(|| format!("the journal in {} cannot be read", state.display()))?;

@@ -1,5 +1,6 @@
 //! The command line: one file per command. [`Exit`] is the only place that knows exit codes, [`say`] the only one that writes for people.
 
+mod arrival;
 mod cases;
 mod certify;
 mod check_config;
@@ -39,16 +40,16 @@ pub struct Cli {
 
 const TOP_HELP: &str = "\
 Begin here:
-  delta-guard check-config --example > guard.yaml     every key explained; edit paths, data and model
-  delta-guard check-config --config guard.yaml        every mistake at once, each with its line
-  delta-guard run --config guard.yaml                 the daemon; then, from anywhere:
+  delta-guard check-config --example > guard.yaml   every key explained; edit paths, data, model
+  delta-guard check-config --config guard.yaml      every mistake at once, each with its line
+  delta-guard run --config guard.yaml               the daemon; then, from anywhere:
   delta-guard submit wrong.png --config guard.yaml --wait
 
 Exit codes:
   0   done; for a question: yes, found, passed
   1   failed: the message says what happened and what to do
   2   the command line itself is wrong
-  3   the answer is no: the gate rejects, nothing stands out, no such case, the submission was refused
+  3   the answer is no: rejected, undecided, refused, no such case
   78  the configuration is wrong (systemd does not restart the daemon after this one)
   130 interrupted; what was done is kept where the command can go on from it";
 

@@ -82,7 +82,11 @@ fn log_to_stderr(json: bool) -> anyhow::Result<()> {
         (true, _) => builder.json().flatten_event(true).try_init(),
         // The journal has its own clock.
         (false, true) => builder.with_ansi(false).with_target(false).without_time().try_init(),
-        (false, false) => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        (false, false) => {
+            // https://no-color.org
+            let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            builder.with_ansi(std::io::stderr().is_terminal() && !plain).with_target(false).try_init()
+        }
     };
     set.map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))
 }

@@ -1,12 +1,13 @@
 //! `submit`.
 
+use super::arrival::{Arrival, Became};
 use super::{Exit, Failure, Global, say};
 use crate::case::State;
-use crate::engine::query;
-use anyhow::Context;
+use crate::inbox;
 use clap::Args;
 use delta_guard_contract::Digest;
-use std::io::Write;
+use serde_json::{Map, Value};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -46,103 +47,182 @@ pub struct Submit {
 impl Submit {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.load_text()?;
-        if !fs_err::metadata(&self.image)?.is_file() {
-            return Err(Failure::new(
-                Exit::Failed,
-                format!("{} is no file", self.image.display()),
-                "name the picture itself",
-            ));
-        }
-        let bytes = fs_err::read(&self.image)?;
+        let bytes = self.read(config.file.inbox.max_bytes.0)?;
         let content = Digest(blake3::hash(&bytes).to_hex().to_string());
+        let claim = self.claim()?;
+        let (stem, suffix) = self.name(&content, &claim)?;
+        let name = format!("{stem}.{suffix}");
+        let arrival = self.wait.then(|| Arrival::expect(&config.file.paths.state, &name)).transpose()?;
         let inbox = &config.file.paths.inbox;
-        let suffix = self.image.extension().map_or("png".into(), |e| e.to_string_lossy().to_lowercase());
-        let stem = self
-            .image
-            .file_stem()
-            .map_or("picture".into(), |s| s.to_string_lossy().trim_start_matches('.').replace('/', "_"));
-        // A name of its own, so that nothing that waits is replaced.
-        let stem = format!("{stem}-{}", &content.0[..8]);
+        let sidecar = format!("{stem}.json");
+        if !claim.is_empty() {
+            place(inbox, &sidecar, &claim)?; // first: the picture must not be taken without it
+        }
+        place(inbox, &name, &bytes).inspect_err(|_| {
+            // Alone it would only be refused.
+            let _ = std::fs::remove_file(inbox.join(&sidecar));
+        })?;
+        match arrival {
+            Some(arrival) => self.until_ended(global, arrival),
+            None if global.json => {
+                say::json(&serde_json::json!({"content": content, "name": name}))?;
+                Ok(Exit::Done)
+            }
+            None => {
+                say::out(&format!("handed in as {}", say::plain(&name)))?;
+                Ok(Exit::Done)
+            }
+        }
+    }
+
+    /// The picture's bytes. What the inbox would refuse anyway is refused here, where the submitter sees it.
+    fn read(&self, most: u64) -> anyhow::Result<Vec<u8>> {
+        let shown = self.image.display();
+        let refuse = |what: String, help: &str| Err(Failure::new(Exit::Failed, what, help));
+        let meta = fs_err::metadata(&self.image)?;
+        if !meta.is_file() {
+            return refuse(format!("{shown} is no file"), "name the picture itself");
+        }
+        let bytes = if meta.len() > most { Vec::new() } else { fs_err::read(&self.image)? };
+        match bytes.len().max(meta.len() as usize) as u64 {
+            0 => refuse(format!("{shown} is empty"), "was it written to its end?"),
+            size if size > most => refuse(
+                format!("{shown} has {size} bytes; at most {most} are allowed"),
+                "send a smaller picture, or raise inbox.max_bytes",
+            ),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// The sidecar; empty when there is nothing to say.
+    fn claim(&self) -> anyhow::Result<Vec<u8>> {
         let words = [
             ("true_label", &self.true_label),
             ("predicted_label", &self.predicted_label),
             ("source", &self.source),
             ("note", &self.note),
         ];
-        let sidecar: serde_json::Map<String, serde_json::Value> = words
+        let said: Map<String, Value> = words
             .into_iter()
             .filter_map(|(key, word)| word.as_ref().map(|w| (key.to_string(), w.clone().into())))
             .collect();
-        if !sidecar.is_empty() {
-            place(inbox, &format!("{stem}.json"), &serde_json::to_vec_pretty(&sidecar)?)?; // first: the picture must not be taken without it
+        if said.is_empty() {
+            return Ok(Vec::new());
         }
-        place(inbox, &format!("{stem}.{suffix}"), &bytes)?;
-        if !self.wait {
-            if global.json {
-                say::json(&serde_json::json!({"content": content, "name": format!("{stem}.{suffix}")}))?
-            } else {
-                say::out(&format!("handed in as {stem}.{suffix}"))?
-            }
-            return Ok(Exit::Done);
+        let sidecar = serde_json::to_vec_pretty(&said)?;
+        if sidecar.len() as u64 > inbox::SIDECAR_MAX_BYTES {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "labels, source and note have {} bytes; at most {} are allowed",
+                    sidecar.len(),
+                    inbox::SIDECAR_MAX_BYTES
+                ),
+                "write a shorter --note",
+            ));
         }
-        self.until_ended(global, &config.file.paths.state, &content)
+        Ok(sidecar)
     }
 
-    fn until_ended(&self, global: &Global, state: &Path, content: &Digest) -> anyhow::Result<Exit> {
+    /// Stem and suffix of the picture in the inbox: as it is called here, and a digest of who says what of which picture. So nothing that waits is replaced
+    /// but by the same from the same, and nobody stands in the way of another who found the same picture.
+    fn name(&self, content: &Digest, claim: &[u8]) -> anyhow::Result<(String, String)> {
+        let suffix = self.image.extension().map_or("png".into(), |e| e.to_string_lossy().to_lowercase());
+        if ["json", "tmp", "part", "swp"].contains(&suffix.as_str()) {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "{} is no name of a picture: the inbox takes .{suffix} for something else",
+                    self.image.display()
+                ),
+                "give it a name that ends in .png, .jpg, .webp or .bmp",
+            ));
+        }
+        let stem = self
+            .image
+            .file_stem()
+            .map(|s| s.to_string_lossy().trim_start_matches('.').replace('/', "_"));
+        let stem = stem.filter(|s| !s.is_empty()).unwrap_or_else(|| "picture".into());
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(content.0.as_bytes());
+        hasher.update(&rustix::process::geteuid().as_raw().to_le_bytes());
+        hasher.update(claim);
+        // A name may have 255 bytes.
+        let (stem, suffix) = (first_bytes(&stem, 150), first_bytes(&suffix, 20));
+        Ok((format!("{stem}-{}", &hasher.finalize().to_hex()[..8]), suffix.to_owned()))
+    }
+
+    fn until_ended(&self, global: &Global, mut arrival: Arrival) -> anyhow::Result<Exit> {
         let begun = Instant::now();
         let mut last = None;
         loop {
-            let cases = if state.join("journal").is_dir() {
-                query::read(state).context("the journal cannot be read")?.0.cases
-            } else {
-                Default::default()
-            };
-            if let Some(case) = cases.into_values().rfind(|c| c.accepted.content == *content) {
-                if last != Some(case.state) {
-                    say::note(&format!("{}: {}", case.id.short(), case.state));
-                    last = Some(case.state);
-                }
-                if case.state.is_end() || case.state == State::Held {
+            match arrival.look()? {
+                Became::Refused(file) => {
                     if global.json {
-                        say::json(&case)?
-                    } else {
-                        say::out(&format!(
-                            "{}: {}\n`delta-guard show {}` has the details",
-                            case.state,
-                            case.reason,
-                            case.id.short()
-                        ))?
+                        say::json(file)?;
                     }
-                    return Ok(match case.state {
-                        State::Proposed | State::Promoted | State::Observed => Exit::Done,
-                        State::Held | State::Failed => Exit::Failed,
-                        _ => Exit::No,
-                    });
+                    let what = format!("the inbox refused the picture: {}", file.sentence);
+                    return Err(Failure::new(Exit::No, what, "mend it and submit it again"));
                 }
+                Became::Case(case) => {
+                    if last != Some(case.state) {
+                        say::note(&format!("{}: {}", case.id.short(), case.state));
+                        last = Some(case.state);
+                    }
+                    if case.state.is_end() || case.state == State::Held {
+                        if global.json {
+                            say::json(case)?
+                        } else {
+                            let (state, reason, short) = (case.state, say::lines(&case.reason), case.id.short());
+                            say::out(&format!("{state}: {reason}\n`delta-guard show {short}` has the details"))?
+                        }
+                        return Ok(match case.state {
+                            State::Proposed | State::Promoted | State::Observed => Exit::Done,
+                            State::Held | State::Failed => Exit::Failed,
+                            _ => Exit::No,
+                        });
+                    }
+                }
+                Became::Nothing => {}
             }
             if begun.elapsed() > Duration::from_secs(self.timeout) {
                 return Err(Failure::new(
                     Exit::Failed,
                     format!("no end after {} s", self.timeout),
-                    "look at `delta-guard cases`, and whether the daemon runs; a refused file lies in the refused folder with its reason",
+                    "the picture stays handed in: does the daemon run? `delta-guard cases` says how far it is",
                 ));
             }
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
 
-/// Write a file into the inbox, whole: under a hidden name first.
+/// The beginning of a text, at most so many bytes.
+fn first_bytes(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
+/// Write a file into the inbox, whole: under a hidden name first. The folder need not be readable.
 fn place(inbox: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut temp = tempfile::Builder::new()
-        .prefix(".submit-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o640))
-        .tempfile_in(inbox)
-        .with_context(|| format!("cannot write into the inbox {}", inbox.display()))?;
-    temp.write_all(bytes)?;
-    temp.as_file().sync_all()?;
-    temp.persist(inbox.join(name))
-        .map_err(|e| e.error)
-        .with_context(|| format!("cannot write into the inbox {}", inbox.display()))?;
-    Ok(())
+    let attempt = || -> io::Result<()> {
+        let mut temp = tempfile::Builder::new().prefix(".submit-").tempfile_in(inbox)?;
+        // The guard reads by the group that the folder hands on, whatever the submitter's umask is.
+        temp.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o640))?;
+        temp.write_all(bytes)?;
+        temp.as_file().sync_all()?;
+        temp.persist(inbox.join(name)).map_err(|e| e.error)?;
+        Ok(())
+    };
+    attempt().map_err(|error| {
+        let help = match error.kind() {
+            io::ErrorKind::NotFound => "the daemon makes it at its first start: `delta-guard run`",
+            io::ErrorKind::PermissionDenied => "only who may write there can submit: usually the members of its group, delta-guard-submit",
+            _ => "",
+        };
+        // The file's own name in the error would be that of the temporary one.
+        let what = error
+            .raw_os_error()
+            .map_or_else(|| error.to_string(), |code| io::Error::from_raw_os_error(code).to_string());
+        Failure::new(Exit::Failed, format!("cannot write into the inbox {}: {what}", inbox.display()), help)
+    })
 }

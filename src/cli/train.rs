@@ -1,6 +1,6 @@
 //! `train`.
 
-use super::work::{keep, unexpected, work_dir};
+use super::work::{keep, may_keep, unexpected, work_dir};
 use super::{Exit, Global, ids, say};
 use clap::Args;
 use delta_guard_contract::job::TrainResult;
@@ -26,7 +26,8 @@ pub struct Train {
 
 impl Train {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
-        let config = global.load()?;
+        let config = global.load_to_train()?;
+        may_keep(&config, &self.out)?;
         let without = self.without.as_deref().map(ids::read).transpose()?.unwrap_or_default();
         let folder = work_dir(&config, "train", &parts(&without));
         let task = Task::Train {

@@ -1,7 +1,7 @@
 //! `unlearn`.
 
 use super::train::{parts, told};
-use super::work::{keep, unexpected, work_dir};
+use super::work::{keep, may_keep, unexpected, work_dir};
 use super::{Exit, Global, ids};
 use clap::Args;
 use delta_guard_contract::config::UnlearnMethod;
@@ -31,6 +31,7 @@ pub struct Unlearn {
 impl Unlearn {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.load()?;
+        may_keep(&config, &self.out)?;
         let flagged = ids::read(&self.flagged)?;
         let method = match self.method.as_deref() {
             Some("eu") => UnlearnMethod::Eu,

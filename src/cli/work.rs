@@ -10,11 +10,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 impl Global {
     /// Read and check the configuration.
     pub(super) fn load(&self) -> anyhow::Result<Config> {
         Ok(config::load(&self.config, Look::AtFiles)?)
+    }
+
+    /// The same for a command that makes a checkpoint: the production one need not be there yet.
+    pub(super) fn load_to_train(&self) -> anyhow::Result<Config> {
+        match config::load(&self.config, Look::AtFiles) {
+            Err(error) if error.problems.iter().all(|problem| problem.key == "model.checkpoint") => self.load_text(),
+            other => Ok(other?),
+        }
     }
 
     /// Runs jobs for a story in the folder `out`, with the caches that its daemon will use.
@@ -58,12 +67,14 @@ impl Global {
         runtime.block_on(async {
             let (stopper, stop) = stop::channel();
             let mut bar = Reporter::new(self.quiet);
+            // Heard from here on, before there is a worker to lose.
+            let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be listened to")?;
             let watch = async {
                 // The first Ctrl-C lets the worker put its work down; the second one ends everything the hard way.
-                if tokio::signal::ctrl_c().await.is_ok() {
+                if interrupt.recv().await.is_some() {
                     say::note("stopping …");
                     stopper.stop();
-                    if tokio::signal::ctrl_c().await.is_ok() {
+                    if interrupt.recv().await.is_some() {
                         std::process::exit(Exit::Interrupted as i32);
                     }
                 }
@@ -186,8 +197,11 @@ impl Reporter {
     }
 }
 
-/// Copy a checkpoint to where it is wanted, whole or not at all; never onto the production one.
-pub(super) fn keep(config: &Config, made: &Path, wanted: &Path) -> anyhow::Result<()> {
+/// May a checkpoint be put there? Asked before the work as well, which may take hours. Returns a file that can become it.
+///
+/// # Errors
+/// When the folder cannot be written, or it is the production checkpoint's place.
+pub(super) fn may_keep(config: &Config, wanted: &Path) -> anyhow::Result<tempfile::NamedTempFile> {
     let wanted = absolute(wanted)?;
     let folder = wanted.parent().unwrap_or(Path::new("/"));
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
@@ -201,10 +215,24 @@ pub(super) fn keep(config: &Config, made: &Path, wanted: &Path) -> anyhow::Resul
             "name another file with --out",
         ));
     }
-    let mut temp = tempfile::Builder::new()
+    if wanted.is_dir() {
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("{} is a folder", wanted.display()),
+            "name the file with --out",
+        ));
+    }
+    tempfile::Builder::new()
         .prefix(".tmp-")
         .tempfile_in(folder)
-        .with_context(|| format!("cannot write into {}", folder.display()))?;
+        .with_context(|| format!("cannot write into {}", folder.display()))
+}
+
+/// Copy a checkpoint to where it is wanted, whole or not at all; never onto the production one.
+pub(super) fn keep(config: &Config, made: &Path, wanted: &Path) -> anyhow::Result<()> {
+    let mut temp = may_keep(config, wanted)?;
+    let wanted = absolute(wanted)?;
+    let folder = wanted.parent().unwrap_or(Path::new("/"));
     std::io::copy(&mut fs_err::File::open(made)?, temp.as_file_mut())?;
     temp.as_file().sync_all()?;
     temp.persist(&wanted).map_err(|e| e.error)?;

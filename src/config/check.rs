@@ -151,6 +151,7 @@ impl<'a> Walk<'a> {
                     (Some("span"), _) => "write a number and a unit (ms, s, m, h, d), such as 2s or 15m".into(),
                     (Some("size"), _) => "write a number and a unit (B, KiB, MiB, GiB, TiB, kB, MB, GB, TB), such as 64MiB".into(),
                     (_, true) => range_help(schema),
+                    _ if self.path.is_empty() => "`delta-guard check-config --example` prints a configuration with every key explained".into(),
                     _ => String::new(),
                 };
                 self.find(format!("expected {}, found {shown}", wanted.join(" or ")), help);

@@ -122,7 +122,7 @@ pub struct Worker {
     pub threads: u32,
     /// Memory that one influence pass may use for its working tensors; sets its batch size.
     pub memory_budget: Size,
-    /// Niceness of the worker, 0 to 19: 10 lets training on the same machine go first.
+    /// Niceness of the daemon's worker, 0 to 19: 10 lets training on the same machine go first. Where the daemon itself is nicer, so is the worker.
     #[schemars(range(min = 0, max = 19))]
     pub nice: u32,
     /// Tries of a stage that failed for want of memory, disk or device, or by a defect, before the case is held.

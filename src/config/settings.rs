@@ -72,6 +72,7 @@ impl ConfigFile {
             worker: WorkerSettings {
                 path: self.worker_path()?,
                 setup: self.worker_setup(),
+                nice: self.worker.nice,
                 limits: StageLimits {
                     predict: limits.predict.0,
                     fit: limits.fit.0,

@@ -123,6 +123,8 @@ impl Engine {
             program: worker.path.clone(),
             limit,
             grace: worker.stop_grace,
+            // 0 to 19, as checked with the configuration.
+            nice: Some(worker.nice.min(19).cast_signed()),
         };
         let (hooks, id) = (Arc::clone(&self.hooks), case.id.clone());
         let result = jobs::run_limited(&launch, &job, self.stop.clone(), move |message| match message {

@@ -59,7 +59,7 @@ fn open(inbox: BorrowedFd, name: &OsStr, expected: Option<&FileIdentity>, max_by
         Err(Errno::ACCESS | Errno::PERM) => {
             return Ok(Looked::Refused(
                 Refusal::Unreadable,
-                format!("the guard has no permission to read the {what}"),
+                format!("the guard has no permission to read the {what}: let its group read it (chmod g+r)"),
             ));
         }
         Err(error) => return Err(io::Error::from(error)).with_context(|| format!("the {what} could not be opened")),

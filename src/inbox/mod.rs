@@ -11,6 +11,7 @@ mod sidecar;
 mod watch;
 
 pub use scan::{Inbox, ScanReport};
+pub use sidecar::MAX_BYTES as SIDECAR_MAX_BYTES;
 pub use watch::Wake;
 
 use crate::stop::Stop;

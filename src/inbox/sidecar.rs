@@ -4,7 +4,7 @@ use crate::case::Claim;
 use serde_json::Value;
 
 /// Most bytes of a sidecar.
-pub(super) const MAX_BYTES: u64 = 64 << 10;
+pub const MAX_BYTES: u64 = 64 << 10;
 const KEYS: [&str; 4] = ["predicted_label", "true_label", "source", "note"];
 
 /// Read a sidecar. The error is a sentence for the submitter.

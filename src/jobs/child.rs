@@ -1,18 +1,24 @@
 //! The part of starting a process that needs `unsafe`: code between fork and exec.
 #![allow(unsafe_code, reason = "pre_exec; see the safety comment")]
 
-use rustix::process::{Pid, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getpid, getppid, getpriority_process, kill_process_group, set_parent_process_death_signal, setpriority_process};
 use tokio::process::{Child, Command};
 
-/// Let the command run in a process group of its own, and end with us however we end.
-pub(super) fn in_own_group(command: &mut Command) {
+/// Let the command run in a process group of its own, end with us however we end, and be at least as nice as `nice`.
+pub(super) fn prepare(command: &mut Command, nice: Option<i32>) {
     command.process_group(0);
     let guard = getpid();
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes two plain system calls through rustix, allocates
-    // nothing, takes no lock and touches no memory but the copied `guard`.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes plain system calls through rustix, allocates nothing,
+    // takes no lock and touches no memory but the copied `guard` and `nice`.
     unsafe {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
+            // Here and not from outside: every thread that the worker starts inherits it. No reason to fail: `is_nice` tells whether it worked.
+            if let Some(nice) = nice
+                && getpriority_process(None).is_ok_and(|now| now < nice)
+            {
+                let _ = setpriority_process(None, nice);
+            }
             // We may have ended between fork and that call.
             if getppid() == Some(guard) {
                 Ok(())
@@ -21,6 +27,12 @@ pub(super) fn in_own_group(command: &mut Command) {
             }
         });
     }
+}
+
+/// Is the child as nice as it was meant to be? Yes as well when it has ended or cannot be asked.
+pub(super) fn is_nice(child: &Child, nice: i32) -> bool {
+    let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    id.is_none_or(|id| getpriority_process(Some(id)).map_or(true, |now| now >= nice))
 }
 
 /// A worker's process group. Dropping it kills whatever is left of it.

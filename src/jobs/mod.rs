@@ -28,6 +28,8 @@ pub struct Launch {
     pub limit: Duration,
     /// Between SIGTERM and SIGKILL.
     pub grace: Duration,
+    /// The worker is at least so nice, nicer when the guard is; None: as nice as the guard.
+    pub nice: Option<i32>,
 }
 
 /// How a job did not come to its result.
@@ -45,12 +47,13 @@ impl From<Fault> for Failure {
     }
 }
 
-/// Run a job without the guard (the command line): no time limit but the user's patience, and the stop of `stop`.
+/// Run a job without the guard (the command line): no time limit but the user's patience, the user's niceness, and the stop of `stop`.
 pub async fn run(program: &std::path::Path, job: &Job, stop: Stop, on_message: impl FnMut(Message) + Send) -> Result<JobResult, Failure> {
     let launch = Launch {
         program: program.to_path_buf(),
         limit: Duration::MAX,
         grace: Duration::from_secs(5),
+        nice: None,
     };
     run_limited(&launch, job, stop, on_message).await
 }
@@ -67,8 +70,15 @@ pub async fn run_limited(launch: &Launch, job: &Job, mut stop: Stop, mut on_mess
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    child::in_own_group(&mut command);
+    child::prepare(&mut command, launch.nice);
     let mut child = command.spawn().map_err(|error| spawn_fault(launch, &error))?;
+    if let Some(nice) = launch.nice.filter(|nice| !child::is_nice(&child, *nice)) {
+        tracing::warn!(
+            message = "The worker could not be made as nice as configured; it works all the same.",
+            nice,
+            key = "worker.nice"
+        );
+    }
     // From here on everything that ends this function ends the group.
     let group = Group::of(&child);
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
@@ -115,7 +125,7 @@ pub async fn run_limited(launch: &Launch, job: &Job, mut stop: Stop, mut on_mess
             let fault = Fault {
                 kind: FaultKind::Resource,
                 message: format!("the worker did not finish within its time limit of {} s", launch.limit.as_secs()),
-                help: "give the stage more time (worker.limits), or less to do".into(),
+                help: "give the stage more time (worker.time_limits), or less to do".into(),
             };
             Err(with_tail(fault, &tail).into())
         }
@@ -194,7 +204,7 @@ fn spawn_fault(launch: &Launch, error: &io::Error) -> Fault {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Fault {
             kind: FaultKind::Configuration,
             message,
-            help: "set worker.path to the program delta-guard-worker".into(),
+            help: "set worker.command to the program delta-guard-worker".into(),
         },
         io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => Fault {
             kind: FaultKind::Resource,

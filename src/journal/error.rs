@@ -17,7 +17,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Another process writes it.
-    #[error("another process writes the journal in {path}; stop it, or use another state directory (state_dir)", path = dir.display())]
+    #[error("another process writes the journal in {path}; stop it, or use another state folder (paths.state)", path = dir.display())]
     Locked {
         /// The journal's folder.
         dir: PathBuf,

@@ -123,14 +123,16 @@ impl Journal {
         } else {
             Some(cut_tail(&options, &quarantine, &tail)?)
         };
-        let file = if tail.segment == 0 || tail.sealed {
+        // Without its whole first record a segment has not begun: it is made anew, or what is written next could not be read.
+        let begun = tail.offset > 0;
+        let file = if !begun || tail.sealed {
             None
         } else {
             let path = dir.join(segment_name(tail.segment));
             Some(vfs.append(&path).map_err(JournalError::io("open", &path))?)
         };
         let mut journal = Self {
-            segment: tail.segment,
+            segment: if begun { tail.segment } else { tail.segment.saturating_sub(1) },
             file,
             offset: tail.offset,
             first_seq,

@@ -6,6 +6,8 @@ use crate::policy::GateVerdict;
 use anyhow::{Context, Result, ensure};
 use delta_guard_contract::{Digest, TrainId};
 use serde::{Deserialize, Serialize};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Name of the manifest in a candidate's folder. A folder without one does not exist.
@@ -88,6 +90,7 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
             fs_err::remove_dir_all(&temporary)?;
         }
         fs_err::create_dir(&temporary)?;
+        fs_err::set_permissions(&temporary, Permissions::from_mode(super::FOLDER_MODE))?;
         let (size, digest) = copy_synced(candidate.checkpoint, &temporary.join(crate::engine::CHECKPOINT_FILE))?;
         ensure!(
             digest == *candidate.digest,

@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use delta_guard_contract::Digest;
 use rustix::fs::{CWD, RenameFlags};
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Make the names in a folder durable.
@@ -49,6 +50,11 @@ pub fn publish_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     })
 }
 
+/// Mode of what is published: for the group too, which is how candidates and refused files reach those whom they are for.
+const FILE_MODE: u32 = 0o640;
+/// The same for folders.
+const FOLDER_MODE: u32 = 0o750;
+
 /// Write a new file (an old temporary one of the same name goes) and make its content durable.
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = create_fresh(path)?;
@@ -63,8 +69,14 @@ fn create_fresh(path: &Path) -> io::Result<fs_err::File> {
     }
     let mut options = fs_err::OpenOptions::new();
     options.write(true).create_new(true);
-    options.options_mut().mode(0o640).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-    options.open(path)
+    options
+        .options_mut()
+        .mode(FILE_MODE)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+    let file = options.open(path)?;
+    // The umask, which the guard keeps tight for everything else, has taken from it.
+    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    Ok(file)
 }
 
 /// Copy a file under a temporary name that the caller gives, durably; returns bytes and digest of what was written.

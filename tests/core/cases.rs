@@ -47,6 +47,19 @@ fn a_poisoned_picture_becomes_a_candidate() {
 }
 
 #[test]
+fn every_stage_runs_at_the_configured_niceness() {
+    let root = tempfile::tempdir().unwrap();
+    let mut settings = settings(root.path(), Mode::Propose);
+    let own = rustix::process::getpriority_process(None).unwrap();
+    let nice = (own.max(0) + 4).clamp(0, 19);
+    settings.worker.nice = nice.cast_unsigned();
+    drop_picture(&settings, "odd.png", ANOMALY, None);
+    assert_eq!(run_to_end(&settings).state, State::Proposed);
+    let seen = std::fs::read_to_string(settings.worker.setup.cache_dir.join("niceness")).unwrap();
+    assert_eq!(seen.lines().collect::<Vec<_>>(), vec![nice.to_string(); 5]);
+}
+
+#[test]
 fn each_ending() {
     for (mode, words, sidecar, state, word) in [
         (Mode::Enforce, ANOMALY, None, State::Promoted, "current"),

@@ -122,6 +122,33 @@ fn every_truncation_of_the_last_records_is_a_torn_tail() {
     }
 }
 
+/// The whole of a young journal, down to nothing: what is there when the first start ever is cut off.
+#[test]
+fn every_truncation_of_a_young_journal_is_one_too() {
+    let whole = journal(2, 1 << 20).content(&segment(1)).unwrap();
+    let borders = borders(&whole);
+    for cut in 0..whole.len() {
+        let disk = MemVfs::new();
+        disk.set_content(&segment(1), whole[..cut].to_vec());
+        let kept = borders.iter().filter(|border| **border <= cut).count() - 1;
+        assert_eq!(read(&disk).unwrap().0.len(), kept, "cut at {cut}");
+        let (mut journal, _, records) = open(&disk, 1 << 20).unwrap_or_else(|error| panic!("cut at {cut}: {error}"));
+        assert_eq!(
+            records.iter().filter(|record| record.kind == "thing").count(),
+            kept.saturating_sub(1),
+            "cut at {cut}"
+        );
+        journal.append("after", false, None, json!({})).unwrap();
+        let seen = read(&disk).unwrap().0;
+        assert_eq!(
+            (seen[0].kind.as_str(), seen.last().unwrap().kind.as_str()),
+            ("segment", "after"),
+            "cut at {cut}"
+        );
+        assert!(seen.iter().enumerate().all(|(n, record)| record.seq == n as u64 + 1), "cut at {cut}");
+    }
+}
+
 /// Every single bit of a journal of 20 records: always an error that names the place, never a cut, and no byte is changed.
 #[test]
 fn every_flipped_bit_is_damage() {
@@ -260,13 +287,19 @@ fn segments_rotate_and_belong_together() {
             assert!(matches!(open(&copy, 1500), Err(JournalError::Damage { .. })));
         }
     }
-    // A crash between the seal and the next segment.
-    let sealed = journal_copy(&disk, count);
-    sealed.take(&segment(count));
-    let (mut journal, ..) = open(&sealed, 1500).unwrap();
-    journal.append("after", false, None, json!({})).unwrap();
-    assert!(sealed.content(&segment(count)).is_some());
-    assert_eq!(read(&sealed).unwrap().0.last().unwrap().kind, "after");
+    // A crash between the seal and the next segment, or in the midst of its first record, where a file system lets that be seen.
+    let last = disk.content(&segment(count)).unwrap();
+    for cut in std::iter::once(None).chain((0..borders(&last)[1]).map(Some)) {
+        let sealed = journal_copy(&disk, count);
+        match cut {
+            None => drop(sealed.take(&segment(count))),
+            Some(cut) => sealed.set_content(&segment(count), last[..cut].to_vec()),
+        }
+        let (mut journal, ..) = open(&sealed, 1500).unwrap();
+        journal.append("after", false, None, json!({})).unwrap();
+        assert!(sealed.content(&segment(count)).is_some());
+        assert_eq!(read(&sealed).unwrap().0.last().unwrap().kind, "after", "{cut:?}");
+    }
 }
 
 fn journal_copy(disk: &MemVfs, count: u32) -> MemVfs {

@@ -119,6 +119,40 @@ fn damaged_it_changes_no_answer() {
     assert!(refused + behind >= 50, "{refused}, {behind}: the damages missed");
 }
 
+/// Each of sled's files lost, empty, or written only so far.
+#[test]
+fn half_of_it_changes_no_answer() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = prepared(root.path());
+    let truth = from_journal(&settings);
+    let copy = root.path().join("whole");
+    copy_dir(&settings.index_dir(), &copy);
+    let files: Vec<_> = std::fs::read_dir(&copy)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .collect();
+    assert!(files.iter().any(|path| path.ends_with("db")), "{files:?}");
+    let mut rebuilt = 0;
+    for file in &files {
+        let bytes = std::fs::read(file).unwrap();
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        for part in 0..6 {
+            let _ = std::fs::remove_dir_all(settings.index_dir());
+            copy_dir(&copy, &settings.index_dir());
+            let damaged = settings.index_dir().join(file.file_name().unwrap());
+            match part {
+                0 => std::fs::remove_file(damaged).unwrap(),
+                _ => std::fs::write(damaged, &bytes[..used * (part - 1) / 5]).unwrap(),
+            }
+            let (found, again) = answers(&settings);
+            assert_eq!(found, truth, "{}, part {part}", file.display());
+            rebuilt += again;
+        }
+    }
+    assert!(rebuilt >= 4, "{rebuilt}: the damages missed");
+}
+
 #[test]
 fn behind_it_catches_up() {
     let root = tempfile::tempdir().unwrap();

@@ -70,6 +70,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
                 threads: 1,
                 memory_budget: 1 << 20,
             },
+            nice: 0,
             limits: StageLimits::default(),
             attempts: 3,
             retry_delay: Duration::from_millis(10),
@@ -121,9 +122,12 @@ pub fn drop_picture(settings: &Settings, name: &str, words: &str, sidecar: Optio
     std::fs::rename(dir.join(".new"), dir.join(name)).unwrap();
 }
 
-/// Remembers what was said.
+/// What a test does at a moment of its choice, in the midst of the guard's work.
+pub type Meddle = Box<dyn FnMut(&Event) + Send>;
+
+/// Remembers what was said, and meddles where it is asked to.
 #[derive(Default)]
-pub struct Recorder(pub Mutex<Vec<Event>>);
+pub struct Recorder(pub Mutex<Vec<Event>>, pub Mutex<Option<Meddle>>);
 
 impl Recorder {
     pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
@@ -133,6 +137,9 @@ impl Recorder {
 
 impl Hooks for Recorder {
     fn on(&self, event: Event) {
+        if let Some(meddle) = self.1.lock().unwrap().as_mut() {
+            meddle(&event);
+        }
         self.0.lock().unwrap().push(event);
     }
 

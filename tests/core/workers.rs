@@ -54,6 +54,7 @@ fn run(lines: &str, limit: Duration) -> (Result<JobResult, Failure>, Vec<Message
         program,
         limit,
         grace: Duration::from_millis(200),
+        nice: None,
     };
     let mut said = Vec::new();
     let ended = runtime.block_on(run_limited(&launch, &job("x"), stop, |message| said.push(message)));
@@ -128,9 +129,10 @@ fn a_worker_that_cannot_be_started() {
         program: "/nonexistent/worker".into(),
         limit: Duration::from_secs(1),
         grace: Duration::ZERO,
+        nice: None,
     };
     match runtime.block_on(run_limited(&launch, &job("x"), stop, |_| {})) {
-        Err(Failure::Fault(fault)) => assert!(fault.kind == FaultKind::Configuration && fault.help.contains("worker.path"), "{fault}"),
+        Err(Failure::Fault(fault)) => assert!(fault.kind == FaultKind::Configuration && fault.help.contains("worker.command"), "{fault}"),
         other => panic!("{other:?}"),
     }
 }
@@ -175,6 +177,7 @@ fn the_whole_group_ends() {
         program,
         limit: Duration::from_secs(60),
         grace: Duration::from_millis(100),
+        nice: None,
     };
     let task = runtime.spawn(async move { run_limited(&launch, &job("x"), stop, |_| {}).await });
     wait_for("the worker", || {
@@ -205,7 +208,39 @@ fn large_jobs_do_not_block() {
         program,
         limit: Duration::from_secs(60),
         grace: Duration::from_millis(200),
+        nice: None,
     };
     let ended = runtime.block_on(run_limited(&launch, &job(&"n".repeat(1_100_000)), stop, |_| {}));
     assert!(ended.is_ok(), "{ended:?}");
+}
+
+/// Run a worker that writes down its niceness, from a thread of this niceness (on Linux it is each thread's own).
+fn niceness(own: i32, nice: Option<i32>) -> i32 {
+    let dir = tempfile::tempdir().unwrap();
+    let written = dir.path().join("nice");
+    let program = script(dir.path(), &format!("nice > {}; echo '{DONE}'", written.display()));
+    let launch = Launch {
+        program,
+        limit: Duration::from_secs(60),
+        grace: Duration::from_millis(200),
+        nice,
+    };
+    let runner = std::thread::spawn(move || {
+        rustix::process::setpriority_process(None, own).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (_stopper, stop) = stop::channel();
+        runtime.block_on(run_limited(&launch, &job("x"), stop, |_| {}))
+    });
+    assert!(runner.join().unwrap().is_ok());
+    std::fs::read_to_string(written).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_worker_is_at_least_as_nice_as_configured() {
+    let own = rustix::process::getpriority_process(None).unwrap();
+    assert!(own <= 13, "these tests run at niceness {own}: there is no room above it");
+    assert_eq!(niceness(own, Some(own + 5)), own + 5);
+    assert_eq!(niceness(own, None), own, "not asked for");
+    assert_eq!(niceness(own + 6, Some(own + 2)), own + 6, "already nicer: left alone");
+    assert_eq!(niceness(own, Some(19)), 19);
 }

@@ -102,9 +102,14 @@ http: {listen: '127.0.0.1:0'}
 
     /// Start the daemon and wait until it is ready.
     pub fn start(&self) -> Daemon {
+        self.start_by(Command::new(env!("CARGO_BIN_EXE_delta-guard")))
+    }
+
+    /// The same, by a command that becomes the program.
+    pub fn start_by(&self, mut program: Command) -> Daemon {
         let _ = std::fs::remove_file(self.at("state/http.address"));
         let log = std::fs::File::create(self.at("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_delta-guard"))
+        let child = program
             .args(["run", "--config"])
             .arg(self.config())
             .stdout(Stdio::null())

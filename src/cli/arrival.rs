@@ -1,0 +1,108 @@
+//! What becomes of a file that was handed in: the journal is read as it grows, from where it stood before.
+
+use super::lookup;
+use crate::case::{Case, CaseId, Event};
+use crate::engine::{Book, Note, RefusedFile, escape};
+use crate::journal::{Reader, Record};
+use crate::vfs::Disk;
+use anyhow::Context;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the guard made of the file so far.
+pub(super) enum Became<'a> {
+    /// It has not been dealt with.
+    Nothing,
+    /// It is this case, or was one already.
+    Case(&'a Case),
+    /// The inbox did not take it.
+    Refused(&'a RefusedFile),
+}
+
+/// Waits for one file of the inbox to be dealt with, and follows the case that it becomes.
+pub(super) struct Arrival {
+    reader: Reader,
+    book: Book,
+    /// The file's name in the inbox, as the journal writes it.
+    name: String,
+    case: Option<CaseId>,
+    refused: Option<RefusedFile>,
+}
+
+impl Arrival {
+    /// To be called before the file is handed in: what the journal already says of its name is about an earlier file.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn expect(state: &Path, name: &str) -> anyhow::Result<Self> {
+        lookup::journal(state)?;
+        let mut arrival = Self {
+            reader: Reader::new(Arc::new(Disk), &state.join("journal")),
+            book: Book::default(),
+            name: escape(name.as_bytes()),
+            case: None,
+            refused: None,
+        };
+        arrival.read()?;
+        (arrival.case, arrival.refused) = (None, None);
+        Ok(arrival)
+    }
+
+    /// Read on.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn look(&mut self) -> anyhow::Result<Became<'_>> {
+        self.read()?;
+        let case = self.case.as_ref().and_then(|id| self.book.cases.get(self.book.numbers.get(id)?));
+        Ok(match (case, &self.refused) {
+            (Some(case), _) => Became::Case(case),
+            (None, Some(refused)) => Became::Refused(refused),
+            (None, None) => Became::Nothing,
+        })
+    }
+
+    fn read(&mut self) -> anyhow::Result<()> {
+        let Self {
+            reader,
+            book,
+            name,
+            case,
+            refused,
+        } = self;
+        reader
+            .read(&mut |record, _| {
+                book.fold(&record)?;
+                match said(&record, name) {
+                    Some(Said::Case(id)) => *case = Some(id),
+                    Some(Said::Refused(file)) => *refused = Some(file),
+                    None => {}
+                }
+                Ok(())
+            })
+            .context("the journal cannot be read")?;
+        Ok(())
+    }
+}
+
+enum Said {
+    Case(CaseId),
+    Refused(RefusedFile),
+}
+
+/// What a record says of the file of this name.
+fn said(record: &Record, wanted: &str) -> Option<Said> {
+    let tagged = serde_json::json!({ "k": record.kind, "d": record.data });
+    match (&record.case, record.kind.as_str()) {
+        (Some(case), "accepted") => match serde_json::from_value(tagged) {
+            Ok(Event::Accepted(accepted)) if accepted.name == wanted => Some(Said::Case(delta_guard_contract::Digest(case.clone()))),
+            _ => None,
+        },
+        (None, "duplicate" | "file-refused") => match serde_json::from_value(tagged) {
+            Ok(Note::Duplicate { of, name, .. }) if name == wanted => Some(Said::Case(of)),
+            Ok(Note::FileRefused(file)) if file.name == wanted => Some(Said::Refused(file)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
