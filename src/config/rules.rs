@@ -141,7 +141,13 @@ fn numbers(file: &ConfigFile, found: &mut Findings) {
         detect.alpha > 0.0 && detect.alpha < 1.0,
         "detect.alpha",
         format!("{} is not between 0 and 1", detect.alpha),
-        "the expected number of examples flagged by chance; the default is 0.01",
+        "an error rate; the default is 0.01",
+    );
+    found.unless(
+        detect.chance > 0.0 && detect.chance.is_finite(),
+        "detect.chance",
+        format!("{} is not above 0", detect.chance),
+        "a number of examples; the default is 0.1",
     );
     let (key, damping) = match detect.damping {
         Damping::Heuristic { factor } => ("detect.damping.factor", factor),

@@ -100,6 +100,9 @@ impl DetectCase<'_> {
         if !(s.alpha > 0.0 && s.alpha < 1.0) {
             return refuse(format!("detect.alpha is {}", s.alpha), "set it between 0 and 1, for example 0.01");
         }
+        if !(s.chance > 0.0 && s.chance.is_finite()) {
+            return refuse(format!("detect.chance is {}", s.chance), "set it above 0, for example to 0.1");
+        }
         if s.seeds == 0 || s.rounds == 0 {
             return refuse(
                 format!("detect.seeds is {}, detect.rounds {}", s.seeds, s.rounds),

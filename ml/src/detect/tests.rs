@@ -3,10 +3,11 @@
 mod scene;
 
 use super::*;
+use crate::detect::fake::normals;
 use delta_guard_contract::detect::{Change, Combine, DetectConfig, Space};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use scene::{CLASSES, EXAMPLES, Scene, WRONG, picture, scene, trigger};
+use scene::{CLASSES, EXAMPLES, SIDE, Scene, WRONG, picture, scene, trigger};
 use tch::Kind;
 
 fn positions(flagged: &[Flagged]) -> Vec<usize> {
@@ -53,6 +54,29 @@ fn guard_flags_the_planted_group_with_its_evidence() {
         assert_eq!(found.histogram.others.iter().sum::<u64>() + 24, found.members.len() as u64);
         assert!(found.plain.is_none());
     }
+}
+
+#[test]
+fn null_pictures_set_the_cut_where_there_are_enough() {
+    for (pictures, used) in [(150, 150), (20, 0)] {
+        let mut scene = scene(24, 0, 3);
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        scene.evidence.null = (0..pictures).map(|_| normals(3 * SIDE * SIDE, &mut rng)).collect();
+        let found = scene.detect().unwrap();
+        assert_eq!(positions(&found.flagged), scene.evidence.group, "{:?}", found.verdict);
+        assert_eq!(found.stand_out.unwrap().null_pictures, used);
+    }
+    // Validation pictures that resemble the poisons as poisons do leave nothing to stand apart.
+    let mut scene = scene(24, 0, 3);
+    scene.evidence.null = scene
+        .evidence
+        .group
+        .iter()
+        .cycle()
+        .take(60)
+        .map(|&i| scene.evidence.gradients[i].clone())
+        .collect();
+    assert!(scene.detect().unwrap().flagged.is_empty());
 }
 
 #[test]
@@ -373,6 +397,7 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     check(&|s| s.tau = f64::NAN, "detect.tau");
     check(&|s| s.alpha = 0.0, "detect.alpha");
     check(&|s| s.alpha = f64::NAN, "detect.alpha");
+    check(&|s| s.chance = 0.0, "detect.chance");
     check(&|s| s.seeds = 0, "detect.seeds");
     check(&|s| s.rounds = 0, "detect.rounds");
     let mut scene = scene(0, 0, 18);
