@@ -17,7 +17,7 @@ use std::time::Instant;
 #[command(after_help = "\
 Examples:
   delta-guard evaluate config/evaluate/demo.yaml
-  delta-guard evaluate config/evaluate/cifar10.yaml --data data/cifar10 --seeds 101,102,103 --out /tmp/cifar")]
+  delta-guard evaluate config/evaluate/cifar10.yaml --data data/cifar10 --seeds 201,202,203 --out /tmp/cifar")]
 pub struct Evaluate {
     /// The story file
     story: PathBuf,

@@ -78,7 +78,11 @@ fn facts(view: &CaseView) -> Vec<(&'static str, String)> {
             ));
         }
         if let Some(stand_out) = &trace.stand_out {
-            facts.push(("kin cut", format!("κ > {:.4}, {} rounds", stand_out.cut, stand_out.rounds)));
+            let by = match stand_out.null_pictures {
+                0 => "by the spread of the class".to_owned(),
+                n => format!("by {n} clean validation pictures of the class"),
+            };
+            facts.push(("kin cut", format!("κ > {:.4} {by}, {} rounds", stand_out.cut, stand_out.rounds)));
         }
     }
     if let Some(certify) = &view.certify {

@@ -66,7 +66,7 @@ pub struct Evaluate {
 impl Default for Evaluate {
     fn default() -> Self {
         Self {
-            seeds: vec![101, 102, 103],
+            seeds: vec![201, 202, 203],
             natural_errors: 20,
             placebos: 20,
         }
