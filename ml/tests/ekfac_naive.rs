@@ -10,7 +10,7 @@ use delta_influence::ekfac::{
 };
 use delta_influence::model::layer::{Layer, LayerKind, Pair};
 use naive::{EXAMPLES, autograd_gradient, cases, naive_covariances, pairs, rows, workspace};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// ‖a − b‖ / ‖b‖
 fn difference(a: &Tensor, b: &Tensor) -> f64 {
