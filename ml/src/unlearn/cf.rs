@@ -14,12 +14,40 @@ pub struct CatastrophicForgetting {
     pub settings: CfConfig,
 }
 
+/// Times that a collapsed fine-tuning is tried again.
+const AGAIN: u32 = 2;
+
 impl Unlearner for CatastrophicForgetting {
     fn unlearn(&self, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained> {
+        // At low rates little is forgotten, at high ones a network may collapse (docs/results.md): begin high, and come down if it does.
+        let mut lr = self.settings.lr.unwrap_or(2.0 * case.recipe.lr);
+        let mut trained = self.at(lr, case, report)?;
+        for _ in 0..AGAIN {
+            if !collapsed(trained.loss, case.data.classes().len()) {
+                break;
+            }
+            report.log(&format!(
+                "fine-tuning collapsed at learning rate {lr:.3e} (loss {:.3}): again at three quarters of it",
+                trained.loss
+            ));
+            lr *= 0.75;
+            trained = self.at(lr, case, report)?;
+        }
+        Ok(trained)
+    }
+}
+
+/// No better than guessing, within two percent: the loss of a network that gives every class the same probability is ln(classes).
+fn collapsed(loss: f64, classes: usize) -> bool {
+    classes > 1 && loss > 0.98 * (classes as f64).ln()
+}
+
+impl CatastrophicForgetting {
+    /// Fine-tune at a highest learning rate.
+    fn at(&self, lr: f64, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained> {
         let recipe = Recipe {
             epochs: self.settings.epochs,
-            // At the recipe's own rate and below, poison success hardly fell in 8 epochs (docs/results.md).
-            lr: self.settings.lr.unwrap_or(2.0 * case.recipe.lr),
+            lr,
             schedule: self.settings.schedule.clone(),
             seed: case.recipe.seed.wrapping_add(2),
             ..case.recipe.clone()
@@ -37,5 +65,16 @@ impl Unlearner for CatastrophicForgetting {
             key: format!("cf from {}", case.checkpoint),
         };
         train(run, report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_guesses_has_collapsed() {
+        assert!(collapsed(2.297, 10) && collapsed(0.70, 2) && collapsed(5.0, 3));
+        assert!(!collapsed(1.9, 10) && !collapsed(0.2, 2) && !collapsed(0.0, 1));
     }
 }
