@@ -132,8 +132,8 @@ fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &
     let others = worse.len().saturating_sub(1);
     reasons.extend(worse.into_iter().next().map(|(_, told)| match others {
         0 => told,
-        1 => format!("{told}; another class dropped by more than that, too"),
-        _ => format!("{told}; {others} other classes dropped by more than that, too"),
+        1 => format!("{told}; another class exceeds that limit, too"),
+        _ => format!("{told}; {others} other classes exceed that limit, too"),
     }));
     if small.is_empty() {
         return;
