@@ -25,6 +25,21 @@ pub fn set_up(wanted: Wanted, threads: u32) -> Result<(Device, String)> {
     }
 }
 
+/// Let libtorch lay large tensors into huge pages where the system allows them (`madvise`, the usual setting): a pass allocates gigabytes a second, and
+/// the kernel's work on small pages was up to a fifth of its time. Somebody's own `THP_MEM_ALLOC_ENABLE` stays.
+///
+/// To be called first in `main`: libtorch reads the variable once, at its first allocation, and no other thread may run while it is set.
+pub fn use_huge_pages() {
+    const VARIABLE: &str = "THP_MEM_ALLOC_ENABLE";
+    if std::env::var_os(VARIABLE).is_none() {
+        #[allow(unsafe_code, reason = "see the safety comment")]
+        // SAFETY: the callers are `main` functions before their first thread.
+        unsafe {
+            std::env::set_var(VARIABLE, "1");
+        }
+    }
+}
+
 /// libtorch's name of a precision.
 pub fn kind(precision: Precision) -> Kind {
     match precision {

@@ -337,7 +337,10 @@ impl Engine {
             match blocking_plain(move || ledger.record(&id, event)).await? {
                 Ok(case) => return Ok(case),
                 Err(error @ JournalError::Io { .. }) if self.ledger.poisoned().is_none() => {
-                    tracing::debug!(%error, "a record could not be written; trying again");
+                    tracing::debug!(
+                        error = format!("{:#}", anyhow::Error::from(error)),
+                        "a record could not be written; trying again"
+                    );
                     tokio::select! {
                         () = tokio::time::sleep(DISK_RETRY) => {}
                         () = self.stop.stopped() => return Err(Interrupt::Stopped),

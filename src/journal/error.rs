@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// An error of the journal.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The system refused.
-    #[error("the journal could not {what} {path}: {source}", path = path.display())]
+    /// The system refused; why is the source.
+    #[error("the journal could not {what} {path}", path = path.display())]
     Io {
         /// What was tried.
         what: &'static str,

@@ -75,6 +75,7 @@ impl Row {
 }
 
 fn main() -> anyhow::Result<()> {
+    delta_influence::device::use_huge_pages(); // as the worker does
     let keys = keys()?;
     let folder = tempfile::tempdir()?;
     let sizes = [keys.examples, 2 * keys.examples];

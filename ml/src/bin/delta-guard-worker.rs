@@ -51,6 +51,7 @@ impl Report for Lines {
 }
 
 fn main() -> ExitCode {
+    delta_influence::device::use_huge_pages();
     let out = match rustix::io::dup(rustix::stdio::stdout()).and_then(|fd| rustix::stdio::dup2_stdout(rustix::stdio::stderr()).map(|()| fd)) {
         Ok(fd) => std::fs::File::from(fd),
         Err(error) => {

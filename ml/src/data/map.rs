@@ -1,4 +1,4 @@
-//! A file's bytes as a slice: the crate's only `unsafe`.
+//! A file's bytes as a slice.
 
 use crate::error::Result;
 use memmap2::Mmap;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
 
 use super::geometry::{Geometry, batch_size};
-use super::unfold::{Order, reach, take_rows, wide};
+use super::unfold::{Order, once, reach, take_rows, wide};
 use super::workspace::Workspace;
 use crate::error::{Error, Result, ResultExt};
 use crate::model::layer::{Layer, Pair};
@@ -199,6 +199,7 @@ fn input_outer(geometry: &Geometry, image: &Tensor, workspace: &Workspace) -> Re
     let elements = height * geometry.groups * (output_width * row + (width + 2 * geometry.padding[1]) * geometry.channels);
     for (start, length) in workspace.chunks(batch, elements) {
         let rows = wide(geometry, &workspace.take(&image.f_narrow(0, start, length)?)?, Order::Rows, workspace)?;
+        let rows = once(geometry, &rows)?;
         let add = |y: i64, z: i64, product: &Tensor| -> Result<()> {
             let _ = outer.f_narrow(1, y * row, row)?.f_narrow(2, z * row, row)?.f_add_(product)?;
             Ok(())

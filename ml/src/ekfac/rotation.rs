@@ -52,7 +52,7 @@ impl Plan {
     /// The cheaper order for T positions.
     pub fn cheapest(geometry: &Geometry, positions: i64) -> Self {
         Self {
-            inputs_first: positions < geometry.out,
+            inputs_first: positions <= geometry.out, // where equal, one product in place of one per kernel row
             grads_first: positions < geometry.inputs(),
         }
     }
@@ -93,26 +93,34 @@ pub(super) fn outer_products(
 ) -> Result<Vec<Columns>> {
     let (batch, _, output_height, output_width) = grads.size4()?;
     let (groups, out, positions) = (geometry.groups, geometry.out, output_height * output_width);
-    let mut grads = grads.f_contiguous()?.f_reshape([batch * groups, out, positions])?;
+    let mut grads = by_position(grads, groups)?;
     if let Some((rotation, Plan { grads_first: true, .. })) = rotation {
-        grads = left_rotated(&rotation.q_g, &grads, batch)?;
+        grads = right_rotated(&grads, &rotation.q_g)?;
     }
+    let grads = grads.f_reshape([batch * groups, output_height, output_width, out])?;
     let wide = wide(geometry, image, Order::Examples, workspace)?;
     if let Some((rotation, Plan { inputs_first: true, .. })) = rotation {
         let patches = patches(geometry, &wide, output_height, workspace)?;
         let rotated = right_rotated(&patches, &rotation.q_a)?.f_reshape([batch * groups, positions, geometry.inputs()])?;
-        let outer = grads.f_bmm(&rotated)?.f_reshape([batch, groups, out, geometry.inputs()])?;
+        let grads = grads.f_reshape([batch * groups, positions, out])?;
+        let outer = grads
+            .f_transpose(1, 2)?
+            .f_bmm(&rotated)?
+            .f_reshape([batch, groups, out, geometry.inputs()])?;
         return Ok(vec![Columns { start: 0, outer }]);
     }
-    let planes = grads.f_reshape([batch * groups, out, output_height, output_width])?;
     let mut columns = Vec::with_capacity(geometry.kernel[0] as usize + 1);
-    for part in parts(geometry, &wide, &planes)? {
-        let outer = part.grads.f_bmm(&part.inputs)?.f_reshape([batch, groups, out, geometry.row()])?;
+    for part in parts(geometry, &wide, &grads)? {
+        let outer = part
+            .grads
+            .f_transpose(1, 2)?
+            .f_bmm(&part.inputs)?
+            .f_reshape([batch, groups, out, geometry.row()])?;
         columns.push(Columns { start: part.start, outer });
     }
     if geometry.bias {
         let outer = grads
-            .f_sum_dim_intlist([2i64].as_slice(), false, None)?
+            .f_sum_dim_intlist([1i64, 2].as_slice(), false, None)?
             .f_reshape([batch, groups, out, 1])?;
         columns.push(Columns {
             start: geometry.kernel_inputs(),
@@ -120,6 +128,18 @@ pub(super) fn outer_products(
         });
     }
     Ok(columns)
+}
+
+/// B × (b·o) × H × W as [B, b, T, o]: without a copy where channels lie innermost already, as they do in networks on a CPU.
+fn by_position(grads: &Tensor, groups: i64) -> Result<Tensor> {
+    let (batch, outputs, height, width) = grads.size4()?;
+    let last = grads.f_permute([0, 2, 3, 1])?.f_contiguous()?;
+    let (positions, out) = (height * width, outputs / groups);
+    Ok(if groups == 1 {
+        last.f_reshape([batch, 1, positions, out])?
+    } else {
+        last.f_reshape([batch, positions, groups, out])?.f_transpose(1, 2)?.f_contiguous()?
+    })
 }
 
 /// Completes Q_Gᵀ W_i Q_A from what [`outer_products`] gave under the same plan: [B, b, o, d].

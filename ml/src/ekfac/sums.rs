@@ -18,7 +18,14 @@ pub struct GradientSumFold {
     groups: i64,
     /// [Γ, b·o, d] per layer, native order, float64.
     sums: Vec<Tensor>,
+    /// What is not in `sums` yet: one [Γ, b·o·columns] tensor per layer and column range, working precision. With many groups the sums are larger than
+    /// the gradients that go in: in float64 for every batch, they would cost more than all the rest.
+    pending: Vec<Vec<Tensor>>,
+    pending_examples: i64,
 }
+
+/// So many examples at most are summed in working precision.
+const PENDING: i64 = 1024;
 
 impl GradientSumFold {
     /// An empty fold for `groups` groups.
@@ -29,12 +36,19 @@ impl GradientSumFold {
             .iter()
             .map(|g| workspace.accumulator(&[groups, g.outputs(), g.inputs()]))
             .collect::<Result<_>>()?;
+        let ranges = |g: &Geometry| -> Result<Vec<Tensor>> {
+            let columns = g.ranges().into_iter().map(|(_, width)| g.outputs() * width);
+            columns.map(|columns| workspace.zeros(&[groups, columns])).collect()
+        };
+        let pending = geometries.iter().map(ranges).collect::<Result<_>>()?;
         Ok(Self {
             layers: layers.to_vec(),
             geometries,
             workspace,
             groups,
             sums,
+            pending,
+            pending_examples: 0,
         })
     }
 
@@ -49,17 +63,17 @@ impl GradientSumFold {
                 self.groups
             )));
         }
+        if self.pending_examples + batch > PENDING {
+            self.settle()?;
+        }
+        self.pending_examples += batch;
         let workspace = &self.workspace;
         let weights = workspace.take(weights)?;
-        for ((geometry, sum), pair) in self.geometries.iter().zip(&self.sums).zip(pairs) {
+        for ((geometry, pending), pair) in self.geometries.iter().zip(&self.pending).zip(pairs) {
             each_chunk(geometry, pair, Plan::default(), false, workspace, |image, grads, start| {
                 let weights = weights.f_narrow(1, start, image.size()[0])?;
-                for columns in outer_products(geometry, (image, grads), None, workspace)? {
-                    let width = columns.outer.size()[3];
-                    let weighted = weights
-                        .f_mm(&flat(&columns.outer)?)?
-                        .f_reshape([self.groups, geometry.outputs(), width])?;
-                    let _ = sum.f_narrow(2, columns.start, width)?.f_add_(&weighted.f_to_kind(Kind::Double)?)?;
+                for (columns, sum) in outer_products(geometry, (image, grads), None, workspace)?.iter().zip(pending) {
+                    let _ = sum.shallow_clone().f_addmm_(&weights, &flat(&columns.outer)?)?;
                 }
                 Ok(())
             })?;
@@ -67,8 +81,23 @@ impl GradientSumFold {
         Ok(())
     }
 
+    /// What is pending goes into the sums.
+    fn settle(&mut self) -> Result<()> {
+        for ((geometry, sum), pending) in self.geometries.iter().zip(&self.sums).zip(&mut self.pending) {
+            for ((start, width), pending) in geometry.ranges().into_iter().zip(pending) {
+                let shaped = pending.f_reshape([self.groups, geometry.outputs(), width])?;
+                let _ = sum.f_narrow(2, start, width)?.f_add_(&shaped)?;
+                let _ = pending.f_zero_()?;
+            }
+        }
+        self.pending_examples = 0;
+        Ok(())
+    }
+
     /// Adds another range's fold.
-    pub fn merge(&mut self, other: Self) -> Result<()> {
+    pub fn merge(&mut self, mut other: Self) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        other.settle()?;
         if self.layers != other.layers || self.groups != other.groups {
             return Err(Error::internal("gradient sums of different layers or groups cannot be merged"));
         }
@@ -79,8 +108,9 @@ impl GradientSumFold {
     }
 
     /// The sums, one [Γ, b·o, d] tensor per layer in working precision, columns as in the flattened weight: gradients for [`super::Queries::new`].
-    pub fn finish(self) -> Result<Vec<Tensor>> {
+    pub fn finish(mut self) -> Result<Vec<Tensor>> {
         let _guard = tch::no_grad_guard();
+        self.settle()?;
         let mut gradients = Vec::with_capacity(self.sums.len());
         for (geometry, sum) in self.geometries.iter().zip(&self.sums) {
             let order = Tensor::f_from_slice(&geometry.weight_columns())?.f_to_device(self.workspace.device)?;

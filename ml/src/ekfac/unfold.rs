@@ -93,22 +93,32 @@ pub(super) struct Part {
     pub start: i64,
     /// [B·b, positions, columns]
     pub inputs: Tensor,
-    /// [B·b, o, positions]
+    /// [B·b, positions, o]
     pub grads: Tensor,
 }
 
-/// Splits W_i = Σ_t g aᵀ by kernel row. `wide` is in [`Order::Examples`]; `grads` is [B·b, o, H', W'] contiguous. The bias is not among the parts.
+/// A width-unfolded input whose picture rows are read by several kernel rows, copied once, so that each of them reads a view. (It is a view itself, of
+/// overlapping patches. Where rows are skipped each kernel row copies its own.)
+pub(super) fn once(geometry: &Geometry, wide: &Tensor) -> Result<Tensor> {
+    Ok(if geometry.kernel[0] > 1 && geometry.stride[0] == 1 {
+        wide.f_contiguous()?
+    } else {
+        wide.shallow_clone()
+    })
+}
+
+/// Splits W_i = Σ_t g aᵀ by kernel row. `wide` is in [`Order::Examples`]; `grads` is [B·b, H', W', o] contiguous. The bias is not among the parts.
 pub(super) fn parts(geometry: &Geometry, wide: &Tensor, grads: &Tensor) -> Result<Vec<Part>> {
     let size = wide.size();
     let (height, columns, row) = (size[2], size[3], geometry.row());
     let blocks = size[0] * size[1];
-    let rows_of = wide.f_reshape([blocks, height, columns, row])?;
-    let (_, out, output_height, _) = grads.size4()?;
+    let rows_of = once(geometry, wide)?.f_reshape([blocks, height, columns, row])?;
+    let (_, output_height, _, out) = grads.size4()?;
     (0..geometry.kernel[0])
         .map(|y| {
             let reach = reach(geometry, y, height, output_height);
             let inputs = take_rows(&rows_of, 1, reach.input, reach.rows, geometry.stride[0])?.f_reshape([blocks, reach.rows * columns, row])?;
-            let grads = take_rows(grads, 2, reach.output, reach.rows, 1)?.f_reshape([blocks, out, reach.rows * columns])?;
+            let grads = take_rows(grads, 1, reach.output, reach.rows, 1)?.f_reshape([blocks, reach.rows * columns, out])?;
             Ok(Part {
                 start: y * row,
                 inputs,

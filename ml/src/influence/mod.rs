@@ -56,8 +56,10 @@ impl PairCache {
 
     /// Keep a batch if it still fits.
     fn offer(&mut self, batch: &[usize], pairs: Vec<Pair>) {
-        let size = |t: &Tensor| t.numel() as u64 * t.kind().elt_size_in_bytes() as u64;
-        let bytes: u64 = pairs.iter().map(|p| size(&p.input) + size(&p.output_grad)).sum();
+        // Layers that read the same activation share its memory.
+        let size = |t: &Tensor| (t.data_ptr() as usize, t.numel() as u64 * t.kind().elt_size_in_bytes() as u64);
+        let blocks: BTreeMap<usize, u64> = pairs.iter().flat_map(|p| [size(&p.input), size(&p.output_grad)]).collect();
+        let bytes: u64 = blocks.values().sum();
         if self.bytes + bytes <= self.budget {
             self.bytes += bytes;
             self.batches.push((batch.to_vec(), pairs));
@@ -165,6 +167,38 @@ impl<'a> ModelEvidence<'a> {
         over(&self.pass, &mut self.cache, self.report, step, examples, keep, fold)
     }
 
+    /// A fold over the training pairs of the keys of `members`, few of `examples`. What the cache holds of the examples' batches is taken from there; of
+    /// other batches only the members are computed.
+    fn over_members<V>(
+        &mut self,
+        step: &str,
+        examples: &[usize],
+        members: &BTreeMap<usize, V>,
+        mut fold: impl FnMut(&[usize], &[Pair]) -> Result<()>,
+    ) -> Result<()> {
+        let mut alone: Vec<usize> = members.keys().filter(|m| examples.binary_search(m).is_err()).copied().collect();
+        let mut done = 0;
+        for batch in examples.chunks(self.pass.batch) {
+            let places: Vec<i64> = (0..)
+                .zip(batch)
+                .filter(|(_, e)| members.contains_key(e))
+                .map(|(place, _)| place)
+                .collect();
+            let chosen: Vec<usize> = places.iter().map(|&place| batch[place as usize]).collect();
+            match self.cache.get(batch) {
+                Some(_) if places.is_empty() => {}
+                Some(pairs) => {
+                    let pairs = pairs.iter().map(|p| p.select(&places)).collect::<Result<Vec<_>>>()?;
+                    tch::no_grad(|| fold(&chosen, &pairs))?;
+                    done += chosen.len() as u64;
+                    self.report.progress(step, done, members.len() as u64, "");
+                }
+                None => alone.extend(chosen),
+            }
+        }
+        over(&self.pass, &mut PairCache::default(), self.report, step, &alone, false, fold)
+    }
+
     /// Rows of the null pictures for prepared group sums, each divided by √(g_vᵀ P g_v).
     fn null_rows(&mut self, prepared: &Queries) -> Result<Vec<Vec<f64>>> {
         let Some(null) = &mut self.null else {
@@ -230,22 +264,10 @@ impl Evidence for ModelEvidence<'_> {
                 weights.entry(example).or_insert_with(|| vec![0.0; groups.len()])[group] += weight;
             }
         }
-        // Members are nearly always among the examples: go over the examples' own batches, so that the cache serves both passes.
-        let inside: Vec<usize> = if weights.keys().all(|m| examples.binary_search(m).is_ok()) {
-            examples
-                .chunks(self.pass.batch)
-                .filter(|b| b.iter().any(|e| weights.contains_key(e)))
-                .flatten()
-                .copied()
-                .collect()
-        } else {
-            weights.keys().copied().collect()
-        };
         let mut sums = GradientSumFold::new(&self.pass.tracked(), groups.len(), self.pass.workspace())?;
-        self.over(step, &inside, true, |batch, pairs| {
-            let zero = vec![0.0; groups.len()];
-            let matrix: Vec<f64> = batch.iter().flat_map(|e| weights.get(e).unwrap_or(&zero)).copied().collect(); // B × Γ
-            let matrix = Tensor::f_from_slice(&matrix)?.f_view([batch.len() as i64, groups.len() as i64])?;
+        self.over_members(step, examples, &weights, |members, pairs| {
+            let matrix: Vec<f64> = members.iter().filter_map(|m| weights.get(m)).flatten().copied().collect(); // B × Γ
+            let matrix = Tensor::f_from_slice(&matrix)?.f_view([members.len() as i64, groups.len() as i64])?;
             let matrix = matrix.f_tr()?.f_to_kind(model.kind())?.f_to_device(model.device())?;
             sums.add(&matrix, pairs)
         })?;

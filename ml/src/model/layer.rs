@@ -1,5 +1,6 @@
 //! Tracked layers and what a pass sees of them.
 
+use crate::error::Result;
 use tch::Tensor;
 
 /// A convolution or linear layer as EK-FAC knows it: its name and its geometry.
@@ -53,4 +54,25 @@ pub struct Pair {
     pub input: Tensor,
     /// ∂objective/∂(layer output): B × O × H' × W', or B × features.
     pub output_grad: Tensor,
+}
+
+impl Pair {
+    /// Those of some examples only, by their places in the batch.
+    ///
+    /// # Errors
+    /// When libtorch fails (memory, a place outside the batch).
+    pub fn select(&self, places: &[i64]) -> Result<Self> {
+        let index = Tensor::f_from_slice(places)?.f_to_device(self.input.device())?;
+        let one = |t: &Tensor| -> Result<Tensor> {
+            if t.dim() != 4 {
+                return Ok(t.f_index_select(0, &index)?);
+            }
+            // With channels innermost in memory, as they are in networks on a CPU.
+            Ok(t.f_permute([0, 2, 3, 1])?.f_index_select(0, &index)?.f_permute([0, 3, 1, 2])?)
+        };
+        Ok(Self {
+            input: one(&self.input)?,
+            output_grad: one(&self.output_grad)?,
+        })
+    }
 }
