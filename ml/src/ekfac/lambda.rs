@@ -5,7 +5,8 @@ use tch::{Kind, Tensor};
 use super::eigenbasis::Eigenbasis;
 use super::factors::Factors;
 use super::geometry::{Geometry, batch_size};
-use super::rotation::{Plan, Rotation, complete, outer_products};
+use super::outer::each_block;
+use super::rotation::{Plan, Rotation, complete};
 use super::workspace::Workspace;
 use crate::error::{Error, Result, ResultExt};
 use crate::model::layer::{Layer, Pair};
@@ -110,16 +111,13 @@ impl LambdaFold {
 
 /// Σ_i (Q_Gᵀ W_i Q_A)² of a batch: [b, o, d].
 fn squares(geometry: &Geometry, rotation: &Rotation, pair: &Pair, workspace: &Workspace) -> Result<Tensor> {
-    let (image, grads) = geometry.images(pair)?;
-    let (batch, _, height, width) = image.size4()?;
     let plan = Plan::for_pair(geometry, pair);
-    let mut total = workspace.zeros(&[geometry.groups, geometry.out, geometry.inputs()])?;
-    for (start, length) in workspace.chunks(batch, plan.elements(geometry, [height, width], true)) {
-        let image = workspace.take(&image.f_narrow(0, start, length)?)?;
-        let grads = workspace.take(&grads.f_narrow(0, start, length)?)?;
-        let columns = outer_products(geometry, (&image, &grads), Some((rotation, plan)), workspace)?;
-        let mut rotated = complete(geometry, &columns, rotation, plan)?;
-        let _ = total.f_add_(&rotated.f_square_()?.f_sum_dim_intlist([0i64].as_slice(), false, None)?)?;
-    }
+    let total = workspace.zeros(&[geometry.groups, geometry.out, geometry.inputs()])?;
+    each_block(geometry, pair, Some((rotation, plan)), workspace, |block| {
+        let mut rotated = complete(geometry, &block.columns, rotation, plan)?;
+        let squares = rotated.f_square_()?.f_sum_dim_intlist([0i64].as_slice(), false, None)?;
+        let _ = block.of_outputs(&total)?.f_add_(&squares)?;
+        Ok(())
+    })?;
     Ok(total)
 }

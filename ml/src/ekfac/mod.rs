@@ -16,6 +16,7 @@ mod factors;
 mod geometry;
 mod key;
 mod lambda;
+mod outer;
 mod precondition;
 mod rotation;
 mod score;

@@ -7,8 +7,8 @@ use tch::{Kind, Tensor};
 
 use super::factors::Factors;
 use super::geometry::{Geometry, batch_size};
-use super::rotation::{Plan, Rotation, complete, left_rotated, outer_products, right_rotated};
-use super::score::each_chunk;
+use super::outer::each_block;
+use super::rotation::{Plan, Rotation, complete, left_rotated, right_rotated};
 use super::workspace::Workspace;
 use crate::error::{Error, Result, ResultExt};
 use crate::model::layer::Pair;
@@ -62,11 +62,11 @@ impl Queries {
             let pair = &pairs[index];
             let rows = workspace.zeros(&[count, geometry.groups, geometry.out, geometry.inputs()])?;
             let plan = Plan::for_pair(geometry, pair);
-            each_chunk(geometry, pair, plan, true, &workspace, |image, grads, start| {
-                let columns = outer_products(geometry, (image, grads), Some((rotation, plan)), &workspace)?;
-                Ok(rows
-                    .f_narrow(0, start, image.size()[0])?
-                    .f_copy_(&complete(geometry, &columns, rotation, plan)?)?)
+            each_block(geometry, pair, Some((rotation, plan)), &workspace, |block| {
+                let part = rows
+                    .f_narrow(0, block.examples.0, block.examples.1)?
+                    .f_narrow(2, block.outputs.0, block.outputs.1)?;
+                Ok(part.shallow_clone().f_copy_(&complete(geometry, &block.columns, rotation, plan)?)?)
             })?;
             Ok(rows)
         })
@@ -178,7 +178,7 @@ impl Queries {
     }
 
     /// Rows of layer `index` in the basis in which `plan` forms outer products: one [Q, b·o·columns] tensor per column range of
-    /// [`super::rotation::outer_products`].
+    /// [`super::outer::each_block`].
     pub(super) fn in_basis(&self, index: usize, plan: Plan) -> Result<Vec<Tensor>> {
         let share = |tensors: &[Tensor]| tensors.iter().map(Tensor::shallow_clone).collect();
         if let Some(known) = self.turned.borrow().get(&(index, plan)) {

@@ -1,4 +1,4 @@
-//! Per-example gradients W_i and their rotation Q_Gᵀ W_i Q_A, each side rotated before or after the outer product, whichever is cheaper.
+//! The rotation Q_Gᵀ W_i Q_A of per-example gradients, each side rotated before or after the outer product, whichever is cheaper.
 //!
 //! Q_Gᵀ (Σ_t g_t a_tᵀ) Q_A = Σ_t (Q_Gᵀ g_t)(Q_Aᵀ a_t)ᵀ: rotating activations costs T·d² per example, rotating the outer product o·d²; the same for the
 //! gradients with T·o² against o²·d. The two sides are chosen independently.
@@ -6,7 +6,7 @@
 use tch::Tensor;
 
 use super::geometry::Geometry;
-use super::unfold::{Order, parts, patches, wide};
+use super::outer::Columns;
 use super::workspace::Workspace;
 use crate::error::Result;
 use crate::model::layer::Pair;
@@ -61,88 +61,9 @@ impl Plan {
     pub fn for_pair(geometry: &Geometry, pair: &Pair) -> Self {
         Self::cheapest(geometry, geometry.positions(pair))
     }
-
-    /// Elements of intermediates per example: unfolded inputs, rotated copies, outer product and its rotation.
-    pub fn elements(&self, geometry: &Geometry, [height, width]: [i64; 2], rotated: bool) -> i64 {
-        let [output_height, output_width] = geometry.output_size([height, width]);
-        let wide = height * output_width * geometry.row();
-        let patches = if self.inputs_first {
-            2 * output_height * output_width * geometry.inputs()
-        } else {
-            0
-        };
-        let outer = geometry.out * geometry.inputs() * if rotated { 2 } else { 1 };
-        geometry.groups * (wide + patches + outer)
-    }
 }
 
-/// Columns of (half-)rotated W_i of a chunk.
-pub(super) struct Columns {
-    /// First column: native order, or eigenbasis order when inputs are rotated first.
-    pub start: i64,
-    /// [B, b, o, columns]
-    pub outer: Tensor,
-}
-
-/// The outer products of a chunk, by column ranges; rotated on the sides that `plan` rotates first (`rotation` must be there for that).
-pub(super) fn outer_products(
-    geometry: &Geometry,
-    (image, grads): (&Tensor, &Tensor),
-    rotation: Option<(&Rotation, Plan)>,
-    workspace: &Workspace,
-) -> Result<Vec<Columns>> {
-    let (batch, _, output_height, output_width) = grads.size4()?;
-    let (groups, out, positions) = (geometry.groups, geometry.out, output_height * output_width);
-    let mut grads = by_position(grads, groups)?;
-    if let Some((rotation, Plan { grads_first: true, .. })) = rotation {
-        grads = right_rotated(&grads, &rotation.q_g)?;
-    }
-    let grads = grads.f_reshape([batch * groups, output_height, output_width, out])?;
-    let wide = wide(geometry, image, Order::Examples, workspace)?;
-    if let Some((rotation, Plan { inputs_first: true, .. })) = rotation {
-        let patches = patches(geometry, &wide, output_height, workspace)?;
-        let rotated = right_rotated(&patches, &rotation.q_a)?.f_reshape([batch * groups, positions, geometry.inputs()])?;
-        let grads = grads.f_reshape([batch * groups, positions, out])?;
-        let outer = grads
-            .f_transpose(1, 2)?
-            .f_bmm(&rotated)?
-            .f_reshape([batch, groups, out, geometry.inputs()])?;
-        return Ok(vec![Columns { start: 0, outer }]);
-    }
-    let mut columns = Vec::with_capacity(geometry.kernel[0] as usize + 1);
-    for part in parts(geometry, &wide, &grads)? {
-        let outer = part
-            .grads
-            .f_transpose(1, 2)?
-            .f_bmm(&part.inputs)?
-            .f_reshape([batch, groups, out, geometry.row()])?;
-        columns.push(Columns { start: part.start, outer });
-    }
-    if geometry.bias {
-        let outer = grads
-            .f_sum_dim_intlist([1i64, 2].as_slice(), false, None)?
-            .f_reshape([batch, groups, out, 1])?;
-        columns.push(Columns {
-            start: geometry.kernel_inputs(),
-            outer,
-        });
-    }
-    Ok(columns)
-}
-
-/// B × (b·o) × H × W as [B, b, T, o]: without a copy where channels lie innermost already, as they do in networks on a CPU.
-fn by_position(grads: &Tensor, groups: i64) -> Result<Tensor> {
-    let (batch, outputs, height, width) = grads.size4()?;
-    let last = grads.f_permute([0, 2, 3, 1])?.f_contiguous()?;
-    let (positions, out) = (height * width, outputs / groups);
-    Ok(if groups == 1 {
-        last.f_reshape([batch, 1, positions, out])?
-    } else {
-        last.f_reshape([batch, positions, groups, out])?.f_transpose(1, 2)?.f_contiguous()?
-    })
-}
-
-/// Completes Q_Gᵀ W_i Q_A from what [`outer_products`] gave under the same plan: [B, b, o, d].
+/// Completes Q_Gᵀ W_i Q_A, [B, b, o, d], from what [`super::outer::each_block`] gave under the same plan; of some outputs only where the block has no more.
 pub(super) fn complete(geometry: &Geometry, columns: &[Columns], rotation: &Rotation, plan: Plan) -> Result<Tensor> {
     let mut whole: Option<Tensor> = None;
     if plan.inputs_first {

@@ -4,10 +4,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::factors::Factors;
 use super::geometry::{Geometry, batch_size};
+use super::outer::{Block, each_block, each_chunk, elements};
 use super::precondition::{Damping, Queries};
-use super::rotation::{Plan, Rotation, complete, outer_products};
+use super::rotation::{Plan, Rotation, complete};
 use super::workspace::Workspace;
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, Result};
 use crate::model::layer::{Layer, Pair};
 
 /// Gradients W_i of a batch: one tensor [B, b·o, d] per layer, columns as in the flattened weight, the bias last. For queries; training examples are
@@ -20,14 +21,18 @@ pub fn gradient(layers: &[Layer], pairs: &[Pair], workspace: &Workspace) -> Resu
     for (geometry, pair) in geometries.iter().zip(pairs) {
         let order = Tensor::f_from_slice(&geometry.weight_columns())?.f_to_device(workspace.device)?;
         let all = workspace.zeros(&[batch, geometry.outputs(), geometry.inputs()])?;
-        each_chunk(geometry, pair, Plan::default(), false, workspace, |image, grads, start| {
-            let columns = outer_products(geometry, (image, grads), None, workspace)?;
-            let shaped: Vec<Tensor> = columns
+        each_block(geometry, pair, None, workspace, |block| {
+            let outputs = geometry.groups * block.outputs.1; // where there are groups, all outputs are in one block
+            let shaped: Vec<Tensor> = block
+                .columns
                 .iter()
-                .map(|c| Ok(c.outer.f_reshape([-1, geometry.outputs(), c.outer.size()[3]])?))
+                .map(|c| Ok(c.outer.f_reshape([-1, outputs, c.outer.size()[3]])?))
                 .collect::<Result<_>>()?;
             let whole = Tensor::f_cat(&shaped, 2)?.f_index_select(2, &order)?;
-            Ok(all.f_narrow(0, start, whole.size()[0])?.f_copy_(&whole)?)
+            let part = all
+                .f_narrow(0, block.examples.0, block.examples.1)?
+                .f_narrow(1, block.outputs.0, outputs)?;
+            Ok(part.shallow_clone().f_copy_(&whole)?)
         })?;
         gradients.push(all);
     }
@@ -39,26 +44,21 @@ pub fn gradient(layers: &[Layer], pairs: &[Pair], workspace: &Workspace) -> Resu
 pub fn scores(queries: &Queries, pairs: &[Pair]) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let workspace = &queries.workspace;
-    let total = workspace.zeros(&[queries.len() as i64, batch_size(&queries.geometries, pairs)?])?;
+    let batch = batch_size(&queries.geometries, pairs)?;
+    let total = workspace.zeros(&[queries.len() as i64, batch])?;
     for (index, (geometry, pair)) in queries.geometries.iter().zip(pairs).enumerate() {
+        if few(geometry, queries, pair) {
+            let kernel = Kernel::new(geometry, queries, index)?;
+            let elements = |size| elements(geometry, Plan::default(), size) + pair.output_grad.numel() as i64 / batch.max(1) * queries.len() as i64;
+            each_chunk(geometry, pair, elements, workspace, |image, grads, start| {
+                let part = total.f_narrow(1, start, image.size()[0])?;
+                let _ = part.shallow_clone().f_add_(&kernel.scores(geometry, image, grads)?)?;
+                Ok(())
+            })?;
+            continue;
+        }
         let rows = queries.in_basis(index, Plan::default())?;
-        let kernel = if few(geometry, queries, pair) {
-            Some(Kernel::new(geometry, queries, index)?)
-        } else {
-            None
-        };
-        each_chunk(geometry, pair, Plan::default(), false, workspace, |image, grads, start| {
-            let mut part = total.f_narrow(1, start, image.size()[0])?;
-            match &kernel {
-                Some(kernel) => part.f_add_(&kernel.scores(geometry, image, grads)?).map(|_| ())?,
-                None => {
-                    for (columns, rows) in outer_products(geometry, (image, grads), None, workspace)?.iter().zip(&rows) {
-                        add_products(&mut part, rows, &flat(&columns.outer)?)?;
-                    }
-                }
-            }
-            Ok(())
-        })?;
+        each_block(geometry, pair, None, workspace, |block| add_scores(&total, block, &rows))?;
     }
     finite(&total, "scores")?;
     Ok(total)
@@ -71,9 +71,8 @@ pub fn self_influence(factors: &Factors, damping: Damping, pairs: &[Pair], works
     for (((geometry, rotation), lambda), pair) in factors.geometries.iter().zip(&factors.rotations).zip(&factors.lambdas).zip(pairs) {
         let inverse = damping.inverse(lambda)?;
         let plan = Plan::for_pair(geometry, pair);
-        each_chunk(geometry, pair, plan, true, workspace, |image, grads, start| {
-            let columns = outer_products(geometry, (image, grads), Some((rotation, plan)), workspace)?;
-            add_squares(geometry, &columns, rotation, plan, &inverse, &total.f_narrow(0, start, image.size()[0])?)
+        each_block(geometry, pair, Some((rotation, plan)), workspace, |block| {
+            add_squares(&total, geometry, block, (rotation, plan), &inverse)
         })?;
     }
     finite(&total, "self-influences")?;
@@ -91,37 +90,14 @@ pub fn scores_and_self_influence(queries: &Queries, pairs: &[Pair]) -> Result<(T
         let (rotation, inverse) = (&queries.rotations[index], &queries.inverses[index]);
         let plan = Plan::for_pair(geometry, pair);
         let rows = queries.in_basis(index, plan)?;
-        each_chunk(geometry, pair, plan, true, workspace, |image, grads, start| {
-            let columns = outer_products(geometry, (image, grads), Some((rotation, plan)), workspace)?;
-            let mut part = total.f_narrow(1, start, image.size()[0])?;
-            for (columns, rows) in columns.iter().zip(&rows) {
-                add_products(&mut part, rows, &flat(&columns.outer)?)?;
-            }
-            add_squares(geometry, &columns, rotation, plan, inverse, &own.f_narrow(0, start, image.size()[0])?)
+        each_block(geometry, pair, Some((rotation, plan)), workspace, |block| {
+            add_scores(&total, block, &rows)?;
+            add_squares(&own, geometry, block, (rotation, plan), inverse)
         })?;
     }
     finite(&total, "scores")?;
     finite(&own, "self-influences")?;
     Ok((total, own))
-}
-
-/// Runs `body(image, output gradients, first example)` on chunks of a pair that stay under the budget, in working precision.
-pub(super) fn each_chunk(
-    geometry: &Geometry,
-    pair: &Pair,
-    plan: Plan,
-    rotated: bool,
-    workspace: &Workspace,
-    mut body: impl FnMut(&Tensor, &Tensor, i64) -> Result<()>,
-) -> Result<()> {
-    let (image, grads) = geometry.images(pair)?;
-    let (batch, _, height, width) = image.size4()?;
-    for (start, length) in workspace.chunks(batch, plan.elements(geometry, [height, width], rotated)) {
-        let image = workspace.take(&image.f_narrow(0, start, length)?)?;
-        let grads = workspace.take(&grads.f_narrow(0, start, length)?)?;
-        body(&image, &grads, start).context(|| format!("layer {}", geometry.name))?;
-    }
-    Ok(())
 }
 
 /// [B, ...] as one row per example.
@@ -145,17 +121,20 @@ fn add_products(part: &mut Tensor, rows: &Tensor, outer: &Tensor) -> Result<()> 
     Ok(())
 }
 
-fn add_squares(
-    geometry: &Geometry,
-    columns: &[super::rotation::Columns],
-    rotation: &Rotation,
-    plan: Plan,
-    inverse: &Tensor,
-    total: &Tensor,
-) -> Result<()> {
-    let mut rotated = complete(geometry, columns, rotation, plan)?;
-    let weighted = flat(&rotated.f_square_()?)?.f_mv(&inverse.f_reshape([-1])?)?;
-    let _ = total.shallow_clone().f_add_(&weighted)?;
+/// total, [Q, B], += what a block has of every ⟨P_q, W_i⟩; `rows` are the queries' in the basis of the block, one tensor per column range.
+fn add_scores(total: &Tensor, block: &Block, rows: &[Tensor]) -> Result<()> {
+    let mut part = total.f_narrow(1, block.examples.0, block.examples.1)?;
+    for (columns, rows) in block.columns.iter().zip(rows) {
+        add_products(&mut part, &block.of_rows(rows, columns)?, &flat(&columns.outer)?)?;
+    }
+    Ok(())
+}
+
+/// total, [B], += what a block has of every Σ (Q_Gᵀ W_i Q_A)² / (Λ + d). The block is used up.
+fn add_squares(total: &Tensor, geometry: &Geometry, block: &Block, (rotation, plan): (&Rotation, Plan), inverse: &Tensor) -> Result<()> {
+    let mut rotated = complete(geometry, &block.columns, rotation, plan)?;
+    let weighted = flat(&rotated.f_square_()?)?.f_mv(&block.of_outputs(inverse)?.f_reshape([-1])?)?;
+    let _ = total.f_narrow(0, block.examples.0, block.examples.1)?.f_add_(&weighted)?;
     Ok(())
 }
 

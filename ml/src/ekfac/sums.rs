@@ -3,8 +3,8 @@
 use tch::{Kind, Tensor};
 
 use super::geometry::{Geometry, batch_size};
-use super::rotation::{Plan, outer_products};
-use super::score::{each_chunk, flat};
+use super::outer::each_block;
+use super::score::flat;
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
 use crate::model::layer::{Layer, Pair};
@@ -70,10 +70,10 @@ impl GradientSumFold {
         let workspace = &self.workspace;
         let weights = workspace.take(weights)?;
         for ((geometry, pending), pair) in self.geometries.iter().zip(&self.pending).zip(pairs) {
-            each_chunk(geometry, pair, Plan::default(), false, workspace, |image, grads, start| {
-                let weights = weights.f_narrow(1, start, image.size()[0])?;
-                for (columns, sum) in outer_products(geometry, (image, grads), None, workspace)?.iter().zip(pending) {
-                    let _ = sum.shallow_clone().f_addmm_(&weights, &flat(&columns.outer)?)?;
+            each_block(geometry, pair, None, workspace, |block| {
+                let weights = weights.f_narrow(1, block.examples.0, block.examples.1)?;
+                for (columns, sum) in block.columns.iter().zip(pending) {
+                    let _ = block.of_rows(sum, columns)?.f_addmm_(&weights, &flat(&columns.outer)?)?;
                 }
                 Ok(())
             })?;

@@ -107,12 +107,12 @@ pub(super) fn once(geometry: &Geometry, wide: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// Splits W_i = Σ_t g aᵀ by kernel row. `wide` is in [`Order::Examples`]; `grads` is [B·b, H', W', o] contiguous. The bias is not among the parts.
+/// Splits W_i = Σ_t g aᵀ by kernel row. `wide` is in [`Order::Examples`]; `grads` is [B·b, H', W', o], or some of the outputs of such. The bias is not among the parts.
 pub(super) fn parts(geometry: &Geometry, wide: &Tensor, grads: &Tensor) -> Result<Vec<Part>> {
     let size = wide.size();
     let (height, columns, row) = (size[2], size[3], geometry.row());
     let blocks = size[0] * size[1];
-    let rows_of = once(geometry, wide)?.f_reshape([blocks, height, columns, row])?;
+    let rows_of = wide.f_reshape([blocks, height, columns, row])?;
     let (_, output_height, _, out) = grads.size4()?;
     (0..geometry.kernel[0])
         .map(|y| {

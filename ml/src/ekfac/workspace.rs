@@ -32,6 +32,11 @@ impl Workspace {
         Self { kind, device, budget_bytes }
     }
 
+    /// The budget in elements of working precision.
+    pub(super) fn elements(&self) -> i64 {
+        i64::try_from(self.budget_bytes / self.kind.elt_size_in_bytes()).unwrap_or(i64::MAX)
+    }
+
     /// The tensor in working precision on the device, outside any autograd graph.
     pub(super) fn take(&self, tensor: &Tensor) -> Result<Tensor> {
         Ok(tensor.f_detach()?.f_to_device(self.device)?.f_to_kind(self.kind)?)
