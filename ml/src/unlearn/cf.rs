@@ -6,6 +6,7 @@ use crate::progress::Report;
 use crate::train::{Trained, Training, train};
 use delta_guard_contract::Recipe;
 use delta_guard_contract::config::CfConfig;
+use std::path::Path;
 
 /// Fine-tune without the flagged examples.
 #[derive(Debug)]
@@ -21,8 +22,8 @@ impl Unlearner for CatastrophicForgetting {
     fn unlearn(&self, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained> {
         // At low rates little is forgotten, at high ones a network may collapse (docs/results.md): begin high, and come down if it does.
         let mut lr = self.settings.lr.unwrap_or(2.0 * case.recipe.lr);
-        let mut trained = self.at(lr, case, report)?;
-        for _ in 0..AGAIN {
+        let mut trained = self.at(lr, case, case.out_dir, report)?;
+        for again in 1..=AGAIN {
             if !collapsed(trained.loss, case.data.classes().len()) {
                 break;
             }
@@ -31,7 +32,10 @@ impl Unlearner for CatastrophicForgetting {
                 trained.loss
             ));
             lr *= 0.75;
-            trained = self.at(lr, case, report)?;
+            // Beside the collapsed one's last epoch, so that a job that is killed from here on need not repeat it to know.
+            let folder = case.out_dir.join(format!("again-{again}"));
+            fs_err::create_dir_all(&folder)?;
+            trained = self.at(lr, case, &folder, report)?;
         }
         Ok(trained)
     }
@@ -43,8 +47,8 @@ fn collapsed(loss: f64, classes: usize) -> bool {
 }
 
 impl CatastrophicForgetting {
-    /// Fine-tune at a highest learning rate.
-    fn at(&self, lr: f64, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained> {
+    /// Fine-tune at a highest learning rate, with the last epoch in `folder`.
+    fn at(&self, lr: f64, case: &Unlearning<'_>, folder: &Path, report: &mut dyn Report) -> Result<Trained> {
         let recipe = Recipe {
             epochs: self.settings.epochs,
             lr,
@@ -61,7 +65,7 @@ impl CatastrophicForgetting {
             start: Some(case.production.copy()),
             trainable: case.graph.last_layers(self.settings.last_k as usize),
             device: case.device,
-            out_dir: case.out_dir,
+            out_dir: folder,
             key: format!("cf from {}", case.checkpoint),
         };
         train(run, report)
