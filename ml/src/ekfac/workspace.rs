@@ -7,7 +7,7 @@ use crate::error::Result;
 /// Working precision, device and the memory that a pass may use for its intermediate tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Workspace {
-    /// Working precision: `Float` or `Double`. Sums over batches are kept in float64 whatever it is.
+    /// Working precision: `Float` or `Double`. Sums over batches are kept in float64 whatever it is (group sums: every 1,024 examples).
     pub kind: Kind,
     /// Where batches are and products are computed.
     pub device: Device,
