@@ -308,3 +308,29 @@ fn bad_input_is_named() {
 
     assert!(CovarianceFold::new(&layers, workspace).unwrap().finish().is_err(), "no examples");
 }
+
+/// Group sums settle into float64 every 1,024 examples: over more than that, nothing is lost or counted twice.
+#[test]
+fn group_sums_of_many_examples_are_a_product() {
+    let kind = LayerKind::Linear {
+        in_features: 4,
+        out_features: 3,
+        bias: true,
+    };
+    let layer = Layer { name: "fc".into(), kind };
+    tch::manual_seed(11);
+    let (double, count) = ((Kind::Double, Device::Cpu), 600);
+    let mut sums = GradientSumFold::new(std::slice::from_ref(&layer), 2, workspace(1 << 20)).unwrap();
+    let mut expected = Tensor::zeros([2, 3, 5], double);
+    for _ in 0..5 {
+        let (input, output_grad, weights) = (
+            Tensor::randn([count, 4], double),
+            Tensor::randn([count, 3], double),
+            Tensor::randn([2, count], double),
+        );
+        let with_bias = Tensor::cat(&[&input, &Tensor::ones([count, 1], double)], 1);
+        expected += Tensor::einsum("gn,no,nd->god", &[&weights, &output_grad, &with_bias], None::<i64>);
+        sums.add(&weights, &[Pair { input, output_grad }]).unwrap();
+    }
+    assert_close(&sums.finish().unwrap()[0], &expected, 1e-12, "3,000 examples");
+}

@@ -38,26 +38,29 @@ fn resnet18_has_torchvisions_state_dict() {
     assert_eq!(cifar.len(), 122);
 }
 
+/// Twenty times: oneDNN's fault that `unit_stride` keeps away from showed in one run of seven.
 #[test]
 fn evaluation_training_and_sgd_agree_with_pytorch() {
     let file = read_tensors(&std::fs::read(fixture("w4.safetensors")).unwrap()).unwrap();
-    let graph = zoo::resnet18([3, 16, 16], 4, Stem::Cifar, 5).unwrap();
-    let state: BTreeMap<String, Tensor> = file
-        .iter()
-        .filter_map(|(n, t)| n.strip_prefix("state.").map(|n| (n.to_string(), t.copy())))
-        .collect();
-    let model = Model::new(graph, Weights(state));
-    assert!(close(&model.forward(&file["images"]).unwrap(), &file["eval.logits"], 1e-5));
+    for _ in 0..20 {
+        let graph = zoo::resnet18([3, 16, 16], 4, Stem::Cifar, 5).unwrap();
+        let state: BTreeMap<String, Tensor> = file
+            .iter()
+            .filter_map(|(n, t)| n.strip_prefix("state.").map(|n| (n.to_string(), t.copy())))
+            .collect();
+        let model = Model::new(graph, Weights(state));
+        assert!(close(&model.forward(&file["images"]).unwrap(), &file["eval.logits"], 1e-5));
 
-    let parameters: Vec<_> = model.parameters().into_iter().map(|(n, t)| (n, t.set_requires_grad(true))).collect();
-    let mut sgd = Sgd::new(parameters, &Recipe::default());
-    for step in 0..2 {
-        let logits = model.forward_train(&file["images"]).unwrap();
-        assert!(close(&logits, &file[&format!("train.logits.{step}")], 1e-4), "logits of step {step}");
-        sgd.step(&logits.cross_entropy_for_logits(&file["labels"]), 0.1).unwrap();
-    }
-    for (name, expected) in file.iter().filter_map(|(n, t)| n.strip_prefix("after.").map(|n| (n, t))) {
-        assert!(close(&model.weights.0[name].detach(), expected, 1e-4), "{name} after two steps");
+        let parameters: Vec<_> = model.parameters().into_iter().map(|(n, t)| (n, t.set_requires_grad(true))).collect();
+        let mut sgd = Sgd::new(parameters, &Recipe::default());
+        for step in 0..2 {
+            let logits = model.forward_train(&file["images"]).unwrap();
+            assert!(close(&logits, &file[&format!("train.logits.{step}")], 1e-4), "logits of step {step}");
+            sgd.step(&logits.cross_entropy_for_logits(&file["labels"]), 0.1).unwrap();
+        }
+        for (name, expected) in file.iter().filter_map(|(n, t)| n.strip_prefix("after.").map(|n| (n, t))) {
+            assert!(close(&model.weights.0[name].detach(), expected, 1e-4), "{name} after two steps");
+        }
     }
 }
 
