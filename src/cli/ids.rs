@@ -13,7 +13,8 @@ use std::path::Path;
 /// When it cannot be read, or holds no ids.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<TrainId>> {
     let text = fs_err::read_to_string(path)?;
-    let ids = parse(&text).with_context(|| format!("{} is no list of training ids", path.display()))?;
+    // Spreadsheets and some editors put a byte order mark first.
+    let ids = parse(crate::config::without_mark(&text)).with_context(|| format!("{} is no list of training ids", path.display()))?;
     let mut seen = BTreeSet::new();
     let ids: Vec<TrainId> = ids.into_iter().filter(|id| seen.insert(id.clone())).map(TrainId).collect();
     if ids.is_empty() {
@@ -95,5 +96,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("f"), "\n# nothing\n").unwrap();
         assert!(read(&folder.path().join("f")).is_err());
+        std::fs::write(folder.path().join("marked.csv"), "\u{feff}id,label\na/1.png,x\n").unwrap();
+        assert_eq!(read(&folder.path().join("marked.csv")).unwrap(), [TrainId("a/1.png".into())]);
     }
 }

@@ -122,11 +122,21 @@ pub fn load(path: &Path, look: Look) -> Result<Config, ConfigError> {
         }],
     };
     let absolute = std::path::absolute(path).map_err(|error| whole(format!("no absolute path: {error}"), ""))?;
-    let text = std::fs::read_to_string(&absolute).map_err(|error| {
+    let bytes = std::fs::read(&absolute).map_err(|error| {
         whole(
             format!("cannot be read: {error}"),
             "name the file with --config, or write one: `delta-guard check-config --example` prints one with every key explained",
         )
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let bytes = error.as_bytes();
+        let after = error.utf8_error().valid_up_to();
+        let line = bytes[..after].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let what = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16, not UTF-8".to_owned(),
+            _ => format!("is not UTF-8: line {line} holds the byte 0x{:02x}", bytes[after]),
+        };
+        whole(what, "save it again as UTF-8")
     })?;
     let base = absolute.parent().unwrap_or(Path::new("/"));
     let mut config = parse(&text, &absolute, base, look)?;
@@ -143,6 +153,8 @@ pub fn load(path: &Path, look: Look) -> Result<Config, ConfigError> {
 /// # Errors
 /// Every mistake that was found.
 pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config, ConfigError> {
+    // YAML 1.2 §5.2: a byte order mark may stand before the document and is no part of it. The parser would take it for a document of its own.
+    let text = without_mark(text);
     let fail = |problems| {
         Err(ConfigError {
             path: path.to_owned(),
@@ -168,8 +180,10 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
     };
     let file = match file {
         Ok(mut file) => {
+            let as_in_a_shell = rules::as_in_a_shell(&file);
             rules::make_absolute(&mut file, base);
-            let broken: Vec<_> = findings.iter().map(|finding| finding.path.clone()).collect();
+            // Nothing more is said about such a path: made absolute, it is another one than was meant.
+            let broken: Vec<_> = findings.iter().chain(&as_in_a_shell).map(|finding| finding.path.clone()).collect();
             // Where a key was replaced to go on, a rule would speak about the replacement.
             let about_text = |new: &Finding| {
                 tree::reaches(&document.value, &new.path) && !broken.iter().any(|path| !path.is_empty() && new.path.starts_with(path))
@@ -180,6 +194,7 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
             } else {
                 all.into_iter().filter(about_text).collect()
             });
+            findings.extend(as_in_a_shell);
             Some(file)
         }
         Err(what) if findings.is_empty() => {
@@ -205,6 +220,11 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
             fail(problems)
         }
     }
+}
+
+/// A text without the byte order mark that some editors put before it.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// A configuration to hold the rules against although some keys broke the schema: those are taken out (with their parents, where that is not

@@ -268,6 +268,63 @@ fn single_mistakes() {
     }
 }
 
+/// YAML 1.2 §5.2: a byte order mark is read as if it were not there. Places count from behind it.
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_text() {
+    let marked = |text: &str| format!("\u{feff}{text}");
+    let with = parse(&marked(BASE), Path::new("t.yaml"), Path::new("/base"), Look::AtTextOnly).unwrap();
+    let without = parse(BASE, Path::new("t.yaml"), Path::new("/base"), Look::AtTextOnly).unwrap();
+    assert_eq!((with.file, with.digest), (without.file, without.digest));
+    let found = problems(&marked(&format!("mode: enforced\n{BASE}")));
+    assert_eq!(
+        found.iter().map(|p| (p.line, p.column, p.key.as_str())).collect::<Vec<_>>(),
+        [(1, 7, "mode")]
+    );
+    let folder = tempfile::tempdir().unwrap();
+    for (bytes, says) in [
+        (&b"\xff\xfem\0o\0"[..], "is UTF-16"),
+        (b"mode: propose\nowner: M\xfcller\n", "line 2 holds the byte 0xfc"),
+    ] {
+        let path = folder.path().join("guard.yaml");
+        std::fs::write(&path, bytes).unwrap();
+        let said = load(&path, Look::AtFiles).unwrap_err().to_string();
+        assert!(said.contains(says) && said.contains("save it again as UTF-8"), "{said}");
+    }
+}
+
+/// What only a shell understands would become a folder of that name.
+#[test]
+fn a_home_or_a_variable_in_a_path_is_a_mistake_with_its_line() {
+    for path in ["~/x", "~root/x", "~", "$HOME/x", "${HOME}/x", "/srv/$USER/x", "/srv/a-${B}"] {
+        let text = format!(
+            "paths:\n  inbox: \"{path}\"\n  state: s\n  candidates: c\ndata: {{train: {{path: t}}, validation: {{path: \"{path}\"}}}}\nmodel: {{architecture: \"{path}.json\", checkpoint: m}}\nmail: {{host: m, from: a@b.c, to: [a@b.c], username: u, password_file: \"{path}\"}}\nworker: {{command: \"{path}\"}}\n"
+        );
+        for look in [Look::AtTextOnly, Look::AtFiles] {
+            let found = parse(&text, Path::new("t.yaml"), Path::new("/base"), look).unwrap_err().problems;
+            let said: Vec<_> = found
+                .iter()
+                .filter(|p| p.what.contains("as a shell would"))
+                .map(|p| (p.line, p.key.as_str()))
+                .collect();
+            let wanted = [
+                (2, "paths.inbox"),
+                (5, "data.validation.path"),
+                (6, "model.architecture"),
+                (7, "mail.password_file"),
+                (8, "worker.command"),
+            ];
+            assert_eq!(said, wanted, "{path}: {found:#?}");
+            assert!(
+                wanted.iter().all(|(_, key)| found.iter().filter(|p| p.key == *key).count() == 1),
+                "{path}: {found:#?}"
+            );
+        }
+    }
+    for path in ["./~x", "a~b", "/srv/x~", "100$", "/srv/a$1"] {
+        assert_eq!(problems(&BASE.replace("inbox: in", &format!("inbox: '{path}'"))), [], "{path}");
+    }
+}
+
 #[test]
 fn a_password_in_clear_is_allowed_to_this_machine_only() {
     for host in ["localhost", "127.0.0.1", "::1"] {

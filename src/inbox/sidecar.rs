@@ -9,6 +9,8 @@ const KEYS: [&str; 4] = ["predicted_label", "true_label", "source", "note"];
 
 /// Read a sidecar. The error is a sentence for the submitter.
 pub(super) fn parse(bytes: &[u8]) -> Result<Claim, String> {
+    // RFC 8259 §8.1: a reader may pass over a byte order mark.
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("the sidecar is not JSON: {error}"))?;
     let Value::Object(object) = value else {
         return Err("the sidecar is not a JSON object".into());
@@ -49,6 +51,7 @@ mod tests {
     fn every_key_is_optional() {
         assert_eq!(parse(b"{}"), Ok(Claim::default()));
         assert_eq!(parse(br#"{"note": null}"#), Ok(Claim::default()));
+        assert_eq!(parse("\u{feff}{}".as_bytes()), Ok(Claim::default()));
         let all = parse(br#"{"predicted_label":"dog","true_label":"ship","source":"camera 3","note":"odd"}"#).expect("four known keys");
         let text = |text: &str| Some(text.to_string());
         assert_eq!(

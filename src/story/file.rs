@@ -121,7 +121,7 @@ impl StoryFile {
     /// # Errors
     /// With line and key.
     pub fn parse(text: &str, base: &Path) -> anyhow::Result<Self> {
-        let mut story: Self = serde_yaml::from_str(text)?;
+        let mut story: Self = serde_yaml::from_str(crate::config::without_mark(text))?;
         if let Some(data) = &mut story.story.data {
             *data = base.join(&data);
         }
