@@ -1,8 +1,11 @@
 //! What the engine calls outside, put together: every event is counted and logged, reports are pages, messages are mails.
 
-use crate::alert::{self, Content, mailer::Pending};
+use crate::alert::{
+    self, Content,
+    mailer::{Pending, Waiting},
+};
 use crate::config::file::Mail;
-use crate::engine::{CaseView, Event, Hooks, Ledger, Message};
+use crate::engine::{CaseView, Event, Hooks, Ledger, Message, Note};
 use crate::metrics::Metrics;
 use crate::report;
 use std::sync::{Arc, Mutex};
@@ -53,11 +56,20 @@ impl Hooks for Outward {
 pub struct Outbox(pub Arc<Ledger>);
 
 impl Pending for Outbox {
-    fn waiting(&self) -> Vec<Message> {
-        let mut waiting: Vec<Message> = self.0.pending_messages().into_iter().map(|(_, message)| message).collect();
+    fn waiting(&self) -> Vec<Waiting> {
+        let mut waiting: Vec<Waiting> = self
+            .0
+            .waiting_messages()
+            .into_iter()
+            .map(|(message, waited)| Waiting { message, waited })
+            .collect();
         // One that cannot be read sorts first: the mailer gives it up at once.
-        waiting.sort_by_cached_key(written);
+        waiting.sort_by_cached_key(|one| written(&one.message));
         waiting
+    }
+
+    fn waited(&self, more: Duration) -> anyhow::Result<()> {
+        Ok(self.0.note(&Note::OutboxWaited { seconds: more.as_secs() })?)
     }
 
     fn settle(&self, id: &str, gave_up: Option<&str>) -> anyhow::Result<()> {

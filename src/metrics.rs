@@ -4,7 +4,7 @@
 
 use crate::alert::Why;
 use crate::case::{Stage, State};
-use crate::engine::{Event, Refusal};
+use crate::engine::{Event, Refusal, Snapshot};
 use delta_guard_contract::FaultKind;
 use prometheus::core::Collector;
 use prometheus::{
@@ -235,6 +235,13 @@ impl Metrics {
     pub fn outbox(&self, length: usize, oldest: Option<f64>) {
         self.outbox_length.set(i64::try_from(length).unwrap_or(i64::MAX));
         self.outbox_oldest.set(oldest.unwrap_or(0.0));
+    }
+
+    /// Cases and mails as they are now.
+    pub fn ledger(&self, now: &Snapshot) {
+        self.queue_length.set(count(now.open));
+        self.cases_held.set(count(now.held));
+        self.outbox_length.set(count(now.outbox));
     }
 
     /// Count and log what happened.

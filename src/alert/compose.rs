@@ -1,11 +1,12 @@
 //! What a mail says. It is made once, when its case ends; its date is the case's end, its Message-ID that of the journal's message.
 
+use super::address::mailbox;
 use crate::config::file::Mail;
 use crate::engine::{CaseView, Message, message_id};
 use crate::report::words::{self, Tone, actions, headline};
 use anyhow::Context;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MultiPart, SinglePart};
+use lettre::message::{MultiPart, SinglePart};
 use maud::{DOCTYPE, html};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
@@ -48,8 +49,8 @@ pub fn messages(mail: &Mail, view: &CaseView) -> Vec<Message> {
 }
 
 fn compose(mail: &Mail, view: &CaseView, to: &str, id: &str) -> anyhow::Result<Content> {
-    let from: Mailbox = mail.from.parse().context("mail.from is not a mail address")?;
-    let recipient: Mailbox = to.parse().context("mail.to is not a mail address")?;
+    let from = mailbox(&mail.from).map_err(anyhow::Error::msg)?;
+    let recipient = mailbox(to).map_err(anyhow::Error::msg)?;
     let ended = view.ended_at.unwrap_or(view.accepted_at);
     let written = u64::try_from(ended.as_second()).unwrap_or(0);
     let parts = MultiPart::alternative()

@@ -3,9 +3,11 @@
 //! What is to be sent is fixed when the case ends, recorded in the journal with it, and sent by a task of its own ([`mailer`]): a dead or malicious
 //! mail server delays mails and nothing else. Every repetition is the same byte for byte and carries the same Message-ID.
 
+pub mod address;
 mod compose;
+mod limited;
 pub mod mailer;
 mod transport;
 
 pub use compose::{Content, messages};
-pub use transport::{SendError, Why, send};
+pub use transport::{SendError, Step, Why, send};

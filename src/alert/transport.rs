@@ -1,21 +1,79 @@
 //! One mail to one recipient over SMTP, and what to make of a failure.
 
+use super::address;
+use super::limited::Limited;
 use crate::config::file::{Mail, Tls};
-use lettre::address::Envelope;
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls as LettreTls, TlsParameters};
-use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
+use anyhow::Context as _;
+use lettre::Address;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, TlsParameters};
+use lettre::transport::smtp::commands;
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use rustls_platform_verifier::BuilderVerifierExt;
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls;
 
 /// Why a mail did not go out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendError {
     /// Would the same mail fail again for ever?
     pub permanent: bool,
+    /// How far the dialogue came.
+    pub step: Step,
     /// Closed set, for the metric.
     pub why: Why,
     /// What happened.
     pub message: String,
+}
+
+impl SendError {
+    /// Would another mail fail now in the same way?
+    pub fn is_about_the_server(&self) -> bool {
+        self.step < Step::Recipient
+    }
+}
+
+/// Steps of a dialogue, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// The recorded mail, the password file.
+    Prepare,
+    /// The connection, TLS from the first byte included.
+    Connect,
+    /// Greeting and EHLO.
+    Hello,
+    /// STARTTLS and the second EHLO.
+    StartTls,
+    /// AUTH.
+    Login,
+    /// MAIL FROM.
+    Sender,
+    /// RCPT TO.
+    Recipient,
+    /// DATA, before anything of the mail is sent.
+    Data,
+    /// The mail itself, to the answer after the final dot.
+    Content,
+}
+
+impl Step {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Prepare => "before the connection",
+            Self::Connect => "at the connection",
+            Self::Hello => "at the greeting",
+            Self::StartTls => "at STARTTLS",
+            Self::Login => "at the login",
+            Self::Sender => "at MAIL FROM",
+            Self::Recipient => "at RCPT TO",
+            Self::Data => "at DATA",
+            Self::Content => "after the final dot",
+        }
+    }
 }
 
 /// Kinds of failure.
@@ -29,7 +87,7 @@ pub enum Why {
     Tls,
     /// The server refused for now (4yz).
     Deferred,
-    /// The server refused for good (5yz).
+    /// The server refused with 5yz.
     Refused,
     /// The password file cannot be read.
     Password,
@@ -57,33 +115,132 @@ impl Why {
 /// # Errors
 /// Everything that keeps the server from saying 250 after the final dot.
 pub async fn send(mail: &Mail, from: &Address, to: &Address, message: &[u8]) -> Result<(), SendError> {
-    let fail = |permanent, why, message: String| SendError { permanent, why, message };
-    let tls = |message: lettre::transport::smtp::Error| fail(false, Why::Tls, with_causes(&message));
-    let parameters = || TlsParameters::new(mail.host.clone()).map_err(tls);
-    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(mail.host.as_str())
-        .port(mail.port)
-        .timeout(Some(mail.timeout.0));
-    builder = builder.tls(match mail.tls {
-        Tls::None => LettreTls::None,
-        Tls::Starttls => LettreTls::Required(parameters()?),
-        Tls::Required => LettreTls::Wrapper(parameters()?),
-    });
-    if let (Some(user), Some(file)) = (&mail.username, &mail.password_file) {
-        let password = std::fs::read_to_string(file).map_err(|error| fail(false, Why::Password, format!("{}: {error}", file.display())))?;
-        builder = builder.credentials(Credentials::new(user.clone(), password.trim_end_matches(['\r', '\n']).to_owned()));
-    }
-    let envelope = Envelope::new(Some(from.clone()), vec![to.clone()]).map_err(|error| fail(true, Why::Refused, error.to_string()))?;
-    let transport = builder.build();
-    // lettre limits each command; a server that trickles lines must not hold the mailer for longer than a dialogue of this size takes.
+    let mut step = Step::Prepare;
+    // Each answer has its limit; a server that trickles lines must not hold the mailer for longer than a dialogue of this size takes.
     let limit = mail.timeout.0.saturating_mul(4).max(Duration::from_secs(1));
-    match tokio::time::timeout(limit, transport.send_raw(&envelope, message)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(judge(&error)),
-        Err(_) => Err(fail(false, Why::Timeout, format!("no end of the dialogue within {} s", limit.as_secs()))),
+    match tokio::time::timeout(limit, dialogue(mail, from, to, message, &mut step)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(SendError {
+            permanent: false,
+            step,
+            why: Why::Timeout,
+            message: format!("no end of the dialogue within {} s, {}", limit.as_secs(), step.words()),
+        }),
     }
 }
 
-fn judge(error: &lettre::transport::smtp::Error) -> SendError {
+async fn dialogue(mail: &Mail, from: &Address, to: &Address, message: &[u8], step: &mut Step) -> Result<(), SendError> {
+    let fail = |step, why, message: String| SendError {
+        permanent: false,
+        step,
+        why,
+        message,
+    };
+    let credentials = match (&mail.username, &mail.password_file) {
+        (Some(user), Some(file)) => {
+            let password = std::fs::read_to_string(file).map_err(|error| fail(*step, Why::Password, format!("{}: {error}", file.display())))?;
+            Some(Credentials::new(user.clone(), password.trim_end_matches(['\r', '\n']).to_owned()))
+        }
+        _ => None,
+    };
+    let host = address::domain(&mail.host).ok_or_else(|| fail(*step, Why::Connection, format!("{:?} is not a host name", mail.host)))?;
+    let limit = mail.timeout.0;
+
+    *step = Step::Connect;
+    let stream = in_time(limit, *step, connect(&host, mail.port)).await?.map_err(|error| {
+        let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
+        let why = if timed_out { Why::Timeout } else { Why::Connection };
+        fail(Step::Connect, why, format!("{host}:{}: {error}", mail.port))
+    })?;
+    let stream: Box<dyn AsyncTokioStream> = match mail.tls {
+        Tls::None | Tls::Starttls => Box::new(stream),
+        Tls::Required => {
+            let wrapped = in_time(limit, *step, wrap_in_tls(&host, stream)).await?;
+            Box::new(Limited::new(
+                wrapped.map_err(|error| fail(Step::Connect, Why::Tls, plain(&format!("{error:#}"))))?,
+            ))
+        }
+    };
+    *step = Step::Hello;
+    let hello = ClientId::default();
+    let greeted = in_time(
+        limit.saturating_mul(2),
+        *step,
+        AsyncSmtpConnection::connect_with_transport(stream, &hello),
+    )
+    .await?;
+    let mut server = greeted.map_err(|error| judge(*step, &error))?;
+    if mail.tls == Tls::Starttls {
+        *step = Step::StartTls;
+        let parameters = TlsParameters::new(host).map_err(|error| fail(Step::StartTls, Why::Tls, with_causes(&error)))?;
+        if !server.can_starttls() {
+            return Err(fail(*step, Why::Tls, "the server does not offer STARTTLS".into()));
+        }
+        let begun = in_time(limit.saturating_mul(2), *step, server.starttls(parameters, &hello)).await?;
+        begun.map_err(|error| SendError {
+            why: Why::Tls,
+            ..judge(*step, &error)
+        })?;
+    }
+    if let Some(credentials) = credentials {
+        *step = Step::Login;
+        answered(limit, *step, server.auth(DEFAULT_MECHANISMS, &credentials)).await?;
+    }
+    *step = Step::Sender;
+    let mut parameters = Vec::new();
+    // Ours are ASCII; one that an earlier version wrote may not be.
+    if !message.is_ascii() && server.server_info().supports_feature(Extension::EightBitMime) {
+        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+    }
+    answered(limit, *step, server.command(commands::Mail::new(Some(from.clone()), parameters))).await?;
+    *step = Step::Recipient;
+    answered(limit, *step, server.command(commands::Rcpt::new(to.clone(), Vec::new()))).await?;
+    *step = Step::Data;
+    answered(limit, *step, server.command(commands::Data)).await?;
+    *step = Step::Content;
+    answered(limit.saturating_mul(2), *step, server.message(message)).await?;
+    // It is taken; whatever comes now does not change that.
+    let _ = tokio::time::timeout(limit.min(Duration::from_secs(2)), server.quit()).await;
+    Ok(())
+}
+
+/// Connect to the first address of the name that answers.
+async fn connect(host: &str, port: u16) -> std::io::Result<Limited<TcpStream>> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(Limited::new(stream))
+}
+
+async fn wrap_in_tls(host: &str, stream: Limited<TcpStream>) -> anyhow::Result<tokio_rustls::client::TlsStream<Limited<TcpStream>>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).with_context(|| format!("{host:?} is not a host name"))?;
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .context("TLS could not be begun")
+}
+
+/// Wait for something at most so long.
+async fn in_time<T>(limit: Duration, step: Step, what: impl Future<Output = T>) -> Result<T, SendError> {
+    tokio::time::timeout(limit, what).await.map_err(|_| SendError {
+        permanent: false,
+        step,
+        why: Why::Timeout,
+        message: format!("no answer within {} s {}", limit.as_secs_f64(), step.words()),
+    })
+}
+
+/// Wait for the server's answer to one command.
+async fn answered<T>(limit: Duration, step: Step, command: impl Future<Output = Result<T, lettre::transport::smtp::Error>>) -> Result<T, SendError> {
+    in_time(limit, step, command).await?.map_err(|error| judge(step, &error))
+}
+
+fn judge(step: Step, error: &lettre::transport::smtp::Error) -> SendError {
     let why = if error.is_permanent() {
         Why::Refused
     } else if error.is_transient() {
@@ -95,16 +252,49 @@ fn judge(error: &lettre::transport::smtp::Error) -> SendError {
     } else {
         Why::Connection
     };
-    // 530, 534, 535 and 538 speak of the login, not of the mail: a corrected password lets it through.
-    let login = error.status().is_some_and(|code| matches!(u16::from(code), 530 | 534 | 535 | 538));
+    let said = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     SendError {
-        permanent: error.is_permanent() && !login,
+        permanent: error
+            .status()
+            .is_some_and(|code| error.is_permanent() && is_final(step, u16::from(code), &said)),
+        step,
         why,
-        message: with_causes(error),
+        message: format!("{}: {}", step.words(), with_causes(error)),
     }
 }
 
-/// The error and its causes, without control characters that a server may have sent.
+/// Is this 5yz about the recipient or the mail itself, so that the same mail fails for ever? A 5yz about anything else (the greeting, the sender, the
+/// login, relaying, a policy for this host, a full mailbox) is a setting that somebody may mend: the mail waits for that.
+///
+/// The enhanced code (RFC 3463) says what it is about. Without one, a refused RCPT is not believed: servers answer 550 to "relaying denied" too.
+fn is_final(step: Step, code: u16, said: &str) -> bool {
+    if !matches!(code, 550..=556) {
+        return false;
+    }
+    // X.1.Y is about the addressee's address, except for 1.7 and 1.8 (the sender's).
+    let addressee = |subject, detail| subject == 1 && !matches!(detail, 7 | 8);
+    match (step, enhanced(said)) {
+        (Step::Recipient, Some((subject, detail))) => addressee(subject, detail),
+        // Content, its size, its security, or a recipient that was looked at late.
+        (Step::Content, Some((subject, detail))) => {
+            addressee(subject, detail) || subject == 6 || subject == 7 || matches!((subject, detail), (3, 4) | (2, 3))
+        }
+        // The server has read the mail and says no to it.
+        (Step::Content, None) => matches!(code, 550 | 554),
+        _ => false,
+    }
+}
+
+/// Subject and detail of an enhanced status code `5.subject.detail` at the beginning of what was said.
+fn enhanced(said: &str) -> Option<(u16, u16)> {
+    let first = said.split_whitespace().next()?.trim_start_matches('#').trim_end_matches([':', ';', ',']);
+    let mut parts = first.split('.');
+    let (class, subject, detail) = (parts.next()?, parts.next()?, parts.next()?);
+    (class == "5" && parts.next().is_none()).then_some(())?;
+    Some((subject.parse().ok()?, detail.parse().ok()?))
+}
+
+/// The error and its causes.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -116,5 +306,44 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         }
         next = cause.source();
     }
+    plain(&text)
+}
+
+/// Without control characters that a server may have sent, of bounded length.
+fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Step, enhanced, is_final};
+
+    #[test]
+    fn only_a_refusal_of_this_recipient_or_this_mail_is_final() {
+        for (step, code, said, last) in [
+            (Step::Recipient, 550, "5.1.1 no such user", true),
+            (Step::Recipient, 553, "5.1.3 bad address", true),
+            (Step::Recipient, 550, "5.7.1 relaying denied", false),
+            (Step::Recipient, 554, "5.7.1 <a@b>: Relay access denied", false),
+            (Step::Recipient, 550, "relaying denied", false),
+            (Step::Recipient, 550, "5.1.8 sender's domain unknown", false),
+            (Step::Recipient, 552, "5.2.2 mailbox full", false),
+            (Step::Recipient, 530, "5.1.1 login first", false),
+            (Step::Sender, 550, "5.1.1 no", false),
+            (Step::Hello, 554, "go away", false),
+            (Step::Data, 554, "5.5.1 no valid recipients", false),
+            (Step::Content, 554, "Transaction failed", true),
+            (Step::Content, 550, "5.7.1 this is spam", true),
+            (Step::Content, 552, "5.3.4 message too big", true),
+            (Step::Content, 554, "5.6.0 bad content", true),
+            (Step::Content, 552, "exceeded storage allocation", false),
+            (Step::Content, 554, "5.3.0 the filter is out of order", false),
+            (Step::Content, 554, "5.2.2 mailbox full", false),
+        ] {
+            assert_eq!(is_final(step, code, said), last, "{step:?} {code} {said}");
+        }
+        assert_eq!(enhanced("5.1.10: null MX"), Some((1, 10)));
+        assert_eq!(enhanced("4.1.1 x"), None);
+        assert_eq!(enhanced("10.1.2.3 is blocked"), None);
+    }
 }

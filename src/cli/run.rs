@@ -239,12 +239,17 @@ fn write_address(state_dir: &std::path::Path, address: Option<SocketAddr>) {
     }
 }
 
-/// Wake the mailer whenever something was recorded, and say so where nobody sends what waits.
+/// Wake the mailer whenever a message came, and say how many wait where nobody sends them.
 async fn follow_journal(ledger: Arc<Ledger>, wake: Arc<Notify>, metrics: Arc<Metrics>) {
     let mut recorded = ledger.subscribe();
-    metrics.outbox(ledger.pending_messages().len(), None);
+    let mut seen = ledger.snapshot();
+    metrics.outbox(seen.outbox, None);
     while recorded.changed().await.is_ok() {
-        wake.notify_one();
+        let now = ledger.snapshot();
+        if now.outbox_changes != seen.outbox_changes {
+            wake.notify_one();
+        }
+        seen = now;
     }
     std::future::pending().await
 }

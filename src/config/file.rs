@@ -195,7 +195,7 @@ pub struct Http {
     #[schemars(with = "String", extend("format" = "listen"))]
     #[serde(with = "listen")]
     pub listen: Option<SocketAddr>,
-    /// Names by which others may call it (HTTP `Host`), besides `localhost` and the address it listens on. Keeps web pages in a browser from reading it.
+    /// Names by which others may call it (HTTP `Host`), besides `localhost` and IP addresses. Keeps web pages in a browser from reading it.
     pub allowed_hosts: Vec<String>,
 }
 

@@ -4,6 +4,7 @@ use super::Look;
 use super::check::{Finding, nearest};
 use super::file::{ConfigFile, Mail, Tls};
 use super::tree::{Mark, Step};
+use crate::alert::address::mailbox;
 use delta_guard_contract::detect::Damping;
 use delta_guard_contract::{Recipe, Schedule};
 use std::net::IpAddr;
@@ -230,12 +231,12 @@ fn mail_rules(mail: &Mail, look: Look, found: &mut Findings) {
         "list at least one address, or remove the section `mail`",
     );
     let address = "write an address such as guard@example.org or Delta Guard <guard@example.org>";
-    if let Err(error) = mail.from.parse::<lettre::message::Mailbox>() {
-        found.add("mail.from", format!("{:?} is not a mail address ({error})", mail.from), address);
+    if let Err(what) = mailbox(&mail.from) {
+        found.add("mail.from", what, address);
     }
     for (i, to) in mail.to.iter().enumerate() {
-        if let Err(error) = to.parse::<lettre::message::Mailbox>() {
-            found.add(&format!("mail.to.{i}"), format!("{to:?} is not a mail address ({error})"), address);
+        if let Err(what) = mailbox(to) {
+            found.add(&format!("mail.to.{i}"), what, address);
         }
     }
     match (&mail.username, &mail.password_file) {

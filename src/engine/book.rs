@@ -1,7 +1,7 @@
 //! The fold of the whole journal: cases, messages to send, the last file of the inbox. Pure; the daemon and the command line share it.
 
 use super::hooks::{Message, Refusal};
-use crate::case::{Case, CaseId, Event, FileIdentity, Stage};
+use crate::case::{Case, CaseId, Event, FileIdentity, Stage, State};
 use crate::journal::Record;
 use anyhow::{Context, Result, anyhow, bail};
 use delta_guard_contract::{Digest, FlaggedExample};
@@ -44,6 +44,11 @@ pub enum Note {
         /// Why.
         reason: String,
     },
+    /// The messages that wait have waited so much longer while a guard ran.
+    OutboxWaited {
+        /// Seconds.
+        seconds: u64,
+    },
 }
 
 /// A file that the inbox refused.
@@ -70,6 +75,7 @@ impl Note {
             Note::Duplicate { .. } => "duplicate",
             Note::MessageSent { .. } => "message-sent",
             Note::MessageGivenUp { .. } => "message-given-up",
+            Note::OutboxWaited { .. } => "outbox-waited",
         }
     }
 }
@@ -92,6 +98,14 @@ pub struct Book {
     pub numbers: HashMap<CaseId, u64>,
     /// Messages that were neither sent nor given up, by id.
     pub outbox: BTreeMap<String, (CaseId, Message)>,
+    /// How often a message came or went.
+    pub outbox_changes: u64,
+    /// How many of `cases` are held.
+    pub held: usize,
+    /// Seconds that messages have been waited for in all ([`Note::OutboxWaited`]): a clock that no one can set.
+    pub outbox_seconds: u64,
+    /// What that clock showed when a message came.
+    pub outbox_since: HashMap<String, u64>,
     /// The inbox's last file.
     pub last_file: Option<LastFile>,
 }
@@ -144,17 +158,31 @@ impl Book {
             .cases
             .get_mut(&number)
             .with_context(|| format!("case {id} has ended, and yet something happened to it"))?;
+        let was = case.state == State::Held;
         case.apply(&event, record.seq, record.time)?;
+        match (was, case.state == State::Held) {
+            (false, true) => self.held += 1,
+            (true, false) => self.held -= 1,
+            _ => {}
+        }
         Ok(match event {
             Event::StageStarted { stage: Stage::Trace, .. } => Folded::Cleared(number),
             Event::Flagged { examples } => Folded::Flagged(number, examples),
             Event::Told { messages, .. } => {
-                self.outbox
-                    .extend(messages.into_iter().map(|message| (message.id.clone(), (id.clone(), message))));
+                self.enqueue(&id, messages);
                 Folded::Case(number)
             }
             _ => Folded::Case(number),
         })
+    }
+
+    /// These messages wait from now on.
+    fn enqueue(&mut self, case: &CaseId, messages: Vec<Message>) {
+        for message in messages {
+            self.outbox_since.insert(message.id.clone(), self.outbox_seconds);
+            self.outbox.insert(message.id.clone(), (case.clone(), message));
+            self.outbox_changes += 1;
+        }
     }
 
     fn note(&mut self, note: Note) {
@@ -164,7 +192,10 @@ impl Book {
             Note::Duplicate { files, .. } => self.last_file = Some(LastFile::Taken(files)),
             Note::MessageSent { id, .. } | Note::MessageGivenUp { id, .. } => {
                 self.outbox.remove(&id);
+                self.outbox_changes += 1;
+                self.outbox_since.remove(&id);
             }
+            Note::OutboxWaited { seconds } => self.outbox_seconds = self.outbox_seconds.saturating_add(seconds),
         }
     }
 }

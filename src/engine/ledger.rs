@@ -5,13 +5,14 @@ use super::book::{Book, Folded, LastFile, Note};
 use super::hooks::{Event as Outside, Hooks, Message};
 use crate::case::{Accepted, Case, CaseId, Event, Illegal, State};
 use crate::clock::Clock;
-use crate::journal::store::{Change, Store};
+use crate::journal::store::{Change, Lookup, Store};
 use crate::journal::{Head, Journal, JournalError, Options, Reader};
 use crate::vfs::Vfs;
 use anyhow::{Context, Result};
 use delta_guard_contract::{FlaggedExample, TrainId};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// See the module.
@@ -21,6 +22,27 @@ pub struct Ledger {
     vfs: Arc<dyn Vfs>,
     journal_dir: PathBuf,
     recorded: watch::Sender<u64>,
+    /// What is asked for often, kept apart: who asks must not wait for a record's fsync, nor a record for who asks.
+    now: Mutex<Snapshot>,
+    /// Every case in journal order.
+    order: Mutex<Vec<CaseId>>,
+}
+
+/// The ledger at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The last durable record.
+    pub head: Head,
+    /// Cases that are worked on or wait to be.
+    pub open: usize,
+    /// Cases that wait for a person.
+    pub held: usize,
+    /// Messages that wait to be sent.
+    pub outbox: usize,
+    /// How often a message came or went: who watches the outbox need look only when this changed.
+    pub outbox_changes: u64,
+    /// Is the index in use?
+    pub has_index: bool,
 }
 
 struct Inner {
@@ -92,19 +114,48 @@ impl Ledger {
             store = None;
         }
         let (recorded, _) = watch::channel(journal.head().seq);
-        let inner = Mutex::new(Inner { journal, store, book });
-        Ok(Self {
-            inner,
+        let mut order: Vec<(u64, CaseId)> = book.numbers.iter().map(|(id, number)| (*number, id.clone())).collect();
+        order.sort_unstable();
+        let ledger = Self {
+            inner: Mutex::new(Inner { journal, store, book }),
             hooks,
             vfs,
             journal_dir: journal_dir.to_path_buf(),
             recorded,
-        })
+            now: Mutex::default(),
+            order: Mutex::new(order.into_iter().map(|(_, id)| id).collect()),
+        };
+        ledger.take_snapshot(&ledger.inner());
+        Ok(ledger)
+    }
+
+    fn take_snapshot(&self, inner: &Inner) {
+        let (open, held) = counts(&inner.book);
+        let mut now = self.now.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *now = Snapshot {
+            head: inner.journal.head(),
+            open,
+            held,
+            outbox: inner.book.outbox.len(),
+            outbox_changes: inner.book.outbox_changes,
+            has_index: inner.store.is_some(),
+        };
+    }
+
+    /// The ledger as it is now. Never waits for a record that is being written.
+    pub fn snapshot(&self) -> Snapshot {
+        *self.now.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Every change is: record, then a fold that cannot fail half way. A panic in between leaves a book that is behind, and behind is safe.
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Keep the ledger as if a record were being written.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
+        self.inner()
     }
 
     /// Record an event of a case. When this returns Ok it is durable, and the new state of the case is returned.
@@ -123,6 +174,7 @@ impl Ledger {
         let case = inner.book.cases.get(&case.seq).cloned().unwrap_or(case);
         if case.told {
             inner.book.cases.remove(&case.seq);
+            self.take_snapshot(&inner);
         }
         Ok(case)
     }
@@ -185,8 +237,19 @@ impl Ledger {
             });
             inner.store = None;
         }
+        if let (Folded::Case(number), Some(case)) = (&folded, case)
+            && *number == appended.head.seq
+        {
+            // Its acceptance: the number of a case is that of its first record.
+            self.order().push(case.clone());
+        }
+        self.take_snapshot(inner);
         self.recorded.send_replace(appended.head.seq);
         Ok(())
+    }
+
+    fn order(&self) -> MutexGuard<'_, Vec<CaseId>> {
+        self.order.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Is there such a case?
@@ -212,44 +275,82 @@ impl Ledger {
 
     /// Numbers of open and of held cases.
     pub fn queue(&self) -> (usize, usize) {
-        let inner = self.inner();
-        let held = inner.book.cases.values().filter(|case| case.state == State::Held).count();
-        (inner.book.cases.len() - held, held)
+        counts(&self.inner().book)
+    }
+
+    /// The index, where it is in use. Reading it takes no lock of ours.
+    fn lookup(&self) -> Option<Lookup> {
+        self.inner().store.as_ref().map(Store::lookup)
     }
 
     /// A case, whatever its state. Ended ones come from the index, or without it from the journal.
     pub fn case(&self, id: &CaseId) -> Result<Option<Case>> {
-        let inner = self.inner();
-        match inner.book.numbers.get(id) {
-            None => Ok(None),
-            Some(number) => match (inner.book.cases.get(number), &inner.store) {
-                (Some(case), _) => Ok(Some(case.clone())),
-                (None, Some(store)) => store.case(id),
-                (None, None) => Ok(self.replay()?.cases.remove(number)),
-            },
+        let (number, lookup) = {
+            let inner = self.inner();
+            let Some(number) = inner.book.numbers.get(id).copied() else {
+                return Ok(None);
+            };
+            if let Some(case) = inner.book.cases.get(&number) {
+                return Ok(Some(case.clone()));
+            }
+            (number, inner.store.as_ref().map(Store::lookup))
+        };
+        match lookup {
+            Some(lookup) => lookup.case(id),
+            None => Ok(self.replay()?.cases.remove(&number)),
         }
     }
 
     /// Every case, in journal order.
     pub fn cases(&self) -> Result<Vec<Case>> {
-        match &self.inner().store {
-            Some(store) => store.cases(),
+        match self.lookup() {
+            Some(lookup) => lookup.cases(),
             None => Ok(self.replay()?.cases.into_values().collect()),
         }
     }
 
+    /// At most `limit` of the cases that `wanted` takes, the newest first. Reads no more cases than it must.
+    pub fn newest(&self, limit: usize, wanted: impl Fn(&Case) -> bool) -> Result<Vec<Case>> {
+        let Some(lookup) = self.lookup() else {
+            let all = self.replay()?.cases.into_values().rev();
+            return Ok(all.filter(wanted).take(limit).collect());
+        };
+        let mut found = Vec::new();
+        let mut before = self.order().len();
+        while before > 0 && found.len() < limit {
+            let some: Vec<CaseId> = self.order()[before.saturating_sub(LIST_STEP)..before].to_vec();
+            before = before.saturating_sub(LIST_STEP);
+            for id in some.iter().rev() {
+                found.extend(lookup.case(id)?.filter(&wanted));
+                if found.len() == limit {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// At most `limit` cases whose id begins with `digits`, in journal order.
+    pub fn begin_with(&self, digits: &str, limit: usize) -> Result<Vec<Case>> {
+        if digits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<CaseId> = self.order().iter().filter(|id| id.0.starts_with(digits)).take(limit).cloned().collect();
+        ids.iter().filter_map(|id| self.case(id).transpose()).collect()
+    }
+
     /// What was flagged for a case, strongest first.
     pub fn flagged(&self, id: &CaseId) -> Result<Vec<FlaggedExample>> {
-        match &self.inner().store {
-            Some(store) => store.flagged(id),
+        match self.lookup() {
+            Some(lookup) => lookup.flagged(id),
             None => super::query::flagged(&self.vfs, &self.journal_dir, id),
         }
     }
 
     /// The cases that a training example was flagged for.
     pub fn cases_of(&self, id: &TrainId) -> Result<Vec<CaseId>> {
-        match &self.inner().store {
-            Some(store) => store.cases_of(id),
+        match self.lookup() {
+            Some(lookup) => lookup.cases_of(id),
             None => super::query::cases_of(&self.vfs, &self.journal_dir, id),
         }
     }
@@ -261,6 +362,22 @@ impl Ledger {
     /// Messages that must still be sent, with their cases.
     pub fn pending_messages(&self) -> Vec<(CaseId, Message)> {
         self.inner().book.outbox.values().cloned().collect()
+    }
+
+    /// The same, each with the time that it has been waited for as recorded ([`Note::OutboxWaited`]).
+    pub fn waiting_messages(&self) -> Vec<(Message, Duration)> {
+        let inner = self.inner();
+        let waited = |id: &str| {
+            inner
+                .book
+                .outbox_since
+                .get(id)
+                .map_or(0, |since| inner.book.outbox_seconds.saturating_sub(*since))
+        };
+        let messages = inner.book.outbox.values();
+        messages
+            .map(|(_, message)| (message.clone(), Duration::from_secs(waited(&message.id))))
+            .collect()
     }
 
     /// A message was taken by its receiver.
@@ -303,6 +420,14 @@ impl Ledger {
     pub fn has_index(&self) -> bool {
         self.inner().store.is_some()
     }
+}
+
+/// Cases that are looked up for a list before its order is looked at again.
+const LIST_STEP: usize = 256;
+
+/// Numbers of open and of held cases.
+fn counts(book: &Book) -> (usize, usize) {
+    (book.cases.len() - book.held, book.held)
 }
 
 /// A finished case is the index's business.

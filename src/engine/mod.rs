@@ -12,7 +12,7 @@ mod work;
 pub use book::{Book, Folded, LastFile, Note, RefusedFile};
 pub use drive::Engine;
 pub use hooks::{Event, Hooks, Message, Refusal, message_id};
-pub use ledger::Ledger;
+pub use ledger::{Ledger, Snapshot};
 pub use view::{CaseView, Paths, Submission, escape, read_trace};
 
 /// Name of a candidate's checkpoint in its folder.

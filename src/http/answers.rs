@@ -109,7 +109,7 @@ pub(super) fn refuse(status: StatusCode, why: impl Into<String>) -> Response {
 pub(super) async fn not_found() -> Response {
     refuse(
         StatusCode::NOT_FOUND,
-        "there are /metrics, /livez, /readyz, /api/v1/status, /api/v1/cases and /api/v1/cases/ID",
+        "there are /metrics, /livez, /readyz, /api/v1/status, /api/v1/cases, /api/v1/cases/ID and /cases/ID",
     )
 }
 
@@ -118,6 +118,10 @@ pub(super) async fn read_only() -> Response {
 }
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    // Gauges are of now, not of when the engine last looked.
+    if let Some(ledger) = api.ledger() {
+        api.metrics.ledger(&ledger.snapshot());
+    }
     match api.metrics.page() {
         Ok(page) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response(),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
@@ -152,30 +156,22 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
 }
 
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Response {
-    let asked = Arc::clone(&api);
-    let answer = tokio::task::spawn_blocking(move || {
-        let ledger = asked.ledger();
-        let head = ledger.as_ref().map(|ledger| ledger.head());
-        let (open, held) = ledger.as_ref().map_or((0, 0), |ledger| ledger.queue());
-        Status {
-            version: env!("CARGO_PKG_VERSION"),
-            instance: asked.settings.instance.clone(),
-            owner: asked.settings.owner.clone(),
-            mode: asked.settings.mode,
-            started_at: asked.started_at,
-            ready: ready(&asked),
-            open,
-            held,
-            outbox: ledger.as_ref().map_or(0, |ledger| ledger.pending_messages().len()),
-            journal_seq: head.as_ref().map(|head| head.seq),
-            journal_hash: head.as_ref().map(|head| hex::encode(head.hash)),
-            index: ledger.as_ref().is_some_and(|ledger| ledger.has_index()),
-        }
-    });
-    match answer.await {
-        Ok(status) => Json(status).into_response(),
-        Err(error) => failed(&error.into()),
-    }
+    let now = api.ledger().map(|ledger| ledger.snapshot());
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION"),
+        instance: api.settings.instance.clone(),
+        owner: api.settings.owner.clone(),
+        mode: api.settings.mode,
+        started_at: api.started_at,
+        ready: ready(&api),
+        open: now.as_ref().map_or(0, |now| now.open),
+        held: now.as_ref().map_or(0, |now| now.held),
+        outbox: now.as_ref().map_or(0, |now| now.outbox),
+        journal_seq: now.as_ref().map(|now| now.head.seq),
+        journal_hash: now.as_ref().map(|now| hex::encode(now.head.hash)),
+        index: now.as_ref().is_some_and(|now| now.has_index),
+    };
+    Json(status).into_response()
 }
 
 fn failed(error: &anyhow::Error) -> Response {
@@ -188,6 +184,7 @@ async fn ask<T: Send + 'static>(api: &Api, question: impl FnOnce(&Ledger) -> any
     let Some(ledger) = api.ledger() else {
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the journal is being verified; ask again"));
     };
+    let _turn = api.turns.acquire().await;
     let answer = tokio::task::spawn_blocking(move || question(&ledger)).await;
     answer
         .context("the question panicked")
@@ -201,43 +198,54 @@ pub(super) async fn cases(State(api): State<Arc<Api>>, wanted: Result<Query<Want
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error.body_text()),
     };
     let list = ask(&api, move |ledger| {
-        let newest_first = ledger
-            .cases()?
-            .into_iter()
-            .rev()
-            .filter(|case| wanted.state.is_none_or(|state| case.state == state));
-        Ok(newest_first
-            .take(wanted.limit.unwrap_or(DEFAULT_LIMIT))
-            .map(CaseLine::from)
-            .collect::<Vec<_>>())
+        let fits = |case: &Case| wanted.state.is_none_or(|state| case.state == state);
+        let newest_first = ledger.newest(wanted.limit.unwrap_or(DEFAULT_LIMIT), fits)?;
+        Ok(newest_first.into_iter().map(CaseLine::from).collect::<Vec<_>>())
     });
     list.await.map_or_else(|refused| refused, |list| Json(list).into_response())
 }
 
 pub(super) async fn case(State(api): State<Arc<Api>>, id: Result<Path<String>, PathRejection>) -> Response {
+    one(&api, id).await.map_or_else(|refused| refused, |view| Json(view).into_response())
+}
+
+/// The case's page, as it was written when the case ended: what the link in a mail leads to.
+pub(super) async fn report(State(api): State<Arc<Api>>, id: Result<Path<String>, PathRejection>) -> Response {
+    let view = match one(&api, id).await {
+        Ok(view) => view,
+        Err(refused) => return refused,
+    };
+    match tokio::fs::read(&view.paths.report).await {
+        Ok(page) => {
+            let headers = [
+                (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+                (header::CONTENT_SECURITY_POLICY, crate::report::SERVED_POLICY),
+                (header::REFERRER_POLICY, "no-referrer"),
+            ];
+            (headers, page).into_response()
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => refuse(
+            StatusCode::NOT_FOUND,
+            format!("the case is in state `{}`; it has a report when it has ended", view.state),
+        ),
+        Err(error) => failed(&anyhow::Error::from(error).context("the report cannot be read")),
+    }
+}
+
+/// The one case whose id begins like this.
+async fn one(api: &Api, id: Result<Path<String>, PathRejection>) -> Result<CaseView, Response> {
     let Ok(Path(id)) = id else {
-        return refuse(StatusCode::BAD_REQUEST, "the case's id is not UTF-8");
+        return Err(refuse(StatusCode::BAD_REQUEST, "the case's id is not UTF-8"));
     };
     let settings = Arc::clone(&api.settings);
-    let found = ask(&api, move |ledger| {
-        let id = id.to_ascii_lowercase();
-        let found = match ledger.case(&delta_guard_contract::Digest(id.clone()))? {
-            Some(case) => vec![case],
-            // As on the command line, the first digits are enough.
-            None if !id.is_empty() && id.len() < 64 => ledger.cases()?.into_iter().filter(|case| case.id.0.starts_with(&id)).collect(),
-            None => Vec::new(),
-        };
+    let mut found = ask(api, move |ledger| {
+        let found = ledger.begin_with(&id.to_ascii_lowercase(), 2)?;
         Ok(found.into_iter().map(|case| CaseView::new(&case, &settings)).collect::<Vec<_>>())
-    });
-    match found.await {
-        Err(refused) => refused,
-        Ok(found) => match found.as_slice() {
-            [view] => Json(view).into_response(),
-            [] => refuse(StatusCode::NOT_FOUND, "there is no such case"),
-            several => refuse(
-                StatusCode::CONFLICT,
-                format!("{} cases begin like this: write more digits", several.len()),
-            ),
-        },
+    })
+    .await?;
+    match (found.pop(), found.len()) {
+        (Some(view), 0) => Ok(view),
+        (None, _) => Err(refuse(StatusCode::NOT_FOUND, "there is no such case")),
+        (Some(_), _) => Err(refuse(StatusCode::CONFLICT, "several cases begin like this: write more digits")),
     }
 }

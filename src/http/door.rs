@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Longest body of a request, in bytes. No request needs one.
@@ -19,15 +19,11 @@ pub struct Door {
 }
 
 impl Door {
-    /// `localhost`, the address that is listened on, and `allowed`. Ports are not compared: something in front of us may have another one.
-    pub fn new(listen: SocketAddr, allowed: &[String]) -> Self {
-        let mut names = vec!["localhost".to_owned(), listen.ip().to_string()];
-        if listen.ip().is_unspecified() {
-            // Everywhere is also here.
-            names.extend([IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])].map(|ip| ip.to_string()));
-        }
-        names.extend(allowed.iter().filter_map(|name| name_of(name)));
-        Self { names }
+    /// `localhost` and `allowed`, besides every address: a page can point its own name to this machine, but not a number. Ports are not compared:
+    /// something in front of us may have another one.
+    pub fn new(allowed: &[String]) -> Self {
+        let names = std::iter::once("localhost".to_owned()).chain(allowed.iter().filter_map(|name| name_of(name)));
+        Self { names: names.collect() }
     }
 
     /// May this request in? Otherwise why not.
@@ -39,7 +35,7 @@ impl Door {
         let host = hosts.next().and_then(|host| host.to_str().ok());
         // A request line may name a host too; it must not be a way around the header.
         let names = [host, uri.authority().map(|authority| authority.as_str())];
-        let allowed = |name: &str| name_of(name).is_some_and(|name| self.names.contains(&name));
+        let allowed = |name: &str| name_of(name).is_some_and(|name| name.parse::<IpAddr>().is_ok() || self.names.contains(&name));
         if host.is_none() || hosts.next().is_some() || !names.into_iter().flatten().all(allowed) {
             return Err((
                 StatusCode::MISDIRECTED_REQUEST,
@@ -81,10 +77,10 @@ pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: 
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    // A page of ours brings its own.
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     response
 }
 

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use answers::{CaseLine, Ready, Status};
 pub use door::Door;
@@ -32,6 +32,8 @@ pub struct Api {
     metrics: Arc<Metrics>,
     settings: Arc<Settings>,
     started_at: jiff::Timestamp,
+    /// Questions that read the index at once; more wait for their turn, so that they take one core at most from the guard's own work.
+    turns: Semaphore,
     daemon: OnceLock<(Arc<Ledger>, watch::Receiver<Readiness>)>,
 }
 
@@ -42,6 +44,7 @@ impl Api {
             metrics,
             settings,
             started_at: jiff::Timestamp::now(),
+            turns: Semaphore::new(1),
             daemon: OnceLock::new(),
         }
     }
@@ -71,9 +74,9 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
 /// Answer until `stop`; then let what is under way end, for five seconds at most.
 ///
 /// # Errors
-/// When the listener's address cannot be told.
+/// When the listener fails.
 pub async fn serve(listener: TcpListener, api: Arc<Api>, allowed_hosts: &[String], stop: Stop) -> Result<()> {
-    let door = Arc::new(Door::new(listener.local_addr()?, allowed_hosts));
+    let door = Arc::new(Door::new(allowed_hosts));
     let routes = Router::new()
         .route("/metrics", get(answers::metrics))
         .route("/livez", get(answers::livez))
@@ -81,6 +84,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, allowed_hosts: &[String
         .route("/api/v1/status", get(answers::status))
         .route("/api/v1/cases", get(answers::cases))
         .route("/api/v1/cases/{id}", get(answers::case))
+        .route("/cases/{id}", get(answers::report))
         .fallback(answers::not_found)
         .method_not_allowed_fallback(answers::read_only)
         .layer(axum::middleware::from_fn_with_state(door, door::pass))

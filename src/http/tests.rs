@@ -71,7 +71,11 @@ async fn web_pages_and_foreign_names_are_turned_away() {
         ("Host: evil.example", 421),
         ("Host: localhost.evil.example", 421),
         ("Host: localhost@evil.example", 421),
-        ("Host: 127.0.0.2", 421),
+        // An address cannot be pointed elsewhere by a page: probes and scrapers call by it.
+        ("Host: 10.1.2.3:9464", 200),
+        ("Host: [2001:db8::1]:9464", 200),
+        ("Host: 10.1.2.3.evil.example", 421),
+        ("Host: 010.1.2.3", 421),
         ("Host:", 421),
         ("X-Nothing: 1", 421),
         ("Host: localhost\r\nHost: evil.example", 421),
@@ -195,21 +199,89 @@ async fn stopping_lets_idle_connections_go() {
     assert!(TcpStream::connect(served.address).await.is_err(), "it still listens");
 }
 
-#[tokio::test]
-async fn who_says_nothing_makes_room_for_others() {
+/// A server with few places and endless patience, or many and none.
+async fn hello(most: usize, patience: Duration) -> (SocketAddr, tokio::task::JoinHandle<std::io::Result<()>>) {
     let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.local_addr().unwrap();
     let routes: Router = Router::new().route("/", axum::routing::get(|| async { "hello" }));
-    let bounded = listener::Bounded::with_bounds(listener, 1, Duration::from_millis(50));
-    let server = tokio::spawn(axum::serve(bounded, routes).into_future());
+    let bounded = listener::Bounded::with_bounds(listener, most, patience, patience);
+    (address, tokio::spawn(axum::serve(bounded, routes).into_future()))
+}
+
+#[tokio::test]
+async fn who_says_nothing_makes_room_for_others() {
+    // All places are taken by connections that say nothing, or half a thing, for ever.
+    let (address, server) = hello(64, Duration::from_secs(86_400)).await;
+    let mut silent = Vec::new();
+    for i in 0..200 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        if i % 2 == 0 {
+            stream.write_all(b"GET / HT").await.unwrap();
+        }
+        silent.push(stream);
+    }
+    for _ in 0..3 {
+        let asked = say(address, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("shut out");
+        assert_eq!((answer.0, answer.2.as_str()), (200, "hello"));
+    }
+    // The first ones had to go; the last ones have their places still.
+    assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0);
+    let mut last = silent.pop().unwrap();
+    last.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    last.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("hello"), "{answer}");
+    server.abort();
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_left_after_a_while() {
+    let (address, server) = hello(64, Duration::from_millis(50)).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     silent.write_all(b"GET / HT").await.unwrap();
-    let answer = tokio::time::timeout(
-        Duration::from_secs(60),
-        say(address, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
-    )
-    .await
-    .unwrap();
-    assert_eq!((answer.0, answer.2.as_str()), (200, "hello"));
+    let end = tokio::time::timeout(Duration::from_secs(60), silent.read(&mut [0])).await.unwrap();
+    assert_eq!(end.unwrap_or(0), 0);
     server.abort();
+}
+
+#[tokio::test]
+async fn answers_do_not_wait_for_the_ledger_and_gauges_are_of_now() {
+    let served = served().await;
+    let at = served.address;
+    let folder = tempfile::tempdir().unwrap();
+    let hooks: Arc<dyn Hooks> = Arc::new(Outward::new(Arc::new(Metrics::new("x", "propose")), None));
+    let (journal, index) = (folder.path().join("journal"), folder.path().join("index"));
+    crate::publish::make_dir(&journal).unwrap();
+    let ledger = Arc::new(Ledger::open(Arc::new(Disk), &journal, &index, Arc::new(SystemClock), hooks).unwrap());
+    let (_ready, readiness) = watch::channel(Readiness::default());
+    served.api.started(Arc::clone(&ledger), readiness);
+    // No engine runs, so nobody but the ledger itself can say how many wait.
+    let mut ids = Vec::new();
+    for i in 0..600 {
+        let digest = delta_guard_contract::Digest(blake3::hash(format!("{i}").as_bytes()).to_hex().to_string());
+        let accepted: Accepted = serde_json::from_value(accepted(&digest, &digest)).unwrap();
+        let id = case_id(&accepted.content, &accepted.claim, &accepted.checkpoint);
+        ledger.accept(&id, accepted).unwrap();
+        ids.push(id);
+    }
+    let (_, page) = get(at, "/metrics").await;
+    assert!(page.as_str().unwrap().contains("delta_guard_queue_length 600\n"), "{page}");
+    assert_eq!(get(at, "/api/v1/status").await.1["open"], 600);
+    // Newest first, no more than asked for, over more than one step.
+    let (_, list) = get(at, "/api/v1/cases?limit=300").await;
+    let listed: Vec<&str> = list.as_array().unwrap().iter().map(|line| line["case"].as_str().unwrap()).collect();
+    let expected: Vec<&str> = ids.iter().rev().take(300).map(|id| id.0.as_str()).collect();
+    assert_eq!(listed, expected);
+    assert_eq!(get(at, "/api/v1/cases?state=held").await.1, serde_json::json!([]));
+    assert_eq!(get(at, &format!("/api/v1/cases/{}", ids[7].0)).await.0, 200);
+    assert_eq!(get(at, &format!("/cases/{}", ids[7].0)).await.0, 404, "there is no report yet");
+
+    // While a record is being written, whoever asks for health, metrics or status is answered.
+    let writing = ledger.hold();
+    for path in ["/livez", "/metrics", "/api/v1/status", "/readyz"] {
+        let asked = tokio::time::timeout(Duration::from_secs(60), get(at, path)).await;
+        assert!(asked.is_ok(), "{path} waits for the ledger");
+    }
+    drop(writing);
 }

@@ -179,15 +179,26 @@ impl Store {
         guarded("flush", || Ok(self.db.flush().map(|_| ())?))
     }
 
+    /// A way to read that needs nothing of the store itself: what is written meanwhile may or may not be seen, entry by entry.
+    pub fn lookup(&self) -> Lookup {
+        Lookup(self.db.clone())
+    }
+}
+
+/// Reads the index. See [`Store::lookup`].
+#[derive(Clone)]
+pub struct Lookup(sled::Db);
+
+impl Lookup {
     /// A case.
     pub fn case(&self, id: &CaseId) -> Result<Option<Case>> {
-        guarded("read", || self.db.get(case_key(id))?.map(|value| decode(&value)).transpose())
+        guarded("read", || self.0.get(case_key(id))?.map(|value| decode(&value)).transpose())
     }
 
     /// Every case, in the order of their journal numbers.
     pub fn cases(&self) -> Result<Vec<Case>> {
         guarded("read", || {
-            let mut cases: Vec<Case> = self.db.scan_prefix([CASES]).map(|entry| decode(&entry?.1)).collect::<Result<_>>()?;
+            let mut cases: Vec<Case> = self.0.scan_prefix([CASES]).map(|entry| decode(&entry?.1)).collect::<Result<_>>()?;
             cases.sort_by_key(|case| case.seq);
             Ok(cases)
         })
@@ -196,7 +207,7 @@ impl Store {
     /// What was flagged for a case, strongest first.
     pub fn flagged(&self, case: &CaseId) -> Result<Vec<FlaggedExample>> {
         guarded("read", || {
-            self.db.scan_prefix(flagged_prefix(case)).map(|entry| decode(&entry?.1)).collect()
+            self.0.scan_prefix(flagged_prefix(case)).map(|entry| decode(&entry?.1)).collect()
         })
     }
 
@@ -205,7 +216,7 @@ impl Store {
         guarded("read", || {
             let prefix = id_prefix(id);
             let case = |key: sled::IVec| String::from_utf8(key[prefix.len()..].to_vec()).map(delta_guard_contract::Digest);
-            self.db.scan_prefix(&prefix).keys().map(|key| Ok(case(key?)?)).collect()
+            self.0.scan_prefix(&prefix).keys().map(|key| Ok(case(key?)?)).collect()
         })
     }
 }

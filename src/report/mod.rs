@@ -18,6 +18,9 @@ const STYLE: &str = include_str!("style.css");
 
 /// What a browser may do with the page: show the pictures that are in it, and nothing else.
 const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+/// The same for a page that is served, where a header can also keep it out of others' frames.
+pub const SERVED_POLICY: &str =
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The report of `view` as one HTML page. Reads the thumbnails beside the trace report; one that cannot be read is shown as missing.
 pub fn page(view: &CaseView) -> String {

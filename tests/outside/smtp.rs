@@ -50,7 +50,7 @@ struct Session {
 impl Handler for Session {
     fn rcpt(&mut self, to: &str) -> Response {
         if self.server.unknown.lock().unwrap().iter().any(|unknown| unknown == to) {
-            response::NO_MAILBOX
+            Response::custom(550, "5.1.1 no such mailbox".into())
         } else {
             response::OK
         }

@@ -14,11 +14,19 @@ use smtp::{AtDot, Server};
 struct Box {
     waiting: Mutex<Vec<Message>>,
     settled: Mutex<Vec<(String, Option<String>)>>,
+    /// What the journal says that they have been waiting.
+    waited: Mutex<Duration>,
 }
 
 impl Pending for Box {
-    fn waiting(&self) -> Vec<Message> {
-        self.waiting.lock().unwrap().clone()
+    fn waiting(&self) -> Vec<Waiting> {
+        let waited = *self.waited.lock().unwrap();
+        let messages = self.waiting.lock().unwrap().clone();
+        messages.into_iter().map(|message| Waiting { message, waited }).collect()
+    }
+    fn waited(&self, more: Duration) -> anyhow::Result<()> {
+        *self.waited.lock().unwrap() += more;
+        Ok(())
     }
     fn settle(&self, id: &str, gave_up: Option<&str>) -> anyhow::Result<()> {
         self.waiting.lock().unwrap().retain(|message| message.id != id);
@@ -30,7 +38,7 @@ impl Pending for Box {
 fn mail(port: u16, to: &[&str]) -> Mail {
     serde_json::from_value(serde_json::json!({
         "host": "127.0.0.1", "port": port, "tls": "none", "from": "Guard <guard@example.org>", "to": to,
-        "timeout": "2s", "retry_after": "10ms", "give_up_after": "3650000d",
+        "timeout": "2s", "retry_after": "10ms",
     }))
     .unwrap()
 }
@@ -65,7 +73,9 @@ async fn a_mail_arrives_as_it_was_written_through_every_trouble() {
     let server = Server::start(&[AtDot::Defer, AtDot::Hang, AtDot::Take]);
     let mail = mail(server.port, &["Oncall <oncall@example.org>"]);
     let pending = filled(&mail);
-    let written = serde_json::from_value::<Content>(pending.waiting()[0].content.clone()).unwrap().raw;
+    let written = serde_json::from_value::<Content>(pending.waiting()[0].message.content.clone())
+        .unwrap()
+        .raw;
     let metrics = Arc::new(Metrics::new("animals", "propose"));
     deliver(&mail, &pending, &metrics, || pending.waiting().is_empty()).await;
     let taken = server.taken.lock().unwrap().clone();
@@ -127,19 +137,17 @@ async fn without_a_server_the_mail_waits_and_that_is_said() {
     let retried = || page(&metrics).contains("delta_guard_mail_retried_total{why=\"connection\"} 2");
     deliver(&mail, &pending, &metrics, retried).await;
     assert_eq!(pending.waiting().len(), 1);
-    let page = page(&metrics);
+    let shown = page(&metrics);
     assert!(
-        page.contains("delta_guard_outbox_length 1") && !page.contains("delta_guard_outbox_oldest_timestamp_seconds 0\n"),
-        "{page}"
+        shown.contains("delta_guard_outbox_length 1") && !shown.contains("delta_guard_outbox_oldest_timestamp_seconds 0\n"),
+        "{shown}"
     );
-    // The server comes back on the same port: the mail goes out without anyone's doing.
-    let mut impatient = mail.clone();
-    impatient.give_up_after = crate::config::units::Span(Duration::from_secs(1));
-    deliver(&impatient, &pending, &metrics, || pending.waiting().is_empty()).await;
-    assert!(
-        pending.settled.lock().unwrap()[0].1.as_ref().unwrap().contains("given up"),
-        "its date is in the past, so it is too old by now"
-    );
+    // Its date is long past (as after a step of the clock), and yet it is young: only the time that the guard waited counts.
+    assert!(pending.settled.lock().unwrap().is_empty());
+    // As much as it may wait was waited for by earlier runs.
+    *pending.waited.lock().unwrap() = mail.give_up_after.0;
+    deliver(&mail, &pending, &metrics, || pending.waiting().is_empty()).await;
+    assert!(pending.settled.lock().unwrap()[0].1.as_ref().unwrap().contains("given up after 5d"));
 }
 
 #[tokio::test]
@@ -173,6 +181,108 @@ async fn a_server_that_says_nothing_is_left_after_the_timeout() {
     })
     .await;
     assert_eq!(pending.waiting().len(), 2);
+}
+
+/// A server that answers each line by a script: (first word of the command, answer). An empty word is the greeting; what is not named gets 250.
+struct Liar {
+    port: u16,
+    connections: Arc<Mutex<usize>>,
+}
+
+impl Liar {
+    fn start(script: &'static [(&'static str, &'static str)]) -> Self {
+        use std::io::{BufRead, BufReader, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let liar = Self {
+            port: listener.local_addr().unwrap().port(),
+            connections: Arc::default(),
+        };
+        let connections = liar.connections.clone();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                *connections.lock().unwrap() += 1;
+                let answer = |word: &str| script.iter().find(|(known, _)| *known == word).map(|(_, answer)| *answer);
+                let _ = write!(stream, "{}\r\n", answer("").unwrap_or("220 liar.test"));
+                let mut text = false;
+                for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
+                    let word = line.split([' ', ':']).next().unwrap_or_default().to_uppercase();
+                    let said = match (text, word.as_str()) {
+                        (true, ".") => answer(".").unwrap_or("250 taken"),
+                        (true, _) => continue,
+                        (false, "DATA") => answer("DATA").unwrap_or("354 go on"),
+                        (false, word) => answer(word).unwrap_or("250 ok"),
+                    };
+                    text = said.starts_with("354");
+                    if write!(stream, "{said}\r\n").is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        liar
+    }
+}
+
+#[tokio::test]
+async fn only_what_is_about_the_recipient_or_the_mail_loses_it() {
+    for (script, last) in [
+        (&[("", "554 no service here")][..], false),
+        (&[("EHLO", "502 not implemented")], false),
+        (&[("MAIL", "550 5.7.1 sender rejected")], false),
+        (&[("RCPT", "550 relaying denied")], false),
+        (&[("RCPT", "554 5.7.1 <a@example.org>: Relay access denied")], false),
+        (&[("DATA", "554 5.5.1 no valid recipients")], false),
+        (&[(".", "554 5.3.0 the filter is out of order")], false),
+        (&[("RCPT", "550 5.1.1 no such user")], true),
+        (&[(".", "554 5.6.0 not with this content")], true),
+    ] {
+        let liar = Liar::start(script);
+        let mail = mail(liar.port, &["a@example.org"]);
+        let pending = filled(&mail);
+        let metrics = Arc::new(Metrics::new("animals", "propose"));
+        deliver(&mail, &pending, &metrics, || {
+            *liar.connections.lock().unwrap() >= 3 || pending.waiting().is_empty()
+        })
+        .await;
+        assert_eq!(pending.waiting().is_empty(), last, "{script:?}\n{}", page(&metrics));
+        assert_eq!(page(&metrics).contains("delta_guard_mail_refused_total 1"), last, "{script:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_never_ends_its_line_gets_no_memory() {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mail = mail(listener.local_addr().unwrap().port(), &["a@example.org"]);
+    let (taken, connections) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (counted, opened) = (taken.clone(), connections.clone());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            opened.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.write_all(b"220 ");
+            let chunk = vec![b'x'; 1 << 20];
+            // 2,000 MiB, as long as somebody reads them.
+            for _ in 0..2000 {
+                match stream.write_all(&chunk) {
+                    Ok(()) => counted.fetch_add(1 << 20, Ordering::SeqCst),
+                    Err(_) => break,
+                };
+            }
+        }
+    });
+    let pending = filled(&mail);
+    let metrics = Arc::new(Metrics::new("animals", "propose"));
+    deliver(&mail, &pending, &metrics, || connections.load(Ordering::SeqCst) >= 3).await;
+    // What the system's own buffers took in is not ours; 64 KiB a try are.
+    let bytes = taken.load(Ordering::SeqCst);
+    assert!(bytes < 100 << 20, "{bytes} bytes were taken from the server");
+    assert!(
+        page(&metrics).contains("delta_guard_mail_retried_total{why=\"connection\"}"),
+        "{}",
+        page(&metrics)
+    );
+    assert_eq!(pending.waiting().len(), 1);
 }
 
 #[test]
