@@ -4,6 +4,7 @@ use crate::clock::SystemClock;
 use crate::engine::{Engine, Hooks, Ledger, Note};
 use crate::inbox::{self, Inbox, Wake};
 use crate::publish;
+use crate::seed::Secret;
 use crate::settings::Settings;
 use crate::stop::{self, Stop};
 use crate::vfs::Disk;
@@ -43,7 +44,8 @@ pub struct Started {
 /// A running worker is ended on stop; its folder makes the next start go on where it was.
 pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started: oneshot::Sender<Started>) -> Result<()> {
     let settings = Arc::new(settings);
-    let ledger = Arc::new(open(&settings, &hooks).await?);
+    let (ledger, secret) = open(&settings, &hooks).await?;
+    let (ledger, secret) = (Arc::new(ledger), Arc::new(secret));
     let (ready, readiness) = watch::channel(Readiness {
         journal: true,
         ..Readiness::default()
@@ -83,7 +85,7 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
             .spawn(body)
             .context("the inbox's thread could not be started")?
     };
-    let mut engine = tokio::spawn(Engine::new(Arc::clone(&ledger), Arc::clone(&settings), Arc::clone(&hooks), both).run());
+    let mut engine = tokio::spawn(Engine::new(Arc::clone(&ledger), Arc::clone(&settings), secret, Arc::clone(&hooks), both).run());
 
     let mut asked = stop.clone();
     let early = tokio::select! {
@@ -119,10 +121,10 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
     outcome.context("the engine panicked")?
 }
 
-/// Make the folders, clear what an earlier run left half done, open the ledger.
-async fn open(settings: &Arc<Settings>, hooks: &Arc<dyn Hooks>) -> Result<Ledger> {
+/// Make the folders, clear what an earlier run left half done, open the ledger, and read the secret seed, or draw it at the first start.
+async fn open(settings: &Arc<Settings>, hooks: &Arc<dyn Hooks>) -> Result<(Ledger, Secret)> {
     let (settings, hooks) = (Arc::clone(settings), Arc::clone(hooks));
-    let opened = tokio::task::spawn_blocking(move || -> Result<Ledger> {
+    let opened = tokio::task::spawn_blocking(move || -> Result<(Ledger, Secret)> {
         for dir in [
             &settings.state_dir,
             &settings.spool_dir(),
@@ -143,13 +145,14 @@ async fn open(settings: &Arc<Settings>, hooks: &Arc<dyn Hooks>) -> Result<Ledger
         for dir in [&settings.spool_dir(), &settings.candidates_dir] {
             publish::remove_temporaries(dir)?;
         }
+        let secret = Secret::open(&settings.state_dir)?;
         let json = serde_json::to_vec(&*settings)?;
         let digest = Digest(blake3::hash(&json).to_hex().to_string());
         ledger.note(&Note::DaemonStarted {
             version: env!("CARGO_PKG_VERSION").into(),
             settings: digest,
         })?;
-        Ok(ledger)
+        Ok((ledger, secret))
     });
     opened.await.context("the start panicked")?
 }

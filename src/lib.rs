@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod policy;
 pub mod publish;
 pub mod report;
+pub mod seed;
 pub mod settings;
 pub mod stop;
 pub mod story;

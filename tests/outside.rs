@@ -7,6 +7,8 @@ mod check;
 mod daemon;
 #[path = "outside/metrics.rs"]
 mod metrics;
+#[path = "outside/secret.rs"]
+mod secret;
 #[path = "outside/smtp.rs"]
 mod smtp;
 #[path = "outside/submitters.rs"]

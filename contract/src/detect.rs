@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct DetectConfig {
     /// `guard` (Δ-Influence finds the seeds, kin finds the rest), `paper-code` (what produced the published numbers) or `paper-text`.
     pub mode: DetectMode,
-    /// Seed of labels, transforms, Fisher labels, the fit subset and the placebos. Unset: drawn from the case's digest, so that an attacker cannot know it beforehand but a repeat gives the same.
+    /// Seed of labels, transforms, Fisher labels, the fit subset and the placebos. Unset: derived for each case (and once for the factors, which cases share) from the secret of this installation, the file `seed` in `paths.state`: an attacker cannot know it, and a repeat gives the same.
     pub seed: Option<u64>,
     /// Number of transformed queries n_b (paper: 50).
     #[schemars(range(min = 1, max = 1000))]
@@ -166,6 +166,8 @@ pub enum Precision {
 #[allow(missing_docs, reason = "fields are those of DetectConfig")]
 pub struct DetectSettings {
     pub mode: DetectMode,
+    /// Never written anywhere: it may come from the installation's secret. [`crate::TraceReport`] tells the seeds that are none.
+    #[serde(default, skip_serializing)]
     pub seed: u64,
     pub queries: u32,
     pub tau: f64,

@@ -27,6 +27,9 @@ pub struct TraceReport {
     pub factors: FactorUse,
     /// Every setting, resolved.
     pub settings: DetectSettings,
+    /// The seed, where it is no secret: `detect.seed`, or the one that a command took. None: derived from the installation's secret.
+    #[serde(default)]
+    pub seed: Option<u64>,
     /// Digests of what the result depends on.
     pub checkpoint: Digest,
     /// Digest of the training manifest.

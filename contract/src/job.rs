@@ -3,7 +3,7 @@
 //! Paths in a job are absolute. A worker writes only below `out_dir` and the two folders of its setup, and never to a checkpoint that it is given.
 
 use crate::config::{CfConfig, UnlearnMethod};
-use crate::{DataConfig, DataSource, DetectConfig, Digest, ModelConfig, Recipe, TraceReport, TrainId, WorkerSetup};
+use crate::{DataConfig, DataSource, DetectConfig, Digest, ModelConfig, Recipe, Seed, TraceReport, TrainId, WorkerSetup};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,6 +44,9 @@ pub enum Task {
         model: ModelConfig,
         /// Settings.
         detect: DetectConfig,
+        /// Seed of fit subset and Fisher labels where `detect.seed` is unset.
+        #[serde(default)]
+        factors_seed: Seed,
     },
     /// From anomalies to training examples; writes `trace.json` and thumbnails. → [`TraceReport`]
     Trace {
@@ -57,8 +60,11 @@ pub enum Task {
         anomalies: Vec<Anomaly>,
         /// Limits of the decoder.
         limits: ImageLimits,
-        /// Seed where `detect.seed` is unset.
-        case_seed: u64,
+        /// Seed of labels, transforms and clean pictures where `detect.seed` is unset.
+        case_seed: Seed,
+        /// As in [`Task::Fit`]: the same for all traces that are to share factors.
+        #[serde(default)]
+        factors_seed: Seed,
     },
     /// Train by a recipe; writes `model.safetensors`. Goes on from the last epoch found in `out_dir`. → [`TrainResult`]
     Train {

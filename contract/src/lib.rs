@@ -14,7 +14,7 @@ pub mod message;
 pub use config::{Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Recipe, Resize, Schedule, Split, Stem, WorkerSetup};
 pub use detect::{DetectConfig, DetectSettings};
 pub use evidence::{FlaggedExample, TraceReport, TraceVerdict};
-pub use id::{Digest, TrainId};
+pub use id::{Digest, Seed, TrainId};
 pub use job::{Job, JobResult, Task};
 pub use message::{Fault, FaultKind, Message, Outcome, Progress};
 

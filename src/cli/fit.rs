@@ -1,6 +1,6 @@
 //! `fit`.
 
-use super::work::{unexpected, work_dir};
+use super::work::{factors_seed, unexpected, work_dir};
 use super::{Exit, Global, say};
 use clap::Args;
 use delta_guard_contract::{JobResult, Task};
@@ -21,6 +21,7 @@ impl Fit {
             data: config.file.data.clone(),
             model: config.file.model.clone(),
             detect: config.file.detect.clone(),
+            factors_seed: factors_seed(&config)?,
         };
         let result = match global.work(&config, &work_dir(&config, "fit", &[]), task)? {
             JobResult::Fit(result) => result,
@@ -35,6 +36,14 @@ impl Fit {
             ("factors", result.factors.key.0.clone()),
             ("found on disk", if result.factors.reused { "yes" } else { "no" }.into()),
             ("fitted on", format!("{} examples", result.factors.examples)),
+            (
+                "seed",
+                config
+                    .file
+                    .detect
+                    .seed
+                    .map_or_else(|| "the secret of this installation".into(), |seed| format!("{seed} (detect.seed)")),
+            ),
             ("layers", result.layers.len().to_string()),
             ("seconds", seconds.join(", ")),
         ]))?;

@@ -1,10 +1,11 @@
 //! `trace`.
 
-use super::work::{absolute, unexpected, work_dir};
+use super::work::{absolute, factors_seed, unexpected, work_dir};
 use super::{Exit, Global, say};
+use crate::publish;
 use clap::Args;
 use delta_guard_contract::job::Anomaly;
-use delta_guard_contract::{JobResult, Task, TraceVerdict};
+use delta_guard_contract::{JobResult, Seed, Task, TraceVerdict};
 use std::path::PathBuf;
 
 /// Rows that are printed; `--json` has them all.
@@ -31,7 +32,7 @@ pub struct Trace {
     /// The wrong label (default: what the model reads)
     #[arg(long, value_name = "CLASS")]
     wrong_label: Option<String>,
-    /// Seed where detect.seed is unset (default: from the pictures' contents)
+    /// Seed of this trace where detect.seed is unset (default: from the pictures' contents; a case of the daemon has a secret one)
     #[arg(long)]
     seed: Option<u64>,
     /// Folder for trace.json and thumbnails
@@ -60,18 +61,23 @@ impl Trace {
             detect.plain = Some(true);
         }
         let folder = self.out.clone().unwrap_or_else(|| work_dir(&config, "trace", &[&digest]));
+        // Not the secret seed of a case: this one is told.
+        let seed = detect.seed.or(self.seed).unwrap_or(u64::from_le_bytes(first));
         let task = Task::Trace {
             data: config.file.data.clone(),
             model: config.file.model.clone(),
             detect,
             anomalies,
             limits: config.file.image_limits(),
-            case_seed: self.seed.unwrap_or(u64::from_le_bytes(first)),
+            case_seed: Seed(seed),
+            factors_seed: factors_seed(&config)?,
         };
-        let report = match global.work(&config, &folder, task)? {
+        let mut report = match global.work(&config, &folder, task)? {
             JobResult::Trace(report) => report,
             other => return Err(unexpected(&other)),
         };
+        report.seed = Some(seed);
+        publish::publish_file(&folder, "trace.json", &serde_json::to_vec_pretty(&report)?)?;
         let exit = if report.verdict == TraceVerdict::Flagged { Exit::Done } else { Exit::No };
         if global.json {
             say::json(&report)?;
@@ -85,6 +91,7 @@ impl Trace {
         if let Some(plain) = &report.plain {
             facts.push(("plain rule", format!("{} flagged over all classes", plain.flagged.len())));
         }
+        facts.push(("seed", seed_said(seed, config.file.detect.seed, self.seed)));
         facts.push(("details", folder.join("trace.json").display().to_string()));
         say::out(&say::facts(&facts))?;
         if !report.flagged.is_empty() {
@@ -105,5 +112,15 @@ impl Trace {
             }
         }
         Ok(exit)
+    }
+}
+
+/// Which seed, whence, and how to have it again.
+fn seed_said(seed: u64, configured: Option<u64>, asked: Option<u64>) -> String {
+    match (configured, asked) {
+        (Some(_), Some(_)) => format!("{seed} (detect.seed, which counts more than --seed)"),
+        (Some(_), None) => format!("{seed} (detect.seed)"),
+        (None, Some(_)) => format!("{seed} (--seed); that of the factors is this installation's secret"),
+        (None, None) => format!("{seed} (from the pictures; --seed takes another); that of the factors is this installation's secret"),
     }
 }

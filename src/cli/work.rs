@@ -3,9 +3,11 @@
 use super::{Exit, Failure, Global, say};
 use crate::config::{self, Config, Look};
 use crate::jobs;
+use crate::publish;
+use crate::seed::Secret;
 use crate::stop;
 use anyhow::Context;
-use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Progress, Task, WorkerSetup};
+use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Progress, Seed, Task, WorkerSetup};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -112,6 +114,20 @@ pub(super) fn work_dir(config: &Config, command: &str, parts: &[&[u8]]) -> PathB
         .state
         .join("work")
         .join(format!("{command}-{}", &hasher.finalize().to_hex()[..12]))
+}
+
+/// The seed of the factors that the daemon of this configuration uses, so that both find the same ones.
+///
+/// # Errors
+/// When the installation's secret cannot be read, or drawn where there is none yet.
+pub(super) fn factors_seed(config: &Config) -> anyhow::Result<Seed> {
+    let state = &config.file.paths.state;
+    // A configured seed needs no secret.
+    if let Some(seed) = config.file.detect.seed {
+        return Ok(Seed(seed));
+    }
+    publish::make_dir(state)?;
+    Ok(Secret::open(state)?.factors())
 }
 
 /// An absolute path, for a job.

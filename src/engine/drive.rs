@@ -7,6 +7,7 @@ use crate::case::{Case, CaseId, End, Event, Published, Stage, State};
 use crate::jobs::{self, Failure, Launch};
 use crate::journal::JournalError;
 use crate::publish;
+use crate::seed::Secret;
 use crate::settings::Settings;
 use crate::stop::Stop;
 use anyhow::{Context, Result};
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 pub struct Engine {
     ledger: Arc<Ledger>,
     settings: Arc<Settings>,
+    secret: Arc<Secret>,
     hooks: Arc<dyn Hooks>,
     rules: Rules,
     stop: Stop,
@@ -33,7 +35,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 impl Engine {
     /// An engine over a ledger.
-    pub fn new(ledger: Arc<Ledger>, settings: Arc<Settings>, hooks: Arc<dyn Hooks>, stop: Stop) -> Self {
+    pub fn new(ledger: Arc<Ledger>, settings: Arc<Settings>, secret: Arc<Secret>, hooks: Arc<dyn Hooks>, stop: Stop) -> Self {
         let rules = Rules {
             mode: settings.mode,
             check_prediction: settings.check_prediction,
@@ -42,6 +44,7 @@ impl Engine {
         Self {
             ledger,
             settings,
+            secret,
             hooks,
             rules,
             stop,
@@ -107,8 +110,8 @@ impl Engine {
 
     /// A stage that a worker does.
     async fn work(&mut self, case: &Case, stage: Stage) -> Result<(), Trouble> {
-        let (ledger_case, settings) = (case.clone(), Arc::clone(&self.settings));
-        let (job, limit) = blocking(move || work::job(&ledger_case, stage, &settings)).await?;
+        let (ledger_case, settings, secret) = (case.clone(), Arc::clone(&self.settings), Arc::clone(&self.secret));
+        let (job, limit) = blocking(move || work::job(&ledger_case, stage, &settings, &secret)).await?;
         let attempt = case.failures + 1;
         self.record(&case.id, Event::StageStarted { stage, attempt }).await?;
         self.hooks.on(Outside::StageStarted {

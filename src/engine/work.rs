@@ -3,6 +3,7 @@
 use crate::case::{Case, Event, Stage, TraceSummary};
 use crate::policy::{self, Found};
 use crate::publish;
+use crate::seed::Secret;
 use crate::settings::Settings;
 use delta_guard_contract::job::Anomaly;
 use delta_guard_contract::{Digest, Fault, FaultKind, FlaggedExample, Job, JobResult, PROTOCOL, Task, TraceReport, TrainId};
@@ -16,8 +17,8 @@ const FLAGGED_BYTES: usize = 256 << 10;
 const TRACE_FILE: &str = "trace.json";
 
 /// The job of a stage, and the time that it may take. Its folder is named by stage and task: other settings never meet old unfinished work.
-pub(super) fn job(case: &Case, stage: Stage, settings: &Settings) -> Result<(Job, Duration), Fault> {
-    let (task, limit) = task(case, stage, settings)?;
+pub(super) fn job(case: &Case, stage: Stage, settings: &Settings, secret: &Secret) -> Result<(Job, Duration), Fault> {
+    let (task, limit) = task(case, stage, settings, secret)?;
     let json = serde_json::to_vec(&task).map_err(|error| internal(format!("the task cannot be written as JSON: {error}")))?;
     let name = format!("{stage}-{}", blake3::hash(&json).to_hex().split_at(12).0);
     let out_dir = settings.case_dir(&case.id).join("work").join(name);
@@ -32,7 +33,7 @@ pub(super) fn job(case: &Case, stage: Stage, settings: &Settings) -> Result<(Job
     ))
 }
 
-fn task(case: &Case, stage: Stage, settings: &Settings) -> Result<(Task, Duration), Fault> {
+fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret) -> Result<(Task, Duration), Fault> {
     let (data, model, limits) = (settings.data.clone(), settings.model.clone(), settings.inbox.limits.clone());
     let image = settings.spool_dir().join(&case.accepted.content.0);
     let anomalies = || -> Result<Vec<Anomaly>, Fault> {
@@ -52,6 +53,7 @@ fn task(case: &Case, stage: Stage, settings: &Settings) -> Result<(Task, Duratio
                 data,
                 model,
                 detect: settings.detect.clone(),
+                factors_seed: secret.factors(),
             },
             times.fit,
         ),
@@ -62,7 +64,8 @@ fn task(case: &Case, stage: Stage, settings: &Settings) -> Result<(Task, Duratio
                 detect: settings.detect.clone(),
                 anomalies: anomalies()?,
                 limits,
-                case_seed: seed(case),
+                case_seed: secret.case(&case.id),
+                factors_seed: secret.factors(),
             };
             (task, times.trace)
         }
@@ -93,12 +96,6 @@ fn task(case: &Case, stage: Stage, settings: &Settings) -> Result<(Task, Duratio
         }
         Stage::Decide | Stage::Publish | Stage::Tell => return Err(internal(format!("stage {stage} is no work for a worker"))),
     })
-}
-
-/// Seed of a case: its own digest, so that a submitter cannot know it beforehand and a repeat gives the same.
-fn seed(case: &Case) -> u64 {
-    let digest = blake3::derive_key("delta-guard case seed v1", case.id.0.as_bytes());
-    u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7]])
 }
 
 /// The ids that the trace flagged, sorted.

@@ -151,6 +151,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             examples: 1000,
         },
         settings: DetectConfig::default().resolve(7, 10),
+        seed: None,
         checkpoint: Digest("c0".repeat(32)),
         manifest: Digest("3a".repeat(32)),
         seconds: [

@@ -6,7 +6,7 @@ use crate::config::units::Span;
 use anyhow::{Context, bail};
 use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult, MeasureResult, PrepareResult, TrainResult};
-use delta_guard_contract::{DataConfig, DataSource, ModelConfig, Task, TraceReport, TrainId};
+use delta_guard_contract::{DataConfig, DataSource, DetectConfig, ModelConfig, Seed, Task, TraceReport, TrainId};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -134,7 +134,8 @@ impl Stage {
                 max_bytes: 64 << 20,
                 max_pixels: 64_000_000,
             },
-            case_seed,
+            case_seed: Seed(case_seed),
+            factors_seed: Seed(self.story.story.seed),
         };
         match run(&self.out.join("traces").join(folder), task)? {
             JobResult::Trace(report) => Ok(*report),
@@ -202,7 +203,11 @@ impl Stage {
             data: self.data(),
             model: self.model(&self.victim()),
             recipe: self.story.recipe.clone(),
-            detect: self.story.detect.clone(),
+            // A demo is repeated by its seed alone; a real guard keeps its own secret.
+            detect: DetectConfig {
+                seed: Some(self.story.detect.seed.unwrap_or(self.story.story.seed)),
+                ..self.story.detect.clone()
+            },
             unlearn: self.story.unlearn.clone(),
             gate: self.story.gate.clone(),
             worker: Worker {

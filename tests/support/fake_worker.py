@@ -104,6 +104,9 @@ def main():
     with open(os.path.join(job["setup"]["cache_dir"], "niceness"), "a") as file:
         file.write(f"{os.nice(0)}\n")
     kind = task["task"]
+    if "factors_seed" in task:
+        with open(os.path.join(job["setup"]["cache_dir"], "seeds"), "a") as file:
+            file.write(json.dumps([kind, task.get("case_seed", 0), task["factors_seed"]]) + "\n")
     say(type="progress", step=kind, done=1, total=2, note="half")
     if kind == "predict":
         words = picture(task["image"])

@@ -1,6 +1,7 @@
 //! Single passes, in this process: plain, scoring, covariance + Λ.
 
 use crate::scene::Scene;
+use delta_guard_contract::Seed;
 use delta_guard_contract::config::Device;
 use delta_guard_contract::detect::{DetectConfig, DetectSettings};
 use delta_influence::data::{DataSet, normalise};
@@ -48,7 +49,7 @@ impl Passes {
             ..DetectConfig::default()
         }
         .resolve(1, data.classes().len());
-        let chosen = FitSettings::new(&settings, None);
+        let chosen = FitSettings::new(&settings, Seed(0));
         let factors = fit(&over(&model, &data, &config), &chosen, &chosen.subset(data.len()), &mut Silent)?.0;
         Ok(Self {
             data,
@@ -113,7 +114,7 @@ impl Passes {
     pub fn factors(&mut self) -> anyhow::Result<f64> {
         let all: Vec<usize> = (0..self.data.len()).collect();
         let pass = over(&self.model, &self.data, &self.scene);
-        let (_, seconds) = fit(&pass, &FitSettings::new(&self.settings, None), &all, &mut Silent)?;
+        let (_, seconds) = fit(&pass, &FitSettings::new(&self.settings, Seed(0)), &all, &mut Silent)?;
         Ok(seconds["covariance"] + seconds["lambda"])
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use delta_guard_contract::config::{Augment, Device, Schedule, Stem};
 use delta_guard_contract::job::{Anomaly, AttackConfig, ImageLimits, StoryConfig, Trigger};
 use delta_guard_contract::{
-    DataConfig, DetectConfig, Job, JobResult, Message, ModelConfig, Outcome, PROTOCOL, Recipe, Task, TraceReport, WorkerSetup,
+    DataConfig, DetectConfig, Job, JobResult, Message, ModelConfig, Outcome, PROTOCOL, Recipe, Seed, Task, TraceReport, WorkerSetup,
 };
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -113,7 +113,8 @@ impl Scene {
                 max_bytes: 64 << 20,
                 max_pixels: 64_000_000,
             },
-            case_seed: 1,
+            case_seed: Seed(1),
+            factors_seed: Seed(0),
         };
         let start = Instant::now();
         let JobResult::Trace(report) = work(&out, &out, task)? else {

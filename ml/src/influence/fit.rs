@@ -4,9 +4,9 @@ use super::pass::{Pass, PassLabels};
 use crate::ekfac::{CovarianceFold, FactorKey, Factors, LambdaFold};
 use crate::error::Result;
 use crate::progress::Report;
-use delta_guard_contract::Digest;
 use delta_guard_contract::detect::{DetectSettings, Fisher};
 use delta_guard_contract::evidence::FactorUse;
+use delta_guard_contract::{Digest, Seed};
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
@@ -26,12 +26,12 @@ pub struct FitSettings {
 }
 
 impl FitSettings {
-    /// From the detector's settings. Factors are shared between cases, so their seed is the configured one or 0, never the case's.
-    pub fn new(settings: &DetectSettings, configured_seed: Option<u64>) -> Self {
+    /// From the detector's settings. Factors are shared between cases: `seed` is the configured one or the job's for factors, never the case's.
+    pub fn new(settings: &DetectSettings, seed: Seed) -> Self {
         Self {
             fisher: settings.fisher,
             examples: settings.fit_examples,
-            seed: configured_seed.unwrap_or(0),
+            seed: seed.0,
         }
     }
 

@@ -11,17 +11,24 @@ use crate::model::{Graph, Model};
 use crate::progress::Report;
 use delta_guard_contract::detect::DetectSettings;
 use delta_guard_contract::job::{FitResult, JobResult};
-use delta_guard_contract::{DataConfig, DetectConfig, Digest, ImageConfig, ModelConfig};
+use delta_guard_contract::{DataConfig, DetectConfig, Digest, ImageConfig, ModelConfig, Seed};
 
 /// [`delta_guard_contract::Task::Fit`]
-pub fn fit(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, detect: &DetectConfig, report: &mut dyn Report) -> Result<JobResult> {
+pub fn fit(
+    place: &Place<'_>,
+    data: &DataConfig,
+    model: &ModelConfig,
+    detect: &DetectConfig,
+    factors_seed: Seed,
+    report: &mut dyn Report,
+) -> Result<JobResult> {
     let train = bench::training_set(place, data, report)?;
     let settings = detect.resolve(0, train.classes().len());
     let graph = bench::graph(model, &data.image, train.classes().len())?;
     let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(settings.precision))?;
     let pass = pass(place, &train, &model, &data.image, &settings)?;
     let rows = pass.tracked().iter().map(size).collect();
-    let fitted = fitted(place, &pass, &settings, detect.seed, &checkpoint, report)?;
+    let fitted = fitted(place, &pass, &settings, detect.seed.map_or(factors_seed, Seed), &checkpoint, report)?;
     Ok(JobResult::Fit(FitResult {
         factors: fitted.used,
         seconds: fitted.seconds,
@@ -52,17 +59,11 @@ pub fn fitted(
     place: &Place<'_>,
     pass: &Pass<'_>,
     settings: &DetectSettings,
-    configured_seed: Option<u64>,
+    seed: Seed,
     checkpoint: &Digest,
     report: &mut dyn Report,
 ) -> Result<Fitted> {
-    factors(
-        pass,
-        &FitSettings::new(settings, configured_seed),
-        checkpoint,
-        &place.setup.factors_dir,
-        report,
-    )
+    factors(pass, &FitSettings::new(settings, seed), checkpoint, &place.setup.factors_dir, report)
 }
 
 /// Places of the layers that the settings ask for.

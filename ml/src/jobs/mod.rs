@@ -58,7 +58,12 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
             limits,
         } => look::certify(&place, data, model, candidate, anomalies, limits, report),
         Task::Extract { data, source, ids } => look::extract(&place, data, source, ids, report),
-        Task::Fit { data, model, detect } => fit::fit(&place, data, model, detect, report),
+        Task::Fit {
+            data,
+            model,
+            detect,
+            factors_seed,
+        } => fit::fit(&place, data, model, detect, *factors_seed, report),
         Task::Trace {
             data,
             model,
@@ -66,6 +71,7 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
             anomalies,
             limits,
             case_seed,
+            factors_seed,
         } => trace::trace(
             &place,
             data,
@@ -75,6 +81,7 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
                 anomalies,
                 limits,
                 case_seed: *case_seed,
+                factors_seed: *factors_seed,
             },
             report,
         ),

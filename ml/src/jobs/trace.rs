@@ -13,7 +13,7 @@ use crate::progress::{Report, Shared};
 use delta_guard_contract::detect::{DetectMode, DetectSettings};
 use delta_guard_contract::evidence::PlainRule;
 use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult};
-use delta_guard_contract::{DataConfig, DetectConfig, FaultKind, FlaggedExample, ImageConfig, ModelConfig, TraceReport};
+use delta_guard_contract::{DataConfig, DetectConfig, FaultKind, FlaggedExample, ImageConfig, ModelConfig, Seed, TraceReport};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -29,8 +29,10 @@ pub struct Case<'a> {
     pub anomalies: &'a [Anomaly],
     /// Limits of the decoder.
     pub limits: &'a ImageLimits,
-    /// Seed where none is configured.
-    pub case_seed: u64,
+    /// Seed of the case's own draws where none is configured.
+    pub case_seed: Seed,
+    /// Seed of the factors where none is configured.
+    pub factors_seed: Seed,
 }
 
 /// [`delta_guard_contract::Task::Trace`]
@@ -49,13 +51,13 @@ pub fn trace(
         .map(|a| bench::picture(a, case.limits, image))
         .collect::<Result<Vec<_>>>()?;
     let train = bench::training_set(place, data, report)?;
-    let settings = detect.resolve(case.case_seed, train.classes().len());
+    let settings = detect.resolve(case.case_seed.0, train.classes().len());
     let graph = bench::graph(model, image, train.classes().len())?;
     let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(settings.precision))?;
     let wrong = wrong_label(&model, &train, image, case.anomalies, &pictures, &checkpoint)?;
 
     let pass = fit::pass(place, &train, &model, image, &settings)?;
-    let fitted = fit::fitted(place, &pass, &settings, detect.seed, &checkpoint, report)?;
+    let fitted = fit::fitted(place, &pass, &settings, detect.seed.map_or(case.factors_seed, Seed), &checkpoint, report)?;
     let mut seconds = fitted.seconds;
     let start = Instant::now();
     let validation = match settings.mode {
@@ -110,6 +112,7 @@ pub fn trace(
         histogram: detection.histogram,
         factors: fitted.used,
         settings,
+        seed: detect.seed,
         checkpoint,
         manifest: train.manifest_digest().clone(),
         seconds,
