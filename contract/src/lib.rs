@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod id;
 pub mod job;
 pub mod message;
+pub mod mistaken;
 
 pub use config::{Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Recipe, Resize, Schedule, Split, Stem, WorkerSetup};
 pub use detect::{DetectConfig, DetectSettings};

@@ -1,5 +1,7 @@
 //! Writing files so that a reader sees the old one or the new one, whole.
 
+pub mod canonical;
+
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::Write;

@@ -163,14 +163,6 @@ fn bad_checkpoints_are_refused_by_name() {
         &|t| drop(t.insert("fc.bias".into(), Tensor::zeros([10], (Kind::Int64, tch::Device::Cpu)))),
         &["fc.bias", "Int64"],
     );
-    std::fs::write(&path, b"PK\x03\x04 a pickle, say").unwrap();
-    assert!(
-        Weights::load(&path, &graph, Kind::Float)
-            .unwrap_err()
-            .fault()
-            .message
-            .contains("not a safetensors file")
-    );
     let whole = {
         Weights::init(&graph, 1).save(&path, &[]).unwrap();
         std::fs::read(&path).unwrap()

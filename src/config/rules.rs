@@ -6,7 +6,7 @@ use super::file::{ConfigFile, Mail, Tls};
 use super::tree::{Mark, Step};
 use crate::alert::address::mailbox;
 use delta_guard_contract::detect::Damping;
-use delta_guard_contract::{Recipe, Schedule};
+use delta_guard_contract::{Recipe, Schedule, mistaken};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -280,6 +280,24 @@ pub(crate) fn is_loopback(host: &str) -> bool {
             .is_ok_and(|ip| ip.is_loopback())
 }
 
+/// What people have in the place of a checkpoint (a pickle, a Git LFS pointer, a web page) is told by its first bytes; tensors are the worker's.
+fn not_a_checkpoint(path: &Path, found: &mut Findings) {
+    let mut head = Vec::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, mistaken::HEAD as u64), &mut head));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // What cannot be read is told by the caller.
+    if read.is_ok()
+        && let Some(other) = mistaken::mistaken(&head, &name).filter(|other| other.known)
+    {
+        found.add(
+            "model.checkpoint",
+            format!("{} is not a safetensors file: the file is {}", path.display(), other.what),
+            other.help,
+        );
+    }
+}
+
 /// Files and folders that must be there.
 fn files(file: &ConfigFile, found: &mut Findings) {
     for (key, path) in [
@@ -305,7 +323,7 @@ fn files(file: &ConfigFile, found: &mut Findings) {
         }
         std::fs::File::open(checkpoint).map(drop).map_err(|error| error.to_string())
     }) {
-        Ok(()) => {}
+        Ok(()) => not_a_checkpoint(checkpoint, found),
         Err(error) => found.add("model.checkpoint", format!("{} cannot be read: {error}", checkpoint.display()), help),
     }
     if file.model.architecture.ends_with(".json")

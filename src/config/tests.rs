@@ -347,6 +347,23 @@ fn files_that_are_missing_are_reported_together() {
     std::fs::write(&path, BASE).unwrap();
     let config = load(&path, Look::AtFiles).unwrap_or_else(|error| panic!("{error}"));
     assert!(config.file.model.checkpoint.is_absolute() && config.digest.len() == 64);
+    for (bytes, what, help) in [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid".as_slice(),
+            "Git LFS pointer",
+            "git lfs pull",
+        ),
+        (b"<!DOCTYPE html>", "HTML page", "download"),
+        (b"PK\x03\x04....production/data.pkl", "PyTorch pickle", "torch.load(\"m.safetensors\""),
+    ] {
+        std::fs::write(folder.path().join("m.safetensors"), bytes).unwrap();
+        let problems = load(&path, Look::AtFiles).unwrap_err().problems;
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].key, "model.checkpoint");
+        let told = format!("{} {}", problems[0].what, problems[0].help);
+        assert!(told.contains(what) && told.contains(help), "{told}");
+    }
+    std::fs::write(folder.path().join("m.safetensors"), b"x").unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o646)).unwrap();
     assert!(load(&path, Look::AtFiles).unwrap_err().to_string().contains("everyone may write it"));
 }

@@ -13,6 +13,7 @@ use super::key::FACTOR_FORMAT;
 use super::rotation::Rotation;
 use super::workspace::Workspace;
 use crate::error::{Error, Result, ResultExt};
+use crate::files;
 use crate::model::layer::Layer;
 
 /// Eigenbases and Λ of all layers: all that preconditioning and self-influence need.
@@ -96,7 +97,8 @@ impl Factors {
             safetensors::serialize_to_file(tensors, Some(metadata), temporary).map_err(|error| match error {
                 safetensors::SafeTensorError::IoError(io) => Error::from(io),
                 other => Error::internal(format!("{}: {other}", temporary.display())),
-            })
+            })?;
+            files::canonical::sort_header_of(fs_err::OpenOptions::new().read(true).write(true).open(temporary)?.file())
         })
         .context(|| format!("cannot write factors to {}", path.display()))
     }

@@ -49,7 +49,7 @@ pub fn train(
         key: "train".into(),
     };
     let trained = train::train(run, report)?;
-    finish(place, trained, examples.len(), start)
+    finish(place, &trained.model.weights, &trained, examples.len(), start)
 }
 
 /// [`delta_guard_contract::Task::Unlearn`]
@@ -81,14 +81,14 @@ pub fn unlearn(
         out_dir: place.out_dir,
     };
     let trained = unlearn::unlearner(method.method, method.cf).unlearn(&case, report)?;
-    finish(place, trained, retained.len(), start)
+    // What takes production's place has its names, shapes and types.
+    let candidate = trained.model.weights.like(&model.checkpoint).context(|| "the candidate".into())?;
+    finish(place, &candidate, &trained, retained.len(), start)
 }
 
-fn finish(place: &Place<'_>, trained: Trained, examples: usize, start: Instant) -> Result<JobResult> {
+fn finish(place: &Place<'_>, weights: &Weights, trained: &Trained, examples: usize, start: Instant) -> Result<JobResult> {
     let path = place.out_dir.join(FILE);
-    trained
-        .model
-        .weights
+    weights
         .save(&path, &[("made_by", format!("delta-guard {}", env!("CARGO_PKG_VERSION")))])
         .context(|| "writing the checkpoint".into())?;
     Ok(JobResult::Train(TrainResult {

@@ -3,8 +3,10 @@
 use super::graph::{Graph, Op, StateEntry};
 use crate::error::{Error, Result, ResultExt};
 use crate::files;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use delta_guard_contract::mistaken::{HEAD, Mistaken, mistaken};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -84,10 +86,39 @@ impl Weights {
     /// # Errors
     /// `Configuration`, naming file and tensors, all of them when several are missing.
     pub fn load(path: &Path, graph: &Graph, kind: Kind) -> Result<Self> {
-        let file = fs_err::read(path)?;
         let what = || format!("checkpoint {}", path.display());
-        let tensors = read_tensors(&file).context(what)?;
+        let tensors = read_tensors(&read_checkpoint(path)?).context(what)?;
         Self::checked(tensors, graph, kind).context(what)
+    }
+
+    /// The same values in the kinds of numbers that the checkpoint at `path` has, and without `num_batches_tracked` where that has none: what took
+    /// the checkpoint's place takes these.
+    ///
+    /// # Errors
+    /// `Configuration` when the checkpoint cannot be read, or a value is too large for its kind (float16 ends at 65,504).
+    pub fn like(&self, path: &Path) -> Result<Self> {
+        let file = read_checkpoint(path)?;
+        let model = SafeTensors::deserialize(&file)
+            .map_err(|e| not_safetensors(&e))
+            .context(|| format!("checkpoint {}", path.display()))?;
+        let mut out = BTreeMap::new();
+        for (name, tensor) in &self.0 {
+            let Some(kind) = model.tensor(name).ok().and_then(|view| kind_of(view.dtype())) else {
+                continue; // only batch norm's counter can be missing: see `load`
+            };
+            let same = tensor.detach().f_to_kind(kind)?;
+            if same.is_floating_point() && same.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
+                return Err(Error::configuration(
+                    format!(
+                        "tensor {name} of the new model does not fit into {kind:?}, the kind of numbers of {}",
+                        path.display()
+                    ),
+                    "save the production checkpoint as float32 (or bfloat16) and name that in model.checkpoint",
+                ));
+            }
+            out.insert(name.clone(), same);
+        }
+        Ok(Self(out))
     }
 
     /// Hold named tensors against a graph's state dict.
@@ -168,13 +199,39 @@ fn checked_tensor(tensor: Option<Tensor>, entry: &StateEntry, kind: Kind, help: 
     Ok(tensor)
 }
 
+/// The bytes of a checkpoint, or what the file is instead of one. A wrong file is told by its first bytes, before gigabytes are read.
+fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
+    let mut head = Vec::new();
+    let mut file = fs_err::File::open(path)?;
+    (&mut file).take(HEAD as u64).read_to_end(&mut head)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if let Some(Mistaken { what, help, .. }) = mistaken(&head, &name) {
+        return Err(Error::configuration(
+            format!("checkpoint {} is not a safetensors file: the file is {what}", path.display()),
+            help,
+        ));
+    }
+    file.read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn not_safetensors(error: &SafeTensorError) -> Error {
+    match error {
+        SafeTensorError::MetadataIncompleteBuffer | SafeTensorError::InvalidHeaderLength | SafeTensorError::HeaderTooSmall => Error::configuration(
+            "the safetensors file is cut short: it ends before its tensors do, or goes on after them",
+            "copy it again, and compare the sizes",
+        ),
+        other => Error::configuration(format!("not a safetensors file: {other}"), "write it with safetensors.torch.save_file"),
+    }
+}
+
 /// All tensors of a safetensors file in memory.
 ///
 /// # Errors
 /// `Configuration` when it is not one, or holds a kind of number that is not read.
 pub fn read_tensors(file: &[u8]) -> Result<BTreeMap<String, Tensor>> {
-    let help = "write it with safetensors; pickles (.pt, .pth) are not read because they can run code";
-    let archive = SafeTensors::deserialize(file).map_err(|e| Error::configuration(format!("not a safetensors file: {e}"), help))?;
+    let help = "write it with safetensors.torch.save_file";
+    let archive = SafeTensors::deserialize(file).map_err(|e| not_safetensors(&e))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in archive.iter() {
         let kind =
@@ -197,11 +254,11 @@ pub fn read_tensors(file: &[u8]) -> Result<BTreeMap<String, Tensor>> {
 /// # Errors
 /// `Configuration` when it is not one.
 pub fn read_metadata(file: &[u8]) -> Result<HashMap<String, String>> {
-    let (_, header) = SafeTensors::read_metadata(file).map_err(|e| Error::configuration(format!("not a safetensors file: {e}"), ""))?;
+    let (_, header) = SafeTensors::read_metadata(file).map_err(|e| not_safetensors(&e))?;
     Ok(header.metadata().clone().unwrap_or_default())
 }
 
-/// Write tensors as safetensors, whole or not at all.
+/// Write tensors as safetensors, whole or not at all. The same tensors and texts are the same bytes, in whatever order they come.
 ///
 /// # Errors
 /// `Resource` when the disk is full.
@@ -214,39 +271,36 @@ pub fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'
             Ok((*name, view))
         })
         .collect::<Result<Vec<_>>>()?;
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::internal(format!("safetensors: {e}")))?;
+    let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::internal(format!("safetensors: {e}")))?;
+    files::canonical::sort_header(&mut bytes)?;
     files::write_atomic(path, &bytes)
 }
 
+/// Kinds of numbers that are read and written.
+const DTYPES: [(Dtype, Kind); 7] = [
+    (Dtype::F64, Kind::Double),
+    (Dtype::F32, Kind::Float),
+    (Dtype::F16, Kind::Half),
+    (Dtype::BF16, Kind::BFloat16),
+    (Dtype::I64, Kind::Int64),
+    (Dtype::I32, Kind::Int),
+    (Dtype::U8, Kind::Uint8),
+];
+
 fn kind_of(dtype: Dtype) -> Option<Kind> {
-    Some(match dtype {
-        Dtype::F64 => Kind::Double,
-        Dtype::F32 => Kind::Float,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::I64 => Kind::Int64,
-        Dtype::I32 => Kind::Int,
-        Dtype::U8 => Kind::Uint8,
-        _ => return None,
-    })
+    DTYPES.iter().find(|(d, _)| *d == dtype).map(|(_, kind)| *kind)
+}
+
+fn dtype_of(kind: Kind) -> Option<Dtype> {
+    DTYPES.iter().find(|(_, k)| *k == kind).map(|(dtype, _)| *dtype)
 }
 
 fn to_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let shape: Vec<usize> = tensor.size().iter().map(|&d| d as usize).collect();
-    let (dtype, bytes) = match tensor.kind() {
-        Kind::Double => (Dtype::F64, copy::<f64>(&tensor)?),
-        Kind::Float => (Dtype::F32, copy::<f32>(&tensor)?),
-        Kind::Int64 => (Dtype::I64, copy::<i64>(&tensor)?),
-        Kind::Uint8 => (Dtype::U8, copy::<u8>(&tensor)?),
-        other => return Err(Error::internal(format!("tensors of {other:?} are not written"))),
-    };
+    let kind = tensor.kind();
+    let dtype = dtype_of(kind).ok_or_else(|| Error::internal(format!("tensors of {kind:?} are not written")))?;
+    let mut bytes = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
     Ok((dtype, shape, bytes))
-}
-
-fn copy<T: tch::kind::Element + bytemuck::Pod>(tensor: &Tensor) -> Result<Vec<u8>> {
-    let mut values = vec![T::zeroed(); tensor.numel()];
-    let numel = values.len();
-    tensor.f_copy_data(&mut values, numel)?;
-    Ok(bytemuck::cast_slice(&values).to_vec())
 }
