@@ -1,0 +1,272 @@
+//! Factors, scores, kin and null pictures of a real model against loops over examples, in float64.
+//!
+//! Directions are compared: scores over √(g_iᵀ P g_i), kin over both roots. They are the same whether a training example's gradient is taken of its loss or of its
+//! margin, which is the loss's times 1 / (1 − p_y). Where size counts (the paper's modes), raw scores are compared to those of the loss.
+
+use super::naive::{Factors, Naive};
+use super::network::{Network, Of};
+use super::scene::{SCENE, Scene, detect};
+use delta_guard_contract::Seed;
+use delta_guard_contract::detect::{DetectConfig, DetectMode, DetectSettings, Fisher, Objective};
+use delta_influence::data::DataSet;
+use delta_influence::detect::queries::{draw, picture_from_bytes, single};
+use delta_influence::evidence::{Evidence, Query};
+use delta_influence::influence::ModelEvidence;
+use delta_influence::influence::fit::{self, FitSettings};
+use delta_influence::influence::pass::Pass;
+use delta_influence::model::Model;
+use delta_influence::progress::Silent;
+use tch::Tensor;
+
+/// Largest difference, relative to the row's largest value, that float64 may leave.
+const CLOSE: f64 = 1e-7;
+
+/// The victim over a data set, in batches that do not divide anything.
+fn pass<'a>(scene: &'a Scene, model: &'a Model, data: &'a DataSet) -> Pass<'a> {
+    Pass {
+        model,
+        data,
+        image: &scene.prepared.image,
+        layers: (0..model.graph.layers().len()).collect(),
+        batch: 13,
+    }
+}
+
+fn settings(config: DetectConfig) -> DetectSettings {
+    config.resolve(0, SCENE.prepared.classes.len())
+}
+
+fn close(found: &[f64], expected: &[f64], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(0.0, |a: f64, v| a.max(v.abs()));
+    assert!(scale > 0.0, "{what}: nothing to compare");
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!((f - e).abs() <= CLOSE * scale, "{what}, place {i}: {f}, the loop has {e}");
+    }
+}
+
+fn over(values: &[f64], by: &[f64]) -> Vec<f64> {
+    values.iter().zip(by).map(|(v, s)| v / s.sqrt()).collect()
+}
+
+/// Singles before, between and after families of differences; labels of several classes.
+fn queries(scene: &Scene, settings: &DetectSettings, data: &DataSet) -> Vec<Query> {
+    let image = &scene.prepared.image;
+    let side = |x: u32| x as usize;
+    let picture = |i: usize| picture_from_bytes(data.pixels(i), 3, side(image.height), side(image.width)).unwrap();
+    let classes = scene.prepared.classes.len();
+    let mut asked = vec![single(&picture(7), 2, image).unwrap()];
+    for (number, at, wrong) in [(0, 30, 8), (1, 55, 3)] {
+        let first = asked.len();
+        let family = draw(&picture(at), wrong, classes, settings, image, number).unwrap().queries;
+        asked.extend(family.into_iter().map(|q| Query {
+            minus: q.minus.map(|place| place + first),
+            ..q
+        }));
+        asked.push(single(&picture(at + 1), 8, image).unwrap());
+        asked.push(single(&picture(at + 2), 0, image).unwrap());
+    }
+    asked
+}
+
+/// Rows and self-influence of queries against `examples`, by the library and by the loop.
+struct Compared {
+    found: delta_influence::evidence::Scores,
+    expected: delta_influence::evidence::Scores,
+}
+
+fn compare(config: DetectConfig, examples: &[usize]) -> Compared {
+    let scene = &*SCENE;
+    let settings = settings(config);
+    let data = scene.open(&scene.data().train);
+    let model = scene.double();
+    let pass = pass(scene, &model, &data);
+    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
+    let subset = fit_settings.subset(data.len());
+    let (factors, _) = fit::fit(&pass, &fit_settings, &subset, &mut Silent).unwrap();
+    let asked = queries(scene, &settings, &data);
+    let mut silent = Silent;
+    let mut library = ModelEvidence::new(pass, &factors, &settings, 1 << 20, &mut silent);
+    let found = library.scores("score", &asked, examples, true).unwrap();
+    let image = &scene.prepared.image;
+    let network = Network::load(&scene.victim);
+    let naive = Factors::fit(&network, &data, image, &subset, settings.fisher, fit_settings.seed);
+    let mut loops = Naive::new(network, naive, 0.1, settings.objective, &data, image, Of::Loss);
+    let expected = loops.scores("score", &asked, examples, true).unwrap();
+    Compared { found, expected }
+}
+
+fn same_directions(config: DetectConfig) {
+    let Compared { found, expected } = compare(config, &(0..400).step_by(3).collect::<Vec<_>>());
+    for (row, (f, e)) in found.rows.iter().zip(&expected.rows).enumerate() {
+        close(
+            &over(f, &found.self_influence),
+            &over(e, &expected.self_influence),
+            &format!("query {row}"),
+        );
+    }
+}
+
+#[test]
+fn scores_of_margin_queries_are_the_loops() {
+    same_directions(DetectConfig {
+        objective: Some(Objective::Margin),
+        ..detect()
+    });
+}
+
+#[test]
+fn scores_of_loss_queries_and_the_empirical_fisher_are_the_loops() {
+    same_directions(DetectConfig {
+        objective: Some(Objective::Loss),
+        fisher: Some(Fisher::Empirical),
+        ..detect()
+    });
+}
+
+/// The paper's rule compares Δ with τ as it stands: there the size counts, and gradients are the loss's.
+#[test]
+fn scores_of_the_papers_modes_have_the_size_of_the_loss() {
+    let Compared { found, expected } = compare(
+        DetectConfig {
+            mode: DetectMode::PaperCode,
+            ..detect()
+        },
+        &(0..400).step_by(7).collect::<Vec<_>>(),
+    );
+    close(&found.self_influence, &expected.self_influence, "self-influence");
+    for (row, (f, e)) in found.rows.iter().zip(&expected.rows).enumerate() {
+        close(f, e, &format!("query {row}"));
+    }
+}
+
+#[test]
+fn kin_and_null_rows_are_the_loops() {
+    let scene = &*SCENE;
+    let settings = settings(detect());
+    let (data, validation) = (scene.open(&scene.data().train), scene.open(&scene.data().validation));
+    let model = scene.double();
+    let image = &scene.prepared.image;
+    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
+    let subset = fit_settings.subset(data.len());
+    let (factors, _) = fit::fit(&pass(scene, &model, &data), &fit_settings, &subset, &mut Silent).unwrap();
+    let network = Network::load(&scene.victim);
+    let naive = Factors::fit(&network, &data, image, &subset, settings.fisher, fit_settings.seed);
+    let null: Vec<usize> = validation.by_label(scene.class(&scene.prepared.target)).into_iter().step_by(2).collect();
+    let mut loops = Naive::new(network, naive, 0.1, settings.objective, &data, image, Of::Loss).with_null(&validation, image, &null);
+
+    let examples = data.by_label(scene.class(&scene.prepared.target));
+    let all: Vec<usize> = (0..data.len()).collect();
+    let query = |number: usize| {
+        let size = |x: u32| x as usize;
+        let picture = picture_from_bytes(data.pixels(number), 3, size(image.height), size(image.width)).unwrap();
+        vec![single(&picture, 0, image).unwrap()]
+    };
+    let expected_own = loops.self_influence();
+    // Unequal weights and signs; one group reaches outside of the examples, one is a single example.
+    let outside = (0..data.len()).find(|i| !examples.contains(i)).unwrap();
+    let weighted: [Vec<(usize, f64)>; 3] = [
+        examples
+            .iter()
+            .step_by(3)
+            .zip([1.0, -0.4, 2.5].into_iter().cycle())
+            .map(|(&i, w)| (i, w))
+            .collect(),
+        vec![(examples[1], 0.7), (outside, 1.3), (examples[4], -1.0)],
+        vec![(examples[2], 1.0)],
+    ];
+    for budget in [0, 1 << 20, 1 << 30] {
+        let mut silent = Silent;
+        let mut library = ModelEvidence::new(pass(scene, &model, &data), &factors, &settings, budget, &mut silent)
+            .with_null(pass(scene, &model, &validation), null.clone());
+        let own = library.scores("score", &query(3), &all, true).unwrap().self_influence;
+        let over_roots = |roots: &[f64]| -> Vec<Vec<(usize, f64)>> {
+            let scaled = |group: &Vec<(usize, f64)>| group.iter().map(|&(i, w)| (i, w / roots[i].sqrt())).collect();
+            weighted.iter().map(scaled).collect()
+        };
+        let expected = loops.kin("kin", &over_roots(&expected_own), &examples).unwrap();
+        let of_examples = |own: &[f64]| examples.iter().map(|&i| own[i]).collect::<Vec<f64>>();
+        // Twice: the second time, whatever the budget allows comes from the cache.
+        for time in ["first", "second"] {
+            let found = library.kin("kin", &over_roots(&own), &examples).unwrap();
+            assert_eq!((found.rows.len(), found.null.len()), (3, 3));
+            for group in 0..3 {
+                let what = format!("group {group}, budget {budget}, {time} time");
+                close(
+                    &over(&found.rows[group], &of_examples(&own)),
+                    &over(&expected.rows[group], &of_examples(&expected_own)),
+                    &format!("kin of {what}"),
+                );
+                close(&found.null[group], &expected.null[group], &format!("null of {what}"));
+            }
+        }
+    }
+}
+
+/// Without null pictures there are no null rows.
+#[test]
+fn no_null_pictures_no_null_rows() {
+    let scene = &*SCENE;
+    let settings = settings(detect());
+    let data = scene.open(&scene.data().train);
+    let model = scene.double();
+    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
+    let (factors, _) = fit::fit(&pass(scene, &model, &data), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let mut silent = Silent;
+    let mut library =
+        ModelEvidence::new(pass(scene, &model, &data), &factors, &settings, 0, &mut silent).with_null(pass(scene, &model, &data), Vec::new());
+    let kin = library.kin("kin", &[vec![(0, 1.0), (1, 1.0)]], &[0, 1, 2]).unwrap();
+    assert_eq!((kin.rows[0].len(), kin.null.len()), (3, 0));
+}
+
+/// A difference of a difference, a baseline that is not there, or nothing asked: errors, not scores.
+#[test]
+fn what_cannot_be_asked_is_an_error() {
+    let scene = &*SCENE;
+    let settings = settings(detect());
+    let data = scene.open(&scene.data().train);
+    let model = scene.double();
+    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
+    let (factors, _) = fit::fit(&pass(scene, &model, &data), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let mut silent = Silent;
+    let mut library = ModelEvidence::new(pass(scene, &model, &data), &factors, &settings, 0, &mut silent);
+    let image = &scene.prepared.image;
+    let query = |minus| Query {
+        image: Tensor::zeros([3, i64::from(image.height), i64::from(image.width)], (tch::Kind::Float, tch::Device::Cpu)),
+        label: 1,
+        minus,
+    };
+    for asked in [vec![], vec![query(Some(0))], vec![query(None), query(None), query(Some(0))]] {
+        assert!(library.scores("score", &asked, &[0, 1], false).is_err());
+    }
+}
+
+/// Drawn at random under the seed, spread over all, each once, ascending.
+#[test]
+fn the_fit_subset_is_a_random_one() {
+    let of = |examples, seed| {
+        FitSettings {
+            fisher: Fisher::True,
+            examples,
+            seed,
+        }
+        .subset(1000)
+    };
+    assert_eq!(of(0, 1), (0..1000).collect::<Vec<_>>());
+    assert_eq!(of(1000, 1), (0..1000).collect::<Vec<_>>());
+    assert_eq!(of(2000, 1), (0..1000).collect::<Vec<_>>());
+    let mut drawn = vec![0; 1000];
+    for seed in 0..200 {
+        let subset = of(100, seed);
+        assert_eq!(subset.len(), 100);
+        assert!(subset.is_sorted_by(|a, b| a < b) && *subset.last().unwrap() < 1000);
+        subset.iter().for_each(|&i| drawn[i] += 1);
+    }
+    // 20 expected of each, standard deviation 4.2; a quarter of the set together: 5,000, 67.
+    assert!(drawn.iter().all(|n| (2..=45).contains(n)), "{drawn:?}");
+    for quarter in drawn.chunks(250) {
+        let n: i32 = quarter.iter().sum();
+        assert!((4_600..5_400).contains(&n), "{n}");
+    }
+    assert_eq!(of(100, 3), of(100, 3));
+}

@@ -1,0 +1,134 @@
+//! Unlearning: what is removed is removed, and what stays is what the new model has learnt from.
+
+use super::scene::{SCENE, Scene, short};
+use delta_guard_contract::config::{CfConfig, UnlearnMethod};
+use delta_guard_contract::{DataConfig, DataSource, JobResult, Recipe, Schedule, Task, TrainId};
+use delta_influence::model::weights::read_tensors;
+use delta_influence::unlearn::split;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+/// Twenty pictures to remove, of several classes.
+fn twenty(scene: &Scene) -> Vec<TrainId> {
+    scene.open(&scene.data().train).ids().iter().step_by(20).cloned().collect()
+}
+
+fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
+    read_tensors(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    let (a, b) = (tensors(a), tensors(b));
+    assert!(a.keys().eq(b.keys()) && !a.is_empty());
+    a.iter().all(|(name, t)| t.equal(&b[name]))
+}
+
+/// A copy of the training folder in which the files of `gone` do not exist.
+fn folder_without(scene: &Scene, name: &str, gone: &[TrainId]) -> DataConfig {
+    let (from, to) = (scene.data().train.path, scene.folder.join(name));
+    let data = scene.open(&scene.data().train);
+    for id in data.ids().iter().filter(|id| !gone.contains(id)) {
+        let path = to.join(&id.0);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::copy(from.join(&id.0), path).unwrap();
+    }
+    DataConfig {
+        train: DataSource {
+            path: to,
+            ..scene.data().train
+        },
+        ..scene.data()
+    }
+}
+
+fn trained(scene: &Scene, name: &str, data: DataConfig, recipe: Recipe, without: &[TrainId]) -> std::path::PathBuf {
+    let task = Task::Train {
+        data,
+        model: scene.model(),
+        recipe,
+        without: without.to_vec(),
+    };
+    let JobResult::Train(result) = scene.run(name, task) else {
+        panic!("train answers with another result");
+    };
+    assert_eq!(result.examples, 380);
+    scene.folder.join(name).join(result.file)
+}
+
+#[test]
+fn split_parts_the_set_in_two() {
+    let scene = &*SCENE;
+    let data = scene.open(&scene.data().train);
+    let ids = [19, 3, 399, 0, 3].map(|i| data.ids()[i].clone());
+    let (retained, flagged) = split(&data, &ids).unwrap();
+    assert_eq!(flagged, [0, 3, 19, 399], "ascending, each once");
+    assert_eq!(retained, (0..400).filter(|i| !flagged.contains(i)).collect::<Vec<_>>());
+    assert_eq!(split(&data, &[]).unwrap(), ((0..400).collect(), vec![]));
+    let error = split(&data, &[data.ids()[1].clone(), TrainId("star/none.png".into())]).unwrap_err();
+    assert!(error.to_string().contains("star/none.png"), "{error}");
+    assert!(split(&data, data.ids()).unwrap_err().to_string().contains("every training example"));
+}
+
+/// Exact unlearning, by its definition: the model that would have been trained had the examples never been there, from another initialisation than production's.
+#[test]
+fn eu_is_training_where_the_pictures_never_were() {
+    let scene = &*SCENE;
+    let gone = twenty(scene);
+    let unlearned = scene.unlearn("eu", UnlearnMethod::Eu, CfConfig::default(), &gone);
+    let never = folder_without(scene, "train-without", &gone);
+    let another = |seed| Recipe { seed, ..short() };
+    let expected = trained(scene, "eu-expected", never, another(short().seed + 1), &[]);
+    assert!(same(&unlearned, &expected), "EU is not training on the retained pictures");
+    assert!(!same(&unlearned, &scene.victim));
+    // The train job leaves out what it is told to, too.
+    let left_out = trained(scene, "left-out", scene.data(), another(short().seed + 1), &gone);
+    assert!(same(&left_out, &expected));
+}
+
+/// Fine-tuning starts at production's weights, on the retained pictures, at its own rate.
+#[test]
+fn cf_goes_on_from_production_without_the_pictures() {
+    let scene = &*SCENE;
+    let gone = twenty(scene);
+    let settings = |lr, last_k| CfConfig {
+        epochs: 1,
+        lr: Some(lr),
+        schedule: Schedule::Constant,
+        last_k,
+    };
+    let distance = |a: &Path, name: &str| -> f64 {
+        let difference: Tensor = &tensors(a)[name] - &tensors(&scene.victim)[name];
+        difference.abs().max().to_kind(Kind::Double).double_value(&[])
+    };
+    let still = scene.unlearn("cf-still", UnlearnMethod::Cf, settings(1e-9, 0), &gone);
+    assert!(distance(&still, "conv1.weight") < 1e-6 && distance(&still, "fc.weight") < 1e-6);
+    let moved = scene.unlearn("cf", UnlearnMethod::Cf, settings(0.01, 0), &gone);
+    assert!(distance(&moved, "conv1.weight") > 1e-4 && distance(&moved, "fc.weight") > 1e-4);
+    let last = scene.unlearn("cf-last", UnlearnMethod::Cf, settings(0.01, 1), &gone);
+    assert!(distance(&last, "conv1.weight") == 0.0 && distance(&last, "fc.weight") > 1e-4);
+    // The removed pictures leave no trace: other pixels in their files change nothing.
+    let other = scene.folder.join("other-pixels");
+    let data = folder_without(scene, "other-pixels", &[]);
+    for id in &gone {
+        std::fs::copy(
+            scene.data().train.path.join(&scene.open(&scene.data().train).ids()[7].0),
+            other.join(&id.0),
+        )
+        .unwrap();
+    }
+    let task = |flagged: &[TrainId]| Task::Unlearn {
+        data: data.clone(),
+        model: scene.model(),
+        recipe: short(),
+        method: UnlearnMethod::Cf,
+        cf: settings(0.01, 0),
+        flagged: flagged.to_vec(),
+    };
+    scene.run("cf-other", task(&gone));
+    assert!(same(&moved, &scene.folder.join("cf-other/model.safetensors")));
+    // Had they not been removed, they would: this comparison can tell.
+    scene.run("cf-other-kept", task(&gone[1..]));
+    let kept = scene.unlearn("cf-kept", UnlearnMethod::Cf, settings(0.01, 0), &gone[1..]);
+    assert!(!same(&kept, &scene.folder.join("cf-other-kept/model.safetensors")));
+}

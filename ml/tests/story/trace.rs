@@ -1,0 +1,260 @@
+//! The trace job against the same detector on loops over examples: whatever the job lays out for the detector (wrong label, members, placebos, null pictures, factors,
+//! settings) must be what the case asks for.
+
+use super::naive::{Factors, Naive};
+use super::network::{Network, Of, normalised};
+use super::scene::{LIMITS, SCENE, Scene, anomaly, detect};
+use delta_guard_contract::detect::{DetectConfig, DetectMode};
+use delta_guard_contract::{JobResult, Seed, Task, TraceReport, TraceVerdict};
+use delta_influence::data::{DataSet, encode_png};
+use delta_influence::detect::queries::picture_from_bytes;
+use delta_influence::detect::{DetectCase, Detection, PlaceboPicture, detector};
+use delta_influence::influence::fit::FitSettings;
+use delta_influence::progress::Silent;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+fn close(found: f64, expected: f64, what: &str) {
+    assert!(
+        (found - expected).abs() <= 1e-6 * expected.abs().max(1e-3),
+        "{what}: {found}, the loop has {expected}"
+    );
+}
+
+fn close_or_none(found: Option<f64>, expected: Option<f64>, what: &str) {
+    match (found, expected) {
+        (Some(f), Some(e)) => close(f, e, what),
+        other => assert_eq!(other.0, other.1, "{what}"),
+    }
+}
+
+fn trace(scene: &Scene, name: &str, detect: &DetectConfig, picture: PathBuf, wrong_label: Option<&str>) -> TraceReport {
+    let task = Task::Trace {
+        data: scene.data(),
+        model: scene.model(),
+        detect: detect.clone(),
+        anomalies: vec![anomaly(picture, wrong_label)],
+        limits: LIMITS,
+        case_seed: Seed(77),
+        factors_seed: Seed(78),
+    };
+    let JobResult::Trace(report) = scene.run(name, task) else {
+        panic!("trace answers with another result");
+    };
+    let mut written: TraceReport = serde_json::from_slice(&std::fs::read(scene.folder.join(name).join("trace.json")).unwrap()).unwrap();
+    assert_eq!((written.seed, report.seed), (detect.seed, detect.seed));
+    written.settings.seed = report.settings.seed; // never written
+    assert_eq!(written, *report);
+    *report
+}
+
+/// Which clean pictures the case stands on, by the rules: placebos are read rightly, null pictures are the others of the class, what is submitted is neither.
+struct Expected {
+    placebos: Vec<PlaceboPicture>,
+    null: Vec<usize>,
+}
+
+fn clean_pictures(scene: &Scene, report: &TraceReport, validation: &DataSet, submitted: &[u8], network: &Network) -> Expected {
+    let image = &scene.prepared.image;
+    let wrong = scene.class(&report.predicted_label);
+    let class = validation.by_label(wrong);
+    let usable: Vec<usize> = class.iter().copied().filter(|&i| validation.pixels(i) != submitted).collect();
+    let right: BTreeSet<usize> = usable
+        .iter()
+        .copied()
+        .filter(|&i| network.read(&normalised(validation.pixels(i), image)).0 == wrong)
+        .collect();
+    let shown = &report.stand_out.as_ref().unwrap().placebos;
+    let places: Vec<usize> = shown.iter().map(|p| validation.position(&p.id).unwrap()).collect();
+    let distinct: BTreeSet<usize> = places.iter().copied().collect();
+    assert_eq!(
+        distinct.len(),
+        (report.settings.placebos as usize).min(right.len()),
+        "as many placebos as asked for, each once"
+    );
+    assert!(
+        distinct.is_subset(&right),
+        "every placebo is a clean picture of the class that is read rightly"
+    );
+    assert!(right.len() < usable.len(), "the scene must have clean pictures that are misread");
+    let size = |x: u32| x as usize;
+    Expected {
+        placebos: shown
+            .iter()
+            .zip(&places)
+            .map(|(p, &i)| PlaceboPicture {
+                id: p.id.clone(),
+                picture: picture_from_bytes(validation.pixels(i), 3, size(image.height), size(image.width)).unwrap(),
+            })
+            .collect(),
+        null: usable.into_iter().filter(|i| !distinct.contains(i)).collect(),
+    }
+}
+
+/// The detector of the report's mode, on loops.
+fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Detection {
+    let image = &scene.prepared.image;
+    let (train, validation) = (scene.open(&scene.data().train), scene.open(&scene.data().validation));
+    let network = Network::load(&scene.victim);
+    let settings = &report.settings;
+    let fit = FitSettings::new(settings, Seed(settings.seed));
+    let factors = Factors::fit(&network, &train, image, &fit.subset(train.len()), settings.fisher, fit.seed);
+    let clean = match settings.mode {
+        DetectMode::Guard => clean_pictures(scene, report, &validation, pixels, &network),
+        _ => Expected {
+            placebos: Vec::new(),
+            null: Vec::new(),
+        },
+    };
+    let mut evidence = Naive::new(network, factors, 0.1, settings.objective, &train, image, Of::Loss);
+    if !clean.null.is_empty() {
+        evidence = evidence.with_null(&validation, image, &clean.null);
+    }
+    let size = |x: u32| x as usize;
+    let picture = picture_from_bytes(pixels, 3, size(image.height), size(image.width)).unwrap();
+    let case = DetectCase {
+        anomalies: &[picture],
+        wrong_label: scene.class(&report.predicted_label) as usize,
+        classes: train.classes().len(),
+        labels: train.labels(),
+        placebos: &clean.placebos,
+        settings,
+        image,
+    };
+    let detection = detector(settings.mode).detect(&mut evidence, &case, &mut Silent).unwrap();
+    if let Some(found) = &report.stand_out
+        && found.null_pictures > 0
+    {
+        assert_eq!(found.null_pictures as usize, clean.null.len(), "null pictures");
+    }
+    detection
+}
+
+fn same(scene: &Scene, report: &TraceReport, expected: &Detection) {
+    let train = scene.open(&scene.data().train);
+    assert_eq!(report.verdict, expected.verdict);
+    assert_eq!((report.examples, report.examples_of_label as usize), (400, expected.members.len()));
+    assert_eq!(report.flagged.len(), expected.flagged.len());
+    for found in &report.flagged {
+        let position = train.position(&found.id).unwrap();
+        let by_loop = expected.flagged.iter().find(|f| f.position == position).unwrap();
+        assert_eq!((found.count, found.seed), (by_loop.count, by_loop.seed), "{}", found.id);
+        assert_eq!(found.label, train.classes()[train.labels()[position] as usize]);
+        close(found.kappa, by_loop.kappa, "κ");
+        close(found.mean_scaled_delta, by_loop.mean_scaled_delta, "mean scaled Δ");
+    }
+    assert!(report.flagged.iter().map(|f| f.rank).eq(1..=report.flagged.len() as u32), "ranks");
+    let plain = |ids: Vec<usize>| ids.into_iter().collect::<BTreeSet<_>>();
+    let found = report.plain.as_ref().unwrap();
+    let by_loop = expected.plain.as_ref().unwrap();
+    assert_eq!(
+        plain(found.flagged.iter().map(|id| train.position(id).unwrap()).collect()),
+        plain(by_loop.flagged.clone())
+    );
+    assert_eq!((found.tau, found.n_tol), (by_loop.tau, by_loop.n_tol));
+    let (Some(found), Some(by_loop)) = (&report.stand_out, &expected.stand_out) else {
+        assert!(report.stand_out.is_none() && expected.stand_out.is_none());
+        return;
+    };
+    assert_eq!((found.rounds, found.null_pictures), (by_loop.rounds, by_loop.null_pictures));
+    close(found.cut, by_loop.cut, "the cut");
+    close_or_none(found.d_prime, by_loop.d_prime, "d′");
+    close_or_none(found.z, by_loop.z, "z");
+    for (f, e) in found.placebos.iter().zip(&by_loop.placebos) {
+        assert_eq!((&f.id, f.flagged), (&e.id, e.flagged));
+        close_or_none(f.z, e.z, "a placebo's z");
+        close_or_none(f.d_prime, e.d_prime, "a placebo's d′");
+    }
+}
+
+fn decoded(scene: &Scene, path: &std::path::Path) -> Vec<u8> {
+    delta_influence::data::decode_submission(path, &LIMITS, &scene.prepared.image).unwrap()
+}
+
+#[test]
+fn the_guards_trace_is_the_loops() {
+    let scene = &*SCENE;
+    let picture = scene.anomaly(0);
+    let pixels = decoded(scene, &picture);
+    let network = Network::load(&scene.victim);
+    let (wrong, _) = network.read(&normalised(&pixels, &scene.prepared.image));
+    assert_eq!(scene.prepared.classes[wrong as usize], scene.prepared.target, "the attack must take");
+    // Factors of its own: no other test here lays them down under this seed.
+    let detect = DetectConfig { seed: Some(12), ..detect() };
+    let fit = |name: &str| {
+        let task = Task::Fit {
+            data: scene.data(),
+            model: scene.model(),
+            detect: detect.clone(),
+            factors_seed: Seed(78),
+        };
+        match scene.run(name, task) {
+            JobResult::Fit(result) => result.factors,
+            _ => panic!("fit answers with another result"),
+        }
+    };
+    let (first, second) = (fit("fit"), fit("fit-again"));
+    assert_eq!((first.examples, first.reused, second.reused), (150, false, true));
+    // The wrong label is not given: the job finds it.
+    let report = trace(scene, "trace", &detect, picture, None);
+    assert_eq!((&report.factors.key, report.factors.reused), (&first.key, true));
+    assert_eq!(report.predicted_label, scene.prepared.target);
+    let expected = by_loops(scene, &report, &pixels);
+    same(scene, &report, &expected);
+    assert_eq!(report.verdict, TraceVerdict::Flagged);
+    let poisons: BTreeSet<_> = scene.prepared.poisons.iter().collect();
+    let hits = report.flagged.iter().filter(|f| poisons.contains(&f.id)).count();
+    assert!(
+        hits >= 18 && report.flagged.len() - hits <= 2,
+        "{hits} of {} flagged are poisons",
+        report.flagged.len()
+    );
+    assert!(report.stand_out.unwrap().null_pictures >= 50, "the cut is set by null pictures");
+}
+
+/// Somebody submits a validation picture: it is neither a placebo nor a null picture.
+#[test]
+fn a_validation_picture_that_is_submitted_is_no_clean_picture() {
+    let scene = &*SCENE;
+    let validation = scene.open(&scene.data().validation);
+    let image = &scene.prepared.image;
+    let network = Network::load(&scene.victim);
+    let target = scene.class(&scene.prepared.target);
+    let (mut right, mut wrong) = (None, None);
+    for i in validation.by_label(target) {
+        let read = network.read(&normalised(validation.pixels(i), image)).0 == target;
+        if read { &mut right } else { &mut wrong }.get_or_insert(i);
+    }
+    for (name, i) in [("submitted-right", right.unwrap()), ("submitted-wrong", wrong.unwrap())] {
+        let path = scene.folder.join(format!("{name}.png"));
+        std::fs::write(&path, encode_png(validation.pixels(i), image.height, image.width, 1).unwrap()).unwrap();
+        let report = trace(scene, name, &detect(), path, Some(&scene.prepared.target));
+        let expected = by_loops(scene, &report, validation.pixels(i));
+        assert!(report.stand_out.as_ref().unwrap().null_pictures >= 50);
+        same(scene, &report, &expected);
+    }
+}
+
+/// The published rule with a τ that is not 0: counts of raw shifts over all examples.
+#[test]
+fn the_published_rules_trace_is_the_loops() {
+    let scene = &*SCENE;
+    let picture = scene.anomaly(1);
+    let pixels = decoded(scene, &picture);
+    for (name, mode) in [("paper-code", DetectMode::PaperCode), ("paper-text", DetectMode::PaperText)] {
+        let config = DetectConfig {
+            mode,
+            tau: Some(-0.5),
+            n_tol: Some(3),
+            ..detect()
+        };
+        let report = trace(scene, name, &config, picture.clone(), Some(&scene.prepared.target));
+        let expected = by_loops(scene, &report, &pixels);
+        assert!(
+            !expected.flagged.is_empty() && expected.flagged.len() < 200,
+            "{} flagged",
+            expected.flagged.len()
+        );
+        same(scene, &report, &expected);
+    }
+}
