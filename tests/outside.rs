@@ -7,6 +7,8 @@ mod check;
 mod daemon;
 #[path = "outside/metrics.rs"]
 mod metrics;
+#[path = "outside/monitoring.rs"]
+mod monitoring;
 #[path = "outside/secret.rs"]
 mod secret;
 #[path = "outside/smtp.rs"]

@@ -36,6 +36,18 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// GET a path of an address: status and body. A server may send a body in pieces to `HTTP/1.1`, but not to `HTTP/1.0`.
+pub fn get(address: &str, path: &str, version: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} {version}\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let answer = text(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
 /// A folder with everything that a guard needs.
 pub struct Place {
     root: tempfile::TempDir,
@@ -136,21 +148,15 @@ http: {listen: '127.0.0.1:0'}
 /// A running daemon; killed when the test is over.
 pub struct Daemon {
     child: Child,
-    address: String,
+    /// Host and port that it listens at.
+    pub address: String,
     log: PathBuf,
 }
 
 impl Daemon {
     /// GET a path: status and body.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(&self.address).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address).ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok()?;
-        let answer = text(&answer);
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        get(&self.address, path, "HTTP/1.1")
     }
 
     /// Wait until a line stands on the metrics page.
