@@ -41,6 +41,11 @@ impl ManualClock {
         }
     }
 
+    /// Set its wall-clock time, forward or back; waiting is not touched.
+    pub fn set(&self, now: Timestamp) {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).0 = now;
+    }
+
     /// Turn it forward.
     pub fn advance(&self, by: Duration) {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -3,7 +3,7 @@
 //! Labels come from closed sets and all their values are there from the start, at 0: an alert on a rate works from the first event on.
 
 use crate::alert::Why;
-use crate::case::{Stage, State};
+use crate::case::{HoldCause, Stage, State};
 use crate::engine::{Event, Refusal, Snapshot};
 use delta_guard_contract::FaultKind;
 use prometheus::core::Collector;
@@ -36,6 +36,7 @@ pub struct Metrics {
     stage_failed: IntCounterVec,
     cases_ended: IntCounterVec,
     cases_held: IntGauge,
+    holds: IntCounterVec,
     queue_length: IntGauge,
     progress: GaugeVec,
     worker_up: IntGauge,
@@ -152,6 +153,12 @@ impl Metrics {
             stage_seconds,
             stage_failed,
             cases_ended: declare.counters("cases_ended_total", "Cases that ended, by how.", "end", ends),
+            holds: declare.counters(
+                "holds_total",
+                "Cases that were held, by cause: fault, base (checkpoint or training set replaced), cap.",
+                "cause",
+                HoldCause::ALL.map(HoldCause::as_str),
+            ),
             cases_held: declare.gauge("cases_held", "Cases that wait for a person."),
             queue_length: declare.gauge("queue_length", "Cases that are worked on or wait to be."),
             progress,
@@ -311,7 +318,10 @@ impl Metrics {
             Event::WorkerSaid { case, stage, message } => {
                 info!(message = "Worker says.", case = case.short(), stage = stage.as_str(), said = %message)
             }
-            Event::CaseHeld { case, reason, help } => warn!(message = "Case held.", case = case.short(), why = %reason, help = %help),
+            Event::CaseHeld { case, cause, reason, help } => {
+                self.holds.with_label_values(&[cause.as_str()]).inc();
+                warn!(message = "Case held.", case = case.short(), cause = cause.as_str(), why = %reason, help = %help);
+            }
             Event::CaseEnded { case, state, reason } => {
                 self.cases_ended.with_label_values(&[state.as_str()]).inc();
                 info!(message = "Case ended.", case = case.short(), end = state.as_str(), why = %reason);

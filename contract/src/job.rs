@@ -91,6 +91,12 @@ pub enum Task {
         cf: CfConfig,
         /// The flagged ids D; all must be in the manifest.
         flagged: Vec<TrainId>,
+        /// Ids that earlier repairs took out (the standing exclusion list); one that is in the set no more is gone already.
+        #[serde(default)]
+        standing: Vec<TrainId>,
+        /// BLAKE3 of `standing`, one id a line, sorted; None where there is no list.
+        #[serde(default)]
+        standing_digest: Option<Digest>,
     },
     /// Measure a candidate against the production model. → [`CertifyResult`]
     Certify {
@@ -209,6 +215,12 @@ pub struct FitResult {
     pub seconds: BTreeMap<String, f64>,
     /// Tracked layers: name, rows of G, rows of A.
     pub layers: Vec<(String, u64, u64)>,
+    /// Digest of the checkpoint that was read. None in answers of older workers.
+    #[serde(default)]
+    pub checkpoint: Option<Digest>,
+    /// Digest of the training set that was read. None in answers of older workers.
+    #[serde(default)]
+    pub manifest: Option<Digest>,
 }
 
 /// Result of [`Task::Train`] and [`Task::Unlearn`].
@@ -228,6 +240,12 @@ pub struct TrainResult {
     pub seconds: f64,
     /// Epochs that were done by an earlier, interrupted run.
     pub resumed_epochs: u32,
+    /// Digest of the production checkpoint that was read ([`Task::Unlearn`]).
+    #[serde(default)]
+    pub base: Option<Digest>,
+    /// Digest of the training set that was read. None in answers of older workers.
+    #[serde(default)]
+    pub manifest: Option<Digest>,
 }
 
 /// Accuracy on a labelled set.
@@ -265,6 +283,9 @@ pub struct CertifyResult {
     pub after: Accuracy,
     /// Digest of the candidate.
     pub candidate: Digest,
+    /// Digest of the training set that was read. None in answers of older workers.
+    #[serde(default)]
+    pub manifest: Option<Digest>,
     /// Seconds.
     pub seconds: f64,
 }

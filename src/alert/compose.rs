@@ -29,7 +29,7 @@ pub const CHANNEL: &str = "mail";
 pub fn messages(mail: &Mail, view: &CaseView) -> Vec<Message> {
     let mut list = Vec::new();
     for to in &mail.to {
-        let id = message_id(&view.instance, &view.case, CHANNEL, to);
+        let id = message_id(&view.instance, &view.case, &view.occasion, CHANNEL, to);
         match compose(mail, view, to, &id).and_then(|content| Ok(serde_json::to_value(content)?)) {
             Ok(content) => list.push(Message {
                 id,

@@ -128,6 +128,9 @@ pub struct TraceSummary {
     pub digest: Digest,
     /// BLAKE3 of the flagged ids, one a line, sorted.
     pub ids: Digest,
+    /// Digest of the training set that was traced in. None in records of older versions.
+    #[serde(default)]
+    pub manifest: Option<Digest>,
 }
 
 /// A candidate as it was published.
@@ -137,6 +140,33 @@ pub struct Published {
     pub folder: String,
     /// BLAKE3 of its `MANIFEST.json`.
     pub manifest: Digest,
+}
+
+/// Why a case is held. What a fault held, a mended configuration or a new version may mend; the others wait for a person's word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldCause {
+    /// A stage failed and is not tried again by itself.
+    #[default]
+    Fault,
+    /// The production checkpoint or the training set is not the one that the case began with.
+    Base,
+    /// The guard may not do so much by itself (section `caps`).
+    Cap,
+}
+
+impl HoldCause {
+    /// Every cause.
+    pub const ALL: [HoldCause; 3] = [HoldCause::Fault, HoldCause::Base, HoldCause::Cap];
+
+    /// Its name, as in the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HoldCause::Fault => "fault",
+            HoldCause::Base => "base",
+            HoldCause::Cap => "cap",
+        }
+    }
 }
 
 /// How a case ends.
@@ -264,11 +294,17 @@ pub enum Event {
         reason: String,
         /// What to do.
         help: String,
+        /// What kind of hold it is.
+        #[serde(default)]
+        cause: HoldCause,
     },
     /// A held case is taken up again.
     Resumed {
         /// Why.
         why: String,
+        /// The user who asked for it; None: the guard itself, at a start with another configuration or version.
+        #[serde(default)]
+        by: Option<u32>,
     },
     /// It ended.
     Ended {

@@ -6,7 +6,7 @@ mod event;
 pub mod next;
 mod transitions;
 
-pub use event::{Accepted, Claim, End, Event, FileIdentity, Published, Stage, TraceSummary};
+pub use event::{Accepted, Claim, End, Event, FileIdentity, HoldCause, Published, Stage, TraceSummary};
 pub use transitions::{Illegal, Move, TRANSITIONS};
 
 use crate::policy::{Decision, GateVerdict};
@@ -54,7 +54,7 @@ pub enum State {
     Published,
     /// The `current` link is about to be moved.
     Promoting,
-    /// Waits for a person: the configuration must be mended, or attempts are used up. Taken up again when the daemon starts.
+    /// Waits for a person: something must be mended, allowed, or put back ([`HoldCause`]).
     Held,
     /// End: the submission was not acceptable.
     Refused,
@@ -172,6 +172,18 @@ pub struct Case {
     pub help: String,
     /// Kind of the fault that it is held for.
     pub held_for: Option<FaultKind>,
+    /// What kind of hold it is; None while it is not held.
+    #[serde(default)]
+    pub held_cause: Option<HoldCause>,
+    /// Journal number of the record that holds it.
+    #[serde(default)]
+    pub held_seq: Option<u64>,
+    /// How often it was held.
+    #[serde(default)]
+    pub holds: u32,
+    /// The user who let it pass the caps; that holds for one promotion.
+    #[serde(default)]
+    pub allowed_by: Option<u32>,
     /// How the production model reads the picture.
     pub prediction: Option<Prediction>,
     /// The factors.
@@ -196,7 +208,7 @@ pub struct Case {
     pub promotion: Option<(Option<String>, String)>,
     /// Seconds per stage, of the attempt that finished it.
     pub seconds: BTreeMap<Stage, f64>,
-    /// Were report and messages made?
+    /// Were report and messages made, of the end or of the present hold?
     pub told: bool,
 }
 
@@ -215,6 +227,10 @@ impl Case {
             reason: String::new(),
             help: String::new(),
             held_for: None,
+            held_cause: None,
+            held_seq: None,
+            holds: 0,
+            allowed_by: None,
             prediction: None,
             fit: None,
             trace: None,
@@ -240,7 +256,7 @@ impl Case {
             Event::StageFailed { message, help, .. } => {
                 self.failures += 1;
                 // Why a case ended outlives the trouble of telling it.
-                if !self.state.is_end() {
+                if !self.state.is_end() && self.state != State::Held {
                     (self.reason, self.help) = (message.clone(), help.clone());
                 }
             }
@@ -277,14 +293,25 @@ impl Case {
                 self.published = Some(published.clone());
                 self.seconds.insert(Stage::Publish, *seconds);
             }
-            Event::Held { kind, reason, help } => {
+            Event::Held { kind, reason, help, cause } => {
                 self.held_at = Some(self.state);
                 self.held_for = Some(*kind);
+                self.held_cause = Some(*cause);
+                self.held_seq = Some(seq);
+                self.holds += 1;
+                self.failures = 0;
+                self.told = false;
                 (self.reason, self.help) = (reason.clone(), help.clone());
             }
-            Event::Resumed { .. } => {
+            Event::Resumed { by, .. } => {
+                if self.held_cause == Some(HoldCause::Cap) {
+                    self.allowed_by = *by;
+                }
                 self.held_at = None;
                 self.held_for = None;
+                self.held_cause = None;
+                self.held_seq = None;
+                self.told = false;
                 self.failures = 0;
                 self.reason.clear();
                 self.help.clear();
@@ -306,9 +333,33 @@ impl Case {
         Ok(())
     }
 
-    /// Is there anything left to do by itself?
+    /// Is there anything left to do by itself? A hold is still to be told.
     pub fn is_open(&self) -> bool {
-        self.state != State::Held && !self.told
+        !self.told
+    }
+
+    /// What messages about it are about: a hold, or an end. Empty for the first end.
+    pub fn occasion(&self) -> String {
+        match self.state {
+            State::Held => format!("hold {}", self.holds),
+            _ => String::new(),
+        }
+    }
+
+    /// Has it ended, and was that told? Then only a person's word can make it go on.
+    pub fn is_over(&self) -> bool {
+        self.told && self.state.is_end()
+    }
+
+    /// The production checkpoint that everything in this case is about: the one that predict read. None before.
+    pub fn base(&self) -> Option<&Digest> {
+        self.prediction.as_ref().map(|prediction| &prediction.checkpoint)
+    }
+
+    /// The training set that it is about: the one of the trace, before that the one of the fit. None before, and for cases of older versions.
+    pub fn manifest(&self) -> Option<&Digest> {
+        let traced = self.trace.as_ref().and_then(|trace| trace.manifest.as_ref());
+        traced.or_else(|| self.fit.as_ref().and_then(|fit| fit.manifest.as_ref()))
     }
 }
 

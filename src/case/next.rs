@@ -75,7 +75,6 @@ pub fn next(case: &Case, rules: &Rules) -> Step {
             (None, _) => Step::Wait,
         },
         State::Promoting => Step::Promote,
-        State::Held => Step::Wait,
         _ if case.told => Step::Wait,
         _ => Step::Tell,
     }

@@ -45,6 +45,7 @@ fn certify() -> CertifyResult {
         before: Default::default(),
         after: Default::default(),
         candidate: Digest("dd".into()),
+        manifest: None,
         seconds: 1.0,
     }
 }
@@ -63,6 +64,7 @@ fn events() -> Vec<Event> {
         file: "t".into(),
         digest: Digest("t".into()),
         ids: Digest("i".into()),
+        manifest: None,
     };
     let factors = delta_guard_contract::evidence::FactorUse {
         key: Digest("f".into()),
@@ -77,6 +79,8 @@ fn events() -> Vec<Event> {
         train_accuracy: 1.0,
         seconds: 1.0,
         resumed_epochs: 0,
+        base: None,
+        manifest: None,
     };
     let mut events = vec![
         Event::Accepted(accepted()),
@@ -89,6 +93,8 @@ fn events() -> Vec<Event> {
                 factors,
                 seconds: Default::default(),
                 layers: vec![],
+                checkpoint: None,
+                manifest: None,
             },
             seconds: 1.0,
         },
@@ -127,8 +133,9 @@ fn events() -> Vec<Event> {
             kind: FaultKind::Configuration,
             reason: "r".into(),
             help: "h".into(),
+            cause: HoldCause::Fault,
         },
-        Event::Resumed { why: "w".into() },
+        Event::Resumed { why: "w".into(), by: None },
         Event::Told {
             report: None,
             messages: vec![],
@@ -262,11 +269,11 @@ fn next_asks_for_what_is_possible() {
             };
             for case in reachable() {
                 match next(&case, &rules) {
-                    Step::Wait => assert!(case.state == State::Held || case.told, "{:?}", case.state),
+                    Step::Wait => assert!(case.told, "{:?}", case.state),
                     Step::Record(event) => case.clone().apply(&event, 9, Timestamp::UNIX_EPOCH).expect("legal"),
                     Step::Work(stage) => assert_eq!(case.state.stage(), Some(stage)),
                     Step::Publish | Step::Promote => assert_eq!(case.state.stage(), Some(Stage::Publish)),
-                    Step::Tell => assert!(case.state.is_end() && !case.told),
+                    Step::Tell => assert!((case.state.is_end() || case.state == State::Held) && !case.told),
                 }
             }
         }
@@ -281,12 +288,23 @@ fn a_held_case_goes_on_where_it_was() {
             kind: FaultKind::Resource,
             reason: "r".into(),
             help: "h".into(),
+            cause: HoldCause::Fault,
         };
         if held.apply(&hold, 9, Timestamp::UNIX_EPOCH).is_err() {
             continue;
         }
-        assert_eq!((held.state, held.reason.as_str(), held.is_open()), (State::Held, "r", false));
-        held.apply(&Event::Resumed { why: "w".into() }, 10, Timestamp::UNIX_EPOCH).expect("legal");
+        assert_eq!((held.state, held.reason.as_str(), held.is_open()), (State::Held, "r", true));
+        let told = Event::Told {
+            report: None,
+            messages: vec![],
+        };
+        held.apply(&told, 10, Timestamp::UNIX_EPOCH).expect("legal");
+        assert!(
+            !held.is_open() && !held.is_over() && held.apply(&told, 10, Timestamp::UNIX_EPOCH).is_err(),
+            "told once"
+        );
+        held.apply(&Event::Resumed { why: "w".into(), by: None }, 10, Timestamp::UNIX_EPOCH)
+            .expect("legal");
         assert_eq!((held.state, held.failures, held.reason.as_str()), (case.state, 0, ""));
     }
 }

@@ -20,7 +20,7 @@ pub enum Move {
 }
 
 /// (from, step, to). Beside these rows, `stage-started`, `stage-failed` and (in `fitted`) `flagged` leave a working case where it is, `resumed` brings a
-/// held case back to where it was held, and `told` marks an ended one, once.
+/// held case back to where it was held, and `told` marks an ended or held one, once.
 pub const TRANSITIONS: &[(State, Move, State)] = &[
     (State::Accepted, Move::Predicted, State::Predicted),
     (State::Accepted, Move::End(End::Refused), State::Refused),
@@ -79,10 +79,11 @@ pub(super) fn target(case: &Case, event: &Event) -> Result<State, Illegal> {
         state: from,
         event: event.kind(),
     };
+    let tellable = (from.is_end() || from == State::Held) && !case.told;
     let step = match event {
         Event::Accepted(_) => return Err(illegal),
         Event::StageStarted { stage, .. } | Event::StageFailed { stage, .. } => {
-            let telling = from.is_end() && !case.told && *stage == super::Stage::Tell;
+            let telling = tellable && *stage == super::Stage::Tell;
             return if from.stage() == Some(*stage) || telling {
                 Ok(from)
             } else {
@@ -91,7 +92,7 @@ pub(super) fn target(case: &Case, event: &Event) -> Result<State, Illegal> {
         }
         Event::Flagged { .. } => return if from == State::Fitted { Ok(from) } else { Err(illegal) },
         Event::Resumed { .. } => return case.held_at.filter(|_| from == State::Held).ok_or(illegal),
-        Event::Told { .. } => return if from.is_end() && !case.told { Ok(from) } else { Err(illegal) },
+        Event::Told { .. } => return if tellable { Ok(from) } else { Err(illegal) },
         Event::Predicted { .. } => Move::Predicted,
         Event::Fitted { .. } => Move::Fitted,
         Event::Traced { .. } => Move::Traced,

@@ -47,6 +47,8 @@ impl Unlearn {
             method,
             cf: config.file.unlearn.cf.clone(),
             flagged,
+            standing: Vec::new(),
+            standing_digest: None,
         };
         match global.work(&config, &folder, task)? {
             JobResult::Train(result) => {

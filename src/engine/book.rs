@@ -106,6 +106,9 @@ pub struct Book {
     pub outbox_seconds: u64,
     /// What that clock showed when a message came.
     pub outbox_since: HashMap<String, u64>,
+    /// Journal number of the last start whose version or settings were others than those of the start before.
+    pub changed_at: u64,
+    started: Option<(String, Digest)>,
     /// The inbox's last file.
     pub last_file: Option<LastFile>,
 }
@@ -129,7 +132,7 @@ impl Book {
         let tagged = serde_json::json!({ "k": record.kind, "d": record.data });
         let Some(case) = &record.case else {
             match serde_json::from_value::<Note>(tagged) {
-                Ok(note) => self.note(note),
+                Ok(note) => self.note(note, record.seq),
                 Err(error) if record.critical && !matches!(record.kind.as_str(), "segment" | "sealed") => {
                     bail!("a record of kind `{}` that this program does not know: {error}", record.kind)
                 }
@@ -185,9 +188,15 @@ impl Book {
         }
     }
 
-    fn note(&mut self, note: Note) {
+    fn note(&mut self, note: Note, seq: u64) {
         match note {
-            Note::DaemonStarted { .. } => {}
+            Note::DaemonStarted { version, settings } => {
+                let now = Some((version, settings));
+                if self.started != now {
+                    self.changed_at = seq;
+                    self.started = now;
+                }
+            }
             Note::FileRefused(refused) => self.last_file = Some(LastFile::Refused(refused)),
             Note::Duplicate { files, .. } => self.last_file = Some(LastFile::Taken(files)),
             Note::MessageSent { id, .. } | Note::MessageGivenUp { id, .. } => {

@@ -1,9 +1,10 @@
 //! The loop: one case at a time, one step at a time, in journal order.
 
 use super::hooks::{Event as Outside, Hooks};
-use super::{Ledger, tell, work};
+use super::trouble::{Hold, Interrupt, Trouble, blocking, blocking_plain, configuration};
+use super::{Ledger, base, tell, work};
 use crate::case::next::{Rules, Step, next};
-use crate::case::{Case, CaseId, End, Event, Published, Stage, State};
+use crate::case::{Case, CaseId, End, Event, HoldCause, Published, Stage, State};
 use crate::jobs::{self, Failure, Launch};
 use crate::journal::JournalError;
 use crate::publish;
@@ -54,20 +55,10 @@ impl Engine {
 
     /// Work until stopped. An error means that nothing can be recorded any more.
     pub async fn run(mut self) -> Result<()> {
-        for case in self.ledger.held() {
-            match self
-                .record(
-                    &case.id,
-                    Event::Resumed {
-                        why: "the daemon was started".into(),
-                    },
-                )
-                .await
-            {
-                Ok(_) => {}
-                Err(Interrupt::Stopped) => return Ok(()),
-                Err(Interrupt::Failed(error)) => return Err(error),
-            }
+        match self.take_up().await {
+            Ok(()) => {}
+            Err(Interrupt::Stopped) => return Ok(()),
+            Err(Interrupt::Failed(error)) => return Err(error),
         }
         let mut recorded = self.ledger.subscribe();
         while !self.stop.is_stopped() {
@@ -92,6 +83,26 @@ impl Engine {
         Ok(())
     }
 
+    /// At a start: what a fault held is tried again where configuration or version are others than when it was held. Everything else waits for a person's
+    /// word: the same again would end the same, and a guard that is started ten times must not train ten times.
+    async fn take_up(&mut self) -> Result<(), Interrupt> {
+        for case in self.ledger.held() {
+            let mendable = case.held_cause.unwrap_or_default() == HoldCause::Fault;
+            if !mendable || case.held_seq.unwrap_or(0) > self.ledger.changed_at() {
+                continue;
+            }
+            let id = case.id.clone();
+            if !case.told {
+                self.step(case).await?;
+            }
+            if self.ledger.held().iter().any(|held| held.id == id && held.told) {
+                let why = "the guard was started with another configuration or version".into();
+                self.record(&id, Event::Resumed { why, by: None }).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn step(&mut self, case: Case) -> Result<(), Interrupt> {
         let (stage, outcome) = match next(&case, &self.rules) {
             Step::Wait => return Ok(()),
@@ -103,6 +114,7 @@ impl Engine {
         };
         match outcome {
             Err(Trouble::Fault(fault)) => self.fault(&case, stage, fault).await,
+            Err(Trouble::Hold(hold)) => self.hold(&case, FaultKind::Configuration, hold).await,
             Err(Trouble::Interrupt(interrupt)) => Err(interrupt),
             Ok(()) => Ok(()),
         }
@@ -111,7 +123,11 @@ impl Engine {
     /// A stage that a worker does.
     async fn work(&mut self, case: &Case, stage: Stage) -> Result<(), Trouble> {
         let (ledger_case, settings, secret) = (case.clone(), Arc::clone(&self.settings), Arc::clone(&self.secret));
-        let (job, limit) = blocking(move || work::job(&ledger_case, stage, &settings, &secret)).await?;
+        let (job, limit) = blocking(move || {
+            base::still_there(&ledger_case, &format!("stage {stage}"), &settings)?;
+            work::job(&ledger_case, stage, &settings, &secret).map_err(Trouble::from)
+        })
+        .await?;
         let attempt = case.failures + 1;
         self.record(&case.id, Event::StageStarted { stage, attempt }).await?;
         self.hooks.on(Outside::StageStarted {
@@ -168,7 +184,11 @@ impl Engine {
         let started = Instant::now();
         self.start_quietly(case, Stage::Publish);
         let (publish_case, settings) = (case.clone(), Arc::clone(&self.settings));
-        let (folder, manifest) = blocking(move || publish_candidate(&publish_case, &settings)).await?;
+        let (folder, manifest) = blocking(move || {
+            base::still_there(&publish_case, "stage publish", &settings)?;
+            publish_candidate(&publish_case, &settings).map_err(Trouble::from)
+        })
+        .await?;
         let seconds = started.elapsed().as_secs_f64();
         self.record(
             &case.id,
@@ -198,6 +218,10 @@ impl Engine {
             return Err(Trouble::Fault(configuration(anyhow::anyhow!("the case has no published candidate"))));
         };
         let to = published.folder.clone();
+        if now.as_ref() != Some(&to) {
+            let (same_case, settings) = (case.clone(), Arc::clone(&self.settings));
+            blocking(move || base::still_there(&same_case, "the promotion", &settings)).await?;
+        }
         let Some((from, _)) = promotion.clone().filter(|_| case.state == State::Promoting) else {
             self.record(&case.id, Event::PromoteIntent { from: now, to }).await?;
             return Ok(());
@@ -235,12 +259,10 @@ impl Engine {
         fail::fail_point!(failpoint("before_record", Stage::Tell));
         self.record(&case.id, told).await?;
         fail::fail_point!(failpoint("after", Stage::Tell));
-        let (done, settings) = (case.clone(), Arc::clone(&self.settings));
-        blocking(move || {
-            tell::clean_up(&done, &settings);
-            Ok(())
-        })
-        .await?;
+        if case.state.is_end() {
+            let (done, settings) = (case.clone(), Arc::clone(&self.settings));
+            blocking_plain(move || tell::clean_up(&done, &settings)).await?;
+        }
         self.hooks.on(Outside::StageFinished {
             case: case.id.clone(),
             stage: Stage::Tell,
@@ -316,17 +338,34 @@ impl Engine {
             self.waiting.insert(case.id.clone(), Instant::now() + wait);
             return Ok(());
         }
+        let help = match help.is_empty() {
+            true => format!("mend it, then type `delta-guard resume {}`", case.id.short()),
+            false => format!("{help}; then type `delta-guard resume {}`", case.id.short()),
+        };
+        let hold = Hold {
+            cause: HoldCause::Fault,
+            reason: message,
+            help,
+        };
+        self.hold(case, kind, hold).await
+    }
+
+    /// Wait for a person. The next step tells everybody who should know.
+    async fn hold(&mut self, case: &Case, kind: FaultKind, hold: Hold) -> Result<(), Interrupt> {
+        let Hold { cause, reason, help } = hold;
         self.hooks.on(Outside::CaseHeld {
             case: case.id.clone(),
-            reason: message.clone(),
+            cause,
+            reason: reason.clone(),
             help: help.clone(),
         });
         self.record(
             &case.id,
             Event::Held {
                 kind,
-                reason: shorten(&message),
+                reason: shorten(&reason),
                 help: shorten(&help),
+                cause,
             },
         )
         .await?;
@@ -355,39 +394,13 @@ impl Engine {
     }
 }
 
-/// Why the present step cannot go on.
-enum Interrupt {
-    /// The guard stops.
-    Stopped,
-    /// Nothing can be recorded.
-    Failed(anyhow::Error),
-}
-
-/// Why a stage did not succeed.
-enum Trouble {
-    Fault(Fault),
-    Interrupt(Interrupt),
-}
-
-impl From<Fault> for Trouble {
-    fn from(fault: Fault) -> Self {
-        Trouble::Fault(fault)
-    }
-}
-
-impl From<Interrupt> for Trouble {
-    fn from(interrupt: Interrupt) -> Self {
-        Trouble::Interrupt(interrupt)
-    }
-}
-
 fn publish_candidate(case: &Case, settings: &Settings) -> Result<(String, delta_guard_contract::Digest), Fault> {
     let missing = || configuration(anyhow::anyhow!("the case lacks what a candidate consists of"));
     let (file, digest) = case.candidate_file.as_ref().ok_or_else(missing)?;
     let trace = case.trace.as_ref().ok_or_else(missing)?;
     let candidate = publish::Candidate {
         case: &case.id,
-        base: &case.accepted.checkpoint,
+        base: case.base().ok_or_else(missing)?,
         checkpoint: &settings.case_dir(&case.id).join(file),
         digest,
         removed: &work::flagged_ids(case, settings)?,
@@ -396,14 +409,6 @@ fn publish_candidate(case: &Case, settings: &Settings) -> Result<(String, delta_
         seq: case.certified_seq.ok_or_else(missing)?,
     };
     publish::publish_candidate(&settings.candidates_dir, &candidate).map_err(work::resource)
-}
-
-fn configuration(error: anyhow::Error) -> Fault {
-    Fault {
-        kind: FaultKind::Configuration,
-        message: format!("{error:#}"),
-        help: String::new(),
-    }
 }
 
 /// First the configured delay, then five times as long each time, at most an hour.
@@ -424,14 +429,4 @@ fn shorten(text: &str) -> String {
 #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "named by failpoints only"))]
 fn failpoint(border: &str, stage: Stage) -> String {
     format!("engine::{border}_{stage}")
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Trouble> {
-    Ok(blocking_plain(work).await??)
-}
-
-async fn blocking_plain<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Interrupt> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Interrupt::Failed(anyhow::Error::from(error).context("a part of the guard panicked")))
 }

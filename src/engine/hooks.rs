@@ -1,7 +1,7 @@
 //! What the engine calls outside: metrics and log, the report, messages.
 
 use super::CaseView;
-use crate::case::{CaseId, Stage, State};
+use crate::case::{CaseId, HoldCause, Stage, State};
 use delta_guard_contract::{FaultKind, Progress};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -19,10 +19,12 @@ pub struct Message {
     pub content: serde_json::Value,
 }
 
-/// The id of the message about a case to one recipient: equal whenever and however often it is made.
-pub fn message_id(instance: &str, case: &CaseId, channel: &str, to: &str) -> String {
+/// The id of the message about a case to one recipient: equal whenever and however often it is made. `occasion` tells the messages of one case apart
+/// ([`CaseView::occasion`]); it is empty for the case's first end.
+pub fn message_id(instance: &str, case: &CaseId, occasion: &str, channel: &str, to: &str) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("delta-guard message v1");
-    for part in [instance, &case.0, channel, to] {
+    let occasion = (!occasion.is_empty()).then_some(occasion);
+    for part in [instance, &case.0, channel, to].into_iter().chain(occasion) {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
@@ -33,9 +35,9 @@ pub fn message_id(instance: &str, case: &CaseId, channel: &str, to: &str) -> Str
 pub trait Hooks: Send + Sync {
     /// Something happened: count it, log it.
     fn on(&self, event: Event);
-    /// The report of an ended case, as one HTML page.
+    /// The report of an ended or held case, as one HTML page.
     fn report(&self, view: &CaseView) -> anyhow::Result<String>;
-    /// The messages about an ended case. They are recorded with it and handed out by [`super::Outbox`].
+    /// The messages about an ended or held case. They are recorded with it and handed out by [`super::Outbox`].
     fn messages(&self, view: &CaseView) -> Vec<Message>;
 }
 
@@ -198,6 +200,8 @@ pub enum Event {
     CaseHeld {
         /// The case.
         case: CaseId,
+        /// What kind of hold.
+        cause: HoldCause,
         /// Why.
         reason: String,
         /// What to do.

@@ -172,7 +172,7 @@ impl Ledger {
         case.apply(&event, 0, jiff::Timestamp::UNIX_EPOCH).map_err(|_| illegal(state))?;
         self.append(&mut inner, event.kind(), true, Some(id), &event)?;
         let case = inner.book.cases.get(&case.seq).cloned().unwrap_or(case);
-        if case.told {
+        if case.is_over() {
             inner.book.cases.remove(&case.seq);
             self.take_snapshot(&inner);
         }
@@ -271,6 +271,11 @@ impl Ledger {
             .filter(|case| case.state == State::Held)
             .cloned()
             .collect()
+    }
+
+    /// Journal number of the last start with another version or other settings than the start before.
+    pub fn changed_at(&self) -> u64 {
+        self.inner().book.changed_at
     }
 
     /// Numbers of open and of held cases.
@@ -433,7 +438,7 @@ fn counts(book: &Book) -> (usize, usize) {
 /// A finished case is the index's business.
 fn prune(book: &mut Book, folded: &Folded) {
     if let Folded::Case(number) = folded
-        && book.cases.get(number).is_some_and(|case| case.told)
+        && book.cases.get(number).is_some_and(Case::is_over)
     {
         book.cases.remove(number);
     }

@@ -1,11 +1,13 @@
 //! Drives cases: asks [`crate::case`] what is next, runs it, records it, goes on. The only place where the parts meet.
 
+mod base;
 mod book;
 mod drive;
 mod hooks;
 mod ledger;
 pub mod query;
 mod tell;
+mod trouble;
 mod view;
 mod work;
 

@@ -1,6 +1,6 @@
 //! Everything that a report, a mail, the command line or the HTTP interface may say about a case.
 
-use crate::case::{Case, CaseId, State};
+use crate::case::{Case, CaseId, HoldCause, State};
 use crate::policy::{Decision, GateVerdict};
 use crate::settings::Settings;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
@@ -25,6 +25,10 @@ pub struct CaseView {
     pub reason: String,
     /// What to do about it; may be empty.
     pub help: String,
+    /// What kind of hold it is; None while it is not held.
+    pub held_cause: Option<HoldCause>,
+    /// Tells the messages about one case apart: its holds and its ends. Empty for its first end.
+    pub occasion: String,
     /// When it was taken in.
     pub accepted_at: Timestamp,
     /// When it ended.
@@ -106,6 +110,8 @@ impl CaseView {
             state: case.state,
             reason: case.reason.clone(),
             help: case.help.clone(),
+            held_cause: case.held_cause,
+            occasion: case.occasion(),
             accepted_at: case.accepted_at,
             ended_at: case.ended_at,
             submission: Submission {

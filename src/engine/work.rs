@@ -1,5 +1,7 @@
 //! The stages that a worker does: the job of each, and what its result means.
 
+use super::base;
+use super::trouble::Trouble;
 use crate::case::{Case, Event, Stage, TraceSummary};
 use crate::policy::{self, Found};
 use crate::publish;
@@ -77,6 +79,8 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret) -> Resu
                 method: settings.unlearn.method,
                 cf: settings.unlearn.cf.clone(),
                 flagged: flagged_ids(case, settings)?,
+                standing: Vec::new(),
+                standing_digest: None,
             };
             (task, times.unlearn)
         }
@@ -130,20 +134,26 @@ fn digest_ids(ids: &[TrainId]) -> Digest {
 }
 
 /// What to record of a result. Files that it speaks of are read and fingerprinted here; blocks.
-pub(super) fn events(case: &Case, stage: Stage, out_dir: &Path, result: JobResult, seconds: f64, settings: &Settings) -> Result<Vec<Event>, Fault> {
+pub(super) fn events(case: &Case, stage: Stage, out_dir: &Path, result: JobResult, seconds: f64, settings: &Settings) -> Result<Vec<Event>, Trouble> {
+    let doing = format!("stage {stage}");
     match (stage, result) {
         (Stage::Predict, JobResult::Predict(prediction)) => {
             if !prediction.classes.contains(&prediction.label) {
-                return Err(internal(format!(
-                    "the worker predicted {:?}, which is none of its classes",
-                    prediction.label
-                )));
+                return Err(internal(format!("the worker predicted {:?}, which is none of its classes", prediction.label)).into());
             }
             Ok(vec![Event::Predicted { prediction, seconds }])
         }
-        (Stage::Fit, JobResult::Fit(fit)) => Ok(vec![Event::Fitted { fit, seconds }]),
-        (Stage::Trace, JobResult::Trace(report)) => traced(case, out_dir, *report, seconds, settings),
+        (Stage::Fit, JobResult::Fit(fit)) => {
+            // The training set of an earlier attempt at this stage does not count: this is where the case gets its own.
+            base::was_read(case, &doing, fit.checkpoint.as_ref(), None)?;
+            Ok(vec![Event::Fitted { fit, seconds }])
+        }
+        (Stage::Trace, JobResult::Trace(report)) => {
+            base::was_read(case, &doing, Some(&report.checkpoint), Some(&report.manifest))?;
+            Ok(traced(case, out_dir, *report, seconds, settings)?)
+        }
         (Stage::Unlearn, JobResult::Train(result)) => {
+            base::was_read(case, &doing, result.base.as_ref(), result.manifest.as_ref())?;
             let path = inside(out_dir, &result.file)?;
             let digest = publish::digest_file(&path).map_err(|error| internal(format!("the candidate cannot be read: {error}")))?;
             Ok(vec![Event::Unlearned {
@@ -154,30 +164,26 @@ pub(super) fn events(case: &Case, stage: Stage, out_dir: &Path, result: JobResul
             }])
         }
         (Stage::Certify, JobResult::Certify(result)) => {
+            for before in &result.anomalies_before {
+                base::was_read(case, &doing, Some(&before.checkpoint), result.manifest.as_ref())?;
+            }
             let wrong = case.prediction.as_ref().ok_or_else(|| missing("prediction"))?.label.clone();
             let over_caps = case.decision.as_ref().map(|decision| decision.over_caps.clone()).unwrap_or_default();
             let gate = policy::judge(&result, &[wrong], &over_caps, &settings.gate);
             Ok(vec![Event::Certified { result, gate, seconds }])
         }
-        (stage, _) => Err(internal(format!("the worker answered another question than that of stage {stage}"))),
+        (stage, _) => Err(internal(format!("the worker answered another question than that of stage {stage}")).into()),
     }
 }
 
 fn traced(case: &Case, out_dir: &Path, report: TraceReport, seconds: f64, settings: &Settings) -> Result<Vec<Event>, Fault> {
     if let Some(prediction) = &case.prediction
-        && (prediction.checkpoint != report.checkpoint || prediction.label != report.predicted_label)
+        && prediction.label != report.predicted_label
     {
-        return Err(Fault {
-            kind: FaultKind::Configuration,
-            message: format!(
-                "the checkpoint was changed while the case was worked on: the picture was predicted as {:?} by {}, and traced as {:?} in {}",
-                prediction.label,
-                prediction.checkpoint.short(),
-                report.predicted_label,
-                report.checkpoint.short()
-            ),
-            help: "put the checkpoint back (model.checkpoint), or submit the picture again".into(),
-        });
+        return Err(internal(format!(
+            "the picture was predicted as {:?} and traced as {:?}, by one and the same checkpoint",
+            prediction.label, report.predicted_label
+        )));
     }
     let ids = sorted_ids(&report);
     if ids.len() != report.flagged.len() {
@@ -194,6 +200,7 @@ fn traced(case: &Case, out_dir: &Path, report: TraceReport, seconds: f64, settin
         file: relative(case, &file, settings)?,
         digest: Digest(blake3::hash(&bytes).to_hex().to_string()),
         ids: digest_ids(&ids),
+        manifest: Some(report.manifest.clone()),
     };
     let mut events: Vec<Event> = in_parts(report.flagged)?
         .into_iter()

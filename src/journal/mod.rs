@@ -46,7 +46,7 @@ pub struct Record {
     /// Number, from 1, without gaps. The order of everything.
     #[serde(rename = "s")]
     pub seq: u64,
-    /// Wall-clock time; informative only.
+    /// Wall-clock time; never before that of the record before. Order is the number's.
     #[serde(rename = "t")]
     pub time: Timestamp,
     /// How often the journal had been opened for writing.

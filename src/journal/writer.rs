@@ -49,6 +49,8 @@ pub struct Journal {
     offset: u64,
     first_seq: u64,
     head: Head,
+    /// Time of the last record.
+    time: Timestamp,
     epoch: u64,
     poisoned: Option<String>,
     _lock: Box<dyn Send>,
@@ -96,11 +98,12 @@ impl Journal {
             .map_err(JournalError::io("lock", &lock_path))?
             .ok_or_else(|| JournalError::Locked { dir: dir.clone() })?;
 
-        let mut epoch = 0;
+        let (mut epoch, mut time) = (0, Timestamp::MIN);
         let mut told = BTreeSet::new();
         let mut reader = Reader::new(Arc::clone(vfs), dir);
         let tail = reader.read(&mut |record, head| {
             epoch = record.epoch;
+            time = time.max(record.time);
             if record.kind == segment::TAIL_CUT {
                 told.insert(serde_json::from_value::<TailCut>(record.data.clone())?.file);
             }
@@ -137,6 +140,7 @@ impl Journal {
             offset: tail.offset,
             first_seq,
             head: tail.head,
+            time,
             epoch: epoch + 1,
             poisoned: None,
             _lock: lock,
@@ -157,6 +161,12 @@ impl Journal {
     /// The last durable record.
     pub fn head(&self) -> Head {
         self.head
+    }
+
+    /// The time that a record would get now: the clock's, but never before that of the last record. A clock that is set back does not give back what
+    /// may be done in a day.
+    pub fn now(&self) -> Timestamp {
+        self.options.clock.now().max(self.time)
     }
 
     /// How often the journal had been opened for writing, this time included.
@@ -194,7 +204,7 @@ impl Journal {
     fn record(&self, kind: &str, critical: bool, case: Option<&str>, data: serde_json::Value) -> Record {
         Record {
             seq: self.head.seq + 1,
-            time: self.options.clock.now(),
+            time: self.now(),
             epoch: self.epoch,
             kind: kind.into(),
             critical,
@@ -230,6 +240,7 @@ impl Journal {
         fail::fail_point!("journal::after_sync");
         self.offset += bytes.len() as u64;
         self.head = Head { seq: record.seq, hash };
+        self.time = record.time;
         Ok(Appended {
             head: self.head,
             time: record.time,
@@ -260,6 +271,7 @@ impl Journal {
         self.first_seq = record.seq;
         self.offset = bytes.len() as u64;
         self.head = Head { seq: record.seq, hash };
+        self.time = record.time;
         Ok(())
     }
 }

@@ -204,6 +204,7 @@ mod tests {
             before: measured(before),
             after: measured(after),
             candidate: Digest("1".into()),
+            manifest: None,
             seconds: 0.0,
         }
     }

@@ -176,6 +176,8 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         state: State::Proposed,
         reason: "the candidate passed the gate".into(),
         help: String::new(),
+        held_cause: None,
+        occasion: String::new(),
         accepted_at: "2026-11-23T01:40:00Z".parse().unwrap(),
         ended_at: Some("2026-11-23T01:47:30Z".parse().unwrap()),
         submission: Submission {
@@ -205,6 +207,8 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             train_accuracy: 0.931,
             seconds: 301.0,
             resumed_epochs: 0,
+            base: None,
+            manifest: None,
         }),
         certify: Some(CertifyResult {
             anomalies_before: vec![prediction("dog", 0.993, "ship")],
@@ -212,6 +216,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             before: accuracy(0),
             after: accuracy(1),
             candidate: Digest("ca".repeat(32)),
+            manifest: None,
             seconds: 4.0,
         }),
         gate: Some(GateVerdict {

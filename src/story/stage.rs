@@ -155,6 +155,8 @@ impl Stage {
             method,
             cf: self.story.unlearn.cf.clone(),
             flagged,
+            standing: Vec::new(),
+            standing_digest: None,
         };
         let out = self.out.join(folder);
         match run(&out, task)? {

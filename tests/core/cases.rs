@@ -176,31 +176,27 @@ fn a_worker_that_crashes_once_is_tried_again() {
 }
 
 #[test]
-fn faults_hold_a_case_until_the_next_start() {
+fn faults_hold_a_case_until_a_start_that_may_mend_it() {
     for (words, attempts) in [
         ("label=dog\nfault=trace:internal\n", 3),
         ("label=dog\nfault=trace:configuration\n", 1),
         ("label=dog\nfault=certify:submission\n", 1),
     ] {
         let root = tempfile::tempdir().unwrap();
-        let settings = settings(root.path(), Mode::Propose);
+        let mut settings = settings(root.path(), Mode::Propose);
         drop_picture(&settings, "x.png", words, None);
         let held = run_to_end(&settings);
-        assert_eq!((held.state, held.told), (State::Held, false), "{words:?}");
+        assert_eq!((held.state, held.told), (State::Held, true), "{words:?}");
         assert!(held.reason.contains("told to fail"), "{}", held.reason);
         let stage = if words.contains("trace") { "trace" } else { "certify" };
-        let runs = || {
-            std::fs::read_to_string(settings.worker.setup.cache_dir.join("runs"))
-                .unwrap()
-                .lines()
-                .filter(|line| *line == stage)
-                .count()
-        };
+        let log = settings.worker.setup.cache_dir.join("runs");
+        let runs = || std::fs::read_to_string(&log).unwrap().lines().filter(|line| *line == stage).count();
         assert_eq!(runs(), attempts, "{words:?}");
-        // A start is a new try: the same again.
+        // A start with other settings is a new try: the same again.
+        settings.owner = "somebody else".into();
         let running = Running::start(&settings);
         wait_for("the case held again", || {
-            (runs() == 2 * attempts && only_case(&settings).is_some_and(|case| case.state == State::Held)).then_some(())
+            (runs() == 2 * attempts && only_case(&settings).is_some_and(|case| case.state == State::Held && case.told)).then_some(())
         });
         running.stop().1.unwrap();
     }
@@ -254,7 +250,7 @@ fn a_stopped_daemon_stops_its_worker_and_goes_on_later() {
 #[test]
 fn a_foreign_hand_on_current_holds_the_promotion() {
     let root = tempfile::tempdir().unwrap();
-    let settings = settings(root.path(), Mode::Enforce);
+    let mut settings = settings(root.path(), Mode::Enforce);
     std::fs::create_dir_all(&settings.candidates_dir).unwrap();
     std::fs::write(settings.candidates_dir.join(publish::CURRENT), "not a link").unwrap();
     drop_picture(&settings, "x.png", ANOMALY, None);
@@ -262,6 +258,7 @@ fn a_foreign_hand_on_current_holds_the_promotion() {
     assert_eq!(case.state, State::Held);
     assert!(case.reason.contains("is not a link"), "{}", case.reason);
     std::fs::remove_file(settings.candidates_dir.join(publish::CURRENT)).unwrap();
+    settings.owner = "somebody else".into();
     assert_eq!(run_to_end_again(&settings), State::Promoted);
 }
 

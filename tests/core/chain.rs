@@ -1,6 +1,6 @@
 //! The journal against truncation, flipped bits, lost, doubled and swapped records.
 
-use delta_guard::clock::SystemClock;
+use delta_guard::clock::{ManualClock, SystemClock};
 use delta_guard::journal::{Head, Journal, JournalError, Opened, Options, Reader, Record, Tail, segment_name};
 use delta_guard::vfs::Vfs;
 use delta_guard::vfs::mem::MemVfs;
@@ -356,4 +356,32 @@ fn a_record_too_large_is_refused_and_harms_nothing() {
     ));
     journal.append("small", true, None, json!({})).unwrap();
     assert_eq!(read(&disk).unwrap().0.len(), 2);
+}
+
+/// A clock that is set back does not give back a day: records keep the time of the one before, also over a restart.
+#[test]
+fn the_time_of_records_never_goes_back() {
+    let disk = MemVfs::new();
+    let clock = Arc::new(ManualClock::new("2026-11-23T12:00:00Z".parse().unwrap()));
+    let mut options = options(&disk, 1 << 10);
+    options.clock = clock.clone();
+    let write = |journal: &mut Journal| journal.append("thing", true, None, json!({})).unwrap().time.to_string();
+    let (mut journal, _) = Journal::open(options.clone(), &mut |_, _| Ok(())).unwrap();
+    assert_eq!(write(&mut journal), "2026-11-23T12:00:00Z");
+    clock.set("2026-11-20T00:00:00Z".parse().unwrap());
+    assert_eq!(write(&mut journal), "2026-11-23T12:00:00Z");
+    drop(journal);
+    let (mut journal, _) = Journal::open(options, &mut |_, _| Ok(())).unwrap();
+    assert_eq!(
+        (write(&mut journal), journal.now().to_string()),
+        ("2026-11-23T12:00:00Z".into(), "2026-11-23T12:00:00Z".into())
+    );
+    clock.set("2026-11-24T00:00:00Z".parse().unwrap());
+    for _ in 0..20 {
+        // Over the ends of segments, too.
+        assert_eq!(write(&mut journal), "2026-11-24T00:00:00Z");
+        clock.set("2026-11-22T00:00:00Z".parse().unwrap());
+    }
+    let times: Vec<_> = read(&disk).unwrap().0.into_iter().map(|record| record.time).collect();
+    assert!(times.is_sorted(), "{times:?}");
 }

@@ -1,6 +1,6 @@
 //! A place to run in, and things to wait for.
 
-use delta_guard::case::{Case, State};
+use delta_guard::case::Case;
 use delta_guard::daemon::{self, Started};
 use delta_guard::engine::{CaseView, Event, Hooks, Message, query};
 use delta_guard::policy::{GateLimits, Mode};
@@ -148,7 +148,7 @@ impl Hooks for Recorder {
     }
 
     fn messages(&self, view: &CaseView) -> Vec<Message> {
-        let id = delta_guard::engine::message_id(&view.instance, &view.case, "mail", "a@b");
+        let id = delta_guard::engine::message_id(&view.instance, &view.case, &view.occasion, "mail", "a@b");
         vec![Message {
             id,
             channel: "mail".into(),
@@ -200,9 +200,7 @@ impl Running {
 /// Run a daemon until its only case is told or held, then stop it.
 pub fn run_to_end(settings: &Settings) -> Case {
     let running = Running::start(settings);
-    let case = wait_for("the end of the case", || {
-        only_case(settings).filter(|case| case.told || case.state == State::Held)
-    });
+    let case = wait_for("the end of the case", || only_case(settings).filter(|case| case.told));
     running.stop().1.expect("a clean stop");
     case
 }

@@ -34,6 +34,33 @@ def digest(data):
     return hashlib.blake2b(data, digest_size=32).hexdigest()
 
 
+def rotate(word, by):
+    return (word >> by | word << 32 - by) & 0xFFFFFFFF
+
+
+def blake3(data):
+    """BLAKE3 of at most 1024 bytes (one chunk), as in the specification's section 2: the guard compares its own digest of the checkpoint with ours."""
+    assert len(data) <= 1024, "the fake worker's checkpoints are small"
+    start = [0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19]
+    order = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8]
+    chain, blocks = start, [data[n:n + 64] for n in range(0, len(data), 64)] or [b""]
+    for number, block in enumerate(blocks):
+        words = [int.from_bytes(block.ljust(64, b"\0")[4 * n:4 * n + 4], "little") for n in range(16)]
+        flags = (number == 0) | (10 if number == len(blocks) - 1 else 0)
+        state = chain + start[:4] + [0, 0, len(block), flags]
+        for _ in range(7):
+            for n, (a, b, c, d) in enumerate([(0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
+                                              (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)]):
+                for word, turn_d, turn_b in [(words[2 * n], 16, 12), (words[2 * n + 1], 8, 7)]:
+                    state[a] = (state[a] + state[b] + word) & 0xFFFFFFFF
+                    state[d] = rotate(state[d] ^ state[a], turn_d)
+                    state[c] = (state[c] + state[d]) & 0xFFFFFFFF
+                    state[b] = rotate(state[b] ^ state[c], turn_b)
+            words = [words[n] for n in order]
+        chain = [state[n] ^ state[n + 8] for n in range(8)]
+    return b"".join(word.to_bytes(4, "little") for word in chain).hex()
+
+
 def picture(path):
     with open(path, "rb") as file:
         data = file.read()
@@ -44,7 +71,16 @@ def picture(path):
 
 def checkpoint(job):
     with open(job["task"]["model"]["checkpoint"], "rb") as file:
-        return digest(file.read())
+        return blake3(file.read())
+
+
+def manifest():
+    """Digest of the training set; a test that changes it writes another one into the cache folder."""
+    try:
+        with open(os.path.join(CACHE, "manifest")) as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return "a" * 64
 
 
 def prediction(job, label):
@@ -107,13 +143,16 @@ def main():
     if "factors_seed" in task:
         with open(os.path.join(job["setup"]["cache_dir"], "seeds"), "a") as file:
             file.write(json.dumps([kind, task.get("case_seed", 0), task["factors_seed"]]) + "\n")
+    global CACHE
+    CACHE = job["setup"]["cache_dir"]
     say(type="progress", step=kind, done=1, total=2, note="half")
     if kind == "predict":
         words = picture(task["image"])
         misbehave(job, words)
         done("predict", **prediction(job, words["label"]))
     if kind == "fit":
-        done("fit", factors={"key": "f" * 64, "reused": False, "examples": 1000}, seconds={"covariance": 0.1}, layers=[["fc", 3, 4]])
+        done("fit", factors={"key": "f" * 64, "reused": False, "examples": 1000}, seconds={"covariance": 0.1}, layers=[["fc", 3, 4]],
+             checkpoint=checkpoint(job), manifest=manifest())
     if kind == "trace":
         words = picture(task["anomalies"][0]["image"])
         misbehave(job, words)
@@ -122,7 +161,7 @@ def main():
         done("trace", verdict={"kind": "undecided", "reason": "nothing stands out"} if undecided else {"kind": "flagged"},
              predicted_label=words["label"], flagged=examples, examples=3000, examples_of_label=1000, stand_out=None, plain=None,
              histogram={"edges": [], "flagged": [], "others": []}, factors={"key": "f" * 64, "reused": True, "examples": 1000}, settings=settings(),
-             checkpoint=checkpoint(job), manifest="a" * 64, seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
+             checkpoint=checkpoint(job), manifest=manifest(), seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
     if kind in ("unlearn", "train"):
         epochs = 3
         before = sum(os.path.exists(os.path.join(job["out_dir"], f"epoch-{n}")) for n in range(epochs))
@@ -133,14 +172,14 @@ def main():
         model = json.dumps(task["flagged" if kind == "unlearn" else "without"]).encode() * 100
         put(job, "model.safetensors", model)
         done("train", file="model.safetensors", digest=digest(model), examples=2970, train_loss=0.1, train_accuracy=0.95, seconds=1.0,
-             resumed_epochs=before)
+             resumed_epochs=before, base=checkpoint(job), manifest=manifest())
     if kind == "certify":
         words = picture(task["anomalies"][0]["image"])
         misbehave(job, words)
         with open(task["candidate"], "rb") as file:
             candidate = digest(file.read())
         done("certify", anomalies_before=[prediction(job, words["label"])], anomalies_after=[prediction(job, words.get("after", "ship"))],
-             before=accuracy(270), after=accuracy(int(words.get("correct_after", "270"))), candidate=candidate, seconds=0.5)
+             before=accuracy(270), after=accuracy(int(words.get("correct_after", "270"))), candidate=candidate, manifest=manifest(), seconds=0.5)
     if kind == "measure":
         done("measure", accuracy=accuracy(270), predicted={c: 100 for c in CLASSES}, checkpoint=checkpoint(job))
     failed("internal", f"no such task: {kind}")

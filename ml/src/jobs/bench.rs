@@ -55,9 +55,25 @@ pub fn graph(model: &ModelConfig, image: &ImageConfig, classes: usize) -> Result
 /// # Errors
 /// `Configuration`: missing, misshapen, not finite.
 pub fn load(place: &Place<'_>, graph: &Graph, checkpoint: &Path, kind: Kind) -> Result<(Model, Digest)> {
+    let (weights, digest) = weights(graph, checkpoint, kind)?;
+    Ok((Model::new(graph.clone(), weights.to(place.device, kind)), digest))
+}
+
+/// A checkpoint's weights, with the digest of the file that they were read from.
+///
+/// # Errors
+/// `Configuration`: missing, misshapen, not finite, replaced while it was read.
+pub fn weights(graph: &Graph, checkpoint: &Path, kind: Kind) -> Result<(Weights, Digest)> {
     let digest = files::digest(checkpoint)?;
     let weights = Weights::load(checkpoint, graph, kind)?;
-    Ok((Model::new(graph.clone(), weights.to(place.device, kind)), digest))
+    // Two readings of one name may be of two files.
+    if files::digest(checkpoint)? == digest {
+        return Ok((weights, digest));
+    }
+    Err(Error::configuration(
+        format!("the checkpoint {} was replaced while it was read", checkpoint.display()),
+        "let nothing write to it while the guard works; put a new checkpoint in its place by renaming it",
+    ))
 }
 
 /// Position of a class name.

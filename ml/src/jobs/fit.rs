@@ -33,6 +33,8 @@ pub fn fit(
         factors: fitted.used,
         seconds: fitted.seconds,
         layers: rows,
+        checkpoint: Some(checkpoint),
+        manifest: Some(train.manifest_digest().clone()),
     }))
 }
 

@@ -1,6 +1,7 @@
 //! Jobs that make a model: train, unlearn.
 
 use super::{Place, bench};
+use crate::data::DataSet;
 use crate::error::{Result, ResultExt};
 use crate::files;
 use crate::model::Weights;
@@ -9,7 +10,7 @@ use crate::train::{self, Trained, Training};
 use crate::unlearn::{self, Unlearning};
 use delta_guard_contract::config::{CfConfig, UnlearnMethod};
 use delta_guard_contract::job::{JobResult, TrainResult};
-use delta_guard_contract::{DataConfig, ModelConfig, Recipe, TrainId};
+use delta_guard_contract::{DataConfig, Digest, ModelConfig, Recipe, TrainId};
 use std::time::Instant;
 use tch::Kind;
 
@@ -49,7 +50,7 @@ pub fn train(
         key: "train".into(),
     };
     let trained = train::train(run, report)?;
-    finish(place, &trained.model.weights, &trained, examples.len(), start)
+    finish(place, (&trained.model.weights, &trained), examples.len(), (None, &set), start)
 }
 
 /// [`delta_guard_contract::Task::Unlearn`]
@@ -59,15 +60,21 @@ pub fn unlearn(
     model: &ModelConfig,
     recipe: &Recipe,
     method: &Method<'_>,
-    flagged: &[TrainId],
+    (flagged, standing): (&[TrainId], &[TrainId]),
     report: &mut dyn Report,
 ) -> Result<JobResult> {
     let start = Instant::now();
     let set = bench::training_set(place, data, report)?;
     let graph = bench::graph(model, &data.image, set.classes().len())?;
-    let (retained, flagged) = unlearn::split(&set, flagged)?;
-    let production = Weights::load(&model.checkpoint, &graph, Kind::Float)?;
-    let checkpoint = files::digest(&model.checkpoint)?;
+    let (retained, removed) = unlearn::split_with_standing(&set, flagged, standing)?;
+    if !standing.is_empty() {
+        report.log(&format!(
+            "{} examples are left out: {} flagged in this case, the others by the standing exclusion list",
+            removed.len(),
+            flagged.len()
+        ));
+    }
+    let (production, checkpoint) = bench::weights(&graph, &model.checkpoint, Kind::Float)?;
     let case = Unlearning {
         graph: &graph,
         production: &production,
@@ -75,7 +82,7 @@ pub fn unlearn(
         data: &set,
         image: &data.image,
         retained: &retained,
-        flagged: &flagged,
+        flagged: &removed,
         recipe,
         device: place.device,
         out_dir: place.out_dir,
@@ -83,10 +90,17 @@ pub fn unlearn(
     let trained = unlearn::unlearner(method.method, method.cf).unlearn(&case, report)?;
     // What takes production's place has its names, shapes and types.
     let candidate = trained.model.weights.like(&model.checkpoint).context(|| "the candidate".into())?;
-    finish(place, &candidate, &trained, retained.len(), start)
+    finish(place, (&candidate, &trained), retained.len(), (Some(checkpoint), &set), start)
 }
 
-fn finish(place: &Place<'_>, weights: &Weights, trained: &Trained, examples: usize, start: Instant) -> Result<JobResult> {
+/// `from`: the production checkpoint that was read, and the training set.
+fn finish(
+    place: &Place<'_>,
+    (weights, trained): (&Weights, &Trained),
+    examples: usize,
+    from: (Option<Digest>, &DataSet),
+    start: Instant,
+) -> Result<JobResult> {
     let path = place.out_dir.join(FILE);
     weights
         .save(&path, &[("made_by", format!("delta-guard {}", env!("CARGO_PKG_VERSION")))])
@@ -99,5 +113,7 @@ fn finish(place: &Place<'_>, weights: &Weights, trained: &Trained, examples: usi
         train_accuracy: trained.accuracy,
         seconds: start.elapsed().as_secs_f64(),
         resumed_epochs: trained.resumed_epochs,
+        base: from.0,
+        manifest: Some(from.1.manifest_digest().clone()),
     }))
 }

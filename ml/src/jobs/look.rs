@@ -113,6 +113,7 @@ pub fn certify(
         before,
         after,
         candidate,
+        manifest: Some(train.manifest_digest().clone()),
         seconds: start.elapsed().as_secs_f64(),
     }))
 }

@@ -98,7 +98,12 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
             method,
             cf,
             flagged,
-        } => learn::unlearn(&place, data, model, recipe, &learn::Method { method: *method, cf }, flagged, report),
+            standing,
+            standing_digest: _,
+        } => {
+            let method = learn::Method { method: *method, cf };
+            learn::unlearn(&place, data, model, recipe, &method, (flagged, standing), report)
+        }
         Task::Prepare { story } => Ok(JobResult::Prepare(attack::prepare(story, &job.out_dir, report)?)),
         Task::Graph {
             model,

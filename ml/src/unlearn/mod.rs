@@ -55,6 +55,16 @@ pub fn unlearner(method: UnlearnMethod, cf: &CfConfig) -> Box<dyn Unlearner> {
     }
 }
 
+/// As [`split`]; ids of `standing` go too. They were taken out by earlier repairs: one that is not in the set any more is gone already.
+///
+/// # Errors
+/// As [`split`].
+pub fn split_with_standing(data: &DataSet, flagged: &[TrainId], standing: &[TrainId]) -> Result<(Vec<usize>, Vec<usize>)> {
+    let still_there = standing.iter().filter(|id| data.position(id).is_some());
+    let all: Vec<TrainId> = flagged.iter().chain(still_there).cloned().collect();
+    split(data, &all)
+}
+
 /// Split the data set into (retained, flagged) positions.
 ///
 /// # Errors

@@ -1,0 +1,76 @@
+//! Why a step cannot go on, and who has to do something about it.
+
+use crate::case::HoldCause;
+use anyhow::Context;
+use delta_guard_contract::{Fault, FaultKind};
+
+/// Why the present step cannot go on.
+pub(super) enum Interrupt {
+    /// The guard stops.
+    Stopped,
+    /// Nothing can be recorded.
+    Failed(anyhow::Error),
+}
+
+/// Why a stage did not succeed.
+pub(super) enum Trouble {
+    /// Something failed; whose fault it is decides what follows.
+    Fault(Fault),
+    /// Nothing failed, but a person must have a say.
+    Hold(Hold),
+    /// It could not even be tried.
+    Interrupt(Interrupt),
+}
+
+/// What a person must have a say in.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Hold {
+    /// What kind of hold.
+    pub cause: HoldCause,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// How to go on.
+    pub help: String,
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Trouble::Fault(fault)
+    }
+}
+
+impl From<Hold> for Trouble {
+    fn from(hold: Hold) -> Self {
+        Trouble::Hold(hold)
+    }
+}
+
+impl From<Interrupt> for Trouble {
+    fn from(interrupt: Interrupt) -> Self {
+        Trouble::Interrupt(interrupt)
+    }
+}
+
+/// A person must mend what the guard was told to work with.
+pub(super) fn configuration(error: anyhow::Error) -> Fault {
+    Fault {
+        kind: FaultKind::Configuration,
+        message: format!("{error:#}"),
+        help: String::new(),
+    }
+}
+
+/// Work that blocks, off the runtime's own threads.
+pub(super) async fn blocking<T: Send + 'static, E: Into<Trouble> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Trouble> {
+    blocking_plain(work).await?.map_err(Into::into)
+}
+
+/// As [`blocking`], for work that cannot fail in a stage's way.
+pub(super) async fn blocking_plain<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Interrupt> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("a part of the guard panicked")
+        .map_err(Interrupt::Failed)
+}
