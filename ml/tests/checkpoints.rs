@@ -210,6 +210,8 @@ fn a_candidate_has_productions_kinds_of_numbers() {
                         ..CfConfig::default()
                     },
                     flagged: vec![TrainId("dark/3.png".into())],
+                    standing: Vec::new(),
+                    standing_digest: None,
                 },
             };
             let JobResult::Train(done) = delta_influence::jobs::run(&job, &mut Silent).unwrap() else {
