@@ -124,6 +124,8 @@ fn cf_goes_on_from_production_without_the_pictures() {
         method: UnlearnMethod::Cf,
         cf: settings(0.01, 0),
         flagged: flagged.to_vec(),
+        standing: Vec::new(),
+        standing_digest: None,
     };
     scene.run("cf-other", task(&gone));
     assert!(same(&moved, &scene.folder.join("cf-other/model.safetensors")));

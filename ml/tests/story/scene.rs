@@ -129,6 +129,8 @@ impl Scene {
             method,
             cf,
             flagged: flagged.to_vec(),
+            standing: Vec::new(),
+            standing_digest: None,
         };
         let JobResult::Train(result) = self.run(name, task) else {
             panic!("unlearn answers with another result");
