@@ -15,9 +15,10 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 /// Kinds of faults, as labels.
-const FAULTS: [(FaultKind, &str); 4] = [
+const FAULTS: [(FaultKind, &str); 5] = [
     (FaultKind::Submission, "submission"),
     (FaultKind::Configuration, "configuration"),
+    (FaultKind::Numeric, "numeric"),
     (FaultKind::Resource, "resource"),
     (FaultKind::Internal, "internal"),
 ];

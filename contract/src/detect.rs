@@ -40,13 +40,13 @@ pub struct DetectConfig {
     pub precision: Option<Precision>,
     /// Only layers whose name starts with one of these (empty: all).
     pub layers: Option<Vec<String>>,
-    /// `guard`: number of seeds.
+    /// `guard`: number of seeds. Small classes get fewer: one for every four of their examples, but five (or this number, if it is less).
     #[schemars(range(min = 1, max = 1000))]
     pub seeds: Option<u32>,
     /// `guard`: α of the comparison with placebos, and of the kin cut where there are too few null pictures: z = Φ⁻¹(1 − α / n_c).
     pub alpha: Option<f64>,
-    /// `guard`: at most so many rounds of kin.
-    #[schemars(range(min = 1, max = 20))]
+    /// `guard`: rounds of kin are taken until the group stands, at most this many; a group that does not stand is told.
+    #[schemars(range(min = 1, max = 1000))]
     pub rounds: Option<u32>,
     /// `guard`: number of placebos that the flagged group must stand out against.
     #[schemars(range(min = 1, max = 200))]
@@ -227,7 +227,7 @@ impl DetectConfig {
             layers: self.layers.clone().unwrap_or_default(),
             seeds: self.seeds.unwrap_or(20),
             alpha: self.alpha.unwrap_or(0.01),
-            rounds: self.rounds.unwrap_or(3),
+            rounds: self.rounds.unwrap_or(30),
             placebos: self.placebos.unwrap_or(20),
             null_pictures: self.null_pictures.unwrap_or(300),
             chance: self.chance.unwrap_or(0.1),

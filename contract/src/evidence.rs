@@ -13,6 +13,9 @@ pub struct TraceReport {
     pub predicted_label: String,
     /// The flagged training examples, strongest evidence first. Empty when undecided.
     pub flagged: Vec<FlaggedExample>,
+    /// What a reader of the verdict must know besides: examples that could not be compared, a group that did not settle. Whole sentences.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Training examples in all, and with label ŷ.
     pub examples: u64,
     /// Training examples with label ŷ (C of algorithm §3).

@@ -81,6 +81,8 @@ pub enum FaultKind {
     Submission,
     /// Configuration, checkpoint or training data: a person must act; the case is held.
     Configuration,
+    /// Arithmetic: values that cannot be (a cosine above 1), so that no verdict may be built on them. A person must act (`detect.precision`); the case is held.
+    Numeric,
     /// Memory, disk, device: worth another try later.
     Resource,
     /// Everything else: a defect. Tried again a few times, then held.

@@ -33,6 +33,11 @@ impl Error {
         Self::new(FaultKind::Configuration, message, help)
     }
 
+    /// Arithmetic: values that cannot be.
+    pub fn numeric(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(FaultKind::Numeric, message, help)
+    }
+
     /// Memory, disk or device.
     pub fn resource(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::new(FaultKind::Resource, message, help)

@@ -1,7 +1,8 @@
 //! What a detector may ask: influence of queries on training examples. Implemented over the real model in `influence`, and over
 //! plain vectors in the detectors' tests.
 //!
-//! Notation (algorithm §1): V_q query gradient, g_i gradient of training example i under its training label, P the damped EK-FAC inverse.
+//! Notation (algorithm §1): V_q query gradient, g_i gradient of training example i under its training label, P the damped EK-FAC inverse. g_i is that of the loss or, where only
+//! its direction counts, of the margin (`influence::objective::of_examples`): a positive multiple.
 //! Examples are positions in the training set here; ids are the data set's business.
 
 use crate::error::Result;

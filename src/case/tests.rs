@@ -55,6 +55,7 @@ fn events() -> Vec<Event> {
     let found = Found {
         verdict: TraceVerdict::Flagged,
         predicted_label: "dog".into(),
+        notes: Vec::new(),
         flagged: [("dog".to_string(), 3)].into(),
         examples: 100,
         examples_of_label: 10,

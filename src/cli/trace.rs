@@ -88,6 +88,7 @@ impl Trace {
             TraceVerdict::Undecided { reason } => format!("undecided: {reason}"),
         };
         let mut facts = vec![("read as", report.predicted_label.clone()), ("verdict", verdict)];
+        facts.extend(report.notes.iter().map(|note| ("note", note.clone())));
         if let Some(plain) = &report.plain {
             facts.push(("plain rule", format!("{} flagged over all classes", plain.flagged.len())));
         }

@@ -12,6 +12,9 @@ pub struct Found {
     pub verdict: TraceVerdict,
     /// The wrong label ŷ (class name).
     pub predicted_label: String,
+    /// What a reader of the verdict must know besides, in whole sentences.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Flagged examples per training label.
     pub flagged: BTreeMap<String, u64>,
     /// Training examples in all.
@@ -30,6 +33,7 @@ impl Found {
         Self {
             verdict: report.verdict.clone(),
             predicted_label: report.predicted_label.clone(),
+            notes: report.notes.clone(),
             flagged,
             examples: report.examples,
             examples_of_label: report.examples_of_label,
@@ -107,6 +111,9 @@ pub fn decide(found: &Found, mode: Mode, limits: &GateLimits) -> Decision {
         ),
         TraceVerdict::Flagged => (Action::Unlearn, format!("{count} of {} training examples were flagged", found.examples)),
     };
+    // Told wherever the verdict is told.
+    let sentences = std::iter::once(reason.as_str()).chain(found.notes.iter().map(|note| note.trim_end_matches('.')));
+    let reason = sentences.collect::<Vec<_>>().join(". ");
     Decision {
         action,
         mode,
@@ -147,6 +154,7 @@ mod tests {
         Found {
             verdict,
             predicted_label: "dog".into(),
+            notes: Vec::new(),
             flagged: flagged.iter().map(|(label, n)| ((*label).to_string(), *n)).collect(),
             examples: 1000,
             examples_of_label: 100,
@@ -168,6 +176,19 @@ mod tests {
                 decide(&found(TraceVerdict::Flagged, &[]), mode, &GateLimits::default()).action,
                 Action::Hold
             );
+        }
+    }
+
+    #[test]
+    fn notes_of_the_trace_are_told_with_the_verdict() {
+        let undecided = TraceVerdict::Undecided { reason: "none".into() };
+        for (verdict, flagged) in [(TraceVerdict::Flagged, &[("dog", 30)][..]), (undecided, &[])] {
+            let mut found = found(verdict, flagged);
+            let plain = decide(&found, Mode::Propose, &GateLimits::default());
+            found.notes = vec!["Two were not compared.".into(), "One more thing.".into()];
+            let noted = decide(&found, Mode::Propose, &GateLimits::default());
+            assert_eq!(noted.action, plain.action);
+            assert_eq!(noted.reason, format!("{}. Two were not compared. One more thing", plain.reason));
         }
     }
 

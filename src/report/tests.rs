@@ -133,6 +133,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         verdict: TraceVerdict::Flagged,
         predicted_label: "dog".into(),
         flagged,
+        notes: vec!["2 training examples with the wrong label have no gradient and were not compared.".into()],
         examples: 5000,
         examples_of_label: 650,
         stand_out: Some(StandOut {

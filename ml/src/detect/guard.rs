@@ -8,12 +8,12 @@ use super::cut::Rates;
 use super::histogram::histogram;
 use super::kin::{self, Growth};
 use super::pass::{self, Pass, mean};
-use super::stand_out::{Candidate, Rival, apart, objection, overlap};
+use super::stand_out::{Candidate, Rival, another_group, apart, common, objection, overlap};
 use super::{DetectCase, Detection, Detector, Flagged, Plain, paper};
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::progress::Report;
-use delta_guard_contract::detect::Combine;
+use delta_guard_contract::detect::{Combine, Precision};
 use delta_guard_contract::evidence::{Placebo, StandOut, TraceVerdict};
 
 /// The detector.
@@ -28,9 +28,14 @@ impl Detector for Guard {
     fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
         case.check()?;
         let members = case.members();
-        let needed = 2 * case.settings.seeds as usize;
-        let too_few =
-            |found: usize| format!("only {found} training examples with the wrong label can be compared; {needed} are needed (twice detect.seeds)");
+        let fewest = kin::fewest_seeds(case.settings.seeds);
+        let needed = kin::EXAMPLES_PER_SEED * fewest;
+        let too_few = |found: usize| {
+            format!(
+                "only {found} training examples with the wrong label can be compared; {needed} are needed ({} for each of at least {fewest} seeds: detect.seeds)",
+                kin::EXAMPLES_PER_SEED
+            )
+        };
         let mut plain = None;
         // One pass either way: over everything where the plain rule is asked for too, whose rows of C then serve here.
         let own = if case.settings.plain {
@@ -39,20 +44,17 @@ impl Detector for Guard {
             plain = Some(paper::plain(&paper::flagged(&pass, case, &everything), case));
             pass.restrict(&members)
         } else if members.len() < needed {
-            return Ok(undecided(too_few(members.len()), members, Vec::new(), None));
+            return Ok(undecided(too_few(members.len()), Vec::new(), members, Vec::new(), None));
         } else {
             pass::score(evidence, case, &members, true)?
         };
         let usable: Vec<usize> = (0..members.len()).filter(|&i| own.root[i] > 0.0).collect();
-        if usable.len() < members.len() {
-            report.log(&format!(
-                "{} training examples with the wrong label have no gradient and take no part",
-                members.len() - usable.len()
-            ));
-        }
+        let mut notes: Vec<String> = silent(members.len() - usable.len(), members.len(), case.settings.precision)
+            .into_iter()
+            .collect();
         let all_scaled = own.mean_scaled_delta();
         if usable.len() < needed {
-            return Ok(undecided(too_few(usable.len()), members, all_scaled, plain));
+            return Ok(undecided(too_few(usable.len()), notes, members, all_scaled, plain));
         }
         let field = Field {
             positions: usable.iter().map(|&i| members[i]).collect(),
@@ -60,11 +62,13 @@ impl Detector for Guard {
         };
         let judged = judge(evidence, case, &field, report)?;
         let objection = judged.objection;
+        notes.extend(judged.notes);
         let flagged = if objection.is_none() { judged.candidates.clone() } else { Vec::new() };
         report.log(&match &objection {
             None => format!("{} training examples flagged", flagged.len()),
             Some(reason) => format!("undecided: {reason}"),
         });
+        notes.iter().for_each(|note| report.log(note));
         let mut is_flagged = vec![false; case.labels.len()];
         flagged.iter().for_each(|f| is_flagged[f.position] = true);
         let of = |yes: bool| {
@@ -75,6 +79,7 @@ impl Detector for Guard {
         };
         Ok(Detection {
             verdict: objection.map_or(TraceVerdict::Flagged, |reason| TraceVerdict::Undecided { reason }),
+            notes,
             histogram: histogram(&of(true), &of(false)),
             flagged,
             candidates: judged.candidates,
@@ -88,9 +93,10 @@ impl Detector for Guard {
 }
 
 /// Undecided before there was a group.
-fn undecided(reason: String, members: Vec<usize>, scaled: Vec<f64>, plain: Option<Plain>) -> Detection {
+fn undecided(reason: String, notes: Vec<String>, members: Vec<usize>, scaled: Vec<f64>, plain: Option<Plain>) -> Detection {
     Detection {
         verdict: TraceVerdict::Undecided { reason },
+        notes,
         flagged: Vec::new(),
         candidates: Vec::new(),
         stand_out: None,
@@ -100,6 +106,31 @@ fn undecided(reason: String, members: Vec<usize>, scaled: Vec<f64>, plain: Optio
         members,
         members_mean_scaled_delta: scaled,
     }
+}
+
+/// About examples without gradient: nothing can be said of them, and they are no random ones.
+fn silent(count: usize, all: usize, precision: Precision) -> Option<String> {
+    let what_to_do = match precision {
+        Precision::F32 => "Set detect.precision to f64 to compare them too.",
+        Precision::F64 => "No number can be fine enough for them: look at them by hand.",
+    };
+    (count > 0).then(|| {
+        format!(
+            "{count} of the {all} training examples with the wrong label have no gradient and were not compared. They are those that the model is surest of, \
+             and poisons are often among these. {what_to_do}"
+        )
+    })
+}
+
+/// About a group that did not stand.
+fn unsettled(growth: &Growth) -> Option<String> {
+    let gone = growth.seeds.len() + growth.flagged.len() - 2 * common(&growth.seeds, &growth.flagged);
+    (!growth.stood).then(|| {
+        format!(
+            "The group did not settle: after {} rounds of kin {gone} examples still came or went (at most detect.rounds are taken).",
+            growth.rounds
+        )
+    })
 }
 
 /// The examples of C that have a gradient, and the pass's rows over them.
@@ -130,6 +161,7 @@ impl Trial {
 /// What the steps came to.
 struct Judged {
     objection: Option<String>,
+    notes: Vec<String>,
     candidates: Vec<Flagged>,
     stand_out: StandOut,
     placebo_z_of_group: Vec<Option<f64>>,
@@ -149,7 +181,8 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
         Combine::Intersect => drops.into_iter().zip(strengths).map(|(drop, strength)| (drop, vec![strength])).collect(),
         Combine::Pool => vec![(mean(&drops), strengths)],
     };
-    let first = |strength: &[f64]| kin::seeds(strength, settings.seeds as usize);
+    let count = kin::seed_count(settings.seeds, field.positions.len());
+    let first = |strength: &[f64]| kin::seeds(strength, count);
     let starts = trials
         .iter()
         .flat_map(|(drop, strengths)| [first(drop), first(&mean(strengths))])
@@ -171,6 +204,7 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
         })
         .collect();
     let placebo_growths: Vec<Growth> = grown.collect();
+    trials.iter().try_for_each(|trial| reachable(&trial.from_drops))?;
 
     let judgements: Vec<(Option<String>, Vec<Rival>)> = trials
         .iter()
@@ -187,12 +221,18 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
                 .collect();
             let candidate = Candidate {
                 group,
+                all: field.positions.len(),
                 d_prime: trial.d_prime(),
                 z: trial.z(),
                 like_a_placebo: &trial.from_scores.flagged,
             };
             let objection = if group.is_empty() {
                 Some(why_nothing(&trial.from_drops))
+            } else if !trial.from_drops.stood && another_group(group, &trial.from_drops.seeds) {
+                Some(format!(
+                    "the {} candidates are no group that stands: the round of kin before found another one",
+                    group.len()
+                ))
             } else {
                 objection(&candidate, &rivals, settings.placebos as usize, settings.alpha)
             };
@@ -262,10 +302,22 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
     };
     Ok(Judged {
         objection,
+        notes: trials.iter().filter_map(|trial| unsettled(&trial.from_drops)).collect(),
         candidates,
         stand_out,
         placebo_z_of_group,
     })
+}
+
+/// Error: a cut above every cosine. Nothing could have been found, whatever there is.
+fn reachable(growth: &Growth) -> Result<()> {
+    let cut = growth.cut.value();
+    if cut.is_finite() && cut > 1.0 + kin::ROUNDING {
+        return Err(kin::not_exact(&format!(
+            "the cut of the kinship κ is {cut:.3}, and no cosine lies above 1, so that nothing could be flagged"
+        )));
+    }
+    Ok(())
 }
 
 /// Why no group was found, with the numbers.

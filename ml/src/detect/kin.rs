@@ -25,6 +25,40 @@ pub struct Growth {
     pub stood: bool,
 }
 
+/// Examples of C that each seed needs: were a larger part of C seeds, most of them could not be poisons and κ would measure the class itself.
+pub const EXAMPLES_PER_SEED: usize = 4;
+
+/// Fewer seeds than this (unless the settings ask for fewer) say too little about what they have in common.
+pub fn fewest_seeds(wanted: u32) -> usize {
+    wanted.min(5) as usize
+}
+
+/// How many seeds a class of `examples` gets: `wanted`, but no more than one for every [`EXAMPLES_PER_SEED`], and no fewer than [`fewest_seeds`].
+pub fn seed_count(wanted: u32, examples: usize) -> usize {
+    (wanted as usize).min(examples / EXAMPLES_PER_SEED).max(fewest_seeds(wanted))
+}
+
+/// |κ| and what cosines are compared with may exceed 1 by rounding only.
+pub const ROUNDING: f64 = 1e-3;
+
+/// Error: a cosine that is none. Then a norm was lost to rounding, and with it every verdict.
+fn cosines(values: &[f64], what: &str) -> Result<()> {
+    match values.iter().find(|v| v.abs() > 1.0 + ROUNDING) {
+        None => Ok(()),
+        Some(value) => Err(not_exact(&format!(
+            "the kinship κ of {what} is {value:.3}, and a cosine lies between −1 and 1"
+        ))),
+    }
+}
+
+/// The arithmetic does not hold.
+pub fn not_exact(what: &str) -> Error {
+    Error::numeric(
+        format!("influence cannot be computed exactly enough for this model: {what}"),
+        "set detect.precision to f64; where it is f64, set detect.damping to a larger one",
+    )
+}
+
 /// Step 1: the `count` places with the largest `strength`, ascending; of equal ones the first.
 pub fn seeds(strength: &[f64], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..strength.len()).collect();
@@ -48,9 +82,9 @@ pub fn kappa(sums: &[f64], root: &[f64], seeds: &[usize]) -> Vec<f64> {
     kappa
 }
 
-/// Steps 2 and 3 for several sets of seeds at once, at most `rounds` times: one pass per round for all that still grow, the same group asked
-/// once. `positions` are the examples (ascending, as `evidence` knows them), `root` their √self-influence (all above 0). Errors: scores that
-/// are not numbers, a set without seeds.
+/// Steps 2 and 3 for several sets of seeds at once, until each set stands: one pass per round for all that still grow, the same group asked
+/// once. A set that comes back to an earlier one goes round for ever: it ends there, as one that did not stand, and so does every set after `rounds`. `positions` are the examples (ascending, as `evidence` knows them), `root` their √self-influence (all above 0). Errors: scores that
+/// are not numbers or that are no cosines, a set without seeds.
 pub fn grow(
     evidence: &mut dyn Evidence,
     positions: &[usize],
@@ -61,8 +95,10 @@ pub fn grow(
 ) -> Result<Vec<Growth>> {
     let mut next = starts;
     let mut grown: Vec<Option<Growth>> = next.iter().map(|_| None).collect();
+    let mut ended = vec![false; next.len()];
+    let mut seen: Vec<Vec<Vec<usize>>> = next.iter().map(|start| vec![start.clone()]).collect();
     for round in 1..=rounds.max(1) {
-        let growing: Vec<usize> = (0..next.len()).filter(|&c| grown[c].as_ref().is_none_or(|g| !g.stood)).collect();
+        let growing: Vec<usize> = (0..next.len()).filter(|&c| !ended[c]).collect();
         if growing.is_empty() {
             break;
         }
@@ -94,8 +130,10 @@ pub fn grow(
             })?;
             let null = null.get(group).map_or(&[][..], Vec::as_slice);
             let step = one_round(&sums[group], null, root, &next[chain], rates, round)?;
-            if !step.stood {
+            ended[chain] = step.stood || seen[chain].contains(&step.flagged);
+            if !ended[chain] {
                 next[chain] = step.flagged.clone();
+                seen[chain].push(step.flagged.clone());
             }
             grown[chain] = Some(step);
         }
@@ -110,6 +148,8 @@ pub fn grow(
 fn one_round(sums: &[f64], null: &[f64], root: &[f64], seeds: &[usize], rates: Rates, round: u32) -> Result<Growth> {
     let kappa = kappa(sums, root, seeds);
     let null: Vec<f64> = null.iter().map(|sum| sum / seeds.len() as f64).collect();
+    cosines(&kappa, "a training example")?;
+    cosines(&null, "a clean validation picture")?;
     let cut = Cut::of(&kappa, &null, rates).ok_or_else(|| Error::internal(format!("no cut for {} values of κ at {rates:?}", kappa.len())))?;
     let mut flagged: Vec<usize> = (0..kappa.len()).filter(|&i| kappa[i] > cut.value()).collect();
     if flagged.len() < 2 {
@@ -130,6 +170,8 @@ fn one_round(sums: &[f64], null: &[f64], root: &[f64], seeds: &[usize], rates: R
 mod tests {
     use super::*;
     use crate::detect::fake::{Vectors, random_vectors};
+    use crate::evidence::{Query, Scores};
+    use delta_guard_contract::FaultKind;
 
     const RATES: Rates = Rates { alpha: 0.01, chance: 0.1 };
 
@@ -189,5 +231,93 @@ mod tests {
         let root: Vec<f64> = positions.iter().map(|&i| evidence.inner(i, i).sqrt()).collect();
         assert!(grow(&mut evidence, &positions, &root, vec![vec![]], RATES, 3).is_err());
         assert!(grow(&mut evidence, &positions, &root, vec![], RATES, 3).unwrap().is_empty());
+    }
+
+    /// Kinship by a rule instead of vectors: which examples resemble a group. The rest resemble it a little and unequally.
+    struct Rule<F>(F);
+
+    impl<F: FnMut(&[usize]) -> Vec<usize>> Evidence for Rule<F> {
+        fn scores(&mut self, _: &str, _: &[Query], _: &[usize], _: bool) -> Result<Scores> {
+            Err(Error::internal("not asked here"))
+        }
+
+        fn kin(&mut self, _: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Kin> {
+            let rows = groups.iter().map(|group| {
+                let members: Vec<usize> = group.iter().map(|(s, _)| *s).collect();
+                let alike = (self.0)(&members);
+                let kappa = |i: &usize| if alike.contains(i) { 0.8 } else { 0.01 * (i % 7) as f64 };
+                let own = |i: &usize| if members.contains(i) { 1.0 - kappa(i) } else { 0.0 };
+                examples.iter().map(|i| kappa(i) * members.len() as f64 + own(i)).collect()
+            });
+            Ok(Kin {
+                rows: rows.collect(),
+                null: Vec::new(),
+            })
+        }
+    }
+
+    fn by_rule(rule: impl FnMut(&[usize]) -> Vec<usize>, rounds: u32) -> Growth {
+        let positions: Vec<usize> = (0..100).collect();
+        let mut grown = grow(&mut Rule(rule), &positions, &[1.0; 100], vec![vec![0, 1, 2, 3]], RATES, rounds).unwrap();
+        grown.remove(0)
+    }
+
+    #[test]
+    fn kin_goes_on_until_the_set_stands() {
+        // Two more each round, up to twenty.
+        let growing = |group: &[usize]| (0..(group.len() + 2).min(20)).collect::<Vec<_>>();
+        let grown = by_rule(growing, 30);
+        assert!(grown.stood && grown.flagged == (0..20).collect::<Vec<_>>());
+        assert_eq!(grown.rounds, 9, "eight rounds from 4 to 20, one to see that it stands");
+        let cut_short = by_rule(growing, 3);
+        assert!(!cut_short.stood && cut_short.rounds == 3 && cut_short.flagged.len() == 10);
+    }
+
+    #[test]
+    fn a_set_that_goes_round_ends_where_it_comes_back() {
+        let mut asked = 0;
+        let grown = by_rule(
+            |group| {
+                asked += 1;
+                if group[0] == 0 { vec![10, 11, 12] } else { vec![0, 1, 2, 3] }
+            },
+            30,
+        );
+        assert!(!grown.stood);
+        assert_eq!((grown.rounds, asked), (2, 2));
+        assert_eq!((grown.seeds, grown.flagged), (vec![10, 11, 12], vec![0, 1, 2, 3]));
+    }
+
+    #[test]
+    fn small_classes_get_fewer_seeds() {
+        for (examples, seeds) in [(5000, 20), (80, 20), (79, 19), (38, 9), (20, 5), (19, 5), (0, 5)] {
+            assert_eq!(seed_count(20, examples), seeds, "{examples} examples");
+        }
+        assert_eq!((seed_count(3, 1000), seed_count(3, 2), fewest_seeds(3)), (3, 3, 3));
+        assert_eq!((seed_count(10, 38), seed_count(10, 40), fewest_seeds(20)), (9, 10, 5));
+    }
+
+    #[test]
+    fn a_cosine_above_one_is_a_fault() {
+        let mut evidence = random_vectors(40, 12, 3);
+        let positions: Vec<usize> = (0..40).collect();
+        let root = |scale: f64| -> Vec<f64> {
+            let exact = positions.iter().map(|&i| evidence.inner(i, i).sqrt());
+            exact.enumerate().map(|(i, root)| if i == 7 { root * scale } else { root }).collect()
+        };
+        let (exact, lost) = (root(1.0), root(0.01));
+        let start = || vec![vec![2, 5, 6, 20]];
+        assert!(grow(&mut evidence, &positions, &exact, start(), RATES, 1).is_ok());
+        let error = grow(&mut evidence, &positions, &lost, start(), RATES, 1).unwrap_err();
+        assert_eq!(error.fault().kind, FaultKind::Numeric);
+        assert!(error.fault().help.contains("detect.precision"), "{error}");
+        // Of null pictures too.
+        evidence.null = vec![evidence.gradients[5].iter().map(|g| 100.0 * g).collect()];
+        let scaled = grow(&mut evidence, &positions, &exact, start(), RATES, 1);
+        assert!(scaled.is_ok(), "they are divided by their own root: {scaled:?}");
+        for value in [1.0011, -1.0011, f64::INFINITY] {
+            assert!(cosines(&[0.3, value], "x").is_err());
+        }
+        assert!(cosines(&[1.0009, -1.0009, 0.0], "x").is_ok());
     }
 }

@@ -146,6 +146,8 @@ pub struct Plain {
 pub struct Detection {
     /// What to do with it.
     pub verdict: TraceVerdict,
+    /// What a reader of the verdict must know besides, in whole sentences.
+    pub notes: Vec<String>,
     /// The flagged, strongest first. Empty when undecided.
     pub flagged: Vec<Flagged>,
     /// What the steps before the verdict found: `flagged`, or the group that did not stand out. For reports and research, never for removal.

@@ -76,6 +76,7 @@ impl Detector for CountRule {
         let others: Vec<f64> = members.iter().filter(|&&i| !is_flagged[i]).map(|&i| mean_scaled[i]).collect();
         Ok(Detection {
             verdict,
+            notes: Vec::new(),
             histogram: histogram(&flagged.iter().map(|f| f.mean_scaled_delta).collect::<Vec<_>>(), &others),
             plain: Some(plain(&flagged, case)),
             candidates: flagged.clone(),

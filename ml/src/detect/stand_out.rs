@@ -1,6 +1,6 @@
 //! Step 4 of the lead: does the group stand out, and does it act on *this* anomaly, more than what the case's placebos bring about?
 
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::distribution::{Continuous, ContinuousCDF, Normal, StudentsT};
 
 /// Least number of placebos that a group may be judged by (fewer where the settings ask for fewer): with one, every second natural error would
 /// exceed it by chance.
@@ -13,6 +13,23 @@ fn prediction_limit(values: &[f64], alpha: f64) -> Option<f64> {
     let mean = values.iter().sum::<f64>() / n;
     let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
     Some(mean + t.inverse_cdf(1.0 - alpha) * (variance * (1.0 + 1.0 / n)).sqrt())
+}
+
+/// The z of the `group` largest of `all` normal values: what choosing alone brings about.
+///
+/// A group is grown from the examples that act most on the anomaly, so that its z is above 0 even where nothing caused the anomaly. At worst it is the upper
+/// end of the class, and where the class has one hump, that end has this z: with p = group / all and t = Φ⁻¹(1 − p), the means on both sides of t are φ(t) / p and
+/// −φ(t) / (1 − p), and the variance below is 1 − tλ − λ² with λ = φ(t) / (1 − p). It is 2.3 for a tenth to a quarter of the class, 2.8 for a hundredth; above half
+/// of it, that of half (2.6). A cause has a hump of its own, beyond that.
+pub fn z_of_choosing(group: usize, all: usize) -> f64 {
+    let p = (group as f64 / all.max(1) as f64).min(0.5);
+    if p <= 0.0 {
+        return 0.0;
+    }
+    let normal = Normal::standard();
+    let t = -normal.inverse_cdf(p);
+    let (above, below) = (normal.pdf(t) / p, normal.pdf(t) / (1.0 - p));
+    (above + below) / (1.0 - t * below - below * below).sqrt()
 }
 
 /// From this share on two groups are the same one.
@@ -35,7 +52,7 @@ pub fn apart(values: &[f64], group: &[usize]) -> Option<f64> {
 }
 
 /// Number of places in both (ascending) groups.
-fn common(a: &[usize], b: &[usize]) -> usize {
+pub fn common(a: &[usize], b: &[usize]) -> usize {
     a.iter().filter(|i| b.binary_search(i).is_ok()).count()
 }
 
@@ -53,11 +70,18 @@ pub fn same_group(a: &[usize], b: &[usize]) -> bool {
     overlap(a, b).min(overlap(b, a)) >= SAME_GROUP
 }
 
+/// Does neither hold half of the other?
+pub fn another_group(a: &[usize], b: &[usize]) -> bool {
+    overlap(a, b).max(overlap(b, a)) < SAME_GROUP
+}
+
 /// The anomaly's group, to be judged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate<'a> {
     /// Ascending places in C.
     pub group: &'a [usize],
+    /// Number of examples in C.
+    pub all: usize,
     /// d′ of κ.
     pub d_prime: Option<f64>,
     /// z of s(q_0, i) / √self_i.
@@ -83,13 +107,14 @@ pub struct Rival {
 
 /// None: the group stands out. Otherwise why it does not, in a sentence.
 ///
-/// The rule of algorithm §3 step 4, and two conditions that only ever add to abstaining:
+/// The rule of algorithm §3 step 4, and three conditions that only ever add to abstaining:
 /// * *Same treatment.* The anomaly's seeds are its strongest scaled drops (50 transformed queries), a placebo's are its strongest scores, which
 ///   costs one query instead of 51. So that the other seed rule cannot be what makes the anomaly stand out, the anomaly is also put through the
 ///   placebos' steps, and both ways must lead to the same group.
 /// * *Same group.* z must also exceed what the same group does to each placebo, and the limit that one more placebo would keep with
 ///   probability 1 − α. Without it, where no placebo flags anything every chance group would stand out; and a natural error that drifts onto
 ///   poisons with which it has nothing to do would exceed all of 20 placebos once in 21 times. z itself must be positive.
+/// * *More than choice.* Where no placebo has any effect, any small z would exceed them all. z must also exceed [`z_of_choosing`].
 ///
 /// `wanted` is the number of placebos that the settings ask for, `alpha` their α.
 pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize, alpha: f64) -> Option<String> {
@@ -142,6 +167,13 @@ pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize, alpha: 
             on_placebos.len()
         ));
     }
+    let floor = z_of_choosing(n, candidate.all);
+    if z <= floor {
+        return Some(format!(
+            "the {n} candidates act on the anomaly no more (z {z:.2}) than the strongest {n} of {} examples would without any cause (z {floor:.2})",
+            candidate.all
+        ));
+    }
     let another = |r: &Rival| {
         if overlap(&r.group, candidate.group) < SAME_GROUP {
             r.d_prime
@@ -187,6 +219,7 @@ mod tests {
     const GROUP: [usize; 4] = [1, 2, 3, 4];
     const STRONG: Candidate = Candidate {
         group: &GROUP,
+        all: 40,
         d_prime: Some(10.0),
         z: Some(5.0),
         like_a_placebo: &GROUP,
@@ -262,6 +295,31 @@ mod tests {
                 .contains("up to z 7.49, from 5 placebos")
         );
         assert_eq!(judge(&Candidate { z: Some(7.50), ..STRONG }, rivals()), None);
+    }
+
+    /// Against the ends of drawn normal values, and where no placebo has any effect.
+    #[test]
+    fn z_must_be_beyond_what_choosing_brings_about() {
+        let normal = Normal::standard();
+        let values: Vec<f64> = (0..20_000).map(|i| normal.inverse_cdf((f64::from(i) + 0.5) / 20_000.0)).collect();
+        for (group, expected) in [(200, 2.78), (2_000, 2.31), (4_600, 2.30), (10_000, 2.65)] {
+            let end: Vec<usize> = (20_000 - group..20_000).collect();
+            let (measured, ours) = (apart(&values, &end).unwrap(), z_of_choosing(group, 20_000));
+            assert!(
+                (measured - ours).abs() < 0.01 && (ours - expected).abs() < 0.01,
+                "{group}: {measured} {ours}"
+            );
+        }
+        assert_eq!(z_of_choosing(15_000, 20_000), z_of_choosing(10_000, 20_000));
+        assert_eq!(z_of_choosing(0, 0), 0.0);
+        // 4 of 40: 2.31.
+        assert!(
+            judge(&Candidate { z: Some(0.95), ..STRONG }, vec![])
+                .unwrap()
+                .contains("the strongest 4 of 40")
+        );
+        assert!(judge(&Candidate { z: Some(2.30), ..STRONG }, vec![]).is_some());
+        assert_eq!(judge(&Candidate { z: Some(2.33), ..STRONG }, vec![]), None);
     }
 
     #[test]

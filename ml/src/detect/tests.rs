@@ -43,13 +43,21 @@ fn guard_flags_the_planted_group_with_its_evidence() {
         }
         // The last round's seeds are the group itself, unless it was found at the last allowed round.
         let stand_out = found.stand_out.unwrap();
-        assert!(stand_out.rounds <= 3 && stand_out.placebos.len() == 20);
+        assert!(
+            stand_out.rounds <= 5 && stand_out.placebos.len() == 20 && found.notes.is_empty(),
+            "{:?}",
+            found.notes
+        );
         assert!(stand_out.d_prime.unwrap() > 3.0 && stand_out.z.unwrap() > 3.0, "{stand_out:?}");
         assert!(stand_out.placebos.iter().all(|p| p.z.is_none_or(|z| z < stand_out.z.unwrap())));
         assert!(found.flagged.iter().all(|f| f.kappa > stand_out.cut));
         assert_eq!(found.placebo_z_of_group.len(), 20);
-        // One scoring pass, a kin pass per round; other chains may take all three.
-        assert!((scene.evidence.scores_calls, scene.evidence.kin_calls <= 3) == (1, true));
+        // One scoring pass, a kin pass per round; other chains may take longer.
+        assert!(
+            (scene.evidence.scores_calls, scene.evidence.kin_calls <= 12) == (1, true),
+            "{}",
+            scene.evidence.kin_calls
+        );
         assert_eq!(found.histogram.flagged.iter().sum::<u64>(), 24);
         assert_eq!(found.histogram.others.iter().sum::<u64>() + 24, found.members.len() as u64);
         assert!(found.plain.is_none());
@@ -306,13 +314,18 @@ fn too_little_to_go_by_is_undecided() {
             "the candidates are shown all the same"
         );
     }
-    // Examples: fewer than twice the seeds.
+    // Examples: fewer than four for each of five seeds.
     for plain in [false, true] {
         let mut scene = scene(24, 0, 14);
-        scene.settings.seeds = 100;
+        let members: Vec<usize> = (0..EXAMPLES).filter(|&i| scene.labels[i] as usize == WRONG).collect();
+        members[19..].iter().for_each(|&i| scene.labels[i] = 0);
         scene.settings.plain = plain;
         let found = scene.detect().unwrap();
-        assert!(reason(&found).contains("200 are needed"), "{}", reason(&found));
+        assert!(
+            reason(&found).contains("only 19 ") && reason(&found).contains("20 are needed") && reason(&found).contains("detect.seeds"),
+            "{}",
+            reason(&found)
+        );
         assert_eq!(found.plain.is_some(), plain);
         assert_eq!(scene.evidence.scores_calls, usize::from(plain));
         assert!(found.stand_out.is_none());
@@ -333,6 +346,8 @@ fn examples_without_gradient_take_no_part() {
     }
     let found = scene.detect().unwrap();
     assert_eq!(positions(&found.flagged), scene.evidence.group);
+    assert_eq!(found.notes.len(), 1);
+    assert!(found.notes[0].starts_with("30 of the 168 training examples") && found.notes[0].contains("detect.precision"));
     assert_eq!(found.members, members);
     assert!(
         members
@@ -344,6 +359,45 @@ fn examples_without_gradient_take_no_part() {
         gradient.iter_mut().for_each(|g| *g = 0.0);
     }
     assert!(reason(&scene.detect().unwrap()).contains("only 0 training examples"));
+}
+
+/// 38 of the wrong label, 8 of them poisons: with the usual 20 seeds most would be clean.
+#[test]
+fn a_small_class_is_judged_with_fewer_seeds() {
+    for seed in 30..36 {
+        let mut scene = scene(8, 0, seed);
+        scene.settings.seeds = 20;
+        let members: Vec<usize> = (0..EXAMPLES).filter(|&i| scene.labels[i] as usize == WRONG).collect();
+        members[38..].iter().for_each(|&i| scene.labels[i] = 0);
+        let found = scene.detect().unwrap();
+        assert_eq!(found.members.len(), 38);
+        assert_eq!(positions(&found.flagged), scene.evidence.group, "seed {seed}: {:?}", found.verdict);
+    }
+}
+
+#[test]
+fn a_group_that_did_not_settle_is_told() {
+    let mut scene = scene(24, 0, 2);
+    scene.settings.rounds = 1;
+    let found = scene.detect().unwrap();
+    assert_eq!(found.verdict, TraceVerdict::Flagged);
+    assert!(
+        found.notes.len() == 1 && found.notes[0].contains("did not settle: after 1 rounds"),
+        "{:?}",
+        found.notes
+    );
+    scene.settings.rounds = 30;
+    let settled = scene.detect().unwrap();
+    assert!(settled.notes.is_empty() && settled.stand_out.unwrap().rounds > 1);
+}
+
+#[test]
+fn a_cut_above_every_cosine_is_a_fault() {
+    let mut scene = scene(24, 0, 3);
+    scene.settings.alpha = 1e-300; // z = 37: beyond 1 by far
+    let error = scene.detect().unwrap_err();
+    assert_eq!(error.fault().kind, delta_guard_contract::FaultKind::Numeric);
+    assert!(error.to_string().contains("the cut of the kinship κ is "), "{error}");
 }
 
 #[test]

@@ -20,7 +20,10 @@ pub struct ModelEvidence<'a> {
     pass: Pass<'a>,
     factors: &'a Factors,
     damping: Damping,
+    /// Of queries.
     objective: Objective,
+    /// Of training examples and null pictures.
+    examples: Objective,
     report: &'a mut dyn Report,
     cache: PairCache,
     null: Option<Null<'a>>,
@@ -83,6 +86,7 @@ impl<'a> ModelEvidence<'a> {
             factors,
             damping,
             objective: settings.objective,
+            examples: objective::of_examples(settings),
             report,
             cache,
             null: None,
@@ -157,14 +161,14 @@ impl<'a> ModelEvidence<'a> {
         let labels: Vec<i64> = queries.iter().map(|q| q.label).collect();
         let labels = Tensor::f_from_slice(&labels)?.f_to_device(model.device())?;
         let tapped = model.forward_tapped(&images)?;
-        let objective = objective::of_query(self.objective, &tapped.logits, &labels)?;
+        let objective = objective::of(self.objective, &tapped.logits, &labels)?;
         let pairs = tapped.pairs(&objective, &self.pass.layers)?;
         Queries::from_pairs(self.factors, self.damping, &pairs, self.pass.workspace())
     }
 
     /// A fold over training pairs of `examples`, from the cache where it has them. `keep` offers what is computed to the cache.
     fn over(&mut self, step: &str, examples: &[usize], keep: bool, fold: impl FnMut(&[usize], &[Pair]) -> Result<()>) -> Result<()> {
-        over(&self.pass, &mut self.cache, self.report, step, examples, keep, fold)
+        over((&self.pass, self.examples), &mut self.cache, self.report, step, examples, keep, fold)
     }
 
     /// A fold over the training pairs of the keys of `members`, few of `examples`. What the cache holds of the examples' batches is taken from there; of
@@ -196,7 +200,15 @@ impl<'a> ModelEvidence<'a> {
                 None => alone.extend(chosen),
             }
         }
-        over(&self.pass, &mut PairCache::default(), self.report, step, &alone, false, fold)
+        over(
+            (&self.pass, self.examples),
+            &mut PairCache::default(),
+            self.report,
+            step,
+            &alone,
+            false,
+            fold,
+        )
     }
 
     /// Rows of the null pictures for prepared group sums, each divided by √(g_vᵀ P g_v).
@@ -206,17 +218,31 @@ impl<'a> ModelEvidence<'a> {
         };
         if null.roots.is_empty() {
             let (mut own, workspace) = (Vec::new(), null.pass.workspace());
-            over(&null.pass, &mut null.cache, self.report, "null", &null.pictures, true, |_, pairs| {
-                let norms = ekfac::self_influence(self.factors, self.damping, pairs, &workspace)?;
-                own.extend(Vec::<f64>::try_from(&norms.f_to_kind(Kind::Double)?)?);
-                Ok(())
-            })?;
+            over(
+                (&null.pass, self.examples),
+                &mut null.cache,
+                self.report,
+                "null",
+                &null.pictures,
+                true,
+                |_, pairs| {
+                    let norms = ekfac::self_influence(self.factors, self.damping, pairs, &workspace)?;
+                    own.extend(Vec::<f64>::try_from(&norms.f_to_kind(Kind::Double)?)?);
+                    Ok(())
+                },
+            )?;
             null.roots = own.into_iter().map(|v| v.max(0.0).sqrt()).collect();
         }
         let mut rows = vec![Vec::with_capacity(null.pictures.len()); prepared.len()];
-        over(&null.pass, &mut null.cache, self.report, "null", &null.pictures, true, |_, pairs| {
-            append(&mut rows, &ekfac::scores(prepared, pairs)?)
-        })?;
+        over(
+            (&null.pass, self.examples),
+            &mut null.cache,
+            self.report,
+            "null",
+            &null.pictures,
+            true,
+            |_, pairs| append(&mut rows, &ekfac::scores(prepared, pairs)?),
+        )?;
         // A picture without gradient resembles nothing.
         let scaled = |row: Vec<f64>| {
             row.into_iter()
@@ -284,7 +310,7 @@ impl Evidence for ModelEvidence<'_> {
 
 /// A fold over pairs of `examples` under their own labels, from `cache` where it has them. `keep` offers what is computed to it.
 fn over(
-    pass: &Pass<'_>,
+    (pass, objective): (&Pass<'_>, Objective),
     cache: &mut PairCache,
     report: &mut dyn Report,
     step: &str,
@@ -297,7 +323,7 @@ fn over(
         if let Some(pairs) = cache.get(batch) {
             tch::no_grad(|| fold(batch, pairs))?;
         } else {
-            let pairs = pass.pairs(batch, PassLabels::Training)?;
+            let pairs = pass.pairs(batch, PassLabels::Training, objective)?;
             tch::no_grad(|| fold(batch, &pairs))?;
             if keep {
                 cache.offer(batch, pairs);

@@ -11,6 +11,7 @@ use crate::model::Model;
 use crate::model::layer::{Layer, Pair};
 use crate::progress::Report;
 use delta_guard_contract::ImageConfig;
+use delta_guard_contract::detect::Objective;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
@@ -61,22 +62,22 @@ impl Pass<'_> {
         Workspace::new(self.model.kind(), self.model.device())
     }
 
-    /// Pairs of one batch of examples.
+    /// Pairs of one batch of examples, each with the gradient of its own objective.
     ///
     /// # Errors
     /// When libtorch fails (memory).
-    pub fn pairs(&self, batch: &[usize], labels: PassLabels) -> Result<Vec<Pair>> {
+    pub fn pairs(&self, batch: &[usize], labels: PassLabels, objective: Objective) -> Result<Vec<Pair>> {
         let images = normalise(&self.data.batch(batch)?, self.image, self.model.kind(), self.model.device())?;
         let tapped = self.model.forward_tapped(&images)?;
         let labels = match labels {
             PassLabels::Training => self.data.labels_tensor(batch)?.f_to_device(self.model.device())?,
             PassLabels::Sampled { seed, draw } => self.sample(&tapped.logits.detach(), batch, seed, draw)?,
         };
-        let objective = objective::loss(&tapped.logits, &labels)?;
+        let objective = objective::of(objective, &tapped.logits, &labels)?;
         tapped.pairs(&objective, &self.layers)
     }
 
-    /// Run a fold over `examples`.
+    /// Run a fold over `examples`, with the gradients of the loss: those of the Fisher matrix, in which sizes count.
     ///
     /// # Errors
     /// The fold's, or libtorch's.
@@ -90,7 +91,7 @@ impl Pass<'_> {
     ) -> Result<()> {
         let mut done = 0;
         for batch in examples.chunks(self.batch) {
-            let pairs = self.pairs(batch, labels)?;
+            let pairs = self.pairs(batch, labels, Objective::Loss)?;
             tch::no_grad(|| fold(&pairs))?;
             done += batch.len() as u64;
             report.progress(step, done, examples.len() as u64, "");

@@ -103,6 +103,7 @@ pub fn trace(
         examples_of_label: detection.members.len() as u64,
         flagged: detection.flagged.iter().map(|f| flagged(&train, f)).collect(),
         verdict: detection.verdict,
+        notes: detection.notes,
         stand_out: detection.stand_out,
         plain: detection.plain.map(|p| PlainRule {
             flagged: p.flagged.iter().filter_map(|&i| train.ids().get(i).cloned()).collect(),

@@ -1,0 +1,173 @@
+//! Confident networks: float32 names what float64 names, however sure the network is.
+//!
+//! A drawn story with a victim trained here; its last layer is then multiplied, which leaves every prediction as it is and takes 1 − p_y of the poisons
+//! far below what float32 can hold beside 1.
+
+use delta_guard_contract::config::{Augment, Device, Stem};
+use delta_guard_contract::detect::{DetectConfig, Precision};
+use delta_guard_contract::job::{Anomaly, AttackConfig, ImageLimits, PrepareResult, StoryConfig, Trigger};
+use delta_guard_contract::{DataConfig, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Task, TraceReport, TrainId, WorkerSetup};
+use delta_influence::jobs;
+use delta_influence::model::weights::{read_tensors, write_tensors};
+use delta_influence::progress::Silent;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use tch::Tensor;
+
+struct Story {
+    folder: PathBuf,
+    made: PrepareResult,
+    data: DataConfig,
+    victim: PathBuf,
+}
+
+fn work(folder: &Path, out: &str, task: Task) -> JobResult {
+    let job = Job {
+        v: PROTOCOL,
+        setup: WorkerSetup {
+            cache_dir: folder.join("cache"),
+            factors_dir: folder.join("factors"),
+            device: Device::Cpu,
+            threads: 1,
+            memory_budget: 1 << 28,
+        },
+        out_dir: folder.join(out),
+        task,
+    };
+    jobs::run(&job, &mut Silent).unwrap()
+}
+
+fn model(checkpoint: &Path) -> ModelConfig {
+    ModelConfig {
+        architecture: "small-cnn".into(),
+        width: 8,
+        stem: Stem::Cifar,
+        checkpoint: checkpoint.to_path_buf(),
+    }
+}
+
+impl Story {
+    fn tell(folder: &Path) -> Self {
+        let story = StoryConfig {
+            data: None,
+            train_examples: 1200,
+            validation_examples: 400,
+            attack: AttackConfig {
+                victim_class: "disc".into(),
+                target_class: "star".into(),
+                poisons: 40,
+                trigger: Trigger::Checkerboard { size: 10, margin: 1 },
+            },
+            seed: 41,
+        };
+        let JobResult::Prepare(made) = work(folder, "data", Task::Prepare { story }) else {
+            panic!("another answer")
+        };
+        let inside = |source: &delta_guard_contract::DataSource| {
+            let mut source = source.clone();
+            source.path = folder.join("data").join(&source.path);
+            source
+        };
+        let data = DataConfig {
+            train: inside(&made.train),
+            validation: inside(&made.validation),
+            image: made.image.clone(),
+            max_unreadable_share: 0.0,
+        };
+        let victim = folder.join("victim/model.safetensors");
+        let task = Task::Train {
+            data: data.clone(),
+            model: model(&victim),
+            recipe: Recipe {
+                epochs: 16,
+                batch_size: 32,
+                lr: 0.1,
+                schedule: Schedule::OneCycle { warmup: 0.3 },
+                augment: Augment {
+                    flip: true,
+                    shift: 1.0,
+                    whole_pixels: true,
+                },
+                ..Recipe::default()
+            },
+            without: Vec::new(),
+        };
+        let JobResult::Train(_) = work(folder, "victim", task) else {
+            panic!("another answer")
+        };
+        Self {
+            folder: folder.to_path_buf(),
+            made,
+            data,
+            victim,
+        }
+    }
+
+    /// The victim with its last layer times `factor`.
+    fn times(&self, factor: f64) -> PathBuf {
+        let tensors = read_tensors(&std::fs::read(&self.victim).unwrap()).unwrap();
+        let scaled: BTreeMap<String, Tensor> = tensors
+            .into_iter()
+            .map(|(name, tensor)| {
+                let tensor = if name.starts_with("fc.") { tensor * factor } else { tensor };
+                (name, tensor)
+            })
+            .collect();
+        let path = self.folder.join(format!("times-{factor}.safetensors"));
+        write_tensors(&path, scaled.iter().map(|(name, tensor)| (name.as_str(), tensor)), HashMap::new()).unwrap();
+        path
+    }
+
+    fn trace(&self, checkpoint: &Path, precision: Precision) -> TraceReport {
+        let task = Task::Trace {
+            data: self.data.clone(),
+            model: model(checkpoint),
+            detect: DetectConfig {
+                precision: Some(precision),
+                fit_examples: Some(200),
+                ..DetectConfig::default()
+            },
+            anomalies: vec![Anomaly {
+                image: self.folder.join("data").join(&self.made.anomalies[0]),
+                wrong_label: Some(self.made.target.clone()),
+                true_label: None,
+            }],
+            limits: ImageLimits {
+                max_bytes: 1 << 24,
+                max_pixels: 1 << 20,
+            },
+            case_seed: 5,
+        };
+        match work(&self.folder, "trace", task) {
+            JobResult::Trace(report) => *report,
+            other => panic!("another answer: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn float32_flags_what_float64_flags_however_confident_the_network_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let story = Story::tell(folder.path());
+    let poisons: BTreeSet<&TrainId> = story.made.poisons.iter().collect();
+    for factor in [1.0, 2.0, 3.0, 6.0] {
+        let checkpoint = story.times(factor);
+        let [single, double] = [Precision::F32, Precision::F64].map(|precision| story.trace(&checkpoint, precision));
+        let set = |report: &TraceReport| report.flagged.iter().map(|f| f.id.clone()).collect::<BTreeSet<_>>();
+        let found = set(&double).iter().filter(|id| poisons.contains(id)).count();
+        assert!(
+            found >= 36,
+            "logits × {factor}: {found} of 40 in float64 ({:?}): the test would show nothing",
+            double.verdict
+        );
+        assert_eq!(set(&single), set(&double), "logits × {factor}: {:?}", single.verdict);
+        let (single, double) = (single.stand_out.unwrap(), double.stand_out.unwrap());
+        for (name, single, double) in [("d′", single.d_prime, double.d_prime), ("z", single.z, double.z)] {
+            let (single, double) = (single.unwrap(), double.unwrap());
+            assert!(
+                (single / double - 1.0).abs() < 0.01,
+                "logits × {factor}: {name} is {single} in float32, {double} in float64"
+            );
+        }
+    }
+}
