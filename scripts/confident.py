@@ -98,6 +98,7 @@ def main():
                 "anomalies": [anomaly],
                 "limits": {"max_bytes": 1 << 26, "max_pixels": 64_000_000},
                 "case_seed": 1,
+                "factors_seed": 0,
             }
             told = work(keys.worker, home / f"{keys.name}-{scale:g}-{precision}", home, task)
             if isinstance(told, str):

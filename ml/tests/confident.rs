@@ -6,7 +6,7 @@
 use delta_guard_contract::config::{Augment, Device, Stem};
 use delta_guard_contract::detect::{DetectConfig, Precision};
 use delta_guard_contract::job::{Anomaly, AttackConfig, ImageLimits, PrepareResult, StoryConfig, Trigger};
-use delta_guard_contract::{DataConfig, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Task, TraceReport, TrainId, WorkerSetup};
+use delta_guard_contract::{DataConfig, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Seed, Task, TraceReport, TrainId, WorkerSetup};
 use delta_influence::jobs;
 use delta_influence::model::weights::{read_tensors, write_tensors};
 use delta_influence::progress::Silent;
@@ -136,7 +136,8 @@ impl Story {
                 max_bytes: 1 << 24,
                 max_pixels: 1 << 20,
             },
-            case_seed: 5,
+            case_seed: Seed(5),
+            factors_seed: Seed(6),
         };
         match work(&self.folder, "trace", task) {
             JobResult::Trace(report) => *report,
