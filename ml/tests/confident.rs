@@ -34,7 +34,7 @@ fn work(folder: &Path, out: &str, task: Task) -> JobResult {
         out_dir: folder.join(out),
         task,
     };
-    jobs::run(&job, &mut Silent).unwrap()
+    jobs::run(&job, &mut Silent).expect("the job runs")
 }
 
 fn model(checkpoint: &Path) -> ModelConfig {
@@ -105,7 +105,7 @@ impl Story {
 
     /// The victim with its last layer times `factor`.
     fn times(&self, factor: f64) -> PathBuf {
-        let tensors = read_tensors(&std::fs::read(&self.victim).unwrap()).unwrap();
+        let tensors = read_tensors(&std::fs::read(&self.victim).expect("a victim")).expect("tensors");
         let scaled: BTreeMap<String, Tensor> = tensors
             .into_iter()
             .map(|(name, tensor)| {
@@ -114,7 +114,7 @@ impl Story {
             })
             .collect();
         let path = self.folder.join(format!("times-{factor}.safetensors"));
-        write_tensors(&path, scaled.iter().map(|(name, tensor)| (name.as_str(), tensor)), HashMap::new()).unwrap();
+        write_tensors(&path, scaled.iter().map(|(name, tensor)| (name.as_str(), tensor)), HashMap::new()).expect("writes");
         path
     }
 
