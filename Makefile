@@ -16,11 +16,15 @@ DATA ?=
 UNLEARN ?= eu
 OUT ?=
 BENCH ?=
+# make mutants MUTANTS=200 MUTANTS_SEED=1; make faults FAULTS=split
+MUTANTS ?= 100
+MUTANTS_SEED ?=
+FAULTS ?=
 # make install PREFIX=/usr DESTDIR=/tmp/package
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup build demo test fixtures lint layering data-cifar10 examples evaluate evaluate-cifar10 bench idle install
+.PHONY: help setup build demo test fixtures faults faults-check mutants lint layering data-cifar10 examples evaluate evaluate-cifar10 bench idle install
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -53,7 +57,16 @@ install: ## what was built: programs, libtorch, systemd unit, user and folders (
 fixtures: ## the EK-FAC fixtures only; more of the same make by EKFAC_FIXTURES=dir1:dir2
 	$(WITH_TORCH) $(CARGO) test --release --locked -p delta-influence --test ekfac_fixtures -- --nocapture
 
-lint: layering ## rustfmt, clippy with warnings as errors, the layering check
+faults: ## plant 27 faults in a scratch copy, one by one: a test must find each (FAULTS="word …")
+	$(WITH_TORCH) $(PYTHON) scripts/faults.py $(FAULTS)
+
+faults-check: ## whether the 27 faults can still be planted (seconds)
+	$(PYTHON) scripts/faults.py --check
+
+mutants: ## mutation testing of a random sample; goes on with docs/mutants.csv; hours (MUTANTS, MUTANTS_SEED)
+	$(WITH_TORCH) $(PYTHON) scripts/mutants.py --number $(MUTANTS) $(if $(MUTANTS_SEED),--seed $(MUTANTS_SEED))
+
+lint: layering faults-check ## rustfmt, clippy with warnings as errors, the layering check, can faults still be planted
 	$(CARGO) fmt --all --check
 	$(WITH_TORCH) $(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 

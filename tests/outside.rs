@@ -5,8 +5,6 @@
 mod check;
 #[path = "outside/daemon.rs"]
 mod daemon;
-#[path = "outside/degraded.rs"]
-mod degraded;
 #[path = "outside/metrics.rs"]
 mod metrics;
 #[path = "outside/monitoring.rs"]

@@ -136,11 +136,10 @@ pub(super) async fn livez() -> Response {
 fn ready(api: &Api) -> Ready {
     let now = api.readiness();
     let mut reasons = Vec::new();
-    let degraded = !now.journal && now.trouble.is_some();
-    if !now.journal && !degraded {
+    if !now.journal {
         reasons.push("the journal is being verified".to_owned());
     }
-    if !now.scanned && !degraded {
+    if !now.scanned {
         reasons.push("the inbox was not read yet".to_owned());
     }
     reasons.extend(now.trouble.clone());
@@ -183,11 +182,7 @@ fn failed(error: &anyhow::Error) -> Response {
 /// Ask the ledger, where there is one already.
 async fn ask<T: Send + 'static>(api: &Api, question: impl FnOnce(&Ledger) -> anyhow::Result<T> + Send + 'static) -> Result<T, Response> {
     let Some(ledger) = api.ledger() else {
-        let reasons = ready(api).reasons.join("; ");
-        return Err(refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the guard has no journal to answer from: {reasons}. `delta-guard cases` answers from what can be read"),
-        ));
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the journal is being verified; ask again"));
     };
     let _turn = api.turns.acquire().await;
     let answer = tokio::task::spawn_blocking(move || question(&ledger)).await;

@@ -15,13 +15,12 @@ mod reader;
 mod segment;
 pub mod store;
 mod tail;
-pub mod verify;
 mod writer;
 
-pub use error::{JournalError, is_full};
+pub use error::JournalError;
 pub use reader::{Reader, Tail};
 pub use segment::{SEGMENT_BYTES, segment_name};
-pub use writer::{Appended, Journal, Opened, Options, renew_last_segment};
+pub use writer::{Appended, Journal, Opened, Options};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

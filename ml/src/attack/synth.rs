@@ -183,6 +183,19 @@ mod tests {
         }
     }
 
+    /// What is drawn is a data set that results are published on: it may not change unnoticed.
+    #[test]
+    fn pictures_are_those_that_results_were_measured_on() {
+        let mut hasher = blake3::Hasher::new();
+        for index in 0..60 {
+            hasher.update(&draw(1, index % 2, index, index));
+        }
+        assert_eq!(
+            hasher.finalize().to_hex().as_str(),
+            "0bc12d73acc417d3e9c03d1e2524feb20120e45ed637860f5ae4914fe11cdca6"
+        );
+    }
+
     /// Against closed forms; the crescent's is left to the eye.
     #[test]
     fn shapes_have_their_areas() {

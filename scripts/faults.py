@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Plants 27 faults, one after the other, in a scratch copy of this tree, and runs the test that must find each.
+
+  scripts/faults.py            all of them; exit code 1 unless all are found
+  scripts/faults.py eu split   those whose name contains one of these words
+  scripts/faults.py --check    only whether each can still be planted (seconds): the text that it replaces must be in its file, once
+
+A fault is found when its test fails. A fault that no longer compiles, or whose test passes, is told."""
+
+import argparse
+import re
+import sys
+import time
+
+from scratch import ROOT, Scratch, since
+
+STORY = ["-p", "delta-influence", "--test", "story"]
+NAIVE = ["-p", "delta-influence", "--test", "ekfac_naive"]
+LIB = ["-p", "delta-influence", "--lib"]
+SECONDS = 900 # building and testing
+
+# name, file below ml/src, pattern (regular expression, must match once), replacement, tests (target, filter).
+FAULTS = [
+    # What joins the kernels to the rules.
+    ("eu trains on the flagged", "unlearn/eu.rs", r"examples: case\.retained,", "examples: case.flagged,", STORY, "repair::eu"),
+    ("split removes nothing", "unlearn/mod.rs", r"\.filter\(\|i\| !gone\.contains\(i\)\)", "", STORY, "repair::split"),
+    ("certify measures production twice", "jobs/look.rs", r"look\(candidate, \"measure candidate\"\)", 'look(&model.checkpoint, "measure candidate")', STORY, "measure::certify"),
+    ("accuracy counts everything as right", "certify/mod.rs", r"if label == class \{", "if label == class || true {", STORY, "measure::"),
+    ("query objective always the loss", "influence/objective.rs", r"Objective::Margin => negative_margin\(", "Objective::Margin => loss(", STORY, "influence::scores_of_margin"),
+    ("delta without its difference", "influence/mod.rs", r"\(Some\(family\), Some\(baseline\)\) => family\.difference\(baseline\)\?", "(Some(family), Some(_)) => family", STORY, "influence::scores_of_margin"),
+    ("training gradients under predicted labels", "influence/pass.rs", r"PassLabels::Training => self\.data\.labels_tensor\(batch\)\?\.f_to_device\(self\.model\.device\(\)\)\?", "PassLabels::Training => tapped.logits.detach().f_argmax(1, false)?", STORY, "influence::kin"),
+    ("true fisher from training labels", "influence/fit.rs", r"Fisher::True => PassLabels::Sampled \{[^}]*\}", "Fisher::True => { let _ = draw; PassLabels::Training }", STORY, "influence::scores_of_margin"),
+    ("fit subset is the first n", "influence/fit.rs", r"index::sample\(&mut rng, all, self\.examples as usize\)\.into_vec\(\)", "{ let _ = index::sample(&mut rng, all, 1); (0..self.examples as usize).collect::<Vec<_>>() }", STORY, "influence::the_fit_subset"),
+    ("null rows not divided by their root", "influence/mod.rs", r"if root > 0\.0 \{ v / root \} else \{ 0\.0 \}", "if root > 0.0 { v } else { 0.0 }", STORY, "influence::kin"),
+    ("kin's seed weights ignored", "influence/mod.rs", r"\[group\] \+= weight;", "[group] += weight.signum().abs();", STORY, "influence::kin"),
+    ("placebos need not be read rightly", "jobs/trace.rs", r"if class == wrong && chosen\.len\(\) < wanted \{", "if (class == wrong || true) && chosen.len() < wanted {", STORY, "trace::the_guards"),
+    ("the submitted picture stays among the null", "jobs/trace.rs", r"order\.retain\(\|&i\| submitted\.iter\(\)\.all\(\|picture\| picture != validation\.pixels\(i\)\)\);", "let _ = submitted;", STORY, "trace::a_validation_picture"),
+    # Kernels and rules.
+    ("scores negated", "ekfac/score.rs", r"(pub fn scores\(.*?finite\(&total, \"scores\"\)\?;\s*)Ok\(total\)", r"\1Ok(total.f_neg()?)", NAIVE, ""),
+    ("bias column dropped", "ekfac/unfold.rs", r"(if geometry\.bias \{\s*let _ = all\.f_narrow\(4, geometry\.kernel_inputs\(\), 1\)\?\.f_fill_\()1\.0", r"\g<1>0.0", NAIVE, ""),
+    ("damping skipped", "ekfac/precondition.rs", r"lambda\.f_add_scalar\(damping\)\?", "lambda.f_add_scalar(0.0 * damping)?", NAIVE, ""),
+    ("damping by the maximum", "ekfac/precondition.rs", r"lambda\.f_mean\(Kind::Double\)\?\.f_double_value\(&\[\]\)\?", "lambda.f_max()?.f_double_value(&[])?", NAIVE, ""),
+    ("lambda not divided by N", "ekfac/lambda.rs", r"s\.f_div_scalar\(self\.examples as f64\)\?", "s.f_div_scalar(1.0)?", NAIVE, ""),
+    ("G divided by N, not by N times T", "ekfac/covariance.rs", r"Ok\(\(outer, \(batch \* positions\) as f64\)\)", "Ok((outer, batch as f64))", NAIVE, ""),
+    ("wrong Q_G", "ekfac/eigenbasis.rs", r"(\bq_a,\s*)q_g,(\s*input_eigenvalues)", r"\1q_g: q_g.f_transpose(1, 2)?.f_contiguous()?,\2", NAIVE, ""),
+    ("n_tol off by one", "detect/count.rs", r"count >= queries\.saturating_sub\(tolerance\)", "count + 1 >= queries.saturating_sub(tolerance)", LIB, "detect::count"),
+    ("at most tau", "detect/count.rs", r"\*value < tau", "*value <= tau", LIB, "detect::count"),
+    ("a seed's own term kept", "detect/kin.rs", r"\(sums\[s\] / root\[s\] - 1\.0\)", "(sums[s] / root[s])", LIB, "detect::kin"),
+    ("transform space ignored", "detect/queries.rs", r"Space::Normalised => normalise\(&picture, image\)\.and_then\(\|x\| transform\.apply\(&x\)\)", "Space::Normalised => transform.apply(&picture).and_then(|x| normalise(&x, image))", LIB, "detect::queries"),
+    ("seeds by score", "detect/guard.rs", r"\[first\(drop\), first\(&mean\(strengths\)\)\]", "[first(&mean(strengths)), { let _ = drop; first(&mean(strengths)) }]", LIB, "detect::"),
+    ("d' comparison skipped", "detect/stand_out.rs", r"exceeds\(&another, d_prime\)", "exceeds(&another, d_prime.max(f64::INFINITY))", LIB, "detect::stand_out"),
+    ("cf from a new initialisation", "unlearn/cf.rs", r"start: Some\(case\.production\.copy\(\)\)", "start: None", STORY, "repair::cf"),
+]
+
+
+def planted(text, fault):
+    """The file's text with the fault; None where it cannot be planted."""
+    _, _, pattern, replacement, _, _ = fault
+    changed, count = re.subn(pattern, replacement, text, flags=re.S)
+    return changed if count == 1 and changed != text else None
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("words", nargs="*", help="only faults whose name contains one of these")
+    arguments.add_argument("--check", action="store_true", help="plant nothing: say which faults can no longer be planted")
+    asked = arguments.parse_args()
+    faults = [f for f in FAULTS if not asked.words or any(w.lower() in f[0].lower() for w in asked.words)]
+    if not faults:
+        sys.exit("no fault's name contains any of: " + ", ".join(asked.words))
+    lost = [f for f in faults if planted((ROOT / "ml/src" / f[1]).read_text(), f) is None]
+    for name, file, pattern, *_ in lost:
+        print(f"cannot be planted: {name}: ml/src/{file} does not hold exactly one match of {pattern}", file=sys.stderr)
+    if lost:
+        sys.exit("mend the patterns in scripts/faults.py: a fault that is not planted tells nothing")
+    if asked.check:
+        print(f"{len(faults)} of {len(faults)} faults can be planted")
+        return
+    scratch = Scratch("faults")
+    print("without a fault, the tests that are to find them must pass", file=sys.stderr)
+    for target in [t for t in (STORY, NAIVE, LIB) if any(f[4] is t for f in faults)]:
+        result, failed = scratch.test((target, []), SECONDS)
+        if result != "passed":
+            sys.exit(f"{' '.join(target)}: {result} {' '.join(failed)} (see {scratch.log})")
+    found = 0
+    for name, file, *_, target, wanted in faults:
+        fault = next(f for f in faults if f[0] == name)
+        path, start = "ml/src/" + file, time.monotonic()
+        text = scratch.original(path)
+        scratch.write(path, planted(text.decode(), fault).encode())
+        result, failed = scratch.test((target, [wanted] if wanted else []), SECONDS)
+        scratch.write(path, text)
+        good = result == "failed"
+        found += good
+        by = failed[0] if failed else f"{target[-1]} {wanted}"
+        print(f"{'found    ' if good else 'NOT FOUND'}  {name} ({result}, {by}, {since(start)})", flush=True)
+    print(f"{found} of {len(faults)} faults found")
+    sys.exit(0 if found == len(faults) else 1)
+
+
+if __name__ == "__main__":
+    main()
