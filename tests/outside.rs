@@ -15,5 +15,7 @@ mod secret;
 mod smtp;
 #[path = "outside/submitters.rs"]
 mod submitters;
+#[path = "outside/third.rs"]
+mod third;
 #[path = "outside/told.rs"]
 mod told;

@@ -58,6 +58,8 @@ pub struct DetectConfig {
     pub chance: Option<f64>,
     /// Compute the plain count rule over all examples too.
     pub plain: Option<bool>,
+    /// May a candidate be made of what this mode flags? `guard`: true. The paper's modes flag many clean examples, too, and never abstain: false, and a case is only observed whatever `mode` says.
+    pub allow_unlearn: Option<bool>,
 }
 
 /// Detector mode.
@@ -71,6 +73,22 @@ pub enum DetectMode {
     PaperCode,
     /// The count rule as the paper's text says.
     PaperText,
+}
+
+impl DetectMode {
+    /// Its name, as it is written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DetectMode::Guard => "guard",
+            DetectMode::PaperCode => "paper-code",
+            DetectMode::PaperText => "paper-text",
+        }
+    }
+
+    /// May a candidate be made of what this mode flags? The paper's count rule holds nothing against placebos, so only where the owner says so (`detect.allow_unlearn`).
+    pub fn may_unlearn(self, allow_unlearn: Option<bool>) -> bool {
+        allow_unlearn.unwrap_or(self == DetectMode::Guard)
+    }
 }
 
 /// What a query's gradient is taken of.
@@ -191,6 +209,9 @@ pub struct DetectSettings {
     #[serde(default)]
     pub chance: f64,
     pub plain: bool,
+    /// Reports of before have none.
+    #[serde(default)]
+    pub allow_unlearn: bool,
 }
 
 impl DetectConfig {
@@ -232,6 +253,7 @@ impl DetectConfig {
             null_pictures: self.null_pictures.unwrap_or(300),
             chance: self.chance.unwrap_or(0.1),
             plain: self.plain.unwrap_or(!guard),
+            allow_unlearn: self.mode.may_unlearn(self.allow_unlearn),
         }
     }
 }

@@ -39,8 +39,11 @@ pub struct TraceReport {
     pub manifest: Digest,
     /// Seconds per step (`covariance`, `eigenbasis`, `lambda`, `query`, `score`, `kin`, `placebo`, `plain`, …).
     pub seconds: BTreeMap<String, f64>,
-    /// Thumbnails that were written beside the report: file name (relative to the job's folder) per flagged id, the strongest first, and of the anomaly under the key `anomaly`.
+    /// Thumbnails that were written beside the report: file name (relative to the job's folder) per flagged id, of the strongest and of the least sure ones (the last ranks) where there are too many, and of the anomaly under the key `anomaly`.
     pub thumbnails: BTreeMap<String, String>,
+    /// What the flagged examples share, pixel by pixel. None where nothing was flagged, or too few to say.
+    #[serde(default)]
+    pub shared: Option<SharedPixels>,
     /// Peak resident memory of the worker, bytes.
     pub peak_memory: u64,
     /// `cpu` or `cuda:0`, as found.
@@ -132,6 +135,36 @@ pub struct Histogram {
     pub flagged: Vec<u64>,
     /// Other examples with label ŷ per bin.
     pub others: Vec<u64>,
+}
+
+/// Pixels on which the flagged examples of label ŷ look alike, and the others of that label do not look like them: a painted trigger shows as exactly its own pixels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SharedPixels {
+    /// Number of such pixels; 0: they share none.
+    pub pixels: u64,
+    /// Pixels of a picture.
+    pub of: u64,
+    /// Smallest box that holds them: first row, first column, rows, columns. None where there are none.
+    pub place: Option<[u32; 4]>,
+    /// Flagged examples that were compared.
+    pub flagged: u64,
+    /// Others of label ŷ that they were compared with.
+    pub others: u64,
+    /// Over these pixels the smallest share of the flagged that look alike (0 to 1).
+    pub flagged_alike: f64,
+    /// Over these pixels the largest share of the others that look like them (0 to 1).
+    pub others_alike: f64,
+    /// A picture of them beside the trace report: these pixels as the flagged have them, everything else in one grey. None where there are none.
+    pub picture: Option<EvidencePicture>,
+}
+
+/// A picture that lies beside the trace report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidencePicture {
+    /// File name, relative to the job's folder; it holds the start of the digest.
+    pub file: String,
+    /// BLAKE3 of the file.
+    pub digest: Digest,
 }
 
 /// Which factors were used.

@@ -110,6 +110,9 @@ pub enum Task {
         anomalies: Vec<Anomaly>,
         /// Limits of the decoder.
         limits: ImageLimits,
+        /// The flagged training examples that the candidate was made without; may be empty.
+        #[serde(default)]
+        flagged: Vec<TrainId>,
     },
     /// Accuracy and predictions of the model's checkpoint on a set of pictures. → [`MeasureResult`]
     Measure {
@@ -281,6 +284,9 @@ pub struct CertifyResult {
     pub before: Accuracy,
     /// Candidate on the validation set.
     pub after: Accuracy,
+    /// How both models read the flagged training pictures. None where none were named.
+    #[serde(default)]
+    pub flagged: Option<FlaggedReadings>,
     /// Digest of the candidate.
     pub candidate: Digest,
     /// Digest of the training set that was read. None in answers of older workers.
@@ -288,6 +294,23 @@ pub struct CertifyResult {
     pub manifest: Option<Digest>,
     /// Seconds.
     pub seconds: f64,
+}
+
+/// How production model and candidate read the flagged training pictures, and others of their labels for comparison. Poisons are read otherwise by a repaired model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlaggedReadings {
+    /// Flagged pictures that were read.
+    pub examples: u64,
+    /// Those that the production model reads as another class than their training label.
+    pub otherwise_before: u64,
+    /// Those that the candidate reads as another class than their training label.
+    pub otherwise_after: u64,
+    /// What the candidate reads them as: class name and number, the most frequent first, at most five.
+    pub read_as: Vec<(String, u64)>,
+    /// Other training pictures with the same labels that were read for comparison.
+    pub others: u64,
+    /// Those of them that the candidate reads as the production model does.
+    pub others_as_before: u64,
 }
 
 /// Result of [`Task::Measure`].

@@ -9,6 +9,8 @@ use delta_guard_contract::job::Prediction;
 pub struct Rules {
     /// How far the guard may act.
     pub mode: Mode,
+    /// May what the detector flags be unlearned? None: as the detector's mode says.
+    pub allow_unlearn: Option<bool>,
     /// End the case when the picture is no anomaly.
     pub check_prediction: bool,
     /// Caps and gate.
@@ -47,7 +49,7 @@ pub fn next(case: &Case, rules: &Rules) -> Step {
         },
         State::Fitted => Step::Work(Stage::Trace),
         State::Traced => match &case.trace {
-            Some(trace) => Step::Record(Event::Decided(policy::decide(&trace.found, rules.mode, &rules.gate))),
+            Some(trace) => Step::Record(Event::Decided(policy::decide(&trace.found, rules.mode, rules.allow_unlearn, &rules.gate))),
             None => Step::Wait,
         },
         State::Decided => match &case.decision {

@@ -44,6 +44,7 @@ fn certify() -> CertifyResult {
         anomalies_after: vec![prediction()],
         before: Default::default(),
         after: Default::default(),
+        flagged: None,
         candidate: Digest("dd".into()),
         manifest: None,
         seconds: 1.0,
@@ -53,6 +54,7 @@ fn certify() -> CertifyResult {
 /// One event of every kind and, where it matters, every content.
 fn events() -> Vec<Event> {
     let found = Found {
+        detector: Default::default(),
         verdict: TraceVerdict::Flagged,
         predicted_label: "dog".into(),
         notes: Vec::new(),
@@ -264,6 +266,7 @@ fn next_asks_for_what_is_possible() {
     for mode in [Mode::Observe, Mode::Propose, Mode::Enforce] {
         for check_prediction in [true, false] {
             let rules = Rules {
+                allow_unlearn: None,
                 mode,
                 check_prediction,
                 gate: GateLimits::default(),

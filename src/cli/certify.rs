@@ -1,8 +1,8 @@
 //! `certify`.
 
 use super::work::{absolute, unexpected, work_dir};
-use super::{Exit, Global, ids, say};
-use crate::policy;
+use super::{Exit, Failure, Global, ids, say};
+use crate::policy::{self, Known};
 use clap::Args;
 use delta_guard_contract::job::Anomaly;
 use delta_guard_contract::{JobResult, Task, TraceReport};
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  delta-guard certify candidate.safetensors --image wrong.png
+  delta-guard certify candidate.safetensors --image wrong.png --true-label ship
   delta-guard certify candidate.safetensors --image wrong.png --trace trace.json --json
 
 The limits are those of the configuration's section `gate`. With --trace the share of flagged examples is judged too.
@@ -28,6 +28,9 @@ pub struct Certify {
     /// Their wrong label (default: what the production model reads)
     #[arg(long, value_name = "CLASS")]
     wrong_label: Option<String>,
+    /// What they show: the candidate must read them so (gate.true_label)
+    #[arg(long, value_name = "CLASS")]
+    true_label: Option<String>,
     /// The trace.json that the candidate was made by
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -49,7 +52,7 @@ impl Certify {
             anomalies.push(Anomaly {
                 image: absolute(image)?,
                 wrong_label: self.wrong_label.clone(),
-                true_label: None,
+                true_label: self.true_label.clone(),
             });
         }
         let candidate = absolute(&self.candidate)?;
@@ -60,21 +63,42 @@ impl Certify {
             candidate,
             anomalies,
             limits: config.file.image_limits(),
+            flagged: report.iter().flat_map(|r| r.flagged.iter().map(|f| f.id.clone())).collect(),
         };
         let measured = match global.work(&config, &folder, task)? {
             JobResult::Certify(measured) => measured,
             other => return Err(unexpected(&other)),
         };
-        let wrong: Vec<String> = measured
+        if let (Some(label), Some(read)) = (&self.true_label, measured.anomalies_before.first())
+            && !read.classes.contains(label)
+        {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("--true-label {label:?} is no class of the model"),
+                format!("the classes are: {}", read.classes.join(", ")),
+            ));
+        }
+        let known: Vec<Known> = measured
             .anomalies_before
             .iter()
-            .map(|p| self.wrong_label.clone().unwrap_or_else(|| p.label.clone()))
+            .map(|p| Known {
+                wrong: self.wrong_label.clone().unwrap_or_else(|| p.label.clone()),
+                truth: self.true_label.clone(),
+            })
             .collect();
         let over_caps = report
             .as_ref()
-            .map(|r| policy::decide(&policy::Found::of(r), config.file.mode, &config.file.gate).over_caps)
+            .map(|r| {
+                policy::decide(
+                    &policy::Found::of(r),
+                    config.file.mode,
+                    config.file.detect.allow_unlearn,
+                    &config.file.gate,
+                )
+                .over_caps
+            })
             .unwrap_or_default();
-        let verdict = policy::judge(&measured, &wrong, &over_caps, &config.file.gate);
+        let verdict = policy::judge(&measured, &known, &over_caps, &config.file.gate);
         if global.json {
             say::json(&json!({"measured": measured, "gate": verdict}))?;
         } else {
@@ -95,6 +119,15 @@ impl Certify {
                 "accuracy",
                 format!("{:.2} % → {:.2} %", 100.0 * measured.before.share(), 100.0 * measured.after.share()),
             ));
+            if let Some(flagged) = &measured.flagged {
+                facts.push((
+                    "flagged",
+                    format!(
+                        "the candidate reads {} of {} otherwise than their label (production {}), and {} of {} others as before",
+                        flagged.otherwise_after, flagged.examples, flagged.otherwise_before, flagged.others_as_before, flagged.others
+                    ),
+                ));
+            }
             facts.push((
                 "gate",
                 if verdict.pass {
@@ -103,6 +136,7 @@ impl Certify {
                     format!("rejected: {}", verdict.reasons.join("; "))
                 },
             ));
+            facts.extend(verdict.notes.iter().map(|note| ("note", note.clone())));
             say::out(&say::facts(&facts))?;
         }
         Ok(if verdict.pass { Exit::Done } else { Exit::No })

@@ -45,6 +45,13 @@ impl CheckConfig {
                     )?;
                 } else {
                     say::out(&format!("{}: no mistake\n", say::plain(&config.path.display().to_string())))?;
+                    let detect = config.file.detect.resolve(0, 2);
+                    if !detect.allow_unlearn {
+                        let mode = detect.mode.as_str();
+                        say::out(&format!(
+                            "detect.mode is {mode} without detect.allow_unlearn: cases are only observed, whatever `mode` says\n"
+                        ))?;
+                    }
                 }
                 Ok(Exit::Done)
             }

@@ -4,6 +4,7 @@ use super::work::{absolute, factors_seed, unexpected, work_dir};
 use super::{Exit, Global, say};
 use crate::publish;
 use clap::Args;
+use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::job::Anomaly;
 use delta_guard_contract::{JobResult, Seed, Task, TraceVerdict};
 use std::path::PathBuf;
@@ -84,7 +85,15 @@ impl Trace {
             return Ok(exit);
         }
         let verdict = match &report.verdict {
-            TraceVerdict::Flagged => format!("{} of {} training examples flagged", report.flagged.len(), report.examples),
+            TraceVerdict::Flagged if report.settings.mode == DetectMode::Guard => {
+                format!("{} of {} training examples flagged", report.flagged.len(), report.examples)
+            }
+            TraceVerdict::Flagged => format!(
+                "{} of {} training examples flagged by the paper's count rule ({}), which flags clean ones, too, and never abstains",
+                report.flagged.len(),
+                report.examples,
+                report.settings.mode.as_str()
+            ),
             TraceVerdict::Undecided { reason } => format!("undecided: {reason}"),
         };
         let mut facts = vec![("read as", report.predicted_label.clone()), ("verdict", verdict)];

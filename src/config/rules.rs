@@ -5,6 +5,7 @@ use super::check::{Finding, nearest};
 use super::file::{ConfigFile, Mail, Tls};
 use super::tree::{Mark, Step};
 use crate::alert::address::mailbox;
+use crate::policy::Mode;
 use delta_guard_contract::detect::Damping;
 use delta_guard_contract::{Recipe, Schedule, mistaken};
 use std::net::IpAddr;
@@ -136,6 +137,12 @@ fn numbers(file: &ConfigFile, found: &mut Findings) {
         "detect.n_tol",
         format!("{} is not below detect.queries ({})", detect.n_tol, detect.queries),
         "n_tol is how many of the queries may disagree; the paper takes 1 or 2 of 50",
+    );
+    found.unless(
+        file.mode != Mode::Enforce || detect.allow_unlearn,
+        "detect.mode",
+        format!("`{}` only reports, but mode is `enforce`", detect.mode.as_str()),
+        "take detect.mode guard, or mode observe; to let it repair all the same, set detect.allow_unlearn to true: the paper's count rule flags clean examples, too",
     );
     found.unless(detect.tau.is_finite(), "detect.tau", "is not a number", "");
     found.unless(

@@ -39,6 +39,7 @@ impl Engine {
     pub fn new(ledger: Arc<Ledger>, settings: Arc<Settings>, secret: Arc<Secret>, hooks: Arc<dyn Hooks>, stop: Stop) -> Self {
         let rules = Rules {
             mode: settings.mode,
+            allow_unlearn: settings.detect.allow_unlearn,
             check_prediction: settings.check_prediction,
             gate: settings.gate.clone(),
         };

@@ -3,7 +3,7 @@
 use super::base;
 use super::trouble::Trouble;
 use crate::case::{Case, Event, Stage, TraceSummary};
-use crate::policy::{self, Found};
+use crate::policy::{self, Found, Known};
 use crate::publish;
 use crate::seed::Secret;
 use crate::settings::Settings;
@@ -94,6 +94,7 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret) -> Resu
                     candidate,
                     anomalies: anomalies()?,
                     limits,
+                    flagged: flagged_ids(case, settings)?,
                 },
                 times.certify,
             )
@@ -169,7 +170,11 @@ pub(super) fn events(case: &Case, stage: Stage, out_dir: &Path, result: JobResul
             }
             let wrong = case.prediction.as_ref().ok_or_else(|| missing("prediction"))?.label.clone();
             let over_caps = case.decision.as_ref().map(|decision| decision.over_caps.clone()).unwrap_or_default();
-            let gate = policy::judge(&result, &[wrong], &over_caps, &settings.gate);
+            let known = Known {
+                wrong,
+                truth: case.accepted.claim.true_label.clone(),
+            };
+            let gate = policy::judge(&result, &[known], &over_caps, &settings.gate);
             Ok(vec![Event::Certified { result, gate, seconds }])
         }
         (stage, _) => Err(internal(format!("the worker answered another question than that of stage {stage}")).into()),

@@ -1,6 +1,7 @@
 //! What follows from a trace.
 
 use super::{GateLimits, Mode};
+use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::{TraceReport, TraceVerdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,6 +22,9 @@ pub struct Found {
     pub examples: u64,
     /// Training examples with label ŷ.
     pub examples_of_label: u64,
+    /// The detector that found it.
+    #[serde(default)]
+    pub detector: DetectMode,
 }
 
 impl Found {
@@ -37,6 +41,7 @@ impl Found {
             flagged,
             examples: report.examples,
             examples_of_label: report.examples_of_label,
+            detector: report.settings.mode,
         }
     }
 
@@ -98,8 +103,8 @@ pub struct Decision {
     pub over_caps: Vec<String>,
 }
 
-/// Decide what follows from a trace.
-pub fn decide(found: &Found, mode: Mode, limits: &GateLimits) -> Decision {
+/// Decide what follows from a trace. `allow_unlearn` is `detect.allow_unlearn`.
+pub fn decide(found: &Found, mode: Mode, allow_unlearn: Option<bool>, limits: &GateLimits) -> Decision {
     let over_caps = over_caps(found, limits);
     let count = found.count();
     let (action, reason) = match &found.verdict {
@@ -108,6 +113,17 @@ pub fn decide(found: &Found, mode: Mode, limits: &GateLimits) -> Decision {
         TraceVerdict::Flagged if mode == Mode::Observe => (
             Action::Observe,
             format!("{count} training examples were flagged; mode `observe` only reports"),
+        ),
+        TraceVerdict::Flagged if !found.detector.may_unlearn(allow_unlearn) => (
+            Action::Observe,
+            format!(
+                "{count} training examples were flagged by detect.mode `{}`, which only reports, whatever `mode` says, unless detect.allow_unlearn is true{}",
+                found.detector.as_str(),
+                match found.detector {
+                    DetectMode::Guard => "",
+                    DetectMode::PaperCode | DetectMode::PaperText => ": the paper's count rule flags clean examples, too, and never abstains",
+                }
+            ),
         ),
         TraceVerdict::Flagged => (Action::Unlearn, format!("{count} of {} training examples were flagged", found.examples)),
     };
@@ -158,6 +174,7 @@ mod tests {
             flagged: flagged.iter().map(|(label, n)| ((*label).to_string(), *n)).collect(),
             examples: 1000,
             examples_of_label: 100,
+            detector: DetectMode::Guard,
         }
     }
 
@@ -170,10 +187,10 @@ mod tests {
                 },
                 &[],
             );
-            let decision = decide(&undecided, mode, &GateLimits::default());
+            let decision = decide(&undecided, mode, None, &GateLimits::default());
             assert_eq!((decision.action, decision.reason.as_str()), (Action::Hold, "placebos do as well"));
             assert_eq!(
-                decide(&found(TraceVerdict::Flagged, &[]), mode, &GateLimits::default()).action,
+                decide(&found(TraceVerdict::Flagged, &[]), mode, None, &GateLimits::default()).action,
                 Action::Hold
             );
         }
@@ -200,10 +217,38 @@ mod tests {
             (Mode::Propose, Action::Unlearn),
             (Mode::Enforce, Action::Unlearn),
         ] {
-            let decision = decide(&some, mode, &GateLimits::default());
+            let decision = decide(&some, mode, None, &GateLimits::default());
             assert_eq!((decision.action, decision.mode), (action, mode));
             assert!(decision.over_caps.is_empty());
         }
+    }
+
+    /// What the paper's rule flags is never unlearned unless the owner says so.
+    #[test]
+    fn the_papers_modes_only_observe() {
+        let row = |detector, mode, allow| {
+            let found = Found {
+                detector,
+                ..found(TraceVerdict::Flagged, &[("dog", 30)])
+            };
+            decide(&found, mode, allow, &GateLimits::default())
+        };
+        for mode in [Mode::Observe, Mode::Propose, Mode::Enforce] {
+            for detector in [DetectMode::PaperCode, DetectMode::PaperText] {
+                for allow in [None, Some(false)] {
+                    let decision = row(detector, mode, allow);
+                    assert_eq!(decision.action, Action::Observe, "{mode} {detector:?} {allow:?}");
+                    assert!(
+                        mode == Mode::Observe || (decision.reason.contains(detector.as_str()) && decision.reason.contains("detect.allow_unlearn")),
+                        "{decision:?}"
+                    );
+                }
+                let allowed = row(detector, mode, Some(true)).action;
+                assert_eq!(allowed, if mode == Mode::Observe { Action::Observe } else { Action::Unlearn });
+            }
+        }
+        assert_eq!(row(DetectMode::Guard, Mode::Enforce, Some(false)).action, Action::Observe);
+        assert_eq!(row(DetectMode::Guard, Mode::Enforce, None).action, Action::Unlearn);
     }
 
     #[test]
@@ -214,11 +259,11 @@ mod tests {
             ..GateLimits::default()
         };
         assert!(
-            decide(&found(TraceVerdict::Flagged, &[("dog", 30)]), Mode::Propose, &limits)
+            decide(&found(TraceVerdict::Flagged, &[("dog", 30)]), Mode::Propose, None, &limits)
                 .over_caps
                 .is_empty()
         );
-        let over = decide(&found(TraceVerdict::Flagged, &[("dog", 31)]), Mode::Propose, &limits).over_caps;
+        let over = decide(&found(TraceVerdict::Flagged, &[("dog", 31)]), Mode::Propose, None, &limits).over_caps;
         assert_eq!(over.len(), 2, "{over:?}");
         assert!(over[0].contains("31 of 1000") && over[0].contains("gate.max_flagged_share"));
         assert!(over[1].contains("31.00 %") && over[1].contains("\"dog\""));
@@ -226,6 +271,7 @@ mod tests {
         let others = decide(
             &found(TraceVerdict::Flagged, &[("cat", 27)]),
             Mode::Propose,
+            None,
             &GateLimits {
                 max_class_flagged_share: 0.029,
                 ..limits

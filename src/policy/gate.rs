@@ -18,6 +18,8 @@ pub struct GateLimits {
     /// Classes with fewer validation pictures than this are judged together as one class: a single picture of ten is already ten percentage points.
     #[schemars(range(min = 1, max = 100_000))]
     pub min_class_examples: u64,
+    /// Where it is known what the picture shows (`true_label` of the sidecar), the candidate must read it so. `false`: it is enough that it no longer reads it as the wrong label, and a third wrong class passes with a note.
+    pub true_label: bool,
     /// At most this share of all training examples may be removed by one case.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_flagged_share: f64,
@@ -27,12 +29,13 @@ pub struct GateLimits {
 }
 
 impl Default for GateLimits {
-    /// 2 and 10 percentage points, classes from 20 pictures, 10 % of the set and half of a class.
+    /// 2 and 10 percentage points, classes from 20 pictures, the true label, 10 % of the set and half of a class.
     fn default() -> Self {
         Self {
             max_accuracy_drop: 0.02,
             max_class_drop: 0.1,
             min_class_examples: 20,
+            true_label: true,
             max_flagged_share: 0.1,
             max_class_flagged_share: 0.5,
         }
@@ -50,12 +53,46 @@ pub struct GateVerdict {
     pub notes: Vec<String>,
 }
 
-/// Judge a candidate. `wrong_labels` are the anomalies' wrong labels, in the order of `result.anomalies_after`; `over_caps` are the caps that the
+/// What is known of an anomaly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The wrong label ŷ.
+    pub wrong: String,
+    /// What it shows, where somebody said so.
+    pub truth: Option<String>,
+}
+
+/// How a candidate reads an anomaly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Still as the wrong label.
+    Still,
+    /// As what it shows.
+    Right,
+    /// As something else than the wrong label; nobody said what it shows.
+    Otherwise,
+    /// As a third class, which is wrong too.
+    Third,
+}
+
+impl Known {
+    /// How `label` is to be taken.
+    pub fn reading(&self, label: &str) -> Reading {
+        match &self.truth {
+            _ if label == self.wrong => Reading::Still,
+            Some(truth) if label == truth => Reading::Right,
+            Some(_) => Reading::Third,
+            None => Reading::Otherwise,
+        }
+    }
+}
+
+/// Judge a candidate. `known` tells of the anomalies in the order of `result.anomalies_after`; `over_caps` are the caps that the
 /// flagged set exceeds ([`super::Decision::over_caps`]).
-pub fn judge(result: &CertifyResult, wrong_labels: &[String], over_caps: &[String], limits: &GateLimits) -> GateVerdict {
+pub fn judge(result: &CertifyResult, known: &[Known], over_caps: &[String], limits: &GateLimits) -> GateVerdict {
     let mut reasons = Vec::new();
     let mut notes = Vec::new();
-    anomalies(result, wrong_labels, &mut reasons);
+    anomalies(result, known, limits, &mut reasons, &mut notes);
     accuracy(&result.before, &result.after, limits, &mut reasons, &mut notes);
     reasons.extend(over_caps.iter().cloned());
     GateVerdict {
@@ -65,22 +102,33 @@ pub fn judge(result: &CertifyResult, wrong_labels: &[String], over_caps: &[Strin
     }
 }
 
-fn anomalies(result: &CertifyResult, wrong_labels: &[String], reasons: &mut Vec<String>) {
-    if wrong_labels.is_empty() || result.anomalies_after.len() != wrong_labels.len() {
+fn anomalies(result: &CertifyResult, known: &[Known], limits: &GateLimits, reasons: &mut Vec<String>, notes: &mut Vec<String>) {
+    if known.is_empty() || result.anomalies_after.len() != known.len() {
         reasons.push(format!(
             "{} anomalies were measured, {} were asked for",
             result.anomalies_after.len(),
-            wrong_labels.len()
+            known.len()
         ));
         return;
     }
-    for (number, (after, wrong)) in result.anomalies_after.iter().zip(wrong_labels).enumerate() {
-        if after.label == *wrong {
-            reasons.push(format!(
-                "the candidate still reads anomaly {} as {wrong:?} (probability {:.3})",
-                number + 1,
-                after.probability
-            ));
+    for (number, (after, known)) in (1..).zip(result.anomalies_after.iter().zip(known)) {
+        let (label, probability, wrong) = (&after.label, after.probability, &known.wrong);
+        match known.reading(label) {
+            Reading::Right => {}
+            Reading::Still => reasons.push(format!("the candidate still reads anomaly {number} as {wrong:?} (probability {probability:.3})")),
+            Reading::Otherwise => notes.push(format!(
+                "the candidate no longer reads anomaly {number} as {wrong:?} but as {label:?} (probability {probability:.3}); nobody said what it shows"
+            )),
+            Reading::Third => {
+                let told = format!(
+                    "the candidate reads anomaly {number} as {label:?} (probability {probability:.3}), which is wrong too: it shows {:?}",
+                    known.truth.as_deref().unwrap_or_default()
+                );
+                match limits.true_label {
+                    true => reasons.push(format!("{told} (gate.true_label)")),
+                    false => notes.push(told),
+                }
+            }
         }
     }
 }
@@ -203,6 +251,7 @@ mod tests {
             anomalies_after: vec![prediction(after_label)],
             before: measured(before),
             after: measured(after),
+            flagged: None,
             candidate: Digest("1".into()),
             manifest: None,
             seconds: 0.0,
@@ -210,7 +259,56 @@ mod tests {
     }
 
     fn verdict(after_label: &str, before: &[(&str, u64, u64)], after: &[(&str, u64, u64)]) -> GateVerdict {
-        judge(&certify(after_label, before, after), &["dog".into()], &[], &GateLimits::default())
+        judge(&certify(after_label, before, after), &[known(Some("cat"))], &[], &GateLimits::default())
+    }
+
+    fn known(truth: Option<&str>) -> Known {
+        Known {
+            wrong: "dog".into(),
+            truth: truth.map(Into::into),
+        }
+    }
+
+    /// What the candidate reads and what the picture shows, against what the gate says: a reason, a note, or nothing.
+    #[test]
+    fn a_third_wrong_class_is_no_repair() {
+        let strict = GateLimits::default();
+        let lenient = GateLimits {
+            true_label: false,
+            ..GateLimits::default()
+        };
+        let rows: [(&str, Option<&str>, &GateLimits, bool, &[&str], &[&str]); 8] = [
+            ("cat", Some("cat"), &strict, true, &[], &[]),
+            (
+                "ship",
+                Some("cat"),
+                &strict,
+                false,
+                &["\"ship\"", "it shows \"cat\"", "gate.true_label"],
+                &[],
+            ),
+            ("ship", Some("cat"), &lenient, true, &[], &["\"ship\"", "wrong too", "it shows \"cat\""]),
+            ("ship", None, &strict, true, &[], &["no longer", "\"dog\"", "\"ship\"", "nobody said"]),
+            ("dog", None, &strict, false, &["still reads anomaly 1 as \"dog\""], &[]),
+            ("dog", Some("cat"), &lenient, false, &["still reads anomaly 1 as \"dog\""], &[]),
+            // A placebo, handed in although it is read rightly: nothing that it is read as is a repair.
+            ("dog", Some("dog"), &strict, false, &["still reads"], &[]),
+            ("cat", Some("dog"), &strict, false, &["it shows \"dog\"", "gate.true_label"], &[]),
+        ];
+        for (label, truth, limits, pass, reason, note) in rows {
+            let verdict = judge(&certify(label, BEFORE, BEFORE), &[known(truth)], &[], limits);
+            assert_eq!(verdict.pass, pass, "{label} {truth:?}: {verdict:?}");
+            for (said, wanted) in [(&verdict.reasons, reason), (&verdict.notes, note)] {
+                assert_eq!(said.len(), usize::from(!wanted.is_empty()), "{label} {truth:?}: {verdict:?}");
+                assert!(wanted.iter().all(|word| said[0].contains(word)), "{label} {truth:?}: {verdict:?}");
+            }
+        }
+        // Each anomaly is held against what is known of it.
+        let mut two = certify("cat", BEFORE, BEFORE);
+        two.anomalies_after.push(prediction("ship"));
+        let verdict = judge(&two, &[known(Some("cat")), known(Some("cat"))], &[], &strict);
+        assert!(verdict.reasons.len() == 1 && verdict.reasons[0].contains("anomaly 2"), "{verdict:?}");
+        assert!(!judge(&two, &[known(Some("cat"))], &[], &strict).pass, "one of two was judged");
     }
 
     const BEFORE: &[(&str, u64, u64)] = &[("cat", 100, 90), ("dog", 100, 90)];
@@ -246,7 +344,7 @@ mod tests {
         }
         let capped = judge(
             &certify("cat", BEFORE, BEFORE),
-            &["dog".into()],
+            &[known(Some("cat"))],
             &["too many".into()],
             &GateLimits::default(),
         );
@@ -256,9 +354,9 @@ mod tests {
     #[test]
     fn the_worst_class_speaks_for_all() {
         let before: &[(&str, u64, u64)] = &[("a", 100, 90), ("b", 100, 90), ("c", 100, 90), ("d", 1000, 500)];
-        let one = verdict("a", before, &[("a", 100, 90), ("b", 100, 79), ("c", 100, 90), ("d", 1000, 511)]);
+        let one = verdict("cat", before, &[("a", 100, 90), ("b", 100, 79), ("c", 100, 90), ("d", 1000, 511)]);
         assert!(one.reasons.len() == 1 && one.reasons[0].ends_with("(gate.max_class_drop)"), "{one:?}");
-        let three = verdict("a", before, &[("a", 100, 79), ("b", 100, 60), ("c", 100, 70), ("d", 1000, 561)]);
+        let three = verdict("cat", before, &[("a", 100, 79), ("b", 100, 60), ("c", 100, 70), ("d", 1000, 561)]);
         assert_eq!(three.reasons.len(), 1, "{three:?}");
         assert!(
             three.reasons[0].starts_with("accuracy of class \"b\"") && three.reasons[0].contains("2 other classes"),

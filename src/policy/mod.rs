@@ -4,7 +4,7 @@ mod decide;
 mod gate;
 
 pub use decide::{Action, Decision, Found, decide};
-pub use gate::{GateLimits, GateVerdict, judge};
+pub use gate::{GateLimits, GateVerdict, Known, Reading, judge};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -20,7 +20,7 @@ pub(super) fn readings(view: &CaseView) -> Markup {
             h2 { "What the model says about this picture" }
             div class="two" {
                 div class="card" { (reading("Production model", before, wrong)) }
-                @if let Some(after) = after { div class="card" { (reading("Repaired candidate", after, wrong)) } }
+                @if let Some(after) = after { div class="card" { (reading("Candidate", after, wrong)) } }
             }
         }
     }

@@ -130,6 +130,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         checkpoint: Digest("c0".repeat(32)),
     };
     let trace = TraceReport {
+        shared: None,
         verdict: TraceVerdict::Flagged,
         predicted_label: "dog".into(),
         flagged,
@@ -212,6 +213,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             manifest: None,
         }),
         certify: Some(CertifyResult {
+            flagged: None,
             anomalies_before: vec![prediction("dog", 0.993, "ship")],
             anomalies_after: vec![prediction("ship", 0.871, "airplane")],
             before: accuracy(0),

@@ -1,7 +1,9 @@
 //! A case in plain words: the same words for the page, the mail and the terminal.
 
 use crate::case::State;
-use crate::engine::CaseView;
+use crate::engine::{CaseView, escape};
+use crate::policy::{Known, Reading};
+use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::job::Accuracy;
 
 /// How good or bad it is, for colours and exit codes.
@@ -128,40 +130,89 @@ pub fn flagged(view: &CaseView) -> usize {
     view.trace.as_ref().map_or(0, |trace| trace.flagged.len())
 }
 
+/// How the candidate reads the picture, and as what. None where there is no candidate that was measured.
+pub fn reading(view: &CaseView) -> Option<(Reading, &str)> {
+    let after = view.certify.as_ref()?.anomalies_after.first()?;
+    // The submitter's words are shown escaped, class names are not.
+    let known = Known {
+        wrong: wrong_label(view)?.to_owned(),
+        truth: view.submission.true_label.clone(),
+    };
+    let reading = match known.reading(&after.label) {
+        Reading::Third if known.truth.as_deref() == Some(&escape(after.label.as_bytes())) => Reading::Right,
+        other => other,
+    };
+    Some((reading, &after.label))
+}
+
+/// The same in a sentence, of the candidate.
+fn reading_said(view: &CaseView) -> String {
+    let truth = view.submission.true_label.as_deref().unwrap_or_default();
+    match reading(view) {
+        None => String::new(),
+        Some((Reading::Right, label)) => format!("Without them it reads it as “{label}”, which is right."),
+        Some((Reading::Otherwise, label)) => {
+            format!("Without them it no longer does: it reads it as “{label}”. Nobody said what the picture shows, so look whether that is right.")
+        }
+        Some((Reading::Third, label)) => format!("Without them it reads it as “{label}”, which is wrong too: it shows “{truth}”."),
+        Some((Reading::Still, label)) => format!("Without them it still reads it as “{label}”."),
+    }
+}
+
 /// The verdict on a case.
 pub fn headline(view: &CaseView) -> Headline {
     let count = examples(flagged(view));
     let label = wrong_label(view).map_or_else(String::new, |label| format!(" as “{label}”"));
     let reason = sentence(&view.reason);
+    let published = view.trace.as_ref().is_some_and(|trace| trace.settings.mode != DetectMode::Guard);
+    let third = matches!(reading(view), Some((Reading::Third, _)));
     let made = |tone, tag, title: String, meaning: String| Headline { tone, tag, title, meaning };
     match view.state {
         State::Proposed => made(
-            Tone::Good,
-            "Repaired",
-            format!("{count} caused this error, and a repaired model is ready."),
+            if third { Tone::Attention } else { Tone::Good },
+            if third { "Not repaired" } else { "Repaired" },
+            match third {
+                true => format!("{count} caused this error, but without them the picture is read wrongly too."),
+                false => format!("{count} caused this error, and a repaired model is ready."),
+            },
             format!(
-                "The model read this picture{label} because of them. Without them it no longer does, and it passed the gate. Nothing was promoted: that is yours to decide."
+                "The model read this picture{label} because of them. {} The candidate passed the gate. Nothing was promoted: that is yours to decide.",
+                reading_said(view)
             ),
         ),
         State::Promoted => made(
-            Tone::Good,
+            if third { Tone::Attention } else { Tone::Good },
             "Promoted",
-            format!("{count} caused this error. The repaired model is in use."),
+            match third {
+                true => format!("{count} caused this error. The model without them is in use, but it reads the picture wrongly too."),
+                false => format!("{count} caused this error. The repaired model is in use."),
+            },
             format!(
-                "The model read this picture{label} because of them. The candidate without them passed the gate, and the link `current` points to it."
+                "The model read this picture{label} because of them. {} The candidate passed the gate, and the link `current` points to it.",
+                reading_said(view)
             ),
         ),
         State::Observed => made(
             Tone::Attention,
             "Observed",
-            format!("{count} caused this error."),
-            format!("The model reads this picture{label} because of them. The guard only observes: nothing was trained and nothing was changed."),
+            match published {
+                true => format!("{count} are flagged by the paper’s count rule."),
+                false => format!("{count} caused this error."),
+            },
+            match published {
+                true => format!(
+                    "The model reads this picture{label}. The rule flags clean examples, too, and never abstains: take the list as a place to look, not as one to remove. Nothing was trained and nothing was changed."
+                ),
+                false => format!(
+                    "The model reads this picture{label} because of them. The guard only observes: nothing was trained and nothing was changed."
+                ),
+            },
         ),
         State::Rejected => made(
             Tone::Bad,
             "Rejected",
-            format!("{count} were found, but the repaired model did not pass the gate."),
-            "The candidate is kept for you to look at, marked rejected. The production model is untouched.".into(),
+            format!("{count} were found, but the model without them did not pass the gate."),
+            format!("{reason} The candidate is kept for you to look at, marked rejected. The production model is untouched."),
         ),
         State::Undecided => made(
             Tone::Attention,
@@ -210,7 +261,7 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
     }
     match (view.state, &view.paths.checkpoint) {
         (State::Proposed, Some(checkpoint)) => list.push(act(
-            "If you agree, put the repaired checkpoint where your serving loads it from. It has the same names, shapes and types as the production one:".into(),
+            "If you agree, put the candidate's checkpoint where your serving loads it from. It has the same names, shapes and types as the production one:".into(),
             checkpoint.display().to_string(),
         )),
         (State::Promoted, Some(checkpoint)) => list.push(act("The link `current` in the candidates' folder points to:".into(), checkpoint.display().to_string())),

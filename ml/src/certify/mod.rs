@@ -1,4 +1,8 @@
-//! Measures: what a model makes of a picture or of a labelled set.
+//! Measures: what a model makes of a picture or of a labelled set; and what makes a verdict believable: what the flagged pictures share ([`shared`]), how
+//! the repaired model reads them ([`readings`]).
+
+pub mod readings;
+pub mod shared;
 
 use crate::data::{DataSet, normalise};
 use crate::error::Result;

@@ -2,6 +2,7 @@
 
 use super::{Place, bench};
 use crate::certify;
+use crate::certify::readings::{self, Chosen};
 use crate::data::encode_png;
 use crate::error::{Error, Result};
 use crate::files;
@@ -77,25 +78,38 @@ pub fn measure(
     }))
 }
 
+/// What is to be certified.
+pub struct Repair<'a> {
+    /// The candidate checkpoint.
+    pub candidate: &'a Path,
+    /// The wrongly read pictures.
+    pub anomalies: &'a [Anomaly],
+    /// Limits of the decoder.
+    pub limits: &'a ImageLimits,
+    /// What the candidate was made without.
+    pub flagged: &'a [TrainId],
+}
+
 /// [`delta_guard_contract::Task::Certify`]
-pub fn certify(
-    place: &Place<'_>,
-    data: &DataConfig,
-    model: &ModelConfig,
-    candidate: &Path,
-    anomalies: &[Anomaly],
-    limits: &ImageLimits,
-    report: &mut dyn Report,
-) -> Result<JobResult> {
+pub fn certify(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, repair: &Repair<'_>, report: &mut dyn Report) -> Result<JobResult> {
     let start = Instant::now();
     let train = bench::training_set(place, data, report)?;
     let validation = bench::validation_set(place, data, train.classes(), report)?;
     let graph = bench::graph(model, &data.image, train.classes().len())?;
-    let pictures = anomalies
+    let pictures = repair
+        .anomalies
         .iter()
-        .map(|a| bench::picture(a, limits, &data.image))
+        .map(|a| bench::picture(a, repair.limits, &data.image))
         .collect::<Result<Vec<_>>>()?;
     let all: Vec<usize> = (0..validation.len()).collect();
+    let chosen = Chosen::new(&train, repair.flagged);
+    if chosen.flagged.len() < repair.flagged.len() {
+        report.log(&format!(
+            "{} of {} flagged ids are not in the training set: how they are read is not told",
+            repair.flagged.len() - chosen.flagged.len(),
+            repair.flagged.len()
+        ));
+    }
     let mut look = |checkpoint: &Path, step: &str| -> Result<_> {
         let (model, digest) = bench::load(place, &graph, checkpoint, Kind::Float)?;
         let predictions = pictures
@@ -103,15 +117,17 @@ pub fn certify(
             .map(|p| certify::predict(&model, p, &data.image, train.classes(), &digest))
             .collect::<Result<Vec<_>>>()?;
         let seen = certify::predictions(&model, &validation, &data.image, &all, step, report)?;
-        Ok((predictions, certify::accuracy(&validation, &seen), digest))
+        let read = chosen.read(&model, &train, &data.image, step, report)?;
+        Ok((predictions, certify::accuracy(&validation, &seen), read, digest))
     };
-    let (anomalies_before, before, _) = look(&model.checkpoint, "measure production")?;
-    let (anomalies_after, after, candidate) = look(candidate, "measure candidate")?;
+    let (anomalies_before, before, read_before, _) = look(&model.checkpoint, "measure production")?;
+    let (anomalies_after, after, read_after, candidate) = look(repair.candidate, "measure candidate")?;
     Ok(JobResult::Certify(CertifyResult {
         anomalies_before,
         anomalies_after,
         before,
         after,
+        flagged: readings::compare(&train, &chosen, &read_before, &read_after),
         candidate,
         manifest: Some(train.manifest_digest().clone()),
         seconds: start.elapsed().as_secs_f64(),

@@ -56,7 +56,19 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
             candidate,
             anomalies,
             limits,
-        } => look::certify(&place, data, model, candidate, anomalies, limits, report),
+            flagged,
+        } => look::certify(
+            &place,
+            data,
+            model,
+            &look::Repair {
+                candidate,
+                anomalies,
+                limits,
+                flagged,
+            },
+            report,
+        ),
         Task::Extract { data, source, ids } => look::extract(&place, data, source, ids, report),
         Task::Fit {
             data,

@@ -11,17 +11,21 @@ use crate::influence::ModelEvidence;
 use crate::model::Model;
 use crate::progress::{Report, Shared};
 use delta_guard_contract::detect::{DetectMode, DetectSettings};
-use delta_guard_contract::evidence::PlainRule;
+use delta_guard_contract::evidence::{EvidencePicture, PlainRule, SharedPixels};
 use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult};
-use delta_guard_contract::{DataConfig, DetectConfig, FaultKind, FlaggedExample, ImageConfig, ModelConfig, Seed, TraceReport};
+use delta_guard_contract::{DataConfig, DetectConfig, Digest, FaultKind, FlaggedExample, ImageConfig, ModelConfig, Seed, TraceReport};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-/// Thumbnails are written of so many flagged examples at most.
-const THUMBNAILS: usize = 200;
+/// Thumbnails are written of so many flagged examples at most: the strongest ...
+const STRONGEST: usize = 160;
+/// ... and the least sure, where there are more: those are the ones to look at before anything is removed.
+const LEAST_SURE: usize = 40;
+/// Pictures of each side that are compared for what the flagged share.
+const COMPARED: usize = 500;
 
 /// What is submitted.
 pub struct Case<'a> {
@@ -97,6 +101,7 @@ pub fn trace(
     drop(evidence);
 
     let thumbnails = thumbnails(place, &train, image, &pictures, &detection)?;
+    let shared = shared_pixels(place, &train, wrong, &detection)?;
     let report = TraceReport {
         predicted_label: name(&train, wrong),
         examples: train.len() as u64,
@@ -118,6 +123,7 @@ pub fn trace(
         manifest: train.manifest_digest().clone(),
         seconds,
         thumbnails,
+        shared,
         peak_memory: device::peak_memory(),
         device: place.device_name.clone(),
     };
@@ -225,7 +231,47 @@ fn flagged(train: &DataSet, found: &crate::detect::Flagged) -> FlaggedExample {
     }
 }
 
-/// Small PNGs of the first anomaly and of the strongest flagged examples.
+/// On which pixels the flagged examples of label ŷ agree against its other examples, with a picture of it.
+fn shared_pixels(place: &Place<'_>, train: &DataSet, wrong: u32, detection: &Detection) -> Result<Option<SharedPixels>> {
+    let (height, width) = train.size();
+    let area = height as usize * width as usize;
+    let gone: BTreeSet<usize> = detection.flagged.iter().map(|f| f.position).collect();
+    let flagged = detection.flagged.iter().map(|f| f.position).filter(|&i| train.labels()[i] == wrong);
+    let flagged: Vec<&[u8]> = flagged.take(COMPARED).map(|i| train.pixels(i)).collect();
+    let rest: Vec<usize> = detection.members.iter().copied().filter(|i| !gone.contains(i)).collect();
+    let n = rest.len().min(COMPARED);
+    let others: Vec<&[u8]> = (0..n).map(|i| train.pixels(rest[i * rest.len() / n])).collect();
+    let Some(found) = certify::shared::shared(&flagged, &others, area) else {
+        return Ok(None);
+    };
+    let picture = match found.pixels.is_empty() {
+        true => None,
+        false => {
+            let png = encode_png(&found.picture(area), height, width, thumbnail_scale(height, width))?;
+            let digest = Digest(blake3::hash(&png).to_hex().to_string());
+            let file = format!("thumbs/shared-{}.png", digest.short());
+            files::write_atomic(&place.out_dir.join(&file), &png).context(|| "writing what the flagged share".into())?;
+            Some(EvidencePicture { file, digest })
+        }
+    };
+    Ok(Some(SharedPixels {
+        pixels: found.pixels.len() as u64,
+        of: area as u64,
+        place: found.place(width as usize),
+        flagged: flagged.len() as u64,
+        others: others.len() as u64,
+        flagged_alike: found.flagged_alike,
+        others_alike: found.others_alike,
+        picture,
+    }))
+}
+
+/// Small pictures are shown larger.
+fn thumbnail_scale(height: u32, width: u32) -> u32 {
+    (96 / height.max(width)).clamp(1, 3)
+}
+
+/// Small PNGs of the first anomaly, and of the strongest and the least sure flagged examples.
 fn thumbnails(
     place: &Place<'_>,
     train: &DataSet,
@@ -234,7 +280,7 @@ fn thumbnails(
     detection: &Detection,
 ) -> Result<BTreeMap<String, String>> {
     let mut written = BTreeMap::new();
-    let scale = (96 / image.height.max(image.width)).clamp(1, 3);
+    let scale = thumbnail_scale(image.height, image.width);
     let mut write = |key: String, file: String, pixels: &[u8]| -> Result<()> {
         let png = encode_png(pixels, image.height, image.width, scale)?;
         files::write_atomic(&place.out_dir.join(&file), &png).context(|| "writing thumbnails".into())?;
@@ -244,7 +290,10 @@ fn thumbnails(
     if let Some(first) = pictures.first() {
         write("anomaly".into(), "thumbs/anomaly.png".into(), first)?;
     }
-    for found in detection.flagged.iter().take(THUMBNAILS) {
+    let all = &detection.flagged;
+    let strongest = all.len().min(STRONGEST);
+    let least_sure = strongest.max(all.len().saturating_sub(LEAST_SURE));
+    for found in all[..strongest].iter().chain(&all[least_sure..]) {
         write(
             train.ids()[found.position].0.clone(),
             format!("thumbs/{:04}.png", found.rank),
