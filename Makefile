@@ -15,6 +15,9 @@ SEED ?= 1
 DATA ?=
 UNLEARN ?= eu
 OUT ?=
+# make evaluate STORY=config/evaluate/demo-paper-augment.yaml SEEDS=11,12,13
+STORY ?= config/evaluate/demo.yaml
+SEEDS ?=
 BENCH ?=
 # make mutants MUTANTS=200 MUTANTS_SEED=1; make faults FAULTS=split
 MUTANTS ?= 100
@@ -76,11 +79,11 @@ layering: ## the guard knows no tensor, the contract knows nobody
 data-cifar10: ## all of CIFAR-10, fetched, converted and checked, into data/cifar10
 	$(PYTHON) scripts/cifar10.py
 
-evaluate: build ## the README's table on the demo's data: three further seeds, EU and CF, 20 natural errors, 20 placebos (OUT)
-	@$(BIN) evaluate config/evaluate/demo.yaml $(if $(OUT),--out $(OUT))
+evaluate: build ## the README's table on the demo's data: three further seeds, EU and CF, the published rule, 20 natural errors, 20 placebos (STORY, SEEDS, OUT: goes on there)
+	@$(BIN) evaluate $(STORY) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
-evaluate-cifar10: build ## the same on the CIFAR-10 subset (DATA, OUT)
-	@$(BIN) evaluate config/evaluate/cifar10.yaml $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
+evaluate-cifar10: build ## the same on the CIFAR-10 subset (DATA, SEEDS, OUT)
+	@$(BIN) evaluate config/evaluate/cifar10.yaml $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
 bench: ## what influence costs, as ratios to a plain pass, interleaved (DATA, BENCH="--rounds 5")
 	$(WITH_TORCH) $(CARGO) bench --locked -p delta-influence --bench passes -- $(if $(DATA),--data $(abspath $(DATA))) $(BENCH)

@@ -5,6 +5,8 @@
 mod asking;
 #[path = "outside/daemon.rs"]
 mod daemon;
+#[path = "cli/evaluate.rs"]
+mod evaluate;
 #[path = "cli/help.rs"]
 mod help;
 #[path = "cli/submit.rs"]

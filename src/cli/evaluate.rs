@@ -1,27 +1,36 @@
-//! `delta-guard evaluate`: the story over several seeds, repaired by both methods, with natural errors and placebos handed in beside the anomaly.
+//! `delta-guard evaluate`: the story over several seeds, repaired by both methods, with the published rule and clean pictures as controls beside it.
 
 use super::demo::read_story;
-use super::{Exit, Global, say};
-use crate::story::{self, Changes, Stage, stage};
+use super::{Exit, Failure, Global, say};
+use crate::publish;
+use crate::story::controls::{Controls, Rate};
+use crate::story::telling::{self, Told};
+use crate::story::{Changes, StoryFile};
+use anyhow::Context;
 use clap::Args;
-use delta_guard_contract::config::UnlearnMethod;
-use delta_guard_contract::job::PredictedExample;
-use delta_guard_contract::{TraceReport, TrainId};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+
+/// A seed's finished result, in the seed's folder.
+const RESULT: &str = "result.json";
+/// The story as it is told under a seed, in the seed's folder: work that lies there belongs to it.
+const STORY: &str = "story.json";
 
 /// Tell a story over several seeds and print what it shows.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   delta-guard evaluate config/evaluate/demo.yaml
-  delta-guard evaluate config/evaluate/cifar10.yaml --data data/cifar10 --seeds 201,202,203 --out /tmp/cifar")]
+  delta-guard evaluate config/evaluate/cifar10.yaml --data data/cifar10 --seeds 11,12,13 --out /tmp/cifar
+
+Where it was interrupted, the same command with the same --out goes on after the last finished seed.
+
+Exit codes: 0 every seed was told, 3 under some seed the attack did not take, 1 some seed failed")]
 pub struct Evaluate {
     /// The story file
     story: PathBuf,
-    /// Folder for everything; new or empty (default: a temporary one, which is kept)
+    /// Folder for everything: new, empty, or that of the same evaluation, which then goes on (default: a temporary one, which is kept)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Seeds (default: the story's)
@@ -31,176 +40,189 @@ pub struct Evaluate {
     changes: Changes,
 }
 
-/// What one seed showed. Shares are 0 to 1.
+/// `result.json` of the whole, and what `--json` prints.
 #[derive(Debug, Serialize)]
-struct SeedResult {
-    seed: u64,
-    success_before: f64,
-    accuracy_before: f64,
-    verdict: delta_guard_contract::TraceVerdict,
-    guard: story::Hits,
-    plain: Option<story::Hits>,
-    repairs: BTreeMap<String, Repair>,
-    natural_errors: Controls,
-    placebos: Controls,
-    seconds: BTreeMap<String, f64>,
-    trace_seconds: BTreeMap<String, f64>,
+struct Results {
+    /// Those that are done, in the order asked.
+    seeds: Vec<Told>,
+    /// Under these the attack did not take.
+    not_taken: Vec<u64>,
+    /// These could not be told: why. They are tried again when the command is repeated.
+    failed: BTreeMap<u64, String>,
+    /// All seeds together, with 95 % intervals.
+    controls: BTreeMap<&'static str, Option<Rate>>,
 }
 
-#[derive(Debug, Serialize)]
-struct Repair {
-    success: f64,
-    accuracy: f64,
-    seconds: f64,
-}
-
-/// Clean pictures handed in as anomalies.
-#[derive(Debug, Default, Serialize)]
-struct Controls {
-    tried: usize,
-    /// Those with a verdict other than "undecided", with the number flagged.
-    decided: Vec<(TrainId, usize)>,
+impl Results {
+    fn of(seeds: Vec<Told>, failed: BTreeMap<u64, String>) -> Self {
+        let all = |of: &dyn Fn(&Told) -> &Controls| seeds.iter().fold(Controls::default(), |sum, told| sum.plus(of(told))).rate();
+        Self {
+            not_taken: seeds.iter().filter(|told| !told.attack_took).map(|told| told.seed).collect(),
+            controls: BTreeMap::from([
+                ("natural_errors", all(&|told| &told.natural_errors)),
+                ("placebos", all(&|told| &told.placebos)),
+            ]),
+            seeds,
+            failed,
+        }
+    }
 }
 
 impl Evaluate {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let story = read_story(Some(&self.story), &self.changes)?;
-        let out = stage::fresh(self.out.as_deref(), "evaluate")?;
+        let out = folder(self.out.as_deref())?;
         say::note(&format!("everything of this evaluation lies in {}", out.display()));
         let seeds = match (&self.seeds[..], self.changes.seed) {
             ([], Some(seed)) => vec![seed],
             ([], None) => story.evaluate.seeds.clone(),
             (seeds, _) => seeds.to_vec(),
         };
-        let mut results = Vec::new();
+        let (mut told, mut failed) = (Vec::new(), BTreeMap::new());
         for seed in seeds {
             let mut story = story.clone();
             story.seeded(seed);
             say::note(&format!("== seed {seed}"));
-            results.push(one(story, &out.join(format!("seed-{seed}")), global)?);
+            match one(story, &out.join(format!("seed-{seed}")), global) {
+                Ok(result) => told.push(result),
+                // Ctrl-C is meant for the whole.
+                Err(error) if say::exit_of(&error) == Exit::Interrupted => return Err(again(error, &out)),
+                Err(error) if error.is::<Foreign>() => return Err(error),
+                Err(error) => {
+                    say::note(&format!("seed {seed} failed: {error:#}"));
+                    failed.insert(seed, format!("{error:#}"));
+                }
+            }
             // After each seed, so that an interrupted evaluation has shown what it found.
-            fs_err::write(out.join("result.json"), serde_json::to_string_pretty(&results)?)?;
+            let results = Results::of(told.clone(), failed.clone());
+            publish::publish_file(&out, RESULT, &serde_json::to_vec_pretty(&results)?)?;
         }
+        let results = Results::of(told, failed);
         if global.json {
             say::json(&results)?;
         } else {
-            say::out(&table(&results))?;
-            say::out(&format!("all figures: {}", out.join("result.json").display()))?;
+            say::out(&table(&results.seeds))?;
+            say::out(&summary(&results, &out))?;
         }
-        Ok(Exit::Done)
+        Ok(if !results.failed.is_empty() {
+            Exit::Failed
+        } else if !results.not_taken.is_empty() {
+            Exit::No
+        } else {
+            Exit::Done
+        })
     }
 }
 
-fn one(story: story::StoryFile, out: &std::path::Path, global: &Global) -> anyhow::Result<SeedResult> {
-    fs_err::create_dir_all(out)?;
-    let seed = story.story.seed;
-    let asked = story.evaluate.clone();
-    let mut seconds = BTreeMap::new();
-    let mut clock = Instant::now();
-    let mut lap = |name: &str| {
-        seconds.insert(name.to_string(), clock.elapsed().as_secs_f64());
-        clock = Instant::now();
+/// The folder of an evaluation.
+///
+/// # Errors
+/// When it holds something that is none of ours.
+fn folder(out: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let Some(out) = out else {
+        return Ok(tempfile::Builder::new().prefix("delta-guard-evaluate-").tempdir()?.keep());
     };
-    let mut run = global.runner(out)?;
-    let stage = Stage::prepare(story, out, &mut run)?;
-    stage.train(&mut run)?;
-    lap("train");
-    let victim = stage.victim();
-    let target = stage.prepared.target.clone();
-    let clean = stage.measure(&victim, &stage.prepared.validation, "clean", true, &mut run)?;
-    let triggered = stage.measure(&victim, &stage.prepared.triggered, "triggered", false, &mut run)?;
-    // The first of the pictures that were set aside, whatever the victim makes of it, unless it reads it rightly: then the next.
-    let mut traced: Option<TraceReport> = None;
-    for (n, picture) in stage.prepared.anomalies.iter().enumerate() {
-        let report = stage.trace(picture, seed, &format!("anomaly-{n}"), true, &mut run)?;
-        if report.predicted_label == target {
-            traced = Some(report);
-            break;
-        }
-    }
-    lap("trace");
-    let Some(report) = traced else {
-        anyhow::bail!("seed {seed}: the attack did not take: no triggered picture is read as {target}")
-    };
-    let (guard, plain) = story::hits(&report, &stage.prepared.poisons);
-    say::note(&format!(
-        "seed {seed}: poison success {:.1} %, accuracy {:.1} %, flagged {}, TPR {:.1} %, precision {}",
-        100.0 * story::success(&triggered, &target),
-        100.0 * clean.accuracy.share(),
-        guard.flagged,
-        100.0 * guard.tpr,
-        guard.precision.map_or("–".into(), |p| format!("{:.1} %", 100.0 * p))
-    ));
-    let mut repairs = BTreeMap::new();
-    if guard.flagged > 0 {
-        for (name, method) in [("eu", UnlearnMethod::Eu), ("cf", UnlearnMethod::Cf)] {
-            let flagged = report.flagged.iter().map(|f| f.id.clone()).collect();
-            let (candidate, result) = stage.unlearn(method, flagged, name, &mut run)?;
-            let clean = stage.measure(&candidate, &stage.prepared.validation, &format!("clean-{name}"), false, &mut run)?;
-            let triggered = stage.measure(&candidate, &stage.prepared.triggered, &format!("triggered-{name}"), false, &mut run)?;
-            let repair = Repair {
-                success: story::success(&triggered, &target),
-                accuracy: clean.accuracy.share(),
-                seconds: result.seconds,
-            };
-            say::note(&format!(
-                "seed {seed}: {name}: poison success {:.1} %, accuracy {:.1} %",
-                100.0 * repair.success,
-                100.0 * repair.accuracy
+    let out = std::path::absolute(out)?;
+    fs_err::create_dir_all(&out)?;
+    for entry in fs_err::read_dir(&out)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if name != RESULT && name != format!(".{RESULT}.tmp") && !name.starts_with("seed-") {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("{} holds {name:?}, which is no part of an evaluation", out.display()),
+                "name a new folder with --out, or that of an evaluation that is to go on",
             ));
-            repairs.insert(name.to_string(), repair);
-            lap(name);
         }
     }
-    let listed: Vec<PredictedExample> = serde_json::from_slice(&fs_err::read(out.join("measures/clean/predictions.json"))?)?;
-    let wrong = spread(listed.iter().filter(|p| p.label != p.predicted), asked.natural_errors as usize);
-    let right = spread(listed.iter().filter(|p| p.label == p.predicted), asked.placebos as usize);
-    let natural_errors = controls(&stage, &wrong, "natural", seed, &mut run)?;
-    let placebos = controls(&stage, &right, "placebo", seed, &mut run)?;
-    lap("controls");
-    Ok(SeedResult {
-        seed,
-        success_before: story::success(&triggered, &target),
-        accuracy_before: clean.accuracy.share(),
-        verdict: report.verdict.clone(),
-        guard,
-        plain,
-        repairs,
-        natural_errors,
-        placebos,
-        seconds,
-        trace_seconds: report.seconds,
-    })
+    Ok(out)
 }
 
-/// `n` of them, evenly spread over the list (it is in class order or in the data's): not the first ones, not chosen by what they show.
-fn spread<'a>(all: impl Iterator<Item = &'a PredictedExample>, n: usize) -> Vec<TrainId> {
-    let all: Vec<&PredictedExample> = all.collect();
-    let n = n.min(all.len());
-    (0..n).map(|i| all[i * all.len() / n].id.clone()).collect()
-}
+/// A seed's folder belongs to another story.
+#[derive(Debug)]
+struct Foreign(String);
 
-fn controls(stage: &Stage, ids: &[TrainId], name: &str, seed: u64, run: &mut stage::Run<'_>) -> anyhow::Result<Controls> {
-    if ids.is_empty() {
-        return Ok(Controls::default());
+impl std::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
-    let pictures = stage.extract(&stage.prepared.validation, ids.to_vec(), &format!("controls/{name}"), run)?;
-    let mut found = Controls {
-        tried: ids.len(),
-        decided: Vec::new(),
-    };
-    for (n, (picture, id)) in pictures.iter().zip(ids).enumerate() {
-        let report = stage.trace(picture, seed.wrapping_add(1 + n as u64), &format!("{name}-{n}"), false, run)?;
-        if !story::undecided(&report) {
-            say::note(&format!("seed {seed}: {name} {id} flags {}", report.flagged.len()));
-            found.decided.push((id.clone(), report.flagged.len()));
+}
+
+impl std::error::Error for Foreign {}
+
+/// One seed: its result where it is finished, else the telling.
+fn one(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Told> {
+    let asked = serde_json::to_vec_pretty(&StoryFile {
+        // Which other seeds are asked for does not touch this one.
+        evaluate: crate::story::file::Evaluate {
+            seeds: Vec::new(),
+            ..story.evaluate.clone()
+        },
+        ..story.clone()
+    })?;
+    fs_err::create_dir_all(out)?;
+    let (mark, result) = (out.join(STORY), out.join(RESULT));
+    match std::fs::read(&mark) {
+        Ok(found) if found != asked => {
+            return Err(Foreign(format!(
+                "{} is of another story, or of the same one with other settings ({})\n  help: name another folder with --out, or delete this one",
+                out.display(),
+                mark.display()
+            ))
+            .into());
         }
+        Ok(_) => {}
+        Err(_) => publish::publish_file(out, STORY, &asked)?,
     }
-    Ok(found)
+    if result.is_file() {
+        say::note(&format!("   finished before: {}", result.display()));
+        return serde_json::from_slice(&fs_err::read(&result)?).with_context(|| {
+            format!(
+                "{} is no result of this version: delete it, and this seed is told again",
+                result.display()
+            )
+        });
+    }
+    let mut run = global.runner(out)?;
+    let told = telling::tell(story, out, &mut run, &say::note)?;
+    publish::publish_file(out, RESULT, &serde_json::to_vec_pretty(&told)?)?;
+    Ok(told)
 }
 
-fn table(results: &[SeedResult]) -> String {
-    let percent = |v: f64| format!("{:.1} %", 100.0 * v);
+/// An interruption, with the way to go on.
+fn again(error: anyhow::Error, out: &Path) -> anyhow::Error {
+    let exit = say::exit_of(&error);
+    Failure::new(
+        exit,
+        "interrupted",
+        format!("the same command with --out {} goes on after the last finished seed", out.display()),
+    )
+}
+
+/// What the table cannot say, in sentences.
+fn summary(results: &Results, out: &Path) -> String {
+    let list = |seeds: &[u64]| seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let mut text = String::new();
+    if !results.not_taken.is_empty() {
+        text.push_str(&format!(
+            "the attack did not take under {} of {} seeds ({}): means and ranges are over the others\n",
+            results.not_taken.len(),
+            results.seeds.len(),
+            list(&results.not_taken)
+        ));
+    }
+    for (seed, why) in &results.failed {
+        text.push_str(&format!("seed {seed} failed and is tried again when the command is repeated: {why}\n"));
+    }
+    text.push_str(&format!("all figures: {}", out.join(RESULT).display()));
+    text
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+fn table(results: &[Told]) -> String {
     let maybe = |v: Option<f64>| v.map_or_else(|| "–".to_string(), percent);
     let names: Vec<String> = results
         .iter()
@@ -208,47 +230,81 @@ fn table(results: &[SeedResult]) -> String {
         .chain([">mean".into(), ">range".into()])
         .collect();
     let columns: Vec<&str> = std::iter::once("figure").chain(names.iter().map(String::as_str)).collect();
-    let row = |name: &str, values: Vec<Option<f64>>| {
-        let known: Vec<f64> = values.iter().flatten().copied().collect();
+    let row = |name: &str, of: &dyn Fn(&Told) -> Option<f64>| {
+        // Of a seed whose attack did not take, only its own columns are filled.
+        let known: Vec<f64> = results.iter().filter(|r| r.attack_took).filter_map(of).collect();
         let (low, high) = known.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
         let mean = (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64);
-        let range = if known.is_empty() {
-            "–".into()
-        } else {
-            format!("{} – {}", percent(low), percent(high))
+        let range = match known.is_empty() {
+            true => "–".into(),
+            false => format!("{} – {}", percent(low), percent(high)),
         };
         std::iter::once(name.to_string())
-            .chain(values.into_iter().map(maybe))
+            .chain(results.iter().map(|r| maybe(of(r))))
             .chain([maybe(mean), range])
             .collect::<Vec<String>>()
     };
-    let all = |f: &dyn Fn(&SeedResult) -> Option<f64>| results.iter().map(f).collect::<Vec<_>>();
     let mut rows = vec![
-        row("poison success before", all(&|r| Some(r.success_before))),
-        row("accuracy before", all(&|r| Some(r.accuracy_before))),
-        row("guard TPR", all(&|r| Some(r.guard.tpr))),
-        row("guard precision", all(&|r| r.guard.precision)),
-        row("plain rule TPR", all(&|r| r.plain.as_ref().map(|p| p.tpr))),
-        row("plain rule precision", all(&|r| r.plain.as_ref().and_then(|p| p.precision))),
-    ];
-    for name in ["eu", "cf"] {
-        rows.push(row(
-            &format!("poison success after {name}"),
-            all(&|r| r.repairs.get(name).map(|c| c.success)),
-        ));
-        rows.push(row(
-            &format!("accuracy lost by {name}"),
-            all(&|r| r.repairs.get(name).map(|c| r.accuracy_before - c.accuracy)),
-        ));
-    }
-    let counted = |name: &str, f: &dyn Fn(&SeedResult) -> &Controls| {
-        let each = results.iter().map(|r| format!("{} of {}", f(r).decided.len(), f(r).tried));
-        std::iter::once(name.to_string())
-            .chain(each)
+        std::iter::once("attack".to_string())
+            .chain(results.iter().map(|r| if r.attack_took { "took".into() } else { "did not take".into() }))
             .chain([String::new(), String::new()])
+            .collect(),
+        row("poison success before", &|r| Some(r.success_before)),
+        row("accuracy before", &|r| Some(r.accuracy_before)),
+        row("guard TPR", &|r| r.guard.as_ref().map(|g| g.tpr)),
+        row("guard precision", &|r| r.guard.as_ref().and_then(|g| g.precision)),
+    ];
+    let modes: std::collections::BTreeSet<&String> = results.iter().flat_map(|r| r.published.keys()).collect();
+    for mode in modes {
+        rows.push(row(&format!("published rule ({mode}) TPR"), &|r| r.published.get(mode).map(|h| h.tpr)));
+        rows.push(row(&format!("published rule ({mode}) precision"), &|r| {
+            r.published.get(mode).and_then(|h| h.precision)
+        }));
+    }
+    if results.iter().any(|r| r.count_rule.is_some()) {
+        rows.push(row("count rule, guard's settings, TPR", &|r| r.count_rule.as_ref().map(|p| p.tpr)));
+        rows.push(row("count rule, guard's settings, precision", &|r| {
+            r.count_rule.as_ref().and_then(|p| p.precision)
+        }));
+    }
+    for name in ["eu", "cf"] {
+        rows.push(row(&format!("poison success after {name}"), &|r| r.repairs.get(name).map(|c| c.success)));
+        rows.push(row(&format!("accuracy lost by {name}"), &|r| {
+            r.repairs.get(name).map(|c| r.accuracy_before - c.accuracy)
+        }));
+    }
+    // The share over all seeds, and its 95 % interval instead of a range.
+    let counted = |name: &str, of: &dyn Fn(&Told) -> &Controls| {
+        let sum = results.iter().fold(Controls::default(), |sum, told| sum.plus(of(told)));
+        let cell = |c: &Controls| match c.tried {
+            0 => "–".to_string(),
+            n => format!("{} of {n}", c.decided.len()),
+        };
+        let interval = sum
+            .rate()
+            .map_or("–".into(), |rate| format!("{} – {} (95 %)", percent(rate.low), percent(rate.high)));
+        std::iter::once(name.to_string())
+            .chain(results.iter().map(|r| cell(of(r))))
+            .chain([cell(&sum), interval])
             .collect::<Vec<String>>()
     };
     rows.push(counted("natural errors decided", &|r| &r.natural_errors));
     rows.push(counted("placebos decided", &|r| &r.placebos));
+    let read = |name: &str, of: &dyn Fn(&Told) -> &Controls| {
+        let cell = |c: &Controls| {
+            if c.tried == 0 {
+                "–".into()
+            } else {
+                format!("{} of {}", c.of_class, c.tried)
+            }
+        };
+        let sum = results.iter().fold(Controls::default(), |sum, told| sum.plus(of(told)));
+        std::iter::once(name.to_string())
+            .chain(results.iter().map(|r| cell(of(r))))
+            .chain([cell(&sum), String::new()])
+            .collect::<Vec<String>>()
+    };
+    rows.push(read("natural errors read as the target", &|r| &r.natural_errors));
+    rows.push(read("placebos of the target", &|r| &r.placebos));
     say::table(&columns, rows)
 }

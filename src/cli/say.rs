@@ -64,6 +64,14 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// The exit code that an error asks for.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Failure>())
+        .map_or(Exit::Failed, |failure| failure.exit)
+}
+
 /// Write an error to standard error: one sentence, its causes, and what to do. Returns the exit code.
 pub fn failure(error: &anyhow::Error) -> Exit {
     let is_pipe = error.chain().any(|cause| {

@@ -3,6 +3,7 @@
 use crate::policy::GateLimits;
 use anyhow::{Context, bail};
 use delta_guard_contract::config::{UnlearnConfig, UnlearnMethod};
+use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::job::{StoryConfig, Trigger};
 use delta_guard_contract::{DetectConfig, Recipe, Stem};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// The demo's own story.
 pub const DEMO: &str = include_str!("../../config/evaluate/demo.yaml");
+/// The demo's story with the paper's augmentation.
+pub const AUGMENTED: &str = include_str!("../../config/evaluate/demo-paper-augment.yaml");
 /// The story of the CIFAR-10 subset.
 pub const CIFAR10: &str = include_str!("../../config/evaluate/cifar10.yaml");
 
@@ -57,10 +60,12 @@ pub struct StoryModel {
 pub struct Evaluate {
     /// The story is told once for each.
     pub seeds: Vec<u64>,
-    /// Clean pictures that the victim misreads, handed in as if they were anomalies.
+    /// Clean pictures that the victim misreads, handed in as if they were anomalies: those read as the target class first.
     pub natural_errors: u32,
-    /// Clean pictures that it reads correctly, handed in with the prediction check off.
+    /// Clean pictures that it reads correctly, handed in with the prediction check off: those of the target class first.
     pub placebos: u32,
+    /// The paper's rule beside the guard, each mode with its own settings (`paper-code`, `paper-text`; empty: none).
+    pub published: Vec<DetectMode>,
 }
 
 impl Default for Evaluate {
@@ -69,6 +74,7 @@ impl Default for Evaluate {
             seeds: vec![201, 202, 203],
             natural_errors: 20,
             placebos: 20,
+            published: vec![DetectMode::PaperCode],
         }
     }
 }
@@ -190,6 +196,13 @@ mod tests {
     fn the_stories_that_come_along_are_read_and_changed() {
         let demo = StoryFile::parse(DEMO, Path::new("/x")).unwrap();
         assert_eq!(demo.story.data, None);
+        // The augmented story differs from the demo's in its augmentation and its seeds, which are the paper's and its own.
+        let mut augmented = StoryFile::parse(AUGMENTED, Path::new("/x")).unwrap();
+        let augment = std::mem::replace(&mut augmented.recipe.augment, demo.recipe.augment.clone());
+        assert_eq!(augment, delta_guard_contract::Augment::default());
+        let seeds = std::mem::replace(&mut augmented.evaluate.seeds, demo.evaluate.seeds.clone());
+        assert!(seeds.len() >= 3 && seeds.iter().all(|seed| !demo.evaluate.seeds.contains(seed)));
+        assert_eq!(augmented, demo);
         let mut cifar = StoryFile::parse(CIFAR10, Path::new("/x/y/z")).unwrap();
         assert_eq!(cifar.story.data.as_deref(), Some(Path::new("/x/y/z/../../data/cifar10")));
         let changes = Changes {

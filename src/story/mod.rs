@@ -1,19 +1,21 @@
 //! The story that `demo` and `evaluate` tell: a clean data set, an attack, a victim, an anomaly, and the guard that repairs it. Everything in it
 //! is done by the worker's ordinary jobs and the ordinary daemon; the story only sets the stage and knows the truth.
 
+pub mod controls;
 pub mod file;
 pub mod stage;
+pub mod telling;
 
 pub use file::{Changes, StoryFile};
 pub use stage::Stage;
 
 use delta_guard_contract::job::MeasureResult;
 use delta_guard_contract::{TraceReport, TraceVerdict, TrainId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Flagged ids against the truth.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hits {
     /// Number flagged.
     pub flagged: usize,

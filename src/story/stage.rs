@@ -114,13 +114,11 @@ impl Stage {
         }
     }
 
-    /// Trace a picture as an anomaly without a daemon.
+    /// Trace a picture as an anomaly without a daemon, by the given settings. What is drawn follows from `case_seed`, the factors from the story's seed.
     ///
     /// # Errors
     /// The worker's.
-    pub fn trace(&self, image: &Path, case_seed: u64, folder: &str, plain: bool, run: &mut Run<'_>) -> anyhow::Result<TraceReport> {
-        let mut detect = self.story.detect.clone();
-        detect.plain = Some(plain);
+    pub fn trace(&self, image: &Path, case_seed: u64, folder: &str, detect: DetectConfig, run: &mut Run<'_>) -> anyhow::Result<TraceReport> {
         let task = Task::Trace {
             data: self.data(),
             model: self.model(&self.victim()),

@@ -4,6 +4,9 @@
 A picture is text, `key=value` a line: `label` (what production reads), `after` (what the candidate reads), `flag` (how many are flagged), `verdict`,
 `correct_after`, `fault` (a stage and a kind of fault, `stage:kind`), `once` (a stage that crashes at its first run), `hang` (a stage that never ends),
 `odd` (flagged ids hold what tables and CSV files stumble over).
+
+It also plays a story: `prepare` makes three pictures to hand in, which the victim reads as `dog` unless the seed is 13 (the attack does not take); training under seed 66
+fails until there is a file `mended` in the seed's folder.
 """
 import hashlib
 import json
@@ -120,8 +123,8 @@ def flagged(words):
     ]
 
 
-def settings():
-    return {"mode": "guard", "seed": 7, "queries": 50, "tau": 0.0, "n_tol": 1, "objective": "margin", "fisher": "true",
+def settings(job):
+    return {"mode": job["task"]["detect"].get("mode", "guard"), "seed": 7, "queries": 50, "tau": 0.0, "n_tol": 1, "objective": "margin", "fisher": "true",
             "damping": {"kind": "heuristic", "factor": 0.1}, "space": "pixels", "labels": "independent", "change": "both", "combine": "intersect",
             "fit_examples": 1000, "precision": "f32", "layers": [], "seeds": 20, "alpha": 0.01, "rounds": 3, "placebos": 20, "plain": False}
 
@@ -129,6 +132,36 @@ def settings():
 def accuracy(correct):
     share = correct // len(CLASSES)
     return {"examples": 300, "correct": share * len(CLASSES), "classes": {c: [100, share] for c in CLASSES}}
+
+
+def told(label, truth):
+    return f"label={label}\nflag=20\nverdict={'flagged' if truth else 'undecided'}\n".encode()
+
+
+def story(job, task):
+    kind = task["task"]
+    if kind == "prepare":
+        os.makedirs(os.path.join(job["out_dir"], "anomalies"), exist_ok=True)
+        seed = task["story"]["seed"]
+        files = [f"anomalies/{n}.png" for n in range(3)]
+        for file in files:
+            put(job, file, told("ship" if seed == 13 else "dog", True))
+        source = {"path": "train", "format": "auto", "split": "all"}
+        done("prepare", train=source, validation=dict(source, path="validation"), triggered=dict(source, path="triggered"), anomalies=files,
+             poisons=[f"dog/{n:04}.png" for n in range(40)], image={"height": 32, "width": 32, "resize": "refuse", "mean": [0.5] * 3, "std": [0.5] * 3},
+             classes=CLASSES, victim="ship", target="dog")
+    if kind == "train" and task["recipe"]["seed"] == 66 and not os.path.exists(os.path.join(job["out_dir"], "../mended")):
+        failed("resource", "there is no memory left")
+    if kind == "extract":
+        files = []
+        for n, name in enumerate(task["ids"]):
+            # `dog/as-dog-3`: its label, and what it is read as. The last of a class is not left alone.
+            put(job, f"{n}.png", told(name.split("-")[1], name.endswith("-9")))
+            files.append(f"{n}.png")
+        done("extract", files=files)
+    if kind == "measure" and task["list"]:
+        put(job, "predictions.json", json.dumps([{"id": f"{label}/as-{read}-{n}", "label": label, "predicted": read, "probability": 0.9}
+            for label in CLASSES for read in CLASSES for n in range(10)]).encode())
 
 
 def main():
@@ -140,12 +173,16 @@ def main():
     with open(os.path.join(job["setup"]["cache_dir"], "niceness"), "a") as file:
         file.write(f"{os.nice(0)}\n")
     kind = task["task"]
+    if kind == "trace":
+        with open(os.path.join(job["setup"]["cache_dir"], "detect"), "a") as file:
+            file.write(json.dumps(task["detect"]) + "\n")
     if "factors_seed" in task:
         with open(os.path.join(job["setup"]["cache_dir"], "seeds"), "a") as file:
             file.write(json.dumps([kind, task.get("case_seed", 0), task["factors_seed"]]) + "\n")
     global CACHE
     CACHE = job["setup"]["cache_dir"]
     say(type="progress", step=kind, done=1, total=2, note="half")
+    story(job, task)
     if kind == "predict":
         words = picture(task["image"])
         misbehave(job, words)
@@ -158,9 +195,11 @@ def main():
         misbehave(job, words)
         undecided = words.get("verdict") == "undecided"
         examples = [] if undecided else flagged(words)
+        if task["detect"].get("mode", "guard") != "guard":
+            examples = flagged(dict(words, flag="80"))
         done("trace", verdict={"kind": "undecided", "reason": "nothing stands out"} if undecided else {"kind": "flagged"},
              predicted_label=words["label"], flagged=examples, examples=3000, examples_of_label=1000, stand_out=None, plain=None,
-             histogram={"edges": [], "flagged": [], "others": []}, factors={"key": "f" * 64, "reused": True, "examples": 1000}, settings=settings(),
+             histogram={"edges": [], "flagged": [], "others": []}, factors={"key": "f" * 64, "reused": True, "examples": 1000}, settings=settings(job),
              checkpoint=checkpoint(job), manifest=manifest(), seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
     if kind in ("unlearn", "train"):
         epochs = 3

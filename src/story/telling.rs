@@ -1,0 +1,214 @@
+//! One telling of a story: what `evaluate` does for each seed, and what is kept of it.
+
+use super::controls::{self, Control, Controls, Decided, Kind};
+use super::{Hits, Stage, StoryFile, hits, stage, success, undecided};
+use anyhow::Context;
+use delta_guard_contract::config::UnlearnMethod;
+use delta_guard_contract::job::PredictedExample;
+use delta_guard_contract::{DetectConfig, TraceReport, TraceVerdict};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Instant;
+
+/// What one seed showed. Shares are 0 to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// The seed.
+    pub seed: u64,
+    /// Is any of the triggered pictures that were set aside read as the target class? If not, there is no anomaly, and nothing below but the two shares.
+    pub attack_took: bool,
+    /// Share of triggered pictures that the victim reads as the target class.
+    pub success_before: f64,
+    /// The victim's accuracy on clean pictures.
+    pub accuracy_before: f64,
+    /// The guard's verdict.
+    pub verdict: Option<TraceVerdict>,
+    /// What it flagged.
+    pub guard: Option<Hits>,
+    /// The count rule under the guard's own settings, where the story asks for it (`detect.plain`).
+    pub count_rule: Option<Hits>,
+    /// The paper's rule under the paper's settings, by mode.
+    pub published: BTreeMap<String, Hits>,
+    /// The repaired models, by method.
+    pub repairs: BTreeMap<String, Repair>,
+    /// Clean pictures that the victim misreads.
+    pub natural_errors: Controls,
+    /// Clean pictures that it reads rightly.
+    pub placebos: Controls,
+    /// Seconds per part.
+    pub seconds: BTreeMap<String, f64>,
+    /// Seconds per step of the guard's trace.
+    pub trace_seconds: BTreeMap<String, f64>,
+}
+
+/// A repaired model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Repair {
+    /// Share of triggered pictures that it reads as the target class.
+    pub success: f64,
+    /// Its accuracy on clean pictures.
+    pub accuracy: f64,
+    /// Seconds of the training.
+    pub seconds: f64,
+}
+
+/// Tell the story under its seed in `out`. Work that an interrupted telling left there is gone on with. `say` hears what is found on the way.
+///
+/// # Errors
+/// The jobs', and where the folder cannot be read or written.
+pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn(&str)) -> anyhow::Result<Told> {
+    let seed = story.story.seed;
+    let asked = story.evaluate.clone();
+    let detect = story.detect.clone();
+    let mut seconds = BTreeMap::new();
+    let mut clock = Instant::now();
+    let mut lap = |name: &str| {
+        seconds.insert(name.to_string(), clock.elapsed().as_secs_f64());
+        clock = Instant::now();
+    };
+    let stage = Stage::prepare(story, out, run)?;
+    stage.train(run)?;
+    lap("train");
+    let victim = stage.victim();
+    let target = stage.prepared.target.clone();
+    let clean = stage.measure(&victim, &stage.prepared.validation, "clean", true, run)?;
+    let triggered = stage.measure(&victim, &stage.prepared.triggered, "triggered", false, run)?;
+    let mut told = Told {
+        seed,
+        attack_took: false,
+        success_before: success(&triggered, &target),
+        accuracy_before: clean.accuracy.share(),
+        verdict: None,
+        guard: None,
+        count_rule: None,
+        published: BTreeMap::new(),
+        repairs: BTreeMap::new(),
+        natural_errors: Controls::default(),
+        placebos: Controls::default(),
+        seconds: BTreeMap::new(),
+        trace_seconds: BTreeMap::new(),
+    };
+    // The first of the pictures that were set aside, whatever the victim makes of it, unless it does not read it as the target: then the next.
+    let mut found: Option<(&Path, TraceReport)> = None;
+    for (n, picture) in stage.prepared.anomalies.iter().enumerate() {
+        let report = stage.trace(picture, seed, &format!("anomaly-{n}"), detect.clone(), run)?;
+        if report.predicted_label == target {
+            found = Some((picture, report));
+            break;
+        }
+    }
+    lap("trace");
+    let Some((anomaly, report)) = found else {
+        say(&format!(
+            "seed {seed}: the attack did not take: none of {} triggered pictures is read as {target} (poison success {}, accuracy {})",
+            stage.prepared.anomalies.len(),
+            percent(told.success_before),
+            percent(told.accuracy_before)
+        ));
+        told.seconds = seconds;
+        return Ok(told);
+    };
+    told.attack_took = true;
+    let (guard, count_rule) = hits(&report, &stage.prepared.poisons);
+    say(&format!(
+        "seed {seed}: poison success {}, accuracy {}, flagged {}, TPR {}, precision {}",
+        percent(told.success_before),
+        percent(told.accuracy_before),
+        guard.flagged,
+        percent(guard.tpr),
+        guard.precision.map_or("–".into(), percent)
+    ));
+    for mode in &asked.published {
+        let published = DetectConfig {
+            mode: *mode,
+            ..DetectConfig::default()
+        };
+        let report = stage.trace(anomaly, seed, &format!("published-{}", mode.as_str()), published, run)?;
+        told.published.insert(mode.as_str().into(), hits(&report, &stage.prepared.poisons).0);
+        lap(mode.as_str());
+    }
+    if guard.flagged > 0 {
+        for (name, method) in [("eu", UnlearnMethod::Eu), ("cf", UnlearnMethod::Cf)] {
+            let flagged = report.flagged.iter().map(|f| f.id.clone()).collect();
+            let (candidate, result) = stage.unlearn(method, flagged, name, run)?;
+            let clean = stage.measure(&candidate, &stage.prepared.validation, &format!("clean-{name}"), false, run)?;
+            let triggered = stage.measure(&candidate, &stage.prepared.triggered, &format!("triggered-{name}"), false, run)?;
+            let repair = Repair {
+                success: success(&triggered, &target),
+                accuracy: clean.accuracy.share(),
+                seconds: result.seconds,
+            };
+            say(&format!(
+                "seed {seed}: {name}: poison success {}, accuracy {}",
+                percent(repair.success),
+                percent(repair.accuracy)
+            ));
+            told.repairs.insert(name.to_string(), repair);
+            lap(name);
+        }
+    }
+    let listed = out.join("measures/clean/predictions.json");
+    let listed: Vec<PredictedExample> = serde_json::from_slice(&fs_err::read(&listed)?).with_context(|| listed.display().to_string())?;
+    let detect = DetectConfig {
+        plain: Some(false),
+        ..detect
+    };
+    let mut hand_in = |kind, n: u32, name| {
+        let chosen = controls::choose(&listed, kind, &target, n as usize);
+        hand_in(&stage, &chosen, name, &detect, run, say)
+    };
+    told.natural_errors = hand_in(Kind::NaturalError, asked.natural_errors, "natural")?;
+    told.placebos = hand_in(Kind::Placebo, asked.placebos, "placebo")?;
+    lap("controls");
+    told.verdict = Some(report.verdict.clone());
+    told.guard = Some(guard);
+    told.count_rule = count_rule;
+    told.seconds = seconds;
+    told.trace_seconds = report.seconds;
+    Ok(told)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+fn hand_in(
+    stage: &Stage,
+    chosen: &[Control],
+    name: &str,
+    detect: &DetectConfig,
+    run: &mut stage::Run<'_>,
+    say: &dyn Fn(&str),
+) -> anyhow::Result<Controls> {
+    if chosen.is_empty() {
+        return Ok(Controls::default());
+    }
+    let seed = stage.story.story.seed;
+    let ids = chosen.iter().map(|control| control.id.clone()).collect();
+    let pictures = stage.extract(&stage.prepared.validation, ids, &format!("controls/{name}"), run)?;
+    let truth: BTreeSet<_> = stage.prepared.poisons.iter().collect();
+    let mut found = Controls {
+        tried: chosen.len(),
+        of_class: chosen.iter().filter(|control| control.of_class).count(),
+        decided: Vec::new(),
+    };
+    for (n, (picture, control)) in (1..).zip(pictures.iter().zip(chosen)) {
+        let report = stage.trace(picture, seed.wrapping_add(n), &format!("{name}-{}", n - 1), detect.clone(), run)?;
+        if !undecided(&report) {
+            let flagged = Hits::of(report.flagged.iter().map(|f| &f.id), &truth);
+            say(&format!(
+                "seed {seed}: {name} {} flags {}, {} of them poisons",
+                control.id,
+                flagged.flagged,
+                percent(flagged.precision.unwrap_or(0.0))
+            ));
+            found.decided.push(Decided {
+                id: control.id.clone(),
+                of_class: control.of_class,
+                flagged,
+            });
+        }
+    }
+    Ok(found)
+}
