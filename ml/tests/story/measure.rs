@@ -83,6 +83,7 @@ fn certify_measures_both_models() {
         candidate: candidate.clone(),
         anomalies: pictures.iter().map(|p| anomaly(p.clone(), None)).collect(),
         limits: LIMITS,
+        flagged: Vec::new(),
     };
     let JobResult::Certify(found) = scene.run("certify", task) else {
         panic!("certify answers with another result");

@@ -9,6 +9,7 @@ use delta_guard_contract::{JobResult, Seed, Task, TraceReport, TraceVerdict};
 use delta_influence::data::{DataSet, encode_png};
 use delta_influence::detect::queries::picture_from_bytes;
 use delta_influence::detect::{DetectCase, Detection, PlaceboPicture, detector};
+use delta_influence::files;
 use delta_influence::influence::fit::FitSettings;
 use delta_influence::progress::Silent;
 use std::collections::BTreeSet;
@@ -167,6 +168,61 @@ fn same(scene: &Scene, report: &TraceReport, expected: &Detection) {
     }
 }
 
+/// What the flagged share, by its definition: on which pixels nine tenths of them look like their median and at most half of the other examples of the class do.
+fn share(report: &TraceReport, scene: &Scene, name: &str) {
+    let train = scene.open(&scene.data().train);
+    let flagged: Vec<usize> = report.flagged.iter().map(|f| train.position(&f.id).unwrap()).collect();
+    let label = scene.class(&report.predicted_label);
+    let others: Vec<usize> = train.by_label(label).into_iter().filter(|i| !flagged.contains(i)).collect();
+    let flagged: Vec<usize> = flagged.into_iter().filter(|&i| train.labels()[i] == label).collect();
+    if flagged.len() < 5 || others.len() < 5 {
+        assert_eq!(report.shared, None, "{name}");
+        return;
+    }
+    let shared = report.shared.as_ref().unwrap();
+    let area = 32 * 32;
+    let (mut places, mut drawn) = (Vec::new(), vec![144u8; 3 * area]);
+    for pixel in 0..area {
+        let at = |channel: usize| channel * area + pixel;
+        let median: [u8; 3] = std::array::from_fn(|channel| {
+            let mut values: Vec<u8> = flagged.iter().map(|&i| train.pixels(i)[at(channel)]).collect();
+            values.sort_unstable();
+            values[(values.len() - 1) / 2]
+        });
+        let alike = |of: &[usize]| {
+            let like = |i: &&usize| (0..3).all(|channel| train.pixels(**i)[at(channel)].abs_diff(median[channel]) <= 16);
+            of.iter().filter(like).count() as f64 / of.len() as f64
+        };
+        if alike(&flagged) >= 0.9 && alike(&others) <= 0.5 {
+            places.push(pixel);
+            (0..3).for_each(|channel| drawn[at(channel)] = median[channel]);
+        }
+    }
+    assert_eq!(
+        (shared.pixels, shared.of, shared.flagged, shared.others),
+        (places.len() as u64, area as u64, flagged.len() as u64, others.len() as u64),
+        "{name}"
+    );
+    let Some(picture) = &shared.picture else {
+        assert!(places.is_empty());
+        return;
+    };
+    let file = scene.folder.join(name).join(&picture.file);
+    assert_eq!(files::digest(&file).unwrap(), picture.digest);
+    assert!(picture.file.contains(picture.digest.short()));
+    // Each pixel is shown three wide.
+    let shown = image::open(&file).unwrap().to_rgb8();
+    assert_eq!(shown.dimensions(), (96, 96));
+    for pixel in 0..area {
+        let color = shown.get_pixel(3 * (pixel % 32) as u32 + 1, 3 * (pixel / 32) as u32 + 1).0;
+        assert_eq!(
+            color,
+            std::array::from_fn(|channel| drawn[channel * area + pixel]),
+            "{name}: pixel {pixel}"
+        );
+    }
+}
+
 fn decoded(scene: &Scene, path: &std::path::Path) -> Vec<u8> {
     delta_influence::data::decode_submission(path, &LIMITS, &scene.prepared.image).unwrap()
 }
@@ -202,6 +258,10 @@ fn the_guards_trace_is_the_loops() {
     let expected = by_loops(scene, &report, &pixels);
     same(scene, &report, &expected);
     assert_eq!(report.verdict, TraceVerdict::Flagged);
+    share(&report, scene, "trace");
+    // The trigger is 8 × 8, one pixel from the lower right corner.
+    let shared = report.shared.as_ref().unwrap();
+    assert_eq!((shared.pixels, shared.place), (64, Some([23, 23, 8, 8])), "{shared:?}");
     let poisons: BTreeSet<_> = scene.prepared.poisons.iter().collect();
     let hits = report.flagged.iter().filter(|f| poisons.contains(&f.id)).count();
     assert!(
@@ -249,6 +309,7 @@ fn the_published_rules_trace_is_the_loops() {
             ..detect()
         };
         let report = trace(scene, name, &config, picture.clone(), Some(&scene.prepared.target));
+        share(&report, scene, name);
         let expected = by_loops(scene, &report, &pixels);
         assert!(
             !expected.flagged.is_empty() && expected.flagged.len() < 200,
