@@ -201,9 +201,9 @@ mod tests {
         let undecided = TraceVerdict::Undecided { reason: "none".into() };
         for (verdict, flagged) in [(TraceVerdict::Flagged, &[("dog", 30)][..]), (undecided, &[])] {
             let mut found = found(verdict, flagged);
-            let plain = decide(&found, Mode::Propose, &GateLimits::default());
+            let plain = decide(&found, Mode::Propose, None, &GateLimits::default());
             found.notes = vec!["Two were not compared.".into(), "One more thing.".into()];
-            let noted = decide(&found, Mode::Propose, &GateLimits::default());
+            let noted = decide(&found, Mode::Propose, None, &GateLimits::default());
             assert_eq!(noted.action, plain.action);
             assert_eq!(noted.reason, format!("{}. Two were not compared. One more thing", plain.reason));
         }
