@@ -277,7 +277,9 @@ mod tests {
             true_label: false,
             ..GateLimits::default()
         };
-        let rows: [(&str, Option<&str>, &GateLimits, bool, &[&str], &[&str]); 8] = [
+        // Read as, shows, limits, passes?, words of the reason, words of the note.
+        type Row<'a> = (&'a str, Option<&'a str>, &'a GateLimits, bool, &'a [&'a str], &'a [&'a str]);
+        let rows: [Row; 8] = [
             ("cat", Some("cat"), &strict, true, &[], &[]),
             (
                 "ship",
