@@ -97,18 +97,11 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
             stop_both.stop();
             engine.await
         }
-        Some(Ok(Err(error))) => {
-            // Nothing can be recorded: no intake, no work, but metrics and questions are still answered until somebody stops us.
-            ready.send_modify(|now| now.trouble = Some(format!("{error:#}")));
-            tracing::error!(
-                error = format!("{error:#}"),
-                "the guard cannot record anything any more and only answers questions until it is started again"
-            );
-            stop_both.stop();
-            asked.stopped().await;
-            Ok(Err(error))
-        }
         Some(ended) => {
+            // Nothing can be recorded: no intake, no work. Whoever runs us decides how to go on (see `degraded`).
+            if let Ok(Err(error)) = &ended {
+                ready.send_modify(|now| now.trouble = Some(format!("{error:#}")));
+            }
             stop_both.stop();
             ended
         }

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod degraded;
 pub mod engine;
 pub mod hooks;
 pub mod http;

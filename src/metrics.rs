@@ -337,6 +337,12 @@ impl Metrics {
                 self.journal_broken.set(poisoned.into());
                 error!(message = "Journal could not be written.", error = %message, out_of_use = poisoned);
             }
+            Event::Degraded { why, help } => {
+                self.journal_broken.set(1);
+                self.ready.set(0);
+                error!(message = "Guard cannot work; it only answers questions until this is mended.", error = %why, help = %help);
+            }
+            Event::Working => self.journal_broken.set(0),
             Event::IndexRebuilt { why, records } => {
                 self.index_rebuilt.inc();
                 warn!(message = "Index rebuilt from the journal.", why = %why, records);

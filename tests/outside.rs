@@ -5,6 +5,8 @@
 mod check;
 #[path = "outside/daemon.rs"]
 mod daemon;
+#[path = "outside/degraded.rs"]
+mod degraded;
 #[path = "outside/metrics.rs"]
 mod metrics;
 #[path = "outside/monitoring.rs"]

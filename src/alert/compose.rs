@@ -48,27 +48,68 @@ pub fn messages(mail: &Mail, view: &CaseView) -> Vec<Message> {
     list
 }
 
-fn compose(mail: &Mail, view: &CaseView, to: &str, id: &str) -> anyhow::Result<Content> {
+/// What a mail holds, before it has a recipient.
+pub(super) struct Letter {
+    pub subject: String,
+    pub text: String,
+    /// The same as a page; None where the text is enough.
+    pub html: Option<String>,
+    pub attachments: Vec<SinglePart>,
+}
+
+/// Headers and body as they go over the wire, in ASCII. The same each time that it is made.
+pub(super) fn envelope(mail: &Mail, instance: &str, to: &str, id: &str, written: SystemTime, letter: Letter) -> anyhow::Result<String> {
     let from = mailbox(&mail.from).map_err(anyhow::Error::msg)?;
     let recipient = mailbox(to).map_err(anyhow::Error::msg)?;
-    let ended = view.ended_at.unwrap_or(view.accepted_at);
-    let written = u64::try_from(ended.as_second()).unwrap_or(0);
-    let parts = MultiPart::alternative()
-        .boundary(format!("delta-guard-{id}"))
-        .singlepart(SinglePart::builder().header(ContentType::TEXT_PLAIN).body(text(view)))
-        .singlepart(SinglePart::builder().header(ContentType::TEXT_HTML).body(page(view)));
+    let plain = SinglePart::builder().header(ContentType::TEXT_PLAIN).body(letter.text);
+    let mut words = MultiPart::alternative().boundary(format!("delta-guard-{id}")).singlepart(plain);
+    if let Some(html) = letter.html {
+        words = words.singlepart(SinglePart::builder().header(ContentType::TEXT_HTML).body(html));
+    }
+    let parts = if letter.attachments.is_empty() {
+        words
+    } else {
+        let all = MultiPart::mixed().boundary(format!("delta-guard-all-{id}")).multipart(words);
+        letter.attachments.into_iter().fold(all, MultiPart::singlepart)
+    };
     let message = lettre::Message::builder()
-        .from(from.clone())
+        .from(from)
         .to(recipient)
-        .subject(subject(view))
-        .date(SystemTime::UNIX_EPOCH + Duration::from_secs(written))
-        .message_id(Some(format!("<{id}@{}.delta-guard>", host_part(&view.instance))))
+        .subject(letter.subject)
+        .date(written)
+        .message_id(Some(format!("<{id}@{}.delta-guard>", host_part(instance))))
         .raw_header(HeaderValue::new(
             HeaderName::new_from_ascii_str("Auto-Submitted"),
             "auto-generated".into(),
         ))
         .multipart(parts)?;
-    let raw = String::from_utf8(message.formatted()).context("the mail is not ASCII")?;
+    String::from_utf8(message.formatted()).context("the mail is not ASCII")
+}
+
+/// This machine's name.
+pub(super) fn host_name() -> String {
+    let name = rustix::system::uname();
+    one_line(&name.nodename().to_string_lossy(), 100)
+}
+
+fn compose(mail: &Mail, view: &CaseView, to: &str, id: &str) -> anyhow::Result<Content> {
+    let from = mailbox(&mail.from).map_err(anyhow::Error::msg)?;
+    let ended = view.ended_at.unwrap_or(view.accepted_at);
+    let written = u64::try_from(ended.as_second()).unwrap_or(0);
+    let letter = Letter {
+        subject: subject(view),
+        text: text(view),
+        html: Some(page(view)),
+        attachments: Vec::new(),
+    };
+    let raw = envelope(
+        mail,
+        &view.instance,
+        to,
+        id,
+        SystemTime::UNIX_EPOCH + Duration::from_secs(written),
+        letter,
+    )?;
     Ok(Content {
         from: from.email.to_string(),
         raw,
@@ -87,7 +128,7 @@ fn host_part(instance: &str) -> String {
 }
 
 /// A text on one line, without control and direction characters, of bounded length.
-fn one_line(text: &str, most: usize) -> String {
+pub(super) fn one_line(text: &str, most: usize) -> String {
     let shown = crate::engine::escape(text.as_bytes());
     if shown.chars().count() <= most {
         shown

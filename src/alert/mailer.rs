@@ -193,7 +193,7 @@ fn settle(pending: &Arc<dyn Pending>, message: &Message, gave_up: Option<&str>) 
 }
 
 /// Doubled with each try, up to an hour; up to a fifth longer, by the mail's own digest, so that many mails do not come back together.
-fn wait(first: Duration, tries: u32, id: &str) -> Duration {
+pub(super) fn wait(first: Duration, tries: u32, id: &str) -> Duration {
     let doubled = first
         .saturating_mul(1u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX))
         .min(LONGEST_WAIT);

@@ -8,6 +8,7 @@ mod compose;
 mod limited;
 pub mod mailer;
 mod transport;
+pub mod trouble;
 
 pub use compose::{Content, messages};
 pub use transport::{SendError, Step, Why, send};

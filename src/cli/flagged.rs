@@ -1,13 +1,9 @@
 //! `flagged`.
 
 use super::{Exit, Failure, Global, lookup, say};
-use crate::engine::query;
 use crate::report::words;
-use crate::vfs::{Disk, Vfs};
-use anyhow::Context;
 use clap::Args;
 use delta_guard_contract::{Digest, FlaggedExample, TrainId};
-use std::sync::Arc;
 
 /// List the training examples that were flagged, with their evidence. Reads the journal, so it answers also when the daemon is down
 #[derive(Debug, Args)]
@@ -35,14 +31,9 @@ pub struct Flagged {
 impl Flagged {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.load_text()?;
-        let journal = config.file.paths.state.join("journal");
-        let vfs: Arc<dyn Vfs> = Arc::new(Disk);
         let wanted = self.case.as_deref().map(|prefix| lookup::one(&config, prefix)).transpose()?;
         let mut all: Vec<(Digest, Vec<FlaggedExample>)> = if lookup::journal(&config.file.paths.state)? {
-            query::all_flagged(&vfs, &journal)
-                .with_context(|| format!("the journal in {} cannot be read", journal.display()))?
-                .into_iter()
-                .collect()
+            lookup::read(&config.file.paths.state).flagged.into_iter().collect()
         } else {
             Vec::new()
         };

@@ -1,12 +1,12 @@
 //! Finds cases in the journal, with or without a running daemon.
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, say};
 use crate::case::Case;
 use crate::config::Config;
-use crate::engine::query;
-use anyhow::Context;
+use crate::engine::query::{self, Salvage};
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Is there a journal yet? That one may not be looked at is another answer than that there is none.
 pub(super) fn journal(state: &Path) -> anyhow::Result<bool> {
@@ -33,8 +33,35 @@ pub(super) fn all(config: &Config) -> anyhow::Result<Vec<Case>> {
     if !journal(state)? {
         return Ok(Vec::new());
     }
-    let (book, _) = query::read(state).with_context(|| format!("the journal in {} cannot be read", state.display()))?;
-    Ok(book.cases.into_values().collect())
+    Ok(read(state).book.cases.into_values().collect())
+}
+
+/// Everything that the journal says. What is wrong with it is said on standard error, and [`is_damaged`] remembers it for the exit code.
+pub(super) fn read(state: &Path) -> Salvage {
+    let dir = state.join("journal");
+    let found = query::salvage(&dir);
+    if let Some(torn) = &found.torn {
+        say::note(&format!("note: {torn}"));
+    }
+    if let Some(error) = &found.damage {
+        let because = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+        if DAMAGED.set(()).is_ok() {
+            say::note(&format!(
+                "warning: {error}{because}\n  The answer is from the {} records before it ({}).\n  help: `delta-guard journal verify` says more",
+                found.book.records,
+                dir.display()
+            ));
+        }
+    }
+    found
+}
+
+/// Set when an answer could not say everything.
+static DAMAGED: OnceLock<()> = OnceLock::new();
+
+/// Was a journal read that is damaged? Then no answer from it is a success.
+pub(super) fn is_damaged() -> bool {
+    DAMAGED.get().is_some()
 }
 
 /// The one case whose id starts with `prefix`.
@@ -63,5 +90,8 @@ pub(super) fn one(config: &Config, prefix: &str) -> anyhow::Result<Case> {
 
 /// Who answers: the journal's folder, for the message when there is nothing in it.
 pub(super) fn nothing(state: &Path) -> String {
+    if is_damaged() {
+        return format!("no case before the damage in {}", state.display());
+    }
     format!("no case in {} yet; `delta-guard submit` makes one", state.display())
 }

@@ -10,6 +10,7 @@ mod fit;
 mod flagged;
 mod graph;
 mod ids;
+mod journal;
 mod lookup;
 mod measure;
 mod run;
@@ -88,6 +89,8 @@ enum Command {
     Show(show::Show),
     /// List the training examples that were flagged
     Flagged(flagged::Flagged),
+    /// Look after the journal: is it as it was written?
+    Journal(journal::Journal),
     /// Train a model by the recipe (no daemon needed)
     Train(train::Train),
     /// Compute the EK-FAC factors of the production model, or find them on disk (no daemon needed)
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Cases(command) => command.run(&global),
         Command::Show(command) => command.run(&global),
         Command::Flagged(command) => command.run(&global),
+        Command::Journal(command) => command.run(&global),
         Command::Train(command) => command.run(&global),
         Command::Fit(command) => command.run(&global),
         Command::Trace(command) => command.run(&global),
@@ -137,8 +141,13 @@ pub fn main() -> ExitCode {
         Command::Evaluate(command) => command.run(&global),
     };
     match done {
+        // The answer stands, but it is not all that there was.
+        Ok(Exit::Done | Exit::No) if lookup::is_damaged() => Exit::Failed.into(),
         Ok(exit) => exit.into(),
-        Err(error) => say::failure(&error).into(),
+        Err(error) => match say::failure(&error) {
+            Exit::No if lookup::is_damaged() => Exit::Failed.into(),
+            exit => exit.into(),
+        },
     }
 }
 

@@ -1,23 +1,27 @@
 //! `run`: the daemon.
 
 use super::{Exit, Failure, Global};
-use crate::alert::mailer;
+use crate::alert::trouble::Trouble;
+use crate::alert::{self, mailer};
 use crate::config::Config;
+use crate::config::file::Mail;
 use crate::daemon::{self, Readiness, Started};
-use crate::engine::Ledger;
+use crate::degraded::{self, Degraded};
+use crate::engine::{Event, Hooks as _, Ledger};
 use crate::hooks::{Outbox, Outward};
 use crate::http::{self, Api};
 use crate::metrics::Metrics;
 use crate::publish;
 use crate::settings::Settings;
-use crate::stop::{self, Stopper};
+use crate::stop::{self, Stop, Stopper};
 use anyhow::Context;
 use clap::Args;
 use sd_notify::NotifyState;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::{error, info, warn};
@@ -35,6 +39,7 @@ Examples:
   RUST_LOG=delta_guard=debug delta-guard run
 
 It stops on SIGTERM and SIGINT: the worker puts its work down and the next start goes on from there.
+Where nothing can be recorded (a damaged journal, a full disk) it stays up, says why and goes on by itself.
 The configuration is read at the start only. The address that it listens on is also in STATE/http.address.
 
 Exit codes: 0 stopped as asked, 1 failed, 78 the configuration is wrong")]
@@ -140,42 +145,23 @@ async fn guard(config: Config, settings: Settings) -> anyhow::Result<()> {
         config = %config.path.display(),
     );
 
-    let (started, on_start) = oneshot::channel::<Started>();
-    let (stop_mail, mail_stop) = watch::channel(false);
-    let around = {
-        let (hooks, metrics, api, state_dir) = (Arc::clone(&hooks), Arc::clone(&metrics), Arc::clone(&api), state_dir.clone());
-        tokio::spawn(async move {
-            let Some(started) = wait_for(on_start).await else { return };
-            api.started(Arc::clone(&started.ledger), started.readiness.clone());
-            write_address(&state_dir, address);
-            let wake = Arc::new(Notify::new());
-            let follow = follow_journal(Arc::clone(&started.ledger), Arc::clone(&wake), Arc::clone(&metrics));
-            let send = async {
-                match mail {
-                    Some(mail) => mailer::run(mail, Arc::new(Outbox(Arc::clone(&started.ledger))), Arc::clone(&metrics), wake, mail_stop).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let watch = watch_over(started.readiness.clone(), Arc::clone(&started.ledger), &hooks, &metrics, scan_interval);
-            tokio::select! {
-                () = follow => {}
-                () = send => {}
-                () = watch => {}
-            }
-        })
+    let around = Around {
+        hooks: Arc::clone(&hooks),
+        metrics: Arc::clone(&metrics),
+        api: Arc::clone(&api),
+        mail,
+        state_dir: state_dir.clone(),
+        address,
+        scan_interval,
     };
-    let hooks: Arc<dyn crate::engine::Hooks> = hooks;
-    let done = daemon::run(settings, hooks, stop, started).await;
+    let done = lives(settings, around, stop).await;
     tell(&[NotifyState::Stopping]);
-    // Without a mail section nobody hears this.
-    stop_mail.send_replace(true);
-    around.abort();
     stop_http.stop();
     if let Some(answering) = answering {
         let _ = answering.await;
     }
     match &done {
-        // Another guard's file must stay: we never wrote ours when the journal did not open.
+        // Another guard's file must stay: we never wrote ours when its journal was locked.
         Ok(()) => {
             let _ = fs_err::remove_file(state_dir.join(ADDRESS_FILE));
             info!(message = "Guard stopped.");
@@ -183,6 +169,149 @@ async fn guard(config: Config, settings: Settings) -> anyhow::Result<()> {
         Err(_) => error!(message = "Guard ended by a failure."),
     }
     done
+}
+
+/// What runs beside the daemon.
+#[derive(Clone)]
+struct Around {
+    hooks: Arc<Outward>,
+    metrics: Arc<Metrics>,
+    api: Arc<Api>,
+    mail: Option<Mail>,
+    state_dir: PathBuf,
+    address: Option<SocketAddr>,
+    scan_interval: Duration,
+}
+
+/// The same trouble is mailed again after this.
+const TELL_AGAIN: Duration = Duration::from_secs(4 * 3600);
+
+/// Run the daemon; where it cannot record anything, stay up, say so, and run it again when that may have changed.
+async fn lives(settings: Settings, around: Around, mut stop: Stop) -> anyhow::Result<()> {
+    let (mut tries, mut lived) = (0, false);
+    let mut told: Option<(String, Instant)> = None;
+    loop {
+        let (started, on_start) = oneshot::channel::<Started>();
+        let (stop_mail, mail_stop) = watch::channel(false);
+        let (opened, was_opened) = oneshot::channel();
+        let beside = tokio::spawn(around.clone().run(on_start, opened, mail_stop));
+        let hooks: Arc<dyn crate::engine::Hooks> = Arc::clone(&around.hooks) as _;
+        let done = daemon::run(settings.clone(), hooks, stop.clone(), started).await;
+        // Without a mail section nobody hears this.
+        stop_mail.send_replace(true);
+        beside.abort();
+        // Its hold on the journal must be gone before the journal is opened again.
+        let _ = beside.await;
+        let Err(error) = done else { return Ok(()) };
+        if was_opened.await.is_ok() {
+            (tries, lived) = (0, true);
+        }
+        let Some(trouble) = Degraded::from(&error, lived) else {
+            return Err(error);
+        };
+        if stop.is_stopped() {
+            return Err(error);
+        }
+        around.api.degraded(&trouble.why);
+        let is_new = told.as_ref().is_none_or(|(why, at)| *why != trouble.why || at.elapsed() > TELL_AGAIN);
+        let mut mailing = None;
+        if is_new {
+            told = Some((trouble.why.clone(), Instant::now()));
+            around.hooks.on(Event::Degraded {
+                why: trouble.why.clone(),
+                help: trouble.help.clone(),
+            });
+            mailing = around.tell_owner(&settings, &trouble);
+        }
+        write_address(&around.state_dir, around.address);
+        let status = format!("cannot work: {}", crate::engine::escape(trouble.why.as_bytes()));
+        // For systemd it has started, and it is alive: restarting it mends nothing.
+        tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        let better = tokio::select! {
+            better = trouble.wait(&settings, tries, &mut stop) => better,
+            () = keep_alive() => false,
+        };
+        tries += 1;
+        if let Some(mailing) = mailing.filter(|_| !better) {
+            mailing.abort();
+        }
+        if !better {
+            return Ok(());
+        }
+        if lived && let Err(error) = degraded::renew(&settings) {
+            warn!(message = "Journal cannot be opened again yet.", error = format!("{error:#}"));
+        }
+    }
+}
+
+/// Tell systemd that the process is alive, for ever.
+async fn keep_alive() {
+    loop {
+        tell(&[NotifyState::Watchdog]);
+        tokio::time::sleep(beat()).await;
+    }
+}
+
+/// Between two signs of life.
+fn beat() -> Duration {
+    sd_notify::watchdog_enabled()
+        .map_or(Duration::from_secs(30), |limit| limit / 3)
+        .max(Duration::from_millis(100))
+}
+
+impl Around {
+    /// Answer, watch and mail from when the journal is open until aborted.
+    async fn run(self, on_start: oneshot::Receiver<Started>, opened: oneshot::Sender<()>, mail_stop: watch::Receiver<bool>) {
+        let Some(started) = wait_for(on_start).await else { return };
+        let _ = opened.send(());
+        self.hooks.on(Event::Working);
+        self.api.started(Arc::clone(&started.ledger), started.readiness.clone());
+        write_address(&self.state_dir, self.address);
+        let wake = Arc::new(Notify::new());
+        let follow = follow_journal(Arc::clone(&started.ledger), Arc::clone(&wake), Arc::clone(&self.metrics));
+        let send = async {
+            match self.mail.clone() {
+                Some(mail) => {
+                    mailer::run(
+                        mail,
+                        Arc::new(Outbox(Arc::clone(&started.ledger))),
+                        Arc::clone(&self.metrics),
+                        wake,
+                        mail_stop,
+                    )
+                    .await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let watch = watch_over(
+            started.readiness.clone(),
+            Arc::clone(&started.ledger),
+            &self.hooks,
+            &self.metrics,
+            self.scan_interval,
+        );
+        tokio::select! {
+            () = follow => {}
+            () = send => {}
+            () = watch => {}
+        }
+    }
+
+    /// A mail about the guard itself, where mails are sent.
+    fn tell_owner(&self, settings: &Settings, trouble: &Degraded) -> Option<tokio::task::JoinHandle<()>> {
+        let mail = self.mail.clone()?;
+        let (metrics, trouble) = (
+            Arc::clone(&self.metrics),
+            Trouble {
+                instance: settings.instance.clone(),
+                owner: settings.owner.clone(),
+                why: trouble.why.clone(),
+                help: trouble.help.clone(),
+            },
+        );
+        Some(tokio::spawn(async move { alert::trouble::tell(mail, trouble, &metrics).await }))
+    }
 }
 
 /// SIGTERM and SIGINT stop; a second SIGINT ends at once (the journal stands that); SIGHUP is only answered.
@@ -256,9 +385,7 @@ async fn follow_journal(ledger: Arc<Ledger>, wake: Arc<Notify>, metrics: Arc<Met
 
 /// Tell metrics and systemd how it goes; systemd hears that we are alive only while the inbox is read and the journal answers.
 async fn watch_over(mut readiness: watch::Receiver<Readiness>, ledger: Arc<Ledger>, hooks: &Outward, metrics: &Metrics, scan_interval: Duration) {
-    let beat = sd_notify::watchdog_enabled()
-        .map_or(Duration::from_secs(30), |limit| limit / 3)
-        .max(Duration::from_millis(100));
+    let beat = beat();
     // A scan may have to read many large files.
     let patience = scan_interval * 2 + Duration::from_secs(300);
     let mut told: Option<Readiness> = None;

@@ -98,6 +98,8 @@ pub struct Book {
     pub numbers: HashMap<CaseId, u64>,
     /// Messages that were neither sent nor given up, by id.
     pub outbox: BTreeMap<String, (CaseId, Message)>,
+    /// Records that were folded.
+    pub records: u64,
     /// How often a message came or went.
     pub outbox_changes: u64,
     /// How many of `cases` are held.
@@ -129,6 +131,12 @@ pub enum Folded {
 impl Book {
     /// Fold one record in. An error means that the journal says something impossible.
     pub fn fold(&mut self, record: &Record) -> Result<Folded> {
+        let folded = self.fold_one(record)?;
+        self.records += 1;
+        Ok(folded)
+    }
+
+    fn fold_one(&mut self, record: &Record) -> Result<Folded> {
         let tagged = serde_json::json!({ "k": record.kind, "d": record.data });
         let Some(case) = &record.case else {
             match serde_json::from_value::<Note>(tagged) {

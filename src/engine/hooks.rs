@@ -232,6 +232,15 @@ pub enum Event {
         /// Whether it is out of use.
         poisoned: bool,
     },
+    /// Nothing can be recorded: nothing is taken in or worked on until that is mended.
+    Degraded {
+        /// Why.
+        why: String,
+        /// What to do.
+        help: String,
+    },
+    /// The journal is open (again).
+    Working,
     /// The index was rebuilt from the journal.
     IndexRebuilt {
         /// Why.

@@ -3,7 +3,8 @@
 
 use super::book::{Book, Folded};
 use crate::case::CaseId;
-use crate::journal::{Reader, Tail};
+use crate::journal::verify::read_to_end;
+use crate::journal::{JournalError, Reader, Tail};
 use crate::vfs::{Disk, Vfs};
 use anyhow::Result;
 use delta_guard_contract::{FlaggedExample, TrainId};
@@ -20,6 +21,50 @@ pub fn replay(vfs: &Arc<dyn Vfs>, journal_dir: &Path) -> Result<Book> {
 pub fn read(state_dir: &Path) -> Result<(Book, Tail)> {
     let vfs: Arc<dyn Vfs> = Arc::new(Disk);
     fold(&vfs, &state_dir.join("journal"), &mut |_| {})
+}
+
+/// What can be said from a journal, whatever its condition.
+#[derive(Debug, Default)]
+pub struct Salvage {
+    /// The fold of every record up to the first that is not as it was written.
+    pub book: Book,
+    /// What was flagged, per case, strongest first.
+    pub flagged: BTreeMap<CaseId, Vec<FlaggedExample>>,
+    /// Bytes of a record whose writing did not end, in a sentence.
+    pub torn: Option<String>,
+    /// Why there may be more than this.
+    pub damage: Option<JournalError>,
+}
+
+/// Everything that a journal says up to where it is whole, and what is wrong there. Never an error: who asks is to be answered and told.
+pub fn salvage(journal_dir: &Path) -> Salvage {
+    let mut book = Book::default();
+    let mut all: BTreeMap<u64, Vec<FlaggedExample>> = BTreeMap::new();
+    let mut reader = Reader::new(Arc::new(Disk), journal_dir);
+    let outcome = read_to_end(&mut reader, &mut |record, _| {
+        gather(&mut all, book.fold(&record)?);
+        Ok(())
+    });
+    let flagged = by_case(&book, all);
+    let (torn, damage) = match outcome {
+        Ok(tail) => ((!tail.torn.is_empty()).then(|| tail.torn_words()), None),
+        Err(error) => (None, Some(error)),
+    };
+    Salvage { book, flagged, torn, damage }
+}
+
+fn gather(all: &mut BTreeMap<u64, Vec<FlaggedExample>>, folded: Folded) {
+    match folded {
+        Folded::Cleared(case) => drop(all.remove(&case)),
+        Folded::Flagged(case, examples) => all.entry(case).or_default().extend(examples),
+        Folded::Nothing | Folded::Case(_) => {}
+    }
+}
+
+fn by_case(book: &Book, all: BTreeMap<u64, Vec<FlaggedExample>>) -> BTreeMap<CaseId, Vec<FlaggedExample>> {
+    all.into_iter()
+        .filter_map(|(number, examples)| Some((book.cases.get(&number)?.id.clone(), examples)))
+        .collect()
 }
 
 /// What was flagged for a case, strongest first.
@@ -40,15 +85,8 @@ pub fn cases_of(vfs: &Arc<dyn Vfs>, journal_dir: &Path, id: &TrainId) -> Result<
 /// What was flagged, per case, strongest first.
 pub fn all_flagged(vfs: &Arc<dyn Vfs>, journal_dir: &Path) -> Result<BTreeMap<CaseId, Vec<FlaggedExample>>> {
     let mut all: BTreeMap<u64, Vec<FlaggedExample>> = BTreeMap::new();
-    let (book, _) = fold(vfs, journal_dir, &mut |folded| match folded {
-        Folded::Cleared(case) => drop(all.remove(&case)),
-        Folded::Flagged(case, examples) => all.entry(case).or_default().extend(examples),
-        Folded::Nothing | Folded::Case(_) => {}
-    })?;
-    Ok(all
-        .into_iter()
-        .filter_map(|(number, examples)| Some((book.cases.get(&number)?.id.clone(), examples)))
-        .collect())
+    let (book, _) = fold(vfs, journal_dir, &mut |folded| gather(&mut all, folded))?;
+    Ok(by_case(&book, all))
 }
 
 fn fold(vfs: &Arc<dyn Vfs>, journal_dir: &Path, each: &mut dyn FnMut(Folded)) -> Result<(Book, Tail)> {

@@ -136,10 +136,11 @@ pub(super) async fn livez() -> Response {
 fn ready(api: &Api) -> Ready {
     let now = api.readiness();
     let mut reasons = Vec::new();
-    if !now.journal {
+    let degraded = !now.journal && now.trouble.is_some();
+    if !now.journal && !degraded {
         reasons.push("the journal is being verified".to_owned());
     }
-    if !now.scanned {
+    if !now.scanned && !degraded {
         reasons.push("the inbox was not read yet".to_owned());
     }
     reasons.extend(now.trouble.clone());
@@ -182,7 +183,11 @@ fn failed(error: &anyhow::Error) -> Response {
 /// Ask the ledger, where there is one already.
 async fn ask<T: Send + 'static>(api: &Api, question: impl FnOnce(&Ledger) -> anyhow::Result<T> + Send + 'static) -> Result<T, Response> {
     let Some(ledger) = api.ledger() else {
-        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the journal is being verified; ask again"));
+        let reasons = ready(api).reasons.join("; ");
+        return Err(refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the guard has no journal to answer from: {reasons}. `delta-guard cases` answers from what can be read"),
+        ));
     };
     let _turn = api.turns.acquire().await;
     let answer = tokio::task::spawn_blocking(move || question(&ledger)).await;

@@ -16,7 +16,7 @@ use axum::Router;
 use axum::routing::get;
 use std::future::IntoFuture;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -34,7 +34,17 @@ pub struct Api {
     started_at: jiff::Timestamp,
     /// Questions that read the index at once; more wait for their turn, so that they take one core at most from the guard's own work.
     turns: Semaphore,
-    daemon: OnceLock<(Arc<Ledger>, watch::Receiver<Readiness>)>,
+    life: RwLock<Life>,
+}
+
+/// How it is with the daemon behind the answers.
+enum Life {
+    /// The journal is being verified.
+    Starting,
+    /// It works.
+    Working(Arc<Ledger>, watch::Receiver<Readiness>),
+    /// It cannot record anything; why.
+    Degraded(String),
 }
 
 impl Api {
@@ -45,21 +55,44 @@ impl Api {
             settings,
             started_at: jiff::Timestamp::now(),
             turns: Semaphore::new(1),
-            daemon: OnceLock::new(),
+            life: RwLock::new(Life::Starting),
         }
     }
 
-    /// The journal is open. Only the first call counts.
+    /// The journal is open.
     pub fn started(&self, ledger: Arc<Ledger>, readiness: watch::Receiver<Readiness>) {
-        let _ = self.daemon.set((ledger, readiness));
+        self.be(Life::Working(ledger, readiness));
+    }
+
+    /// Nothing can be recorded, for this reason. The ledger is let go.
+    pub fn degraded(&self, why: &str) {
+        self.be(Life::Degraded(why.to_owned()));
+    }
+
+    fn be(&self, life: Life) {
+        *self.life.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = life;
+    }
+
+    fn life(&self) -> RwLockReadGuard<'_, Life> {
+        self.life.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn ledger(&self) -> Option<Arc<Ledger>> {
-        self.daemon.get().map(|(ledger, _)| Arc::clone(ledger))
+        match &*self.life() {
+            Life::Working(ledger, _) => Some(Arc::clone(ledger)),
+            Life::Starting | Life::Degraded(_) => None,
+        }
     }
 
     fn readiness(&self) -> Readiness {
-        self.daemon.get().map(|(_, readiness)| readiness.borrow().clone()).unwrap_or_default()
+        match &*self.life() {
+            Life::Working(_, readiness) => readiness.borrow().clone(),
+            Life::Starting => Readiness::default(),
+            Life::Degraded(why) => Readiness {
+                trouble: Some(why.clone()),
+                ..Readiness::default()
+            },
+        }
     }
 }
 

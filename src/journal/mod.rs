@@ -15,12 +15,13 @@ mod reader;
 mod segment;
 pub mod store;
 mod tail;
+pub mod verify;
 mod writer;
 
-pub use error::JournalError;
+pub use error::{JournalError, is_full};
 pub use reader::{Reader, Tail};
 pub use segment::{SEGMENT_BYTES, segment_name};
-pub use writer::{Appended, Journal, Opened, Options};
+pub use writer::{Appended, Journal, Opened, Options, renew_last_segment};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -211,6 +211,11 @@ impl Reader {
         Ok(record)
     }
 
+    /// Number of the segment that was read from last; 0 before the first.
+    pub fn segment(&self) -> u32 {
+        self.segment
+    }
+
     /// Number of records in the present segment so far.
     pub(super) fn count(&self) -> u64 {
         self.head.seq + 1 - self.first_seq

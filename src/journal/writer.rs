@@ -7,6 +7,7 @@ use crate::vfs::{self, Vfs, VfsFile};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -274,6 +275,29 @@ impl Journal {
         self.time = record.time;
         Ok(())
     }
+}
+
+/// Write the last segment anew, durably. For a process that goes on after its own fsync failed: what it reads back may be in memory only, and another
+/// fsync of the same file would prove nothing.
+///
+/// # Errors
+/// When the disk still refuses, or another process has the lock.
+pub fn renew_last_segment(vfs: &dyn Vfs, dir: &Path) -> Result<(), JournalError> {
+    let lock_path = dir.join("LOCK");
+    let _lock = vfs
+        .lock(&lock_path)
+        .map_err(JournalError::io("lock", &lock_path))?
+        .ok_or_else(|| JournalError::Locked { dir: dir.to_path_buf() })?;
+    let names = vfs.list(dir).map_err(JournalError::io("list", dir))?;
+    let Some(last) = names.iter().filter_map(|name| segment::segment_number(name)).max() else {
+        return Ok(());
+    };
+    let path = dir.join(segment_name(last));
+    let mut bytes = Vec::new();
+    vfs.read_from(&path, 0)
+        .and_then(|mut file| file.read_to_end(&mut bytes))
+        .map_err(JournalError::io("read", &path))?;
+    vfs::put(vfs, dir, &segment_name(last), &bytes).map_err(JournalError::io("write anew", &path))
 }
 
 fn encode_json(record: &Record) -> Result<Vec<u8>, JournalError> {

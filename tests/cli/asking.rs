@@ -165,7 +165,6 @@ fn a_damaged_journal_is_an_answer_in_words() {
         &["cases"][..],
         &["show", "ab"],
         &["flagged"],
-        &["run"],
         &["submit", again.to_str().unwrap(), "--wait"],
     ] {
         let asked = place.ask(question);

@@ -1,9 +1,10 @@
 //! Power loss and full disks, on a model disk: what was acknowledged is there, what is there is whole.
 
-use crate::chain::{open, read, segment};
-use delta_guard::journal::JournalError;
+use crate::chain::{DIR, open, read, segment};
+use delta_guard::journal::{JournalError, renew_last_segment};
 use delta_guard::vfs::mem::MemVfs;
 use serde_json::json;
+use std::path::Path;
 
 /// A small generator (xorshift64*), so that a failing seed can be tried again.
 struct Dice(u64);
@@ -117,4 +118,27 @@ fn a_full_disk_is_a_state() {
         }
     }
     assert!(MemVfs::new().content(&segment(1)).is_none());
+}
+
+/// A process that goes on after its own fsync failed: what it reads back was never on the disk, and no later fsync of the same file brings it there.
+#[test]
+fn after_a_failed_sync_the_last_segment_is_written_anew_before_anybody_goes_on() {
+    for renewed in [true, false] {
+        let disk = MemVfs::new();
+        let (mut journal, ..) = open(&disk, 1 << 20).unwrap();
+        journal.append("thing", true, None, json!({ "n": 1 })).unwrap();
+        // The write goes well, the sync does not.
+        disk.fail_at(disk.operations() + 1, 5, false);
+        journal.append("thing", true, None, json!({ "n": 2 })).unwrap_err();
+        assert!(journal.poisoned().is_some());
+        drop(journal);
+        disk.heal();
+        let seen = read(&disk).unwrap().0.len();
+        if renewed {
+            renew_last_segment(&disk, Path::new(DIR)).unwrap();
+        }
+        // The power fails; of what was never synced nothing arrives.
+        let after = read(&disk.crash(&mut |_| 0)).unwrap().0.len();
+        assert_eq!(after, if renewed { seen } else { seen - 1 }, "renewed: {renewed}");
+    }
 }

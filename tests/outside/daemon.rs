@@ -118,7 +118,33 @@ http: {listen: '127.0.0.1:0'}
     }
 
     /// The same, by a command that becomes the program.
-    pub fn start_by(&self, mut program: Command) -> Daemon {
+    pub fn start_by(&self, program: Command) -> Daemon {
+        let mut daemon = self.spawn(program);
+        let address = wait_for("address", || {
+            std::fs::read_to_string(self.at("state/http.address"))
+                .ok()
+                .filter(|address| !address.trim().is_empty())
+        });
+        daemon.address = address.trim().to_owned();
+        wait_for("readiness", || daemon.get("/readyz").filter(|(code, _)| *code == 200));
+        daemon
+    }
+
+    /// Start the daemon and wait until it answers; its address is in its log, for a state folder that cannot be written.
+    #[allow(dead_code, reason = "each test binary uses its part")]
+    pub fn start_unready(&self) -> Daemon {
+        let mut daemon = self.spawn(Command::new(env!("CARGO_BIN_EXE_delta-guard")));
+        let address = wait_for("address", || {
+            let log = daemon.log();
+            let (_, rest) = log.split_once("listening=http://")?;
+            Some(rest.split_whitespace().next()?.to_owned())
+        });
+        daemon.address = address;
+        wait_for("answer", || daemon.get("/livez").filter(|(code, _)| *code == 200));
+        daemon
+    }
+
+    fn spawn(&self, mut program: Command) -> Daemon {
         let _ = std::fs::remove_file(self.at("state/http.address"));
         let log = std::fs::File::create(self.at("log")).unwrap();
         let child = program
@@ -128,20 +154,11 @@ http: {listen: '127.0.0.1:0'}
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut daemon = Daemon {
+        Daemon {
             child,
             address: String::new(),
             log: self.at("log"),
-        };
-        daemon.address = wait_for("address", || {
-            std::fs::read_to_string(self.at("state/http.address"))
-                .ok()
-                .filter(|address| !address.trim().is_empty())
-        })
-        .trim()
-        .to_owned();
-        wait_for("readiness", || daemon.get("/readyz").filter(|(code, _)| *code == 200));
-        daemon
+        }
     }
 }
 

@@ -1,0 +1,134 @@
+//! Is a journal what was written? Reads it without a lock, from its first byte to its last, and changes nothing.
+
+use super::{Head, JournalError, Reader, Record, Tail};
+use crate::vfs::Vfs;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A record that is being written looks torn for a moment; so often it is looked again before it is called so.
+const LOOKS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What a journal is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Every byte is as it was written.
+    Whole,
+    /// So is every record, and after the last one there is the beginning of another whose writing did not end. Nobody was told of it.
+    Torn,
+    /// Something was changed or lost.
+    Damaged,
+    /// A newer program wrote it.
+    Newer,
+    /// The system does not let it be read.
+    Unreadable,
+    /// There is none.
+    None,
+}
+
+impl Verdict {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Torn => "torn",
+            Self::Damaged => "damaged",
+            Self::Newer => "newer",
+            Self::Unreadable => "unreadable",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verified {
+    /// In a word.
+    pub verdict: Verdict,
+    /// What is wrong and where; empty where nothing is.
+    pub what: String,
+    /// Records that are as they were written.
+    pub records: u64,
+    /// BLAKE3 link of the last of them, hexadecimal.
+    pub hash: String,
+    /// When it was written.
+    pub last: Option<Timestamp>,
+    /// Segments that were read from.
+    pub segments: u32,
+    /// Bytes after the last record, where the end is torn.
+    pub torn_bytes: usize,
+}
+
+/// Verify the journal in `dir`; each record that is whole is shown to `visit`, whose error counts as damage: the records contradict each other.
+pub fn verify(vfs: Arc<dyn Vfs>, dir: &Path, visit: &mut dyn FnMut(Record) -> anyhow::Result<()>) -> Verified {
+    let (mut at, mut last) = (Head::default(), None);
+    let mut reader = Reader::new(vfs, dir);
+    let outcome = read_to_end(&mut reader, &mut |record, head| {
+        let time = record.time;
+        visit(record)?;
+        (at, last) = (*head, Some(time));
+        Ok(())
+    });
+    let (verdict, what, torn_bytes) = match &outcome {
+        Ok(tail) if tail.segment == 0 => (Verdict::None, String::new(), 0),
+        Ok(tail) if tail.torn.is_empty() => (Verdict::Whole, String::new(), 0),
+        Ok(tail) => (Verdict::Torn, tail.torn_words(), tail.torn.len()),
+        Err(error) => {
+            let verdict = match error {
+                JournalError::Schema { .. } => Verdict::Newer,
+                JournalError::Io { .. } => Verdict::Unreadable,
+                _ => Verdict::Damaged,
+            };
+            let mut what = error.to_string();
+            if let Some(cause) = std::error::Error::source(error) {
+                what.push_str(&format!(": {cause}"));
+            }
+            (verdict, what, 0)
+        }
+    };
+    Verified {
+        verdict,
+        what,
+        records: at.seq,
+        hash: hex::encode(at.hash),
+        last,
+        segments: reader.segment(),
+        torn_bytes,
+    }
+}
+
+/// Read on to the end. An end that looks torn is looked at again for a moment: a guard may be writing there just now.
+///
+/// # Errors
+/// Those of [`Reader::read`].
+pub fn read_to_end(reader: &mut Reader, visit: &mut dyn FnMut(Record, &Head) -> anyhow::Result<()>) -> Result<Tail, JournalError> {
+    let mut tail = reader.read(visit)?;
+    for _ in 0..LOOKS {
+        if tail.torn.is_empty() {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        let again = reader.read(visit)?;
+        // Each look must find the very same bytes; a writer that is at work changes them.
+        tail = again;
+    }
+    Ok(tail)
+}
+
+impl Tail {
+    /// The torn end in a sentence.
+    pub fn torn_words(&self) -> String {
+        format!(
+            "the journal ends with {} bytes of a record whose writing did not end ({}, byte {}, after record {}). Nothing is acknowledged before it is whole, so \
+             after a crash nothing is missing; the next start of the guard cuts these bytes off and keeps them in quarantine",
+            self.torn.len(),
+            super::segment_name(self.segment),
+            self.offset,
+            self.head.seq
+        )
+    }
+}
