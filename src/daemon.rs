@@ -4,6 +4,7 @@ use crate::clock::SystemClock;
 use crate::engine::{Engine, Hooks, Ledger, Note};
 use crate::inbox::{self, Inbox, Wake};
 use crate::publish;
+use crate::rights;
 use crate::seed::Secret;
 use crate::settings::Settings;
 use crate::stop::{self, Stop};
@@ -127,6 +128,7 @@ async fn open(settings: &Arc<Settings>, hooks: &Arc<dyn Hooks>) -> Result<(Ledge
         ] {
             publish::make_dir(dir)?;
         }
+        rights::share(&settings)?;
         // The lock of the journal comes first: another daemon's temporary files are not ours to clear.
         let ledger = Ledger::open(
             Arc::new(Disk),

@@ -1,7 +1,7 @@
 //! What the engine calls outside, put together: every event is counted and logged, reports are pages, messages are mails.
 
 use crate::alert::{
-    self, Content,
+    self, mailer,
     mailer::{Pending, Waiting},
 };
 use crate::config::file::Mail;
@@ -64,7 +64,7 @@ impl Pending for Outbox {
             .map(|(message, waited)| Waiting { message, waited })
             .collect();
         // One that cannot be read sorts first: the mailer gives it up at once.
-        waiting.sort_by_cached_key(|one| written(&one.message));
+        waiting.sort_by_cached_key(|one| mailer::written(&one.message));
         waiting
     }
 
@@ -79,11 +79,6 @@ impl Pending for Outbox {
         }
         Ok(())
     }
-}
-
-/// Unix seconds when a mail was written.
-fn written(message: &Message) -> u64 {
-    serde_json::from_value::<Content>(message.content.clone()).map_or(0, |content| content.written)
 }
 
 #[cfg(test)]
@@ -116,6 +111,6 @@ mod tests {
         let view = repaired(folder.path());
         let messages = hooks.messages(&view);
         assert_eq!(messages.len(), 1);
-        assert_eq!(written(&messages[0]), u64::try_from(view.ended_at.unwrap().as_second()).unwrap());
+        assert_eq!(mailer::written(&messages[0]), u64::try_from(view.ended_at.unwrap().as_second()).unwrap());
     }
 }

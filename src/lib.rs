@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod policy;
 pub mod publish;
 pub mod report;
+pub mod rights;
 pub mod seed;
 pub mod settings;
 pub mod stop;

@@ -32,6 +32,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     inbox_trouble: IntCounterVec,
     inbox_waiting: IntGauge,
+    inbox_backlog: IntGauge,
     inbox_scanned: Gauge,
     stage_seconds: HistogramVec,
     stage_failed: IntCounterVec,
@@ -147,6 +148,10 @@ impl Metrics {
                 ["folder", "watcher"],
             ),
             inbox_waiting: declare.gauge("inbox_waiting_files", "Files in the inbox that are not complete yet."),
+            inbox_backlog: declare.gauge(
+                "inbox_backlog_files",
+                "Files in the inbox that have not been dealt with, complete or not.",
+            ),
             inbox_scanned: declare.add(Gauge::with_opts(opts(
                 "inbox_scanned_timestamp_seconds",
                 "When the inbox was last read from end to end.",
@@ -269,6 +274,7 @@ impl Metrics {
                 info!(message = "Picture is already a case.", case = of.short());
             }
             Event::Waiting { files } => self.inbox_waiting.set(count(files)),
+            Event::Backlog { files } => self.inbox_backlog.set(count(files)),
             Event::Scanned { .. } => self.inbox_scanned.set(unix_now()),
             Event::InboxTrouble { message } => {
                 self.inbox_trouble.with_label_values(&["folder"]).inc();

@@ -15,12 +15,16 @@ pub struct Settings {
     pub instance: String,
     /// Who is responsible for it, shown in mails and reports; may be empty.
     pub owner: String,
+    /// Where people reach the read-only interface, without a slash at its end: mails link to it.
+    pub public_url: Option<String>,
     /// How far it may act by itself.
     pub mode: Mode,
     /// The folder that is watched.
     pub inbox: InboxSettings,
     /// Journal, index, spool, cases, quarantine. Made if missing.
     pub state_dir: PathBuf,
+    /// Whose members may read journal and cases besides the guard's user.
+    pub group: Option<String>,
     /// Published candidates and the `current` link. Made if missing.
     pub candidates_dir: PathBuf,
     /// Predict a submission first and end the case when it is no anomaly.

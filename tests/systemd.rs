@@ -77,6 +77,8 @@ fn the_unit_keeps_its_promises() {
         "ExecReload=/usr/bin/delta-guard check-config",
         "StateDirectory=delta-guard",
         "UMask=0077",
+        "MemoryMax=90%",
+        "OOMPolicy=continue",
     ] {
         assert!(SERVICE.lines().any(|written| written == line), "{line} is missing");
     }

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// Name of the submitted picture in the folder of a predict job, as the worker writes it anew: a PNG of the pixels that the model saw, enlarged where they
+/// are few. What the submitter sent is never passed on.
+pub const PICTURE_FILE: &str = "anomaly.png";
+
 /// One job, given to a worker as one JSON document on standard input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {

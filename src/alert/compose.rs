@@ -1,12 +1,14 @@
 //! What a mail says. It is made once, when its case ends; its date is the case's end, its Message-ID that of the journal's message.
 
-use super::address::mailbox;
-use crate::config::file::Mail;
+use super::address::{domain, mailbox};
+use crate::case::State;
+use crate::config::file::{Mail, On};
 use crate::engine::{CaseView, Message, message_id};
+use crate::report::picture;
 use crate::report::words::{self, Tone, actions, headline};
 use anyhow::Context;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{MultiPart, SinglePart};
+use lettre::message::{Attachment, MultiPart, SinglePart};
 use maud::{DOCTYPE, html};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
@@ -20,42 +22,167 @@ pub struct Content {
     pub raw: String,
     /// Unix seconds when it was written.
     pub written: u64,
+    /// What it is about, for a mail that stands for many. Empty in journals of older versions.
+    #[serde(default)]
+    pub title: String,
+    /// Name of the installation.
+    #[serde(default)]
+    pub instance: String,
 }
 
 /// The channel of mails in the journal.
 pub const CHANNEL: &str = "mail";
 
-/// One message for each recipient. A recipient or a text that cannot be made into a mail is left out and logged: the case ends all the same.
+/// One message for each recipient who wants to hear of this ([`Mail::recipients`]), and one for the submitter who may ([`submitter`]). What cannot be made
+/// into a mail is left out and logged: the case ends all the same.
 pub fn messages(mail: &Mail, view: &CaseView) -> Vec<Message> {
+    let recipients = mail.recipients(what(view.state));
     let mut list = Vec::new();
-    for to in &mail.to {
-        let id = message_id(&view.instance, &view.case, &view.occasion, CHANNEL, to);
-        match compose(mail, view, to, &id).and_then(|content| Ok(serde_json::to_value(content)?)) {
-            Ok(content) => list.push(Message {
-                id,
-                channel: CHANNEL.into(),
-                to: to.clone(),
-                content,
-            }),
-            Err(error) => tracing::error!(
-                message = "Mail could not be written.",
-                case = view.case.short(),
-                to,
-                error = format!("{error:#}")
-            ),
-        }
+    if !recipients.is_empty() {
+        let letter = case_letter(view);
+        list.extend(recipients.iter().filter_map(|to| message(mail, view, to, &letter)));
+    }
+    if let Some(to) = view.submission.mail.as_deref().and_then(|address| submitter(address, &mail.submitters))
+        && !recipients
+            .iter()
+            .any(|known| mailbox(known).is_ok_and(|known| known.email.to_string() == to))
+    {
+        list.extend(message(mail, view, &to, &submitters_letter(view)));
     }
     list
 }
 
+/// What a case in this state is for those who get mails.
+fn what(state: State) -> On {
+    match state {
+        State::Proposed => On::Proposed,
+        State::Promoted => On::Promoted,
+        State::Rejected => On::Rejected,
+        State::Undecided => On::Undecided,
+        State::Observed => On::Observed,
+        State::NoAnomaly => On::NoAnomaly,
+        State::Refused => On::Refused,
+        State::Failed => On::Failed,
+        // Of a case on its way there is nothing to tell but that it stands still.
+        _ => On::Held,
+    }
+}
+
+/// The submitter's plain address, where it is one and its domain is among those that are written to. A sidecar is anybody's words: without that list anyone
+/// could make the guard write to anyone.
+pub fn submitter(address: &str, domains: &[String]) -> Option<String> {
+    let email = mailbox(address).ok()?.email;
+    let allowed = |name: &String| domain(name).is_some_and(|name| name.eq_ignore_ascii_case(email.domain()));
+    domains.iter().any(allowed).then(|| email.to_string())
+}
+
+fn message(mail: &Mail, view: &CaseView, to: &str, letter: &Letter) -> Option<Message> {
+    let id = message_id(&view.instance, &view.case, &view.occasion, CHANNEL, to);
+    match compose(mail, view, to, &id, letter).and_then(|content| Ok(serde_json::to_value(content)?)) {
+        Ok(content) => Some(Message {
+            id,
+            channel: CHANNEL.into(),
+            to: to.into(),
+            content,
+        }),
+        Err(error) => {
+            tracing::error!(
+                message = "Mail could not be written.",
+                case = view.case.short(),
+                to,
+                error = format!("{error:#}")
+            );
+            None
+        }
+    }
+}
+
+/// What those who look after the model read.
+fn case_letter(view: &CaseView) -> Letter {
+    let picture = picture(view);
+    Letter {
+        subject: subject(view),
+        text: text(view),
+        html: Some(page(view, picture.is_some())),
+        picture,
+        attachments: attached_report(view).into_iter().collect(),
+    }
+}
+
+/// What the submitter of a picture reads: what became of it, and nothing of what lies on the guard's host.
+fn submitters_letter(view: &CaseView) -> Letter {
+    let head = headline(view);
+    let reason = match view.state {
+        State::Refused | State::NoAnomaly => format!("Why: {}\n\n", one_line(&view.reason, 1000)),
+        _ => String::new(),
+    };
+    let name = one_line(&view.submission.name, 200);
+    Letter {
+        subject: format!(
+            "[{}] Your picture {}: {}",
+            one_line(&view.instance, 64),
+            one_line(&view.submission.name, 80),
+            head.tag
+        ),
+        text: format!(
+            "You handed in the picture {name}.\n\n{}\n\n{}\n\n{reason}-- \ndelta-guard on {}, case {}{}\n",
+            head.title,
+            head.meaning,
+            one_line(&view.instance, 64),
+            view.case.short(),
+            if view.owner.is_empty() {
+                String::new()
+            } else {
+                format!(", {}", one_line(&view.owner, 200))
+            }
+        ),
+        html: None,
+        picture: None,
+        attachments: Vec::new(),
+    }
+}
+
+/// Many mails to one recipient in one: their subjects, as far as there is room.
+pub(super) fn digest(mail: &Mail, instance: &str, to: &str, id: &str, titles: &[String], all: usize) -> anyhow::Result<String> {
+    let instance = one_line(instance, 64);
+    let mut text = format!(
+        "{all} further messages of the guard {instance} on {}, which would have been as many mails:\n\n",
+        host_name()
+    );
+    for title in titles {
+        text.push_str(&format!("* {}\n", one_line(title, 200)));
+    }
+    if all > titles.len() {
+        text.push_str(&format!("* and {} more\n", all - titles.len()));
+    }
+    text.push_str("\nAll of them: delta-guard cases\n");
+    let letter = Letter {
+        subject: format!("[{instance}] {all} further messages"),
+        text,
+        html: None,
+        picture: None,
+        attachments: Vec::new(),
+    };
+    envelope(mail, &instance, to, id, SystemTime::now(), letter)
+}
+
 /// What a mail holds, before it has a recipient.
+#[derive(Clone)]
 pub(super) struct Letter {
     pub subject: String,
     pub text: String,
     /// The same as a page; None where the text is enough.
     pub html: Option<String>,
-    pub attachments: Vec<SinglePart>,
+    /// A PNG that the page shows under the name [`PICTURE_ID`].
+    pub picture: Option<Vec<u8>>,
+    /// Name, type and bytes of files. The names are ours, never a submitter's.
+    pub attachments: Vec<(String, &'static str, Vec<u8>)>,
 }
+
+/// By which a mail's page names its picture.
+const PICTURE_ID: &str = "anomaly@delta-guard";
+/// A report of more bytes is not sent along: many servers take no mail beyond 10 MB.
+const REPORT_BYTES: u64 = 4 << 20;
 
 /// Headers and body as they go over the wire, in ASCII. The same each time that it is made.
 pub(super) fn envelope(mail: &Mail, instance: &str, to: &str, id: &str, written: SystemTime, letter: Letter) -> anyhow::Result<String> {
@@ -64,14 +191,27 @@ pub(super) fn envelope(mail: &Mail, instance: &str, to: &str, id: &str, written:
     let plain = SinglePart::builder().header(ContentType::TEXT_PLAIN).body(letter.text);
     let mut words = MultiPart::alternative().boundary(format!("delta-guard-{id}")).singlepart(plain);
     if let Some(html) = letter.html {
-        words = words.singlepart(SinglePart::builder().header(ContentType::TEXT_HTML).body(html));
+        let page = SinglePart::builder().header(ContentType::TEXT_HTML).body(html);
+        words = match letter.picture {
+            None => words.singlepart(page),
+            Some(png) => {
+                let picture = Attachment::new_inline_with_name(PICTURE_ID.into(), "anomaly.png".into()).body(png, "image/png".parse()?);
+                words.multipart(
+                    MultiPart::related()
+                        .boundary(format!("delta-guard-page-{id}"))
+                        .singlepart(page)
+                        .singlepart(picture),
+                )
+            }
+        };
     }
-    let parts = if letter.attachments.is_empty() {
-        words
-    } else {
-        let all = MultiPart::mixed().boundary(format!("delta-guard-all-{id}")).multipart(words);
-        letter.attachments.into_iter().fold(all, MultiPart::singlepart)
-    };
+    let mut parts = words;
+    if !letter.attachments.is_empty() {
+        parts = MultiPart::mixed().boundary(format!("delta-guard-all-{id}")).multipart(parts);
+        for (name, kind, bytes) in letter.attachments {
+            parts = parts.singlepart(Attachment::new(name).body(bytes, kind.parse()?));
+        }
+    }
     let message = lettre::Message::builder()
         .from(from)
         .to(recipient)
@@ -86,34 +226,58 @@ pub(super) fn envelope(mail: &Mail, instance: &str, to: &str, id: &str, written:
     String::from_utf8(message.formatted()).context("the mail is not ASCII")
 }
 
+/// The link to a case's report, where the interface can be reached by others.
+fn link(view: &CaseView) -> Option<String> {
+    let base = view.settings.get("public_url")?.as_str()?;
+    Some(format!("{base}/cases/{}", view.case))
+}
+
+/// The report as an attachment, where no link leads to it.
+fn attached_report(view: &CaseView) -> Option<(String, &'static str, Vec<u8>)> {
+    if link(view).is_some() {
+        return None;
+    }
+    let meta = std::fs::metadata(&view.paths.report).ok()?;
+    if !meta.is_file() || meta.len() > REPORT_BYTES {
+        return None;
+    }
+    let page = std::fs::read(&view.paths.report).ok()?;
+    Some((format!("report-{}.html", view.case.short()), "text/html; charset=utf-8", page))
+}
+
+/// Where the report is, for a reader on another machine.
+fn report_place(view: &CaseView) -> String {
+    if let Some(link) = link(view) {
+        return link;
+    }
+    let file = view.paths.report.display();
+    let host = host_name();
+    if attached_report(view).is_some() {
+        format!("attached to this mail; on {host}: {file}")
+    } else if view.paths.report.is_file() {
+        format!("too large for a mail; on {host}: {file}")
+    } else {
+        format!("none could be made; the log on {host} says why")
+    }
+}
+
 /// This machine's name.
 pub(super) fn host_name() -> String {
     let name = rustix::system::uname();
     one_line(&name.nodename().to_string_lossy(), 100)
 }
 
-fn compose(mail: &Mail, view: &CaseView, to: &str, id: &str) -> anyhow::Result<Content> {
+fn compose(mail: &Mail, view: &CaseView, to: &str, id: &str, letter: &Letter) -> anyhow::Result<Content> {
     let from = mailbox(&mail.from).map_err(anyhow::Error::msg)?;
     let ended = view.ended_at.unwrap_or(view.accepted_at);
     let written = u64::try_from(ended.as_second()).unwrap_or(0);
-    let letter = Letter {
-        subject: subject(view),
-        text: text(view),
-        html: Some(page(view)),
-        attachments: Vec::new(),
-    };
-    let raw = envelope(
-        mail,
-        &view.instance,
-        to,
-        id,
-        SystemTime::UNIX_EPOCH + Duration::from_secs(written),
-        letter,
-    )?;
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(written);
     Ok(Content {
         from: from.email.to_string(),
-        raw,
+        raw: envelope(mail, &view.instance, to, id, at, letter.clone())?,
         written,
+        title: format!("{} ({})", letter.subject, view.case.short()),
+        instance: view.instance.clone(),
     })
 }
 
@@ -156,6 +320,7 @@ fn figures(view: &CaseView) -> Vec<(&'static str, String)> {
     let mut rows = vec![("Picture", one_line(&view.submission.name, 200))];
     let mut add = |name, value: Option<String>| rows.extend(value.map(|value| (name, value)));
     add("Source", view.submission.source.as_deref().map(|source| one_line(source, 200)));
+    add("Note", view.submission.note.as_deref().map(|note| one_line(note, 1000)));
     add("Read as", words::wrong_label(view).map(|label| one_line(label, 100)));
     add("It shows", view.submission.true_label.as_deref().map(|label| one_line(label, 100)));
     if let Some(trace) = view.trace.as_ref().filter(|trace| !trace.flagged.is_empty()) {
@@ -198,7 +363,8 @@ fn figures(view: &CaseView) -> Vec<(&'static str, String)> {
             add("", Some(one_line(reason, 400)));
         }
     }
-    add("Report", Some(view.paths.report.display().to_string()));
+    add("Host", Some(host_name()));
+    add("Report", Some(report_place(view)));
     add("Candidate", view.paths.checkpoint.as_ref().map(|path| path.display().to_string()));
     add("Case", Some(view.case.to_string()));
     rows
@@ -232,8 +398,8 @@ fn text(view: &CaseView) -> String {
     text
 }
 
-/// The HTML part: inline styles only, no picture, no link, nothing to load.
-fn page(view: &CaseView) -> String {
+/// The HTML part: inline styles only; its picture comes with it, and nothing is loaded from anywhere.
+fn page(view: &CaseView, has_picture: bool) -> String {
     let head = headline(view);
     let color = match head.tone {
         Tone::Good => "#1d7a4f",
@@ -250,11 +416,16 @@ fn page(view: &CaseView) -> String {
                     p style=(format!("margin:0 0 6px;font-weight:700;color:{color}")) { (head.tag) }
                     h1 style="font-size:22px;line-height:1.25;margin:0 0 12px" { (head.title) }
                     p style="margin:0 0 20px" { (head.meaning) }
+                    @if has_picture {
+                        img src=(format!("cid:{PICTURE_ID}")) alt="the submitted picture, as the model saw it" width="144" style="display:block;margin:0 0 20px;image-rendering:pixelated;border:1px solid #d0d5dd;border-radius:6px";
+                    }
                     table style="border-collapse:collapse;font-size:14px;width:100%" {
                         @for (name, value) in figures(view) {
                             tr {
                                 td style="padding:5px 16px 5px 0;color:#667085;vertical-align:top;white-space:nowrap" { (name) }
-                                td style="padding:5px 0;vertical-align:top;word-break:break-word" { (value) }
+                                td style="padding:5px 0;vertical-align:top;word-break:break-word" {
+                                    @if name == "Report" && link(view).is_some() { a href=(value) { (value) } } @else { (value) }
+                                }
                             }
                         }
                     }
@@ -318,6 +489,95 @@ mod tests {
     }
 
     #[test]
+    fn the_picture_the_note_and_the_report_come_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut view = repaired(folder.path());
+        view.submission.note = Some("seen at gate 4".into());
+        view.paths.report = folder.path().join("report.html");
+        std::fs::write(&view.paths.report, "<!doctype html><p>everything about it").unwrap();
+        let shown = raw(&messages(&settings(), &view)[0]);
+        let joined = shown.replace("=\r\n", "");
+        // The thumbnail's own bytes, in base64, and the page that shows it.
+        let png = picture(&view).unwrap();
+        let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &png);
+        assert!(shown.replace("\r\n", "").contains(&base64), "{shown}");
+        for part in [
+            "Content-Type: image/png",
+            "cid:anomaly@delta-guard",
+            "seen at gate 4",
+            "filename=\"report-8f3a8f3a",
+            "attached to this mail; on ",
+            &host_name(),
+        ] {
+            assert!(joined.contains(part), "{part} not in:\n{joined}");
+        }
+        assert!(
+            joined.contains("everything about it") || shown.contains("ZXZlcnl0aGluZyBhYm91dCBpdA"),
+            "{shown}"
+        );
+        assert_eq!(shown, raw(&messages(&settings(), &view)[0]), "the same each time");
+
+        // With a link, the report stays where it is.
+        view.settings = serde_json::json!({"public_url": "https://guard.example.org/models"});
+        let shown = raw(&messages(&settings(), &view)[0]).replace("=\r\n", "");
+        assert!(
+            shown.contains(&format!("https://guard.example.org/models/cases/{}", view.case)),
+            "{shown}"
+        );
+        assert!(!shown.contains("report-8f3a8f3a"), "{shown}");
+
+        // What is no PNG is not passed on, whatever its name says.
+        let name = view.trace.as_ref().unwrap().thumbnails["anomaly"].clone();
+        std::fs::write(view.paths.trace_dir.as_ref().unwrap().join(name), "<svg onload=x>").unwrap();
+        let shown = raw(&messages(&settings(), &view)[0]);
+        assert!(!shown.contains("image/png") && !shown.contains("cid:"), "{shown}");
+        // No report could be made: the mail goes out all the same and says so.
+        view.settings = serde_json::Value::Null;
+        std::fs::remove_file(&view.paths.report).unwrap();
+        assert!(raw(&messages(&settings(), &view)[0]).replace("=\r\n", "").contains("none could be made"));
+    }
+
+    #[test]
+    fn everybody_hears_of_what_they_asked_for_and_the_submitter_of_the_own_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        let mail: Mail = serde_json::from_value(serde_json::json!({
+            "host": "localhost", "from": "guard@example.org", "to": ["owner@example.org"], "submitters": ["example.org", "bücher.example"],
+            "others": [{"to": ["data@example.org", "owner@example.org"], "on": ["refused", "proposed"]}],
+        }))
+        .unwrap();
+        let mut view = repaired(folder.path());
+        let mut to = |state, submitter: Option<&str>| {
+            view.state = state;
+            view.submission.mail = submitter.map(String::from);
+            let messages = messages(&mail, &view);
+            messages.iter().map(|message| message.to.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(to(State::Proposed, None), ["owner@example.org", "data@example.org"], "each once");
+        assert_eq!(to(State::Refused, None), ["data@example.org", "owner@example.org"]);
+        assert_eq!(to(State::NoAnomaly, None), [""; 0]);
+        assert_eq!(to(State::Held, None), ["owner@example.org"]);
+        // The submitter, where the domain is allowed; as a plain address.
+        assert_eq!(to(State::NoAnomaly, Some("Ann <ann@example.org>")), ["ann@example.org"]);
+        assert_eq!(to(State::NoAnomaly, Some("ann@bücher.example")), ["ann@xn--bcher-kva.example"]);
+        for stranger in [
+            "ann@elsewhere.org",
+            "ann@sub.example.org",
+            "ann@example.org.evil.org",
+            "ann@example.org, b@evil.org",
+            "nobody",
+            "a@example.org\r\nBcc: b@evil.org",
+        ] {
+            assert_eq!(to(State::NoAnomaly, Some(stranger)), [""; 0], "{stranger:?}");
+        }
+        // Once is enough for a submitter who is a recipient.
+        assert_eq!(to(State::Held, Some("owner@example.org")), ["owner@example.org"]);
+        view.state = State::Proposed;
+        view.submission.mail = Some("ann@example.org".into());
+        let shown = raw(messages(&mail, &view).last().unwrap()).replace("=\r\n", "");
+        assert!(shown.contains("Your picture") && !shown.contains("/var/lib"), "{shown}");
+    }
+
+    #[test]
     fn no_name_can_add_a_header_or_markup() {
         let folder = tempfile::tempdir().unwrap();
         for evil in [
@@ -331,6 +591,7 @@ mod tests {
             let mut view = repaired(folder.path());
             view.submission.name = evil.into();
             view.submission.source = Some(evil.into());
+            view.submission.note = Some(evil.into());
             view.instance = evil.into();
             view.reason = evil.into();
             view.trace.as_mut().unwrap().predicted_label = evil.into();

@@ -1,12 +1,12 @@
 //! The task that sends what waits. It owns nothing that cannot be lost: what waits, and what was sent, is in the journal.
 
 use super::address;
-use super::compose::{CHANNEL, Content};
+use super::compose::{self, CHANNEL, Content};
 use super::transport::{self, SendError, Step, Why};
 use crate::config::file::Mail;
 use crate::engine::Message;
 use crate::metrics::Metrics;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -16,6 +16,31 @@ use tokio::time::Instant;
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// So often it is recorded how long the mails have been waiting.
 const RECORD_WAITED: Duration = Duration::from_secs(3600);
+
+/// Mails that one recipient gets within an hour; what comes beyond is put into one.
+const AN_HOUR: usize = 20;
+const HOUR: Duration = Duration::from_secs(3600);
+/// Between two mails that stand for many, to one recipient.
+const DIGEST_EVERY: Duration = Duration::from_secs(900);
+/// So many subjects stand in one.
+const LISTED: usize = 50;
+
+/// What a recipient got lately.
+#[derive(Default)]
+struct Lately {
+    sent: VecDeque<Instant>,
+    digest: Option<Instant>,
+}
+
+impl Lately {
+    /// Has the recipient had enough single mails for this hour?
+    fn is_enough(&mut self) -> bool {
+        while self.sent.front().is_some_and(|at| at.elapsed() >= HOUR) {
+            self.sent.pop_front();
+        }
+        self.sent.len() >= AN_HOUR
+    }
+}
 
 /// A message that waits.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,9 +88,10 @@ impl Known {
 pub async fn run(mail: Mail, pending: Arc<dyn Pending>, metrics: Arc<Metrics>, wake: Arc<Notify>, mut stop: watch::Receiver<bool>) {
     let mut known: HashMap<String, Known> = HashMap::new();
     let mut recorded = Instant::now();
+    let mut lately = HashMap::new();
     loop {
         let due = tokio::select! {
-            due = pass(&mail, &pending, &metrics, &mut known) => due,
+            due = pass(&mail, &pending, &metrics, &mut known, &mut lately) => due,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         if known.is_empty() {
@@ -94,12 +120,19 @@ pub async fn run(mail: Mail, pending: Arc<dyn Pending>, metrics: Arc<Metrics>, w
 }
 
 /// Tries every mail that is due; tells when the next one is.
-async fn pass(mail: &Mail, pending: &Arc<dyn Pending>, metrics: &Metrics, known: &mut HashMap<String, Known>) -> Option<Instant> {
+async fn pass(
+    mail: &Mail,
+    pending: &Arc<dyn Pending>,
+    metrics: &Metrics,
+    known: &mut HashMap<String, Known>,
+    lately: &mut HashMap<String, Lately>,
+) -> Option<Instant> {
     let waiting: Vec<Waiting> = pending.waiting().into_iter().filter(|one| one.message.channel == CHANNEL).collect();
     known.retain(|id, _| waiting.iter().any(|one| one.message.id == *id));
     let mut left = waiting.len();
     let mut oldest: Option<u64> = None;
     let mut unreachable: Option<SendError> = None;
+    let mut many: BTreeMap<&str, Vec<&Message>> = BTreeMap::new();
     for Waiting { message, waited } in &waiting {
         let now = Instant::now();
         let state = known.entry(message.id.clone()).or_insert(Known {
@@ -109,21 +142,25 @@ async fn pass(mail: &Mail, pending: &Arc<dyn Pending>, metrics: &Metrics, known:
             before: *waited,
         });
         let due = state.at <= now;
-        let content = serde_json::from_value::<Content>(message.content.clone());
-        let written = content.as_ref().map_or(0, |content| content.written);
-        let outcome = match (&content, due) {
+        if due && lately.entry(message.to.clone()).or_default().is_enough() {
+            many.entry(&message.to).or_default().push(message);
+            continue;
+        }
+        let written = written(message);
+        let outcome = match (&unreachable, due) {
             (_, false) => None,
-            (Err(error), true) => Some(Err(unreadable(format!("the recorded mail cannot be read: {error}")))),
             // A server that did not take one does not get the next mail in the same pass: each try may take minutes.
-            (Ok(content), true) => Some(match &unreachable {
-                Some(error) => Err(error.clone()),
-                None => send(mail, message, content).await,
+            (Some(error), true) => Some(Err(error.clone())),
+            (None, true) => Some(match content(pending, message) {
+                Ok(content) => send(mail, message, &content).await,
+                Err(error) => Err(error),
             }),
         };
         let settled = match outcome {
             None => false,
             Some(Ok(())) => {
                 metrics.mail_sent(&message.id, &message.to);
+                lately.entry(message.to.clone()).or_default().sent.push_back(Instant::now());
                 settle(pending, message, None)
             }
             Some(Err(error)) if error.permanent => {
@@ -158,8 +195,73 @@ async fn pass(mail: &Mail, pending: &Arc<dyn Pending>, metrics: &Metrics, known:
             }
         }
     }
+    for (to, messages) in many {
+        let last = lately.entry(to.to_owned()).or_default();
+        let due = last.digest.map_or(Instant::now(), |at| at + DIGEST_EVERY);
+        let mut again = due;
+        if due <= Instant::now() && unreachable.is_none() {
+            last.digest = Some(Instant::now());
+            match send_as_one(mail, pending, to, &messages).await {
+                Ok(id) => {
+                    metrics.mail_sent(&id, to);
+                    for message in &messages {
+                        if settle(pending, message, None) {
+                            known.remove(&message.id);
+                            left -= 1;
+                        }
+                    }
+                    again = Instant::now() + DIGEST_EVERY;
+                }
+                Err(error) => {
+                    last.digest = None;
+                    let tries = messages
+                        .iter()
+                        .filter_map(|message| Some(known.get(&message.id)?.tries))
+                        .max()
+                        .unwrap_or(0);
+                    let wait = wait(mail.retry_after.0, tries + 1, to);
+                    metrics.mail_retried("many in one", to, error.why, &error.message, wait.as_secs());
+                    again = Instant::now() + wait;
+                }
+            }
+        }
+        // What still waits is looked at again with the others.
+        for message in &messages {
+            if let Some(state) = known.get_mut(&message.id) {
+                state.tries += 1;
+                state.at = again.max(Instant::now() + mail.retry_after.0.min(DIGEST_EVERY));
+                let written = written(message);
+                oldest = Some(oldest.map_or(written, |oldest| oldest.min(written)));
+            }
+        }
+    }
     metrics.outbox(left, oldest.map(|written| written as f64));
     known.values().map(|state| state.at).min()
+}
+
+/// Send one mail that stands for all of these to their recipient. Returns its id.
+async fn send_as_one(mail: &Mail, pending: &Arc<dyn Pending>, to: &str, messages: &[&Message]) -> Result<String, SendError> {
+    let mut hasher = blake3::Hasher::new_derive_key("delta-guard digest v1");
+    for message in messages {
+        hasher.update(message.id.as_bytes());
+    }
+    let id = hasher.finalize().to_hex().as_str()[..40].to_owned();
+    let listed: Vec<Content> = messages
+        .iter()
+        .take(LISTED)
+        .filter_map(|message| content(pending, message).ok())
+        .collect();
+    let titles: Vec<String> = listed
+        .iter()
+        .map(|content| content.title.clone())
+        .filter(|title| !title.is_empty())
+        .collect();
+    let instance = listed.first().map(|content| content.instance.clone()).unwrap_or_default();
+    let raw = compose::digest(mail, &instance, to, &id, &titles, messages.len()).map_err(|error| unreadable(format!("{error:#}")))?;
+    let from = address::mailbox(&mail.from).map_err(unreadable)?;
+    let recipient = address::mailbox(to).map_err(unreadable)?;
+    transport::send(mail, &from.email, &recipient.email, raw.as_bytes()).await?;
+    Ok(id)
 }
 
 /// A recorded mail that nobody can send.
@@ -170,6 +272,16 @@ fn unreadable(message: String) -> SendError {
         why: Why::Refused,
         message,
     }
+}
+
+/// Unix seconds when it was written.
+pub(crate) fn written(message: &Message) -> u64 {
+    serde_json::from_value::<Content>(message.content.clone()).map_or(0, |content| content.written)
+}
+
+fn content(pending: &Arc<dyn Pending>, message: &Message) -> Result<Content, SendError> {
+    let _ = pending;
+    serde_json::from_value(message.content.clone()).map_err(|error| unreadable(format!("the recorded mail is not what it should be: {error}")))
 }
 
 async fn send(mail: &Mail, message: &Message, content: &Content) -> Result<(), SendError> {

@@ -10,5 +10,5 @@ pub mod mailer;
 mod transport;
 pub mod trouble;
 
-pub use compose::{Content, messages};
+pub use compose::{Content, messages, submitter};
 pub use transport::{SendError, Step, Why, send};

@@ -4,7 +4,7 @@
 use super::compose::{self, Letter};
 use super::transport::{self, SendError};
 use super::{address, mailer};
-use crate::config::file::Mail;
+use crate::config::file::{Mail, On};
 use crate::engine::message_id;
 use crate::metrics::Metrics;
 use delta_guard_contract::Digest;
@@ -26,7 +26,7 @@ pub struct Trouble {
 /// Send it to every recipient; each is tried until it is taken, refused for good, or given up. Ends then, or when dropped.
 pub async fn tell(mail: Mail, trouble: Trouble, metrics: &Metrics) {
     let now = SystemTime::now();
-    for to in &mail.to {
+    for to in mail.recipients(On::Trouble) {
         let day = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / 86_400;
         let about = Digest(blake3::hash(format!("{day} {}", trouble.why).as_bytes()).to_hex().to_string());
         let id = message_id(&trouble.instance, &about, "", "trouble", to);
@@ -91,6 +91,7 @@ fn letter(trouble: &Trouble) -> Letter {
         subject: format!("[{instance}] The guard cannot work: {}", compose::one_line(&trouble.why, 120)),
         text,
         html: None,
+        picture: None,
         attachments: Vec::new(),
     }
 }

@@ -79,6 +79,9 @@ pub struct Claim {
     /// Anything else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// Where the submitter wants to be told what became of it. No part of the case's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mail: Option<String>,
 }
 
 /// Which file of the inbox it was. Two files with the same identity are the same file, unchanged.

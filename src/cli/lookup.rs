@@ -19,7 +19,7 @@ pub(super) fn journal(state: &Path) -> anyhow::Result<bool> {
             format!("the journal {} cannot be read: {error}", journal.display()),
             match error.kind() {
                 io::ErrorKind::PermissionDenied => {
-                    "ask as the guard's user, for example with sudo -u delta-guard; only handing in a picture needs no more than the inbox"
+                    "become a member of the group that paths.group names, or ask as the guard's user (sudo -u delta-guard); only handing in a picture needs no more than the inbox"
                 }
                 _ => "",
             },

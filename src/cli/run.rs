@@ -5,6 +5,7 @@ use crate::alert::trouble::Trouble;
 use crate::alert::{self, mailer};
 use crate::config::Config;
 use crate::config::file::Mail;
+use crate::config::rules::host_of;
 use crate::daemon::{self, Readiness, Started};
 use crate::degraded::{self, Degraded};
 use crate::engine::{Event, Hooks as _, Ledger};
@@ -126,7 +127,8 @@ async fn guard(config: Config, settings: Settings) -> anyhow::Result<()> {
             )
         })?;
         address = Some(listener.local_addr()?);
-        let (api, hosts) = (Arc::clone(&api), config.file.http.allowed_hosts.clone());
+        let (api, mut hosts) = (Arc::clone(&api), config.file.http.allowed_hosts.clone());
+        hosts.extend(config.file.http.public_url.as_deref().and_then(host_of));
         answering = Some(tokio::spawn(async move {
             if let Err(error) = http::serve(listener, api, &hosts, http_stop).await {
                 error!(message = "HTTP ended.", error = format!("{error:#}"));

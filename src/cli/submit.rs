@@ -2,6 +2,7 @@
 
 use super::arrival::{Arrival, Became};
 use super::{Exit, Failure, Global, say};
+use crate::alert;
 use crate::case::State;
 use crate::inbox;
 use clap::Args;
@@ -36,6 +37,9 @@ pub struct Submit {
     /// Anything that the owner should know
     #[arg(long)]
     note: Option<String>,
+    /// Where to tell what becomes of it: an address in one of the domains of the guard's mail.submitters
+    #[arg(long, value_name = "ADDRESS")]
+    mail: Option<String>,
     /// Wait until the case has ended
     #[arg(long)]
     wait: bool,
@@ -47,6 +51,7 @@ pub struct Submit {
 impl Submit {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.load_text()?;
+        self.check_mail(&config)?;
         let bytes = self.read(config.file.inbox.max_bytes.0)?;
         let content = Digest(blake3::hash(&bytes).to_hex().to_string());
         let claim = self.claim()?;
@@ -94,6 +99,23 @@ impl Submit {
         }
     }
 
+    /// An address that the guard would not write to is better told now than never.
+    fn check_mail(&self, config: &crate::config::Config) -> anyhow::Result<()> {
+        let Some(address) = &self.mail else { return Ok(()) };
+        let allowed = config.file.mail.as_ref().map_or(&[][..], |mail| &mail.submitters);
+        if alert::submitter(address, allowed).is_some() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Failed,
+            format!("the guard writes no mail to {address:?}"),
+            match allowed {
+                [] => "its configuration names no domain of submitters (mail.submitters); leave --mail out and use --wait".to_owned(),
+                _ => format!("allowed domains: {} (mail.submitters)", allowed.join(", ")),
+            },
+        ))
+    }
+
     /// The sidecar; empty when there is nothing to say.
     fn claim(&self) -> anyhow::Result<Vec<u8>> {
         let words = [
@@ -101,6 +123,7 @@ impl Submit {
             ("predicted_label", &self.predicted_label),
             ("source", &self.source),
             ("note", &self.note),
+            ("mail", &self.mail),
         ];
         let said: Map<String, Value> = words
             .into_iter()

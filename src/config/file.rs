@@ -73,6 +73,9 @@ pub struct Paths {
     pub refused: Option<PathBuf>,
     /// Journal, index, spool, caches, reports and outbox. Only the guard writes here.
     pub state: PathBuf,
+    /// Members of this group may read journal and cases: `cases`, `show`, `flagged` and `submit --wait` answer them. The guard's user must be a member. Unset: only the guard's user.
+    #[serde(default)]
+    pub group: Option<String>,
     /// Repaired checkpoints, one folder each, and the link `current`.
     pub candidates: PathBuf,
 }
@@ -197,6 +200,8 @@ pub struct Http {
     pub listen: Option<SocketAddr>,
     /// Names by which others may call it (HTTP `Host`), besides `localhost` and IP addresses. Keeps web pages in a browser from reading it.
     pub allowed_hosts: Vec<String>,
+    /// Where people reach it, such as `https://guard.example.org`: mails then link to the report (`/cases/ID`) instead of bringing it along. Its name is allowed, too.
+    pub public_url: Option<String>,
 }
 
 impl Default for Http {
@@ -204,6 +209,7 @@ impl Default for Http {
         Self {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
             allowed_hosts: Vec::new(),
+            public_url: None,
         }
     }
 }
@@ -250,9 +256,18 @@ pub struct Mail {
     pub tls: Tls,
     /// Sender.
     pub from: String,
-    /// Recipients.
+    /// Recipients of what `on` names.
     #[schemars(length(min = 1))]
     pub to: Vec<String>,
+    /// What they hear of.
+    #[serde(default = "default_on")]
+    pub on: Vec<On>,
+    /// Further recipients, each list with what it hears of.
+    #[serde(default)]
+    pub others: Vec<Others>,
+    /// Domains of submitters who are told what became of their own pictures, where their sidecar gives an address (`mail`). Empty: none.
+    #[serde(default)]
+    pub submitters: Vec<String>,
     /// Name to log in with. Unset: no login.
     #[serde(default)]
     pub username: Option<String>,
@@ -268,6 +283,71 @@ pub struct Mail {
     /// A mail that could not be sent for so long is given up, loudly.
     #[serde(default = "default_mail_expiry")]
     pub give_up_after: Span,
+}
+
+impl Mail {
+    /// Who hears of this, each once.
+    pub fn recipients(&self, of: On) -> Vec<&str> {
+        let lists = std::iter::once((&self.to, &self.on)).chain(self.others.iter().map(|more| (&more.to, &more.on)));
+        let mut found: Vec<&str> = Vec::new();
+        for to in lists.filter(|(_, on)| on.contains(&of)).flat_map(|(to, _)| to) {
+            if !found.contains(&to.as_str()) {
+                found.push(to);
+            }
+        }
+        found
+    }
+}
+
+/// Further recipients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Others {
+    /// Their addresses.
+    #[schemars(length(min = 1))]
+    pub to: Vec<String>,
+    /// What they hear of.
+    pub on: Vec<On>,
+}
+
+/// What a mail can be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum On {
+    /// A candidate passed the gate and waits for a person.
+    Proposed,
+    /// A candidate passed the gate and `current` points to it.
+    Promoted,
+    /// A candidate did not pass the gate.
+    Rejected,
+    /// Nothing stands out.
+    Undecided,
+    /// Examples were flagged, and nothing more was to be done.
+    Observed,
+    /// The model reads the picture correctly, or not as the sidecar says.
+    NoAnomaly,
+    /// The picture could not be read, or its sidecar names an unknown label.
+    Refused,
+    /// The case could not be brought to an end.
+    Failed,
+    /// The case waits for a person.
+    Held,
+    /// The guard itself cannot work.
+    Trouble,
+}
+
+/// Everything but what only its submitter can mend.
+fn default_on() -> Vec<On> {
+    vec![
+        On::Proposed,
+        On::Promoted,
+        On::Rejected,
+        On::Undecided,
+        On::Observed,
+        On::Failed,
+        On::Held,
+        On::Trouble,
+    ]
 }
 
 fn default_port() -> u16 {

@@ -5,7 +5,7 @@
 
 pub mod check;
 pub mod file;
-mod rules;
+pub(crate) mod rules;
 mod settings;
 pub mod tree;
 pub mod units;

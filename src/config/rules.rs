@@ -46,6 +46,15 @@ pub(super) fn check(file: &ConfigFile, look: Look) -> Vec<Finding> {
     numbers(file, &mut found);
     schedule(&file.recipe.schedule, file.recipe.epochs, "recipe", &mut found);
     schedule(&file.unlearn.cf.schedule, file.unlearn.cf.epochs, "unlearn.cf", &mut found);
+    if let Some(url) = &file.http.public_url
+        && host_of(url).is_none()
+    {
+        found.add(
+            "http.public_url",
+            format!("{url:?} is not an address of the web"),
+            "write https:// or http://, a name, and a path if there is one, such as https://guard.example.org/models",
+        );
+    }
     if let Some(mail) = &file.mail {
         mail_rules(mail, look, &mut found);
     }
@@ -229,6 +238,14 @@ fn schedule(schedule: &Schedule, epochs: u32, at: &str, found: &mut Findings) {
     }
 }
 
+/// The name and port in an address of the web; None where it is none that a link could be made of.
+pub(crate) fn host_of(url: &str) -> Option<String> {
+    let uri: axum::http::Uri = url.parse().ok()?;
+    let plain = |c: char| c.is_ascii_graphic() && !"<>\"\\^`{|}?#".contains(c);
+    (matches!(uri.scheme_str(), Some("https" | "http")) && url.chars().all(plain)).then_some(())?;
+    Some(uri.authority().filter(|authority| !authority.as_str().contains('@'))?.to_string())
+}
+
 fn mail_rules(mail: &Mail, look: Look, found: &mut Findings) {
     found.unless(!mail.host.trim().is_empty(), "mail.host", "is empty", "name the SMTP server");
     found.unless(
@@ -241,9 +258,22 @@ fn mail_rules(mail: &Mail, look: Look, found: &mut Findings) {
     if let Err(what) = mailbox(&mail.from) {
         found.add("mail.from", what, address);
     }
-    for (i, to) in mail.to.iter().enumerate() {
-        if let Err(what) = mailbox(to) {
-            found.add(&format!("mail.to.{i}"), what, address);
+    let others = mail.others.iter().enumerate();
+    let lists = std::iter::once(("mail.to".to_owned(), &mail.to)).chain(others.map(|(i, more)| (format!("mail.others.{i}.to"), &more.to)));
+    for (key, list) in lists {
+        for (i, to) in list.iter().enumerate() {
+            if let Err(what) = mailbox(to) {
+                found.add(&format!("{key}.{i}"), what, address);
+            }
+        }
+    }
+    for (i, name) in mail.submitters.iter().enumerate() {
+        if mailbox(&format!("a@{name}")).is_err() {
+            found.add(
+                &format!("mail.submitters.{i}"),
+                format!("{name:?} is not a domain"),
+                "write what stands behind the @ of the submitters' addresses, such as example.org",
+            );
         }
     }
     match (&mail.username, &mail.password_file) {
@@ -318,6 +348,15 @@ fn files(file: &ConfigFile, found: &mut Findings) {
                 "name a folder with one sub-folder per class, a tar file, or a folder of CIFAR batches",
             );
         }
+    }
+    if let Some(group) = &file.paths.group
+        && let Err(error) = crate::rights::group(group)
+    {
+        found.add(
+            "paths.group",
+            format!("{error:#}"),
+            "name a group of this machine that the guard's user is a member of, or leave the key out",
+        );
     }
     let checkpoint = &file.model.checkpoint;
     let help = "name the production model's weights as a safetensors file that the guard's user can read (the section 'On your own model' of the README tells how to write one)";

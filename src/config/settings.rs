@@ -51,6 +51,8 @@ impl ConfigFile {
         Ok(Settings {
             instance: self.instance.clone(),
             owner: self.owner.clone(),
+            group: self.paths.group.clone(),
+            public_url: self.http.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
             mode: self.mode,
             inbox: InboxSettings {
                 dir: self.paths.inbox.clone(),

@@ -86,7 +86,16 @@ fn the_example_names_every_key_and_shows_true_defaults() {
         assert!(named, "config/delta-guard.yaml does not explain {key}");
     }
     // Examples, not defaults: they have none.
-    let examples = ["detect.seed", "worker.command", "mail", "owner", "paths.refused", "unlearn.cf.lr"];
+    let examples = [
+        "detect.seed",
+        "worker.command",
+        "mail",
+        "owner",
+        "paths.refused",
+        "paths.group",
+        "http.public_url",
+        "unlearn.cf.lr",
+    ];
     let config = parse(EXAMPLE, Path::new("e.yaml"), Path::new("/"), Look::AtTextOnly).unwrap().file;
     let mut defaults = serde_json::to_value(&config).unwrap();
     let resolved = serde_json::to_value(config.detect.resolve(0, 10)).unwrap();

@@ -130,6 +130,11 @@ pub enum Event {
         /// How many.
         files: usize,
     },
+    /// Files that lie in the inbox and have not been dealt with, complete or not: told as a scan goes on, since a long one takes in many.
+    Backlog {
+        /// How many.
+        files: usize,
+    },
     /// A scan of the inbox ended.
     Scanned {
         /// Names listed.

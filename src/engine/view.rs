@@ -74,6 +74,9 @@ pub struct Submission {
     pub source: Option<String>,
     /// See `predicted_label`.
     pub note: Option<String>,
+    /// Where the submitter wants to hear of it; for mails only, and shown to nobody.
+    #[serde(skip)]
+    pub mail: Option<String>,
     /// Digest of the production checkpoint when it was taken in.
     pub checkpoint: Digest,
 }
@@ -122,6 +125,7 @@ impl CaseView {
                 true_label: shown(&claim.true_label),
                 source: shown(&claim.source),
                 note: shown(&claim.note),
+                mail: claim.mail.clone(),
                 checkpoint: case.accepted.checkpoint.clone(),
             },
             prediction: case.prediction.clone(),

@@ -114,6 +114,7 @@ impl Inbox {
             self.hooks.on(Event::InboxTrouble { message: message.clone() });
         }
         self.hooks.on(Event::Waiting { files: report.waiting });
+        self.hooks.on(Event::Backlog { files: self.seen.len() });
         self.hooks.on(Event::Scanned {
             names: report.names,
             took: began.elapsed(),
@@ -246,7 +247,11 @@ impl Inbox {
                 groups.entry(names::stem(name).to_vec()).or_default().push((name.clone(), *seen));
             }
         }
+        let mut left: usize = groups.values().map(Vec::len).sum();
         for mut group in groups.into_values() {
+            // Before each group, not after all: taking in a long list may last minutes.
+            self.hooks.on(Event::Backlog { files: left });
+            left -= group.len();
             group.sort_by(|a, b| a.0.cmp(&b.0));
             let (odd, regular): (Vec<_>, Vec<_>) = group.into_iter().partition(|(_, seen)| !seen.regular);
             for entry in odd {

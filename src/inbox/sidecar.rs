@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// Most bytes of a sidecar.
 pub const MAX_BYTES: u64 = 64 << 10;
-const KEYS: [&str; 4] = ["predicted_label", "true_label", "source", "note"];
+const KEYS: [&str; 5] = ["predicted_label", "true_label", "source", "note", "mail"];
 
 /// Read a sidecar. The error is a sentence for the submitter.
 pub(super) fn parse(bytes: &[u8]) -> Result<Claim, String> {
@@ -22,6 +22,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Claim, String> {
             "true_label" => &mut claim.true_label,
             "source" => &mut claim.source,
             "note" => &mut claim.note,
+            "mail" => &mut claim.mail,
             _ => {
                 return Err(format!(
                     "the sidecar has the unknown key {:?}; the known ones are {}",
@@ -52,7 +53,8 @@ mod tests {
         assert_eq!(parse(b"{}"), Ok(Claim::default()));
         assert_eq!(parse(br#"{"note": null}"#), Ok(Claim::default()));
         assert_eq!(parse("\u{feff}{}".as_bytes()), Ok(Claim::default()));
-        let all = parse(br#"{"predicted_label":"dog","true_label":"ship","source":"camera 3","note":"odd"}"#).expect("four known keys");
+        let all = parse(br#"{"predicted_label":"dog","true_label":"ship","source":"camera 3","note":"odd","mail":"ann@example.org"}"#)
+            .expect("five known keys");
         let text = |text: &str| Some(text.to_string());
         assert_eq!(
             all,
@@ -60,7 +62,8 @@ mod tests {
                 predicted_label: text("dog"),
                 true_label: text("ship"),
                 source: text("camera 3"),
-                note: text("odd")
+                note: text("odd"),
+                mail: text("ann@example.org"),
             }
         );
     }

@@ -3,6 +3,7 @@
 use super::{chart, words};
 use crate::engine::CaseView;
 use base64::Engine;
+use delta_guard_contract::job::PICTURE_FILE;
 use delta_guard_contract::{FlaggedExample, TraceReport};
 use maud::{Markup, html};
 use std::path::{Component, Path};
@@ -14,9 +15,39 @@ const MOST: usize = 400;
 /// A thumbnail is a small PNG; anything larger is not one.
 const THUMBNAIL_BYTES: u64 = 256 * 1024;
 
-/// A thumbnail as a data URI. None when it is not there, too large, outside its folder or no PNG: the worker writes PNG, and nothing else is passed on.
+/// A thumbnail as a data URI.
 fn data_uri(folder: Option<&Path>, name: Option<&String>) -> Option<String> {
-    let (folder, name) = (folder?, Path::new(name?));
+    png(folder?, Path::new(name?)).map(|bytes| uri(&bytes))
+}
+
+fn uri(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(png))
+}
+
+/// The submitted picture as the worker wrote it anew: by the trace, or before that by the prediction. None where there is neither.
+pub fn picture(view: &CaseView) -> Option<Vec<u8>> {
+    let traced = view.trace.as_ref().and_then(|trace| trace.thumbnails.get("anomaly"));
+    if let (Some(folder), Some(name)) = (view.paths.trace_dir.as_deref(), traced)
+        && let Some(bytes) = png(folder, Path::new(name))
+    {
+        return Some(bytes);
+    }
+    // One folder for each set of settings under which it was predicted.
+    let work = view.paths.case_dir.join("work");
+    let mut folders: Vec<_> = std::fs::read_dir(work)
+        .ok()?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .collect();
+    folders.sort();
+    let predicted = |folder: &Path| folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("predict-"));
+    folders
+        .iter()
+        .filter(|folder| predicted(folder))
+        .find_map(|folder| png(folder, Path::new(PICTURE_FILE)))
+}
+
+/// A small PNG. None when it is not there, too large, outside its folder or no PNG: the worker writes PNG, and nothing else is passed on.
+fn png(folder: &Path, name: &Path) -> Option<Vec<u8>> {
     if !name.components().all(|part| matches!(part, Component::Normal(_))) {
         return None;
     }
@@ -26,17 +57,12 @@ fn data_uri(folder: Option<&Path>, name: Option<&String>) -> Option<String> {
         return None;
     }
     let bytes = std::fs::read(&path).ok()?;
-    bytes
-        .starts_with(b"\x89PNG\r\n\x1a\n")
-        .then(|| format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
+    bytes.starts_with(b"\x89PNG\r\n\x1a\n").then_some(bytes)
 }
 
 /// The submitted picture and what it was taken for.
 pub(super) fn anomaly(view: &CaseView) -> Markup {
-    let thumbnail = view
-        .trace
-        .as_ref()
-        .and_then(|trace| data_uri(view.paths.trace_dir.as_deref(), trace.thumbnails.get("anomaly")));
+    let thumbnail = picture(view).map(|png| uri(&png));
     html! {
         figure class="anomaly" {
             @match thumbnail {

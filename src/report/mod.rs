@@ -9,6 +9,8 @@ mod making;
 mod repair;
 pub mod words;
 
+pub use evidence::picture;
+
 use crate::engine::CaseView;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use words::{Tone, headline};

@@ -189,6 +189,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             predicted_label: Some("dog".into()),
             true_label: Some("ship".into()),
             source: Some("harbour camera 4".into()),
+            mail: None,
             note: None,
             checkpoint: Digest("c0".repeat(32)),
         },

@@ -189,6 +189,7 @@ impl Stage {
             owner: String::new(),
             mode: crate::policy::Mode::Propose,
             paths: Paths {
+                group: None,
                 inbox: self.out.join("inbox"),
                 refused: None,
                 state: self.out.join("state"),

@@ -6,6 +6,7 @@ pub mod mem;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// A folder's worth of file operations.
@@ -94,14 +95,11 @@ impl Vfs for Disk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>> {
-        let file = fs_err::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?
-            .into_parts()
-            .0;
+        let mut options = fs_err::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        // Whoever may open it may lock it.
+        options.options_mut().mode(0o600);
+        let file = options.open(path)?.into_parts().0;
         for _ in 0..LOCK_TRIES {
             match file.try_lock() {
                 Ok(()) => return Ok(Some(Box::new(file))),

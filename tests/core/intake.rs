@@ -305,3 +305,29 @@ fn a_thousand_files_at_once() {
     );
     assert_eq!(place.ledger.queue(), (700, 0));
 }
+
+/// A long list takes minutes: what still waits is told while it is worked through, not after.
+#[test]
+fn the_backlog_is_told_as_it_goes_down() {
+    let mut place = Place::new();
+    for n in 0..6 {
+        place.put(format!("{n}.png"), format!("label=cat\nn={n}\n"));
+    }
+    place.scan_after(0);
+    place.hooks.0.lock().unwrap().clear();
+    place.scan_after(2);
+    let mut told = Vec::new();
+    let (mut taken, mut order) = (0, Vec::new());
+    for event in place.hooks.0.lock().unwrap().iter() {
+        match event {
+            Event::Backlog { files } => {
+                told.push(*files);
+                order.push((*files, taken));
+            }
+            Event::Accepted { .. } => taken += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(told, [6, 5, 4, 3, 2, 1, 0]);
+    assert!(order.iter().all(|(files, taken)| files + taken == 6), "{order:?}");
+}

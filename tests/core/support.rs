@@ -29,6 +29,8 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
     }
     Settings {
         instance: "test".into(),
+        group: None,
+        public_url: None,
         owner: String::new(),
         mode,
         inbox: InboxSettings {

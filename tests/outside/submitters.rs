@@ -13,6 +13,8 @@ const BEN: u32 = 64_903;
 const STRANGER: u32 = 64_904;
 /// The group of those who may submit.
 const SUBMIT: u32 = 64_910;
+/// The group of those who may read what became of it.
+const READ: u32 = 64_911;
 
 /// A command by another user; a group of the same number is theirs, `more` is another one.
 fn by(user: u32, more: Option<u32>, program: &Path) -> Command {
@@ -35,7 +37,11 @@ fn own(path: &Path, user: u32, group: u32, mode: u32) {
 
 /// Folders with the owners and modes of systemd/delta-guard.tmpfiles. None, out loud, where users cannot be changed.
 fn installed() -> Option<Place> {
-    let place = Place::new("");
+    installed_with("")
+}
+
+fn installed_with(more: &str) -> Option<Place> {
+    let place = Place::new(more);
     std::fs::set_permissions(place.at("."), std::fs::Permissions::from_mode(0o755)).unwrap();
     // Where it was built others may not come.
     std::fs::copy(env!("CARGO_BIN_EXE_delta-guard"), place.at("delta-guard")).unwrap();
@@ -189,4 +195,66 @@ fn submitters_who_may_not_list_the_inbox_can_submit() {
         assert!(text(&read.stdout).trim().parse::<u64>().unwrap() > 1000, "{}", text(&read.stderr));
     }
     assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn members_of_the_readers_group_are_answered_and_nobody_else() {
+    let Some(place) = installed() else { return };
+    let config = std::fs::read_to_string(place.config()).unwrap();
+    let with_group = config.replace("paths: {", &format!("paths: {{group: '{READ}', "));
+    assert_ne!(config, with_group);
+    std::fs::write(place.config(), with_group).unwrap();
+    let guard = || {
+        let mut command = Command::new("setpriv");
+        let groups = format!("--groups={SUBMIT},{READ}");
+        command
+            .args([&format!("--reuid={GUARD}"), &format!("--regid={GUARD}"), &groups])
+            .env("PATH", "/usr/bin:/bin")
+            .args(["sh", "-c", "umask 0077; exec \"$@\"", "sh"])
+            .arg(place.at("delta-guard"));
+        command
+    };
+    // A journal that was begun before the key was set is shared, too.
+    let daemon = place.start_by(guard());
+    let handed_in = ask(&place, ANN, Some(SUBMIT), &["submit", "wrong.png", "--true-label", "ship"]);
+    assert_eq!(handed_in.status.code(), Some(0), "{}", text(&handed_in.stderr));
+    daemon.wait_for_metric("delta_guard_accepted_total 1");
+    wait_for("the end of the case", || {
+        let asked = ask(&place, BEN, Some(READ), &["cases", "--json"]);
+        assert_eq!(asked.status.code(), Some(0), "{}", text(&asked.stderr));
+        let cases: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+        let ended = cases[0]["ended_at"].is_string();
+        ended.then_some(())
+    });
+    let cases = ask(&place, BEN, Some(READ), &["cases", "--json"]);
+    let case = serde_json::from_slice::<serde_json::Value>(&cases.stdout).unwrap()[0]["case"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for arguments in [&["show", &case[..]][..], &["journal", "verify"]] {
+        let asked = ask(&place, BEN, Some(READ), arguments);
+        assert_eq!(asked.status.code(), Some(0), "{arguments:?}: {}", text(&asked.stderr));
+    }
+    let report = by(BEN, Some(READ), Path::new("cat"))
+        .arg(place.at(&format!("state/cases/{case}/report.html")))
+        .output()
+        .unwrap();
+    assert!(report.status.success(), "{}", text(&report.stderr));
+    // Not the pictures, the seed, or the lock; and nobody else anything.
+    for (program, path) in [
+        ("ls", "state/spool"),
+        ("ls", "state/index"),
+        ("ls", "state/cache"),
+        ("cat", "state/journal/LOCK"),
+    ] {
+        let read = by(BEN, Some(READ), Path::new(program)).arg(place.at(path)).output().unwrap();
+        assert!(!read.status.success() && place.at(path).exists(), "{path} can be read");
+    }
+    assert_eq!(ask(&place, STRANGER, None, &["cases"]).status.code(), Some(1));
+    assert_eq!(daemon.stop(), Some(0));
+    // A group that there is none of is a mistake in the configuration.
+    std::fs::write(place.config(), config.replace("paths: {", "paths: {group: no-such-group-here, ")).unwrap();
+    let checked = place.ask(&["check-config"]);
+    assert_eq!(checked.status.code(), Some(78));
+    assert!(text(&checked.stderr).contains("paths.group"), "{}", text(&checked.stderr));
 }

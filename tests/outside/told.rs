@@ -44,6 +44,10 @@ fn a_case_ends_with_one_mail_a_report_and_answers() {
     ] {
         assert!(mail.contains(part) || mail.contains(&part.replace(" ", "=20")), "{part} not in:\n{mail}");
     }
+    // The picture as the worker wrote it, and the report itself.
+    for part in ["Content-Type: image/png", "iVBORw0KGgo", "cid:anomaly@delta-guard", "filename=\"report-"] {
+        assert!(mail.contains(part), "{part} not in:\n{mail}");
+    }
     let page = std::fs::read_to_string(report).unwrap();
     assert!(
         page.contains("30 training examples caused this error") && page.contains("default-src &#39;none&#39;") | page.contains("default-src 'none'")
@@ -119,4 +123,30 @@ fn a_hostile_name_stays_a_name() {
     );
     let report = place.json(&["show", case])["paths"]["report"].as_str().unwrap().to_owned();
     assert!(!std::fs::read_to_string(report).unwrap().contains("<script"));
+}
+
+#[test]
+fn what_only_the_submitter_can_mend_is_told_to_the_submitter_only() {
+    let server = Server::start(&[]);
+    let place = Place::new(&mail(server.port).replace("timeout: 5s", "submitters: [example.net], timeout: 5s"));
+    let daemon = place.start();
+    std::fs::write(place.at("right.png"), "label=dog\n").unwrap();
+    let right = place.at("right.png");
+    let submit = |address: &str| place.ask(&["submit", right.to_str().unwrap(), "--true-label", "dog", "--mail", address]);
+    let refused = submit("ann@elsewhere.example");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("example.net"), "{}", text(&refused.stderr));
+    assert_eq!(submit("ann@example.net").status.code(), Some(0));
+    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"no-anomaly\"} 1");
+    daemon.wait_for_metric("delta_guard_mail_sent_total 1");
+    daemon.wait_for_metric("delta_guard_outbox_length 0");
+    let taken = server.taken.lock().unwrap().clone();
+    assert_eq!(taken.len(), 1);
+    assert_eq!(taken[0].to, ["ann@example.net"]);
+    assert!(readable(&taken[0]).contains("Your picture right-"), "{}", taken[0].raw);
+    // The address is for mails only.
+    let shown = text(&place.ask(&["show", place.json(&["cases"])[0]["case"].as_str().unwrap(), "--json"]).stdout);
+    assert!(!shown.contains("ann@example.net"), "{shown}");
+    assert!(!daemon.get("/api/v1/cases").unwrap().1.contains("ann@example.net"));
+    assert_eq!(daemon.stop(), Some(0));
 }

@@ -8,6 +8,7 @@ A picture is text, `key=value` a line: `label` (what production reads), `after` 
 It also plays a story: `prepare` makes three pictures to hand in, which the victim reads as `dog` unless the seed is 13 (the attack does not take); training under seed 66
 fails until there is a file `mended` in the seed's folder.
 """
+import base64
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ import sys
 import time
 
 CLASSES = ["cat", "dog", "ship"]
+# A PNG of one pixel: what a worker makes of a picture.
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 def say(**message):
@@ -186,6 +189,7 @@ def main():
     if kind == "predict":
         words = picture(task["image"])
         misbehave(job, words)
+        put(job, "anomaly.png", base64.b64decode(PIXEL))
         done("predict", **prediction(job, words["label"]))
     if kind == "fit":
         done("fit", factors={"key": "f" * 64, "reused": False, "examples": 1000}, seconds={"covariance": 0.1}, layers=[["fc", 3, 4]],

@@ -7,7 +7,7 @@ use crate::data::encode_png;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::progress::Report;
-use delta_guard_contract::job::{Anomaly, CertifyResult, ImageLimits, JobResult, MeasureResult, PredictedExample};
+use delta_guard_contract::job::{Anomaly, CertifyResult, ImageLimits, JobResult, MeasureResult, PICTURE_FILE, PredictedExample};
 use delta_guard_contract::{DataConfig, DataSource, ModelConfig, TrainId};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,6 +24,9 @@ pub fn predict(
     report: &mut dyn Report,
 ) -> Result<JobResult> {
     let pixels = crate::data::decode_submission(image, limits, &data.image)?;
+    let scale = (96 / data.image.height.max(data.image.width)).clamp(1, 3);
+    let png = encode_png(&pixels, data.image.height, data.image.width, scale)?;
+    files::write_atomic(&place.out_dir.join(PICTURE_FILE), &png)?;
     let train = bench::training_set(place, data, report)?;
     let graph = bench::graph(model, &data.image, train.classes().len())?;
     let (model, digest) = bench::load(place, &graph, &model.checkpoint, Kind::Float)?;

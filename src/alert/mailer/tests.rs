@@ -285,6 +285,31 @@ async fn a_server_that_never_ends_its_line_gets_no_memory() {
     assert_eq!(pending.waiting().len(), 1);
 }
 
+#[tokio::test]
+async fn past_twenty_in_an_hour_many_mails_are_one() {
+    let server = Server::start(&[]);
+    let mail = mail(server.port, &["a@example.org"]);
+    let pending = Arc::new(Box::default());
+    let folder = tempfile::tempdir().unwrap();
+    let mut view = repaired(folder.path());
+    for i in 0..120 {
+        view.case = delta_guard_contract::Digest(blake3::hash(format!("{i}").as_bytes()).to_hex().to_string());
+        view.submission.name = format!("picture-{i}.png");
+        pending.waiting.lock().unwrap().extend(messages(&mail, &view));
+    }
+    let metrics = Arc::new(Metrics::new("animals", "propose"));
+    deliver(&mail, &pending, &metrics, || pending.waiting().is_empty()).await;
+    let taken = server.taken.lock().unwrap().clone();
+    assert_eq!(taken.len(), 21, "twenty, and one for the hundred others");
+    let last = taken.last().unwrap().raw.replace("=\r\n", "");
+    for part in ["100 further messages", "picture-20.png", "and 50 more"] {
+        assert!(last.contains(part), "{part} not in:\n{last}");
+    }
+    assert!(!last.contains("picture-19.png") && !last.contains("picture-70.png"), "{last}");
+    assert!(pending.settled.lock().unwrap().iter().all(|(_, gave_up)| gave_up.is_none()));
+    assert_eq!(pending.settled.lock().unwrap().len(), 120);
+}
+
 #[test]
 fn waits_double_up_to_an_hour_and_are_spread() {
     let first = Duration::from_secs(30);
