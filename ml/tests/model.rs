@@ -120,6 +120,78 @@ fn a_graph_survives_its_file_and_bad_ones_are_named() {
     }
 }
 
+/// Closed form in plain numbers: evaluation by running statistics, training by the batch's, whose unbiased variance goes into the running one.
+#[test]
+fn batch_norm_takes_epsilon_and_momentum_from_the_graph() {
+    let graph = |norm: &str| -> Graph {
+        let text = format!(
+            r#"{{"format": 1, "input": [2, 1, 1], "nodes": [{{"name": "bn", "inputs": ["input"], "op": {{"op": "batch_norm2d", "features": 2{norm}}}}},
+                {{"name": "flat", "inputs": ["bn"], "op": {{"op": "flatten"}}}}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    };
+    let images = Tensor::from_slice2(&[[1.0, -2.0], [4.0, 0.5], [-3.0, 2.5]]).view([3, 2, 1, 1]);
+    let (mean, var, weight, bias) = ([0.5, -1.0], [0.02, 3.0], [1.5, -0.5], [0.25, 2.0]);
+    for (norm, eps, momentum) in [
+        ("", 1e-5, 0.1),
+        (r#", "eps": 0.001, "momentum": 0.03"#, 0.001, 0.03),
+        (r#", "eps": 0.5"#, 0.5, 0.1),
+        (r#", "momentum": 1.0"#, 1e-5, 1.0),
+    ] {
+        let graph = graph(norm);
+        graph.check().unwrap();
+        let state = || {
+            let mut state = Weights::init(&graph, 1).to(tch::Device::Cpu, Kind::Double);
+            for (name, values) in [("running_mean", mean), ("running_var", var), ("weight", weight), ("bias", bias)] {
+                state.0.insert(format!("bn.{name}"), Tensor::from_slice(&values));
+            }
+            Model::new(graph.clone(), state)
+        };
+        let expected = |mean: [f64; 2], var: [f64; 2]| -> Tensor {
+            let values: Vec<f64> = (0..6)
+                .map(|k| {
+                    let (i, c) = ((k / 2) as i64, k % 2);
+                    (images.double_value(&[i, c as i64, 0, 0]) - mean[c]) / (var[c] + eps).sqrt() * weight[c] + bias[c]
+                })
+                .collect();
+            Tensor::from_slice(&values).view([3, 2])
+        };
+        assert!(
+            close(&state().forward(&images).unwrap(), &expected(mean, var), 1e-12),
+            "{norm}: evaluation"
+        );
+        let batch_mean = [2.0 / 3.0, 1.0 / 3.0];
+        let squares = |c: usize| {
+            (0..3)
+                .map(|i| (images.double_value(&[i, c as i64, 0, 0]) - batch_mean[c]).powi(2))
+                .sum::<f64>()
+        };
+        let model = state();
+        let output = model.forward_train(&images).unwrap();
+        assert!(
+            close(&output, &expected(batch_mean, [squares(0) / 3.0, squares(1) / 3.0]), 1e-12),
+            "{norm}: training"
+        );
+        for c in 0..2 {
+            let running = |name: &str| model.weights.0[&format!("bn.{name}")].double_value(&[c as i64]);
+            let moved = |old: f64, new: f64| (1.0 - momentum) * old + momentum * new;
+            assert!((running("running_mean") - moved(mean[c], batch_mean[c])).abs() < 1e-12, "{norm}");
+            assert!((running("running_var") - moved(var[c], squares(c) / 2.0)).abs() < 1e-12, "{norm}");
+        }
+    }
+    for (norm, told) in [
+        (r#", "eps": 0.0"#, "eps is 0"),
+        (r#", "eps": -1.0"#, "eps is -1"),
+        (r#", "momentum": 1.5"#, "momentum is 1.5"),
+    ] {
+        let fault = graph(norm).check().unwrap_err().fault().clone();
+        assert!(fault.message.contains("node `bn`") && fault.message.contains(told), "{fault:?}");
+    }
+    let (plain, written) = (graph(""), serde_json::to_string(&graph("")).unwrap());
+    assert!(written.contains(r#""eps":0.00001"#) && written.contains(r#""momentum":0.1"#), "{written}");
+    assert_eq!(serde_json::from_str::<Graph>(&written).unwrap(), plain);
+}
+
 #[test]
 fn bad_checkpoints_are_refused_by_name() {
     let graph = zoo::small_cnn([3, 16, 16], 4, 10).unwrap();

@@ -145,6 +145,7 @@ pub(super) fn why(view: &CaseView) -> Markup {
     html! {
         section {
             h2 { "Why these" }
+            @for note in &trace.notes { p { (note) } }
             @if let Some(histogram) = histogram {
                 p class="intro" {
                     "If an example taught the model this error, its influence must fall when picture and label are changed. Each group is drawn as shares of itself, all with the label “"

@@ -10,7 +10,7 @@ use super::kin::{self, Growth};
 use super::pass::{self, Pass, mean};
 use super::stand_out::{Candidate, Rival, another_group, apart, common, objection, overlap};
 use super::{DetectCase, Detection, Detector, Flagged, Plain, paper};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::progress::Report;
 use delta_guard_contract::detect::{Combine, Precision};
@@ -313,9 +313,10 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
 fn reachable(growth: &Growth) -> Result<()> {
     let cut = growth.cut.value();
     if cut.is_finite() && cut > 1.0 + kin::ROUNDING {
-        return Err(kin::not_exact(&format!(
-            "the cut of the kinship κ is {cut:.3}, and no cosine lies above 1, so that nothing could be flagged"
-        )));
+        return Err(Error::numeric(
+            format!("the cut of the kinship κ is {cut:.3}, and no cosine lies above 1: nothing could be found, whatever there is"),
+            "set detect.precision to f64; if it is f64, set detect.chance or detect.alpha higher, or give the class more validation pictures",
+        ));
     }
     Ok(())
 }

@@ -45,18 +45,13 @@ pub const ROUNDING: f64 = 1e-3;
 fn cosines(values: &[f64], what: &str) -> Result<()> {
     match values.iter().find(|v| v.abs() > 1.0 + ROUNDING) {
         None => Ok(()),
-        Some(value) => Err(not_exact(&format!(
-            "the kinship κ of {what} is {value:.3}, and a cosine lies between −1 and 1"
-        ))),
+        Some(value) => Err(Error::numeric(
+            format!(
+                "influence cannot be computed exactly enough for this model: the kinship κ of {what} is {value:.3}, and a cosine lies between −1 and 1"
+            ),
+            "set detect.precision to f64; if it is f64, set detect.damping to a larger factor",
+        )),
     }
-}
-
-/// The arithmetic does not hold.
-pub fn not_exact(what: &str) -> Error {
-    Error::numeric(
-        format!("influence cannot be computed exactly enough for this model: {what}"),
-        "set detect.precision to f64; where it is f64, set detect.damping to a larger one",
-    )
 }
 
 /// Step 1: the `count` places with the largest `strength`, ascending; of equal ones the first.

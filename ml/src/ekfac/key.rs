@@ -24,6 +24,8 @@ pub struct FactorKey {
     pub seed: u64,
     /// Which examples the fit used (`all`, or how the subset was drawn).
     pub subset: String,
+    /// The network, as canonical JSON: what its other nodes do decides what the tracked layers see.
+    pub graph: String,
     /// Tracked layers, in order.
     pub layers: Vec<Layer>,
     /// Working precision (`float32`, `float64`).
@@ -60,6 +62,7 @@ mod tests {
             fisher: "true".into(),
             seed: 1,
             subset: "all".into(),
+            graph: "{}".into(),
             layers: vec![linear("fc")],
             precision: "float32".into(),
         };
@@ -81,6 +84,10 @@ mod tests {
                 ..key.clone()
             },
             FactorKey { seed: 2, ..key.clone() },
+            FactorKey {
+                graph: "[]".into(),
+                ..key.clone()
+            },
             FactorKey {
                 subset: "1000".into(),
                 ..key.clone()

@@ -71,6 +71,7 @@ pub fn factors(pass: &Pass<'_>, settings: &FitSettings, checkpoint: &Digest, fol
         fisher: format!("{:?}", settings.fisher),
         seed: settings.seed,
         subset: format!("{} of {}", subset.len(), pass.data.len()),
+        graph: serde_json::to_string(&pass.model.graph).unwrap_or_default(),
         layers: pass.tracked(),
         precision: format!("{:?}", pass.model.kind()),
     }

@@ -7,9 +7,6 @@ use crate::error::{Error, Result};
 use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
 
-const BN_EPS: f64 = 1e-5;
-const BN_MOMENTUM: f64 = 0.1;
-
 /// Four-dimensional tensors on a CPU with their channels innermost in memory (values and shape stay): measured, ResNet-18 of width 16 then trains in
 /// three quarters of the time.
 fn fast_layout(tensor: &Tensor) -> Tensor {
@@ -214,7 +211,7 @@ impl Model {
                 x.f_conv2d(need("weight")?, self.weight(node, "bias"), stride, padding, dilation, *groups)?
             }
             Op::Linear { .. } => x.f_linear(need("weight")?, self.weight(node, "bias"))?,
-            Op::BatchNorm2d { .. } => {
+            Op::BatchNorm2d { eps, momentum, .. } => {
                 let (mean, var) = (need("running_mean")?, need("running_var")?);
                 if mode == Mode::Train {
                     let _ = tch::no_grad(|| need("num_batches_tracked").map(|t| t.shallow_clone().f_add_scalar_(1)))??;
@@ -225,8 +222,8 @@ impl Model {
                     Some(mean),
                     Some(var),
                     mode == Mode::Train,
-                    BN_MOMENTUM,
-                    BN_EPS,
+                    *momentum,
+                    *eps,
                     true,
                 )?
             }

@@ -15,7 +15,7 @@ pub const INPUT: &str = "input";
 const FORMAT: u32 = 1;
 
 /// A network: nodes in an order in which they can be computed; the last one yields the logits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Graph {
     /// Version of this format: 1.
@@ -27,7 +27,7 @@ pub struct Graph {
 }
 
 /// One step of the network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// Unique; for layers with weights the prefix of their state-dict names.
@@ -39,7 +39,7 @@ pub struct Node {
 }
 
 /// What a node does. Pairs are (height, width).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
     /// 2-d convolution, zero padding; weight out × in/groups × kh × kw.
@@ -76,10 +76,16 @@ pub enum Op {
         #[serde(default = "yes")]
         bias: bool,
     },
-    /// Batch normalisation over channels, ε = 1e-5, momentum 0.1 (PyTorch's defaults).
+    /// Batch normalisation over channels: (x − mean) / √(variance + ε) · weight + bias.
     BatchNorm2d {
         /// Channels.
         features: i64,
+        /// ε, above 0.
+        #[serde(default = "bn_eps")]
+        eps: f64,
+        /// Share of the batch in the running statistics' next value, 0 to 1 (training only).
+        #[serde(default = "bn_momentum")]
+        momentum: f64,
     },
     /// max(x, 0).
     Relu,
@@ -108,6 +114,14 @@ pub enum Op {
 
 fn one() -> i64 {
     1
+}
+/// PyTorch's default.
+fn bn_eps() -> f64 {
+    1e-5
+}
+/// PyTorch's default.
+fn bn_momentum() -> f64 {
+    0.1
 }
 fn ones() -> [i64; 2] {
     [1, 1]
@@ -269,7 +283,7 @@ impl Graph {
                         push("bias", vec![*out_features], Kind::Float, true);
                     }
                 }
-                Op::BatchNorm2d { features } => {
+                Op::BatchNorm2d { features, .. } => {
                     push("weight", vec![*features], Kind::Float, true);
                     push("bias", vec![*features], Kind::Float, true);
                     push("running_mean", vec![*features], Kind::Float, false);
@@ -295,6 +309,15 @@ impl Graph {
 }
 
 impl Op {
+    /// Batch norm with PyTorch's defaults.
+    pub fn batch_norm(features: i64) -> Self {
+        Self::BatchNorm2d {
+            features,
+            eps: bn_eps(),
+            momentum: bn_momentum(),
+        }
+    }
+
     fn layer_kind(&self) -> Option<LayerKind> {
         match *self {
             Op::Conv2d {
@@ -386,8 +409,14 @@ impl Op {
                 [n] if n == in_features && *out_features >= 1 => Ok(vec![*out_features]),
                 other => Err(format!("expects [{in_features}], gets {other:?}")),
             },
-            Op::BatchNorm2d { features } => {
+            Op::BatchNorm2d { features, eps, momentum } => {
                 let (c, h, w) = plane()?;
+                if !(*eps > 0.0 && eps.is_finite()) {
+                    return Err(format!("eps is {eps}, it must be above 0"));
+                }
+                if !(0.0..=1.0).contains(momentum) {
+                    return Err(format!("momentum is {momentum}, it must lie between 0 and 1"));
+                }
                 if c == *features {
                     Ok(vec![c, h, w])
                 } else {

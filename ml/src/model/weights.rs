@@ -67,7 +67,7 @@ impl Weights {
                         set("bias", uniform(&[*out_features], bound));
                     }
                 }
-                Op::BatchNorm2d { features } => {
+                Op::BatchNorm2d { features, .. } => {
                     set("weight", Tensor::ones([*features], cpu));
                     set("bias", Tensor::zeros([*features], cpu));
                     set("running_mean", Tensor::zeros([*features], cpu));

@@ -39,7 +39,7 @@ impl Builder {
     }
 
     fn norm_relu(&mut self, norm: &str, relu: &str, features: i64) -> String {
-        self.then(norm, Op::BatchNorm2d { features });
+        self.then(norm, Op::batch_norm(features));
         self.then(relu, Op::Relu)
     }
 }
@@ -117,10 +117,10 @@ pub fn resnet18(input: [i64; 3], w: i64, stem: Stem, classes: i64) -> Result<Gra
             b.conv(&format!("{name}.conv1"), (channels, out), 3, stride, false);
             b.norm_relu(&format!("{name}.bn1"), &format!("{name}.relu1"), out);
             b.conv(&format!("{name}.conv2"), (out, out), 3, 1, false);
-            let main = b.then(&format!("{name}.bn2"), Op::BatchNorm2d { features: out });
+            let main = b.then(&format!("{name}.bn2"), Op::batch_norm(out));
             let shortcut = if stride != 1 || channels != out {
                 b.node(&format!("{name}.downsample.0"), vec![from], conv((channels, out), 1, stride, false));
-                b.then(&format!("{name}.downsample.1"), Op::BatchNorm2d { features: out })
+                b.then(&format!("{name}.downsample.1"), Op::batch_norm(out))
             } else {
                 from
             };
