@@ -50,8 +50,8 @@ impl Story {
     fn tell(folder: &Path) -> Self {
         let story = StoryConfig {
             data: None,
-            train_examples: 1000,
-            validation_examples: 400,
+            train_examples: 1200,
+            validation_examples: 600,
             attack: AttackConfig {
                 victim_class: "disc".into(),
                 target_class: "star".into(),
@@ -79,7 +79,7 @@ impl Story {
             data: data.clone(),
             model: model(&victim),
             recipe: Recipe {
-                epochs: 14,
+                epochs: 16,
                 batch_size: 32,
                 lr: 0.1,
                 schedule: Schedule::OneCycle { warmup: 0.3 },
