@@ -24,7 +24,7 @@ FAULTS = [
     # What joins the kernels to the rules.
     ("eu trains on the flagged", "unlearn/eu.rs", r"examples: case\.retained,", "examples: case.flagged,", STORY, "repair::eu"),
     ("split removes nothing", "unlearn/mod.rs", r"\.filter\(\|i\| !gone\.contains\(i\)\)", "", STORY, "repair::split"),
-    ("certify measures production twice", "jobs/look.rs", r"look\(candidate, \"measure candidate\"\)", 'look(&model.checkpoint, "measure candidate")', STORY, "measure::certify"),
+    ("certify measures production twice", "jobs/look.rs", r"look\((repair\.)?candidate, \"measure candidate\"\)", 'look(&model.checkpoint, "measure candidate")', STORY, "measure::certify"),
     ("accuracy counts everything as right", "certify/mod.rs", r"if label == class \{", "if label == class || true {", STORY, "measure::"),
     ("query objective always the loss", "influence/objective.rs", r"Objective::Margin => negative_margin\(", "Objective::Margin => loss(", STORY, "influence::scores_of_margin"),
     ("delta without its difference", "influence/mod.rs", r"\(Some\(family\), Some\(baseline\)\) => family\.difference\(baseline\)\?", "(Some(family), Some(_)) => family", STORY, "influence::scores_of_margin"),

@@ -26,7 +26,7 @@ import time
 from scratch import ROOT, TARGET, Scratch, since
 
 VERSION = "27.1.0"
-STATE = ROOT / "docs/mutants.csv"
+STATE = ROOT / "docs/mutants.csv"  # or as --state says
 COLUMNS = ["commit", "seed", "mutant", "replacement", "result", "by", "seconds"]
 ROOMS = ["ml/src/influence", "ml/src/jobs", "ml/src/unlearn", "ml/src/certify", "ml/src/detect", "ml/src/attack"]
 ROOMS += ["src/case", "src/policy", "src/engine", "src/publish", "src/journal"]
@@ -178,7 +178,10 @@ def main():
     arguments.add_argument("--survivors", action="store_true")
     arguments.add_argument("--summary", action="store_true")
     arguments.add_argument("--no-baseline", action="store_true", help="do not run all tests first")
+    arguments.add_argument("--state", type=pathlib.Path, help="keep results here in place of docs/mutants.csv")
     asked = arguments.parse_args()
+    global STATE
+    STATE = asked.state.resolve() if asked.state else STATE
     rows = read()
     if asked.summary:
         return summary(rows)

@@ -18,6 +18,8 @@ use tch::{Device, Tensor};
 struct Heard {
     again: usize,
     steps: usize,
+    /// Learning rates that collapsed, as told.
+    rates: Vec<f64>,
 }
 
 impl Report for Heard {
@@ -26,7 +28,11 @@ impl Report for Heard {
     }
 
     fn log(&mut self, message: &str) {
-        self.again += usize::from(message.contains("collapsed"));
+        if let Some((_, rest)) = message.split_once("collapsed at learning rate ") {
+            self.again += 1;
+            self.rates
+                .push(rest.split(' ').next().and_then(|rate| rate.parse().ok()).expect("a rate is told"));
+        }
     }
 }
 
@@ -88,6 +94,7 @@ fn a_collapsed_fine_tuning_is_tried_again_and_not_repeated_by_the_next_job() {
     };
     let (first, heard) = run(&out);
     assert!(heard.again == 2 && heard.steps > 0 && first.resumed_epochs == 0);
+    assert_eq!(heard.rates, [1e-12, 7.5e-13], "each time at three quarters of the rate");
     assert!((first.loss - 10f64.ln()).abs() < 1e-3, "{}", first.loss);
     let (second, heard) = run(&out);
     assert_eq!((heard.again, heard.steps, second.resumed_epochs), (2, 0, 1));

@@ -97,7 +97,7 @@ pub(super) fn finite(values: &[f64], examples: &[usize], what: impl Fn() -> Stri
 fn roots(self_influence: &[f64], examples: &[usize]) -> Result<Vec<f64>> {
     finite(self_influence, examples, || "the self-influence, taken".into())?;
     let largest = self_influence.iter().copied().fold(0.0, f64::max);
-    match self_influence.iter().position(|&v| v < -1e-6 * largest || (largest == 0.0 && v < 0.0)) {
+    match self_influence.iter().position(|&v| v < -1e-6 * largest) {
         Some(i) => Err(Error::internal(format!(
             "self-influence of training example {} is negative: {}",
             examples[i], self_influence[i]

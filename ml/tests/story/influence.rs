@@ -13,7 +13,7 @@ use delta_influence::detect::queries::{draw, picture_from_bytes, single};
 use delta_influence::evidence::{Evidence, Query};
 use delta_influence::influence::ModelEvidence;
 use delta_influence::influence::fit::{self, FitSettings};
-use delta_influence::influence::pass::Pass;
+use delta_influence::influence::pass::{Pass, batch_size};
 use delta_influence::model::Model;
 use delta_influence::progress::Silent;
 use tch::Tensor;
@@ -200,6 +200,23 @@ fn kin_and_null_rows_are_the_loops() {
                 close(&found.null[group], &expected.null[group], &format!("null of {what}"));
             }
         }
+    }
+}
+
+/// Half of the memory that is allowed, never no example at all, never more than 128.
+#[test]
+fn a_batch_fits_into_its_memory() {
+    let model = SCENE.double();
+    let example = 4 * 8 * model.graph.activation_size() as u64;
+    for (budget, batch) in [
+        (0, 1),
+        (example, 1),
+        (2 * example, 1),
+        (20 * example, 10),
+        (200 * example, 100),
+        (2000 * example, 128),
+    ] {
+        assert_eq!(batch_size(&model, budget), batch);
     }
 }
 

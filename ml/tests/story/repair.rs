@@ -3,11 +3,14 @@
 use super::scene::{SCENE, Scene, short};
 use delta_guard_contract::config::{CfConfig, UnlearnMethod};
 use delta_guard_contract::{DataConfig, DataSource, JobResult, Recipe, Schedule, Task, TrainId};
+use delta_influence::model::Weights;
 use delta_influence::model::weights::read_tensors;
+use delta_influence::progress::Silent;
+use delta_influence::train::{Training, train};
 use delta_influence::unlearn::split;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Twenty pictures to remove, of several classes.
 fn twenty(scene: &Scene) -> Vec<TrainId> {
@@ -105,6 +108,32 @@ fn cf_goes_on_from_production_without_the_pictures() {
     assert!(distance(&still, "conv1.weight") < 1e-6 && distance(&still, "fc.weight") < 1e-6);
     let moved = scene.unlearn("cf", UnlearnMethod::Cf, settings(0.01, 0), &gone);
     assert!(distance(&moved, "conv1.weight") > 1e-4 && distance(&moved, "fc.weight") > 1e-4);
+    // By its definition: production's weights, trained on where the pictures never were, in an order that is not production's.
+    let never = folder_without(scene, "cf-train-without", &gone);
+    let (graph, image, data) = (scene.graph(), &scene.prepared.image, scene.open(&never.train));
+    let training = Training {
+        graph: &graph,
+        data: &data,
+        image,
+        examples: &(0..data.len()).collect::<Vec<_>>(),
+        recipe: &Recipe {
+            epochs: 1,
+            lr: 0.01,
+            schedule: Schedule::Constant,
+            seed: short().seed + 2,
+            ..short()
+        },
+        start: Some(Weights::load(&scene.victim, &graph, Kind::Float).unwrap()),
+        trainable: graph.last_layers(0),
+        device: Device::Cpu,
+        out_dir: &scene.folder.join("cf-train-without"),
+        key: "by hand".into(),
+    };
+    let expected = train(training, &mut Silent).unwrap().model.weights.0;
+    assert!(
+        tensors(&moved).iter().all(|(name, t)| t.equal(&expected[name])),
+        "CF is not fine-tuning on the retained pictures"
+    );
     let last = scene.unlearn("cf-last", UnlearnMethod::Cf, settings(0.01, 1), &gone);
     assert!(distance(&last, "conv1.weight") == 0.0 && distance(&last, "fc.weight") > 1e-4);
     // The removed pictures leave no trace: other pixels in their files change nothing.

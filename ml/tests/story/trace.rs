@@ -245,7 +245,18 @@ fn the_guards_trace_is_the_loops() {
             factors_seed: Seed(78),
         };
         match scene.run(name, task) {
-            JobResult::Fit(result) => result.factors,
+            JobResult::Fit(result) => {
+                // Rows of G and of A; the linear layer's bias is one more.
+                let sizes = [
+                    ("conv1", 6, 27),
+                    ("conv2", 12, 54),
+                    ("conv3", 12, 108),
+                    ("conv4", 24, 108),
+                    ("fc", 10, 25),
+                ];
+                assert_eq!(result.layers, sizes.map(|(name, g, a)| (name.to_string(), g, a)));
+                result.factors
+            }
             _ => panic!("fit answers with another result"),
         }
     };
@@ -270,6 +281,26 @@ fn the_guards_trace_is_the_loops() {
         report.flagged.len()
     );
     assert!(report.stand_out.unwrap().null_pictures >= 50, "the cut is set by null pictures");
+}
+
+/// Only the layers that are asked for, by the beginnings of their names.
+#[test]
+fn only_the_layers_that_are_asked_for_are_fitted() {
+    let scene = &*SCENE;
+    let config = DetectConfig {
+        layers: Some(vec!["conv4".into(), "fc".into()]),
+        ..detect()
+    };
+    let task = Task::Fit {
+        data: scene.data(),
+        model: scene.model(),
+        detect: config,
+        factors_seed: Seed(78),
+    };
+    let JobResult::Fit(result) = scene.run("fit-some-layers", task) else {
+        panic!("fit answers with another result");
+    };
+    assert!(result.layers.iter().map(|l| l.0.as_str()).eq(["conv4", "fc"]), "{:?}", result.layers);
 }
 
 /// Somebody submits a validation picture: it is neither a placebo nor a null picture.
