@@ -4,10 +4,12 @@ use crate::alert::{
     self, mailer,
     mailer::{Pending, Waiting},
 };
+use crate::case::Kept;
 use crate::config::file::Mail;
-use crate::engine::{CaseView, Event, Hooks, Ledger, Message, Note};
+use crate::engine::{self, CaseView, Event, Hooks, Ledger, Message, Note};
 use crate::metrics::Metrics;
 use crate::report;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -52,13 +54,26 @@ impl Hooks for Outward {
     }
 }
 
-/// The journal as the mailer's outbox.
-pub struct Outbox(pub Arc<Ledger>);
+/// The journal as the mailer's outbox; the contents of its messages lie in the folders of their cases.
+pub struct Outbox {
+    /// The journal.
+    pub ledger: Arc<Ledger>,
+    /// The folder with the cases' folders.
+    pub cases_dir: PathBuf,
+}
+
+impl Outbox {
+    /// The file of a message's content, if it is in one, and the folder of its case.
+    fn file(&self, message: &Message) -> Option<(PathBuf, Kept)> {
+        let case = self.ledger.pending_messages().into_iter().find(|(_, other)| other.id == message.id)?.0;
+        Some((self.cases_dir.join(&case.0), message.kept.clone()?))
+    }
+}
 
 impl Pending for Outbox {
     fn waiting(&self) -> Vec<Waiting> {
         let mut waiting: Vec<Waiting> = self
-            .0
+            .ledger
             .waiting_messages()
             .into_iter()
             .map(|(message, waited)| Waiting { message, waited })
@@ -69,13 +84,31 @@ impl Pending for Outbox {
     }
 
     fn waited(&self, more: Duration) -> anyhow::Result<()> {
-        Ok(self.0.note(&Note::OutboxWaited { seconds: more.as_secs() })?)
+        Ok(self.ledger.note(&Note::OutboxWaited { seconds: more.as_secs() })?)
+    }
+
+    fn content(&self, message: &Message) -> anyhow::Result<serde_json::Value> {
+        match self.file(message) {
+            Some((case_dir, kept)) => engine::load(&case_dir, &kept),
+            None => Ok(message.content.clone()),
+        }
     }
 
     fn settle(&self, id: &str, gave_up: Option<&str>) -> anyhow::Result<()> {
+        let pending = self.ledger.pending_messages();
         match gave_up {
-            None => self.0.message_sent(id, "accepted by the mail server")?,
-            Some(reason) => self.0.message_given_up(id, reason)?,
+            None => self.ledger.message_sent(id, "accepted by the mail server")?,
+            Some(reason) => self.ledger.message_given_up(id, reason)?,
+        }
+        // Nobody needs its content any more, unless another message says the same.
+        if let Some((case, Some(kept))) = pending
+            .iter()
+            .find(|(_, message)| message.id == id)
+            .map(|(case, message)| (case, &message.kept))
+            && !pending.iter().any(|(_, other)| other.id != id && other.kept.as_ref() == Some(kept))
+            && let Err(error) = fs_err::remove_file(self.cases_dir.join(&case.0).join(&kept.file))
+        {
+            tracing::debug!(%error, "the content of a sent mail could not be removed");
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ mod power;
 mod publishing;
 #[path = "core/races.rs"]
 mod races;
+#[path = "core/records.rs"]
+mod records;
 #[path = "core/support.rs"]
 mod support;
 #[path = "core/workers.rs"]

@@ -84,6 +84,8 @@ fn message(mail: &Mail, view: &CaseView, to: &str, letter: &Letter) -> Option<Me
             channel: CHANNEL.into(),
             to: to.into(),
             content,
+            kept: None,
+            written: view.ended_at.unwrap_or(view.accepted_at).as_second(),
         }),
         Err(error) => {
             tracing::error!(

@@ -55,6 +55,13 @@ pub struct Waiting {
 pub trait Pending: Send + Sync {
     /// Every message that waits, the oldest first.
     fn waiting(&self) -> Vec<Waiting>;
+    /// Its content: in the message itself, or where that names it.
+    ///
+    /// # Errors
+    /// When it cannot be read; the message then waits on.
+    fn content(&self, message: &Message) -> anyhow::Result<serde_json::Value> {
+        Ok(message.content.clone())
+    }
     /// It was sent, or given up for the reason `gave_up`: it waits no longer.
     ///
     /// # Errors
@@ -276,12 +283,21 @@ fn unreadable(message: String) -> SendError {
 
 /// Unix seconds when it was written.
 pub(crate) fn written(message: &Message) -> u64 {
-    serde_json::from_value::<Content>(message.content.clone()).map_or(0, |content| content.written)
+    match u64::try_from(message.written) {
+        Ok(written @ 1..) => written,
+        // Recorded by an older version, content and all.
+        _ => serde_json::from_value::<Content>(message.content.clone()).map_or(0, |content| content.written),
+    }
 }
 
 fn content(pending: &Arc<dyn Pending>, message: &Message) -> Result<Content, SendError> {
-    let _ = pending;
-    serde_json::from_value(message.content.clone()).map_err(|error| unreadable(format!("the recorded mail is not what it should be: {error}")))
+    let value = pending.content(message).map_err(|error| SendError {
+        permanent: false,
+        step: Step::Recipient,
+        why: Why::Deferred,
+        message: format!("the recorded mail cannot be read: {error:#}"),
+    })?;
+    serde_json::from_value(value).map_err(|error| unreadable(format!("the recorded mail is not what it should be: {error}")))
 }
 
 async fn send(mail: &Mail, message: &Message, content: &Content) -> Result<(), SendError> {

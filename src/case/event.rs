@@ -1,6 +1,7 @@
 //! What can happen to a case. Each event is one journal record: its kind is the record's `k`, its content the record's `d`.
 
 use super::State;
+use super::bounds::Kept;
 use crate::policy::{Decision, Found, GateVerdict};
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::{Digest, FaultKind, FlaggedExample};
@@ -229,15 +230,21 @@ pub enum Event {
     },
     /// Predicted.
     Predicted {
-        /// How the production model reads the picture.
+        /// How the production model reads the picture. Where there are too many classes for a record, only those that matter to the case.
         prediction: Prediction,
+        /// The file that has all of them, if so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        whole: Option<Kept>,
         /// Seconds of the stage.
         seconds: f64,
     },
     /// The factors are on disk.
     Fitted {
-        /// Which.
+        /// Which; the first layers where all are too many for a record.
         fit: FitResult,
+        /// The file that has all of them, if so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        whole: Option<Kept>,
         /// Seconds of the stage.
         seconds: f64,
     },
@@ -268,8 +275,11 @@ pub enum Event {
     },
     /// Measured and judged.
     Certified {
-        /// Before and after.
+        /// Before and after; without the classes' figures where they are too many for a record.
         result: CertifyResult,
+        /// The file that has them, if so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        whole: Option<Kept>,
         /// The gate's verdict.
         gate: GateVerdict,
         /// Seconds of the stage.
@@ -318,11 +328,18 @@ pub enum Event {
         /// What to do; may be empty.
         help: String,
     },
+    /// Some of the messages to send, where they are too many for one record; `told` follows the last of these records, and only then they are sent.
+    Queued {
+        /// Number of messages in the records before this one; 0 begins anew.
+        after: u64,
+        /// Messages, each with its fixed id.
+        messages: Vec<crate::engine::Message>,
+    },
     /// Report and messages were made.
     Told {
         /// BLAKE3 of the report; None where it could not be made.
         report: Option<Digest>,
-        /// Messages to send, each with its fixed id.
+        /// Messages to send (the last of them, where `queued` records have the others), each with its fixed id.
         messages: Vec<crate::engine::Message>,
     },
 }
@@ -346,6 +363,7 @@ impl Event {
             Event::Held { .. } => "held",
             Event::Resumed { .. } => "resumed",
             Event::Ended { .. } => "ended",
+            Event::Queued { .. } => "queued",
             Event::Told { .. } => "told",
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! A case is one accepted picture. Its history is a list of [`Event`]s in the journal; [`Case::apply`] folds them, [`next::next`] says what to do.
 
+pub mod bounds;
 mod event;
 pub mod next;
 mod transitions;
 
+pub use bounds::Kept;
 pub use event::{Accepted, Claim, End, Event, FileIdentity, HoldCause, Published, Stage, TraceSummary};
 pub use transitions::{Illegal, Move, TRANSITIONS};
 
@@ -208,6 +210,12 @@ pub struct Case {
     pub promotion: Option<(Option<String>, String)>,
     /// Seconds per stage, of the attempt that finished it.
     pub seconds: BTreeMap<Stage, f64>,
+    /// Results that were too long for a record, whole.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<Stage, Kept>,
+    /// Were some of its messages recorded already?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub queued: bool,
     /// Were report and messages made, of the end or of the present hold?
     pub told: bool,
 }
@@ -243,6 +251,8 @@ impl Case {
             published: None,
             promotion: None,
             seconds: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            queued: false,
             told: false,
         }
     }
@@ -252,6 +262,7 @@ impl Case {
         let to = transitions::target(self, event)?;
         match event {
             Event::Accepted(_) | Event::StageStarted { .. } | Event::Flagged { .. } => {}
+            Event::Queued { .. } => self.queued = true,
             Event::PromoteIntent { from, to } => self.promotion = Some((from.clone(), to.clone())),
             Event::StageFailed { message, help, .. } => {
                 self.failures += 1;
@@ -260,12 +271,14 @@ impl Case {
                     (self.reason, self.help) = (message.clone(), help.clone());
                 }
             }
-            Event::Predicted { prediction, seconds } => {
+            Event::Predicted { prediction, whole, seconds } => {
                 self.prediction = Some(prediction.clone());
+                self.keep(Stage::Predict, whole);
                 self.seconds.insert(Stage::Predict, *seconds);
             }
-            Event::Fitted { fit, seconds } => {
+            Event::Fitted { fit, whole, seconds } => {
                 self.fit = Some(fit.clone());
+                self.keep(Stage::Fit, whole);
                 self.seconds.insert(Stage::Fit, *seconds);
             }
             Event::Traced { trace, seconds } => {
@@ -283,8 +296,14 @@ impl Case {
                 self.candidate_file = Some((file.clone(), digest.clone()));
                 self.seconds.insert(Stage::Unlearn, *seconds);
             }
-            Event::Certified { result, gate, seconds } => {
+            Event::Certified {
+                result,
+                whole,
+                gate,
+                seconds,
+            } => {
                 self.certify = Some(result.clone());
+                self.keep(Stage::Certify, whole);
                 self.gate = Some(gate.clone());
                 self.certified_seq = Some(seq);
                 self.seconds.insert(Stage::Certify, *seconds);
@@ -320,7 +339,7 @@ impl Case {
                 self.ended_at = Some(at);
                 (self.reason, self.help) = (reason.clone(), help.clone());
             }
-            Event::Told { .. } => self.told = true,
+            Event::Told { .. } => (self.told, self.queued) = (true, false),
         }
         let moved = to != self.state;
         if moved && to != State::Held && !matches!(event, Event::Ended { .. }) {
@@ -331,6 +350,13 @@ impl Case {
         }
         self.state = to;
         Ok(())
+    }
+
+    fn keep(&mut self, stage: Stage, whole: &Option<Kept>) {
+        match whole {
+            Some(kept) => self.kept.insert(stage, kept.clone()),
+            None => self.kept.remove(&stage),
+        };
     }
 
     /// Is there anything left to do by itself? A hold is still to be told.

@@ -1,6 +1,6 @@
 //! What a case needs next: a pure function of the case and the rules.
 
-use super::{Case, Claim, End, Event, Stage, State};
+use super::{Case, Claim, End, Event, Stage, State, bounds};
 use crate::policy::{self, Action, GateLimits, Mode};
 use delta_guard_contract::job::Prediction;
 
@@ -42,7 +42,7 @@ pub fn next(case: &Case, rules: &Rules) -> Step {
         State::Predicted => match case
             .prediction
             .as_ref()
-            .and_then(|p| objection(p, &case.accepted.claim, rules.check_prediction))
+            .and_then(|p| objection(p, !case.kept.contains_key(&Stage::Predict), &case.accepted.claim, rules.check_prediction))
         {
             Some((end, reason, help)) => Step::Record(Event::Ended { end, reason, help }),
             None => Step::Work(Stage::Fit),
@@ -90,16 +90,27 @@ fn ended(end: End, reason: &str, help: &str) -> Step {
     })
 }
 
+/// The classes to choose from, as far as they fit into a sentence. `whole`: are these all of them?
+fn known(classes: &[String], whole: bool) -> String {
+    const MOST: usize = 40;
+    let shown = classes.iter().take(MOST).map(|name| bounds::cut(name, 40)).collect::<Vec<_>>().join(", ");
+    match (whole, classes.len().saturating_sub(MOST)) {
+        (true, 0) => format!("the classes are: {shown}"),
+        (true, more) => format!("the classes are: {shown} and {more} more"),
+        (false, _) => format!("some of the classes are: {shown}; the folders of the training set have their names"),
+    }
+}
+
 /// Why a predicted picture is not worked on: a label that does not exist is always refused, the rest is the prediction check.
-fn objection(prediction: &Prediction, claim: &Claim, check: bool) -> Option<(End, String, String)> {
+fn objection(prediction: &Prediction, whole: bool, claim: &Claim, check: bool) -> Option<(End, String, String)> {
     for (key, label) in [("predicted_label", &claim.predicted_label), ("true_label", &claim.true_label)] {
         if let Some(label) = label
             && !prediction.classes.contains(label)
         {
             return Some((
                 End::Refused,
-                format!("the sidecar's {key} {label:?} is no class of the model"),
-                format!("the classes are: {}", prediction.classes.join(", ")),
+                format!("the sidecar's {key} {:?} is no class of the model", bounds::cut(label, bounds::LABEL)),
+                known(&prediction.classes, whole),
             ));
         }
     }

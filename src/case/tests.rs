@@ -89,6 +89,7 @@ fn events() -> Vec<Event> {
         Event::Accepted(accepted()),
         Event::Predicted {
             prediction: prediction(),
+            whole: None,
             seconds: 1.0,
         },
         Event::Fitted {
@@ -99,6 +100,7 @@ fn events() -> Vec<Event> {
                 checkpoint: None,
                 manifest: None,
             },
+            whole: None,
             seconds: 1.0,
         },
         Event::Flagged { examples: vec![] },
@@ -117,6 +119,7 @@ fn events() -> Vec<Event> {
         },
         Event::Certified {
             result: certify(),
+            whole: None,
             gate: GateVerdict {
                 pass: true,
                 reasons: vec![],
@@ -139,6 +142,7 @@ fn events() -> Vec<Event> {
             cause: HoldCause::Fault,
         },
         Event::Resumed { why: "w".into(), by: None },
+        Event::Queued { after: 0, messages: vec![] },
         Event::Told {
             report: None,
             messages: vec![],

@@ -20,7 +20,7 @@ pub enum Move {
 }
 
 /// (from, step, to). Beside these rows, `stage-started`, `stage-failed` and (in `fitted`) `flagged` leave a working case where it is, `resumed` brings a
-/// held case back to where it was held, and `told` marks an ended or held one, once.
+/// held case back to where it was held, `queued` leaves an ended or held one where it is, and `told` marks it, once.
 pub const TRANSITIONS: &[(State, Move, State)] = &[
     (State::Accepted, Move::Predicted, State::Predicted),
     (State::Accepted, Move::End(End::Refused), State::Refused),
@@ -36,6 +36,7 @@ pub const TRANSITIONS: &[(State, Move, State)] = &[
     (State::Fitted, Move::Held, State::Held),
     (State::Fitted, Move::End(End::Failed), State::Failed),
     (State::Traced, Move::Decided, State::Decided),
+    (State::Traced, Move::End(End::Failed), State::Failed),
     (State::Decided, Move::Unlearned, State::Unlearned),
     (State::Decided, Move::End(End::Observed), State::Observed),
     (State::Decided, Move::End(End::Undecided), State::Undecided),
@@ -51,7 +52,9 @@ pub const TRANSITIONS: &[(State, Move, State)] = &[
     (State::Published, Move::End(End::Proposed), State::Proposed),
     (State::Published, Move::End(End::Rejected), State::Rejected),
     (State::Published, Move::Held, State::Held),
+    (State::Published, Move::End(End::Failed), State::Failed),
     (State::Promoting, Move::End(End::Promoted), State::Promoted),
+    (State::Promoting, Move::End(End::Failed), State::Failed),
     (State::Promoting, Move::Held, State::Held),
 ];
 
@@ -92,7 +95,7 @@ pub(super) fn target(case: &Case, event: &Event) -> Result<State, Illegal> {
         }
         Event::Flagged { .. } => return if from == State::Fitted { Ok(from) } else { Err(illegal) },
         Event::Resumed { .. } => return case.held_at.filter(|_| from == State::Held).ok_or(illegal),
-        Event::Told { .. } => return if tellable { Ok(from) } else { Err(illegal) },
+        Event::Queued { .. } | Event::Told { .. } => return if tellable { Ok(from) } else { Err(illegal) },
         Event::Predicted { .. } => Move::Predicted,
         Event::Fitted { .. } => Move::Fitted,
         Event::Traced { .. } => Move::Traced,

@@ -135,7 +135,7 @@ async fn guard(config: Config, settings: Settings) -> anyhow::Result<()> {
             }
         }));
     }
-    let (state_dir, inbox) = (settings.state_dir.clone(), settings.inbox.dir.clone());
+    let (state_dir, inbox, cases_dir) = (settings.state_dir.clone(), settings.inbox.dir.clone(), settings.cases_dir());
     let scan_interval = settings.inbox.scan_interval;
     info!(
         message = "Guard starts.",
@@ -155,6 +155,7 @@ async fn guard(config: Config, settings: Settings) -> anyhow::Result<()> {
         state_dir: state_dir.clone(),
         address,
         scan_interval,
+        cases_dir,
     };
     let done = lives(settings, around, stop).await;
     tell(&[NotifyState::Stopping]);
@@ -183,6 +184,7 @@ struct Around {
     state_dir: PathBuf,
     address: Option<SocketAddr>,
     scan_interval: Duration,
+    cases_dir: PathBuf,
 }
 
 /// The same trouble is mailed again after this.
@@ -276,7 +278,10 @@ impl Around {
                 Some(mail) => {
                     mailer::run(
                         mail,
-                        Arc::new(Outbox(Arc::clone(&started.ledger))),
+                        Arc::new(Outbox {
+                            ledger: Arc::clone(&started.ledger),
+                            cases_dir: self.cases_dir.clone(),
+                        }),
                         Arc::clone(&self.metrics),
                         wake,
                         mail_stop,

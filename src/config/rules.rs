@@ -5,6 +5,7 @@ use super::check::{Finding, nearest};
 use super::file::{ConfigFile, Mail, Tls};
 use super::tree::{Mark, Step};
 use crate::alert::address::mailbox;
+use crate::case::bounds::RECIPIENT;
 use crate::policy::Mode;
 use delta_guard_contract::detect::Damping;
 use delta_guard_contract::{Recipe, Schedule, mistaken};
@@ -265,6 +266,12 @@ fn mail_rules(mail: &Mail, look: Look, found: &mut Findings) {
             if let Err(what) = mailbox(to) {
                 found.add(&format!("{key}.{i}"), what, address);
             }
+            found.unless(
+                to.chars().count() <= RECIPIENT,
+                &format!("{key}.{i}"),
+                format!("is longer than {RECIPIENT} characters"),
+                "shorten the name before the address",
+            );
         }
     }
     for (i, name) in mail.submitters.iter().enumerate() {

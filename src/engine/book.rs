@@ -1,7 +1,7 @@
 //! The fold of the whole journal: cases, messages to send, the last file of the inbox. Pure; the daemon and the command line share it.
 
 use super::hooks::{Message, Refusal};
-use crate::case::{Case, CaseId, Event, FileIdentity, Stage, State};
+use crate::case::{Case, CaseId, Event, FileIdentity, Stage, State, bounds};
 use crate::journal::Record;
 use anyhow::{Context, Result, anyhow, bail};
 use delta_guard_contract::{Digest, FlaggedExample};
@@ -67,6 +67,23 @@ pub struct RefusedFile {
 }
 
 impl Note {
+    /// With every text cut to its bound: what is recorded.
+    pub fn bounded(self) -> Self {
+        let cut = |text: String| bounds::cut(&text, bounds::NOTE);
+        match self {
+            Note::DaemonStarted { .. } | Note::OutboxWaited { .. } => self,
+            Note::FileRefused(mut refused) => {
+                refused.sentence = cut(refused.sentence);
+                refused.name = cut(refused.name);
+                refused.name_base64 = cut(refused.name_base64);
+                Note::FileRefused(refused)
+            }
+            Note::Duplicate { of, name, files } => Note::Duplicate { of, name: cut(name), files },
+            Note::MessageSent { id, reply } => Note::MessageSent { id, reply: cut(reply) },
+            Note::MessageGivenUp { id, reason } => Note::MessageGivenUp { id, reason: cut(reason) },
+        }
+    }
+
     /// The record's kind.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -111,6 +128,8 @@ pub struct Book {
     /// Journal number of the last start whose version or settings were others than those of the start before.
     pub changed_at: u64,
     started: Option<(String, Digest)>,
+    /// Messages of cases whose `told` record has not come yet.
+    pub queued: HashMap<CaseId, Vec<Message>>,
     /// The inbox's last file.
     pub last_file: Option<LastFile>,
 }
@@ -179,8 +198,17 @@ impl Book {
         Ok(match event {
             Event::StageStarted { stage: Stage::Trace, .. } => Folded::Cleared(number),
             Event::Flagged { examples } => Folded::Flagged(number, examples),
+            Event::Queued { after, messages } => {
+                let queued = self.queued.entry(id).or_default();
+                // A telling that a crash cut off is told anew, from its first message.
+                queued.truncate(usize::try_from(after).unwrap_or(usize::MAX));
+                queued.extend(messages);
+                Folded::Case(number)
+            }
             Event::Told { messages, .. } => {
-                self.enqueue(&id, messages);
+                let mut all = self.queued.remove(&id).unwrap_or_default();
+                all.extend(messages);
+                self.enqueue(&id, all);
                 Folded::Case(number)
             }
             _ => Folded::Case(number),

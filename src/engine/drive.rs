@@ -2,9 +2,9 @@
 
 use super::hooks::{Event as Outside, Hooks};
 use super::trouble::{Hold, Interrupt, Trouble, blocking, blocking_plain, configuration};
-use super::{Ledger, base, tell, work};
+use super::{Ledger, base, kept, tell, work};
 use crate::case::next::{Rules, Step, next};
-use crate::case::{Case, CaseId, End, Event, HoldCause, Published, Stage, State};
+use crate::case::{Case, CaseId, End, Event, HoldCause, Published, Stage, State, bounds};
 use crate::jobs::{self, Failure, Launch};
 use crate::journal::JournalError;
 use crate::publish;
@@ -170,7 +170,16 @@ impl Engine {
         let events = blocking(move || work::events(&events_case, stage, &job.out_dir, result, seconds, &settings)).await?;
         fail::fail_point!(failpoint("before_record", stage));
         for event in events {
-            self.record(&case.id, event).await?;
+            let case = self.record(&case.id, event).await?;
+            if case.state.is_end() {
+                // There was no room for it in a record.
+                self.hooks.on(Outside::CaseEnded {
+                    case: case.id,
+                    state: case.state,
+                    reason: case.reason,
+                });
+                return Ok(());
+            }
         }
         fail::fail_point!(failpoint("after", stage));
         self.hooks.on(Outside::StageFinished {
@@ -258,7 +267,11 @@ impl Engine {
         let last = case.failures + 1 >= self.settings.worker.attempts;
         let told = blocking(move || tell::tell(&tell_case, &settings, hooks.as_ref(), last).map_err(work::resource)).await?;
         fail::fail_point!(failpoint("before_record", Stage::Tell));
-        self.record(&case.id, told).await?;
+        for event in told {
+            if self.record(&case.id, event).await?.told {
+                break;
+            }
+        }
         fail::fail_point!(failpoint("after", Stage::Tell));
         if case.state.is_end() {
             let (done, settings) = (case.clone(), Arc::clone(&self.settings));
@@ -301,6 +314,8 @@ impl Engine {
         // The submitter knows the picture by the name that it had, not by its place in the spool.
         let spooled = self.settings.spool_dir().join(&case.accepted.content.0);
         let message = message.replace(&spooled.display().to_string(), &case.accepted.name);
+        let message = self.shorten(&case.id, message).await;
+        let help = bounds::cut(&help, bounds::HELP);
         let refusable = matches!(stage, Stage::Predict | Stage::Fit | Stage::Trace);
         if kind == FaultKind::Submission && refusable {
             return self
@@ -330,8 +345,8 @@ impl Engine {
             Event::StageFailed {
                 stage,
                 kind,
-                message: shorten(&message),
-                help: shorten(&help),
+                message: message.clone(),
+                help: help.clone(),
             },
         )
         .await?;
@@ -360,24 +375,36 @@ impl Engine {
             reason: reason.clone(),
             help: help.clone(),
         });
-        self.record(
-            &case.id,
-            Event::Held {
-                kind,
-                reason: shorten(&reason),
-                help: shorten(&help),
-                cause,
-            },
-        )
-        .await?;
+        self.record(&case.id, Event::Held { kind, reason, help, cause }).await?;
         Ok(())
     }
 
+    /// A record has room for a fault, not for a flood: what is too long goes to a file of the case, which the short form names.
+    async fn shorten(&self, id: &CaseId, message: String) -> String {
+        /// Room for the sentence that names the file.
+        const SHORT: usize = bounds::REASON / 2;
+        let short = bounds::cut_middle(&message, SHORT);
+        if short == message {
+            return message;
+        }
+        let dir = self.settings.case_dir(id);
+        match blocking_plain(move || kept::keep_text(&dir, &message).map(|kept| dir.join(kept.file))).await {
+            Ok(Ok(file)) => format!("{short}\n(the whole text: {})", file.display()),
+            // The short form says what matters; the disk will tell its trouble by itself.
+            _ => short,
+        }
+    }
+
     /// Record, and wait out a full disk: what a worker found in hours must not be lost for want of a few bytes.
-    async fn record(&mut self, id: &CaseId, event: Event) -> Result<Case, Interrupt> {
+    async fn record(&mut self, id: &CaseId, mut event: Event) -> Result<Case, Interrupt> {
         loop {
-            let (ledger, id, event) = (Arc::clone(&self.ledger), id.clone(), event.clone());
-            match blocking_plain(move || ledger.record(&id, event)).await? {
+            let (ledger, id, asked) = (Arc::clone(&self.ledger), id.clone(), event.clone());
+            match blocking_plain({
+                let id = id.clone();
+                move || ledger.record(&id, asked)
+            })
+            .await?
+            {
                 Ok(case) => return Ok(case),
                 Err(error @ JournalError::Io { .. }) if self.ledger.poisoned().is_none() => {
                     tracing::debug!(
@@ -389,9 +416,31 @@ impl Engine {
                         () = self.stop.stopped() => return Err(Interrupt::Stopped),
                     }
                 }
+                // Every text was cut to its bound, so that this is a defect; it must cost this case at most.
+                Err(error @ JournalError::TooLarge { .. }) => event = self.too_large(&id, &event, &error)?,
                 Err(error) => return Err(Interrupt::Failed(error.into())),
             }
         }
+    }
+
+    /// What is recorded instead of an event that no record has room for: the case's end, or for an ended one that it was told without messages.
+    fn too_large(&self, id: &CaseId, event: &Event, error: &JournalError) -> Result<Event, Interrupt> {
+        let instead = match event {
+            Event::Queued { .. } | Event::Told { .. } => Event::Told {
+                report: None,
+                messages: Vec::new(),
+            },
+            _ => Event::Ended {
+                end: End::Failed,
+                reason: error.to_string(),
+                help: "this is a defect of delta-guard: please report it with the log".into(),
+            },
+        };
+        tracing::error!(message = "A record was too large; its case goes no further.", case = id.short(), error = %error);
+        if instead == *event || instead.kind() == event.kind() {
+            return Err(Interrupt::Failed(anyhow::anyhow!(error.to_string())));
+        }
+        Ok(instead)
     }
 }
 
@@ -415,16 +464,6 @@ fn publish_candidate(case: &Case, settings: &Settings) -> Result<(String, delta_
 /// First the configured delay, then five times as long each time, at most an hour.
 fn delay(first: Duration, failures: u32) -> Duration {
     first.saturating_mul(5u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_WAIT)
-}
-
-/// A record has room for a fault, not for a flood.
-fn shorten(text: &str) -> String {
-    const MOST: usize = 100_000;
-    if text.len() <= MOST {
-        text.into()
-    } else {
-        format!("{} …", &text[..text.floor_char_boundary(MOST)])
-    }
 }
 
 #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "named by failpoints only"))]

@@ -1,7 +1,7 @@
 //! What the engine calls outside: metrics and log, the report, messages.
 
 use super::CaseView;
-use crate::case::{CaseId, HoldCause, Stage, State};
+use crate::case::{CaseId, HoldCause, Kept, Stage, State};
 use delta_guard_contract::{FaultKind, Progress};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -15,8 +15,14 @@ pub struct Message {
     pub channel: String,
     /// To whom.
     pub to: String,
-    /// What; the sender's own form, fixed here so that a repetition is the same byte for byte. At most a few hundred kilobytes.
+    /// What; the sender's own form, fixed here so that a repetition is the same byte for byte. In the journal it is null: `kept` names the file.
     pub content: serde_json::Value,
+    /// The content's file in the case's folder. None until the message is recorded, and in journals of older versions, where the content is in the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+    /// When it was written, in Unix seconds; 0 in journals of older versions.
+    #[serde(default)]
+    pub written: i64,
 }
 
 /// The id of the message about a case to one recipient: equal whenever and however often it is made. `occasion` tells the messages of one case apart

@@ -160,6 +160,7 @@ impl Ledger {
 
     /// Record an event of a case. When this returns Ok it is durable, and the new state of the case is returned.
     pub fn record(&self, id: &CaseId, event: Event) -> Result<Case, JournalError> {
+        let event = event.bounded();
         let mut inner = self.inner();
         // First against a copy: what cannot happen must not be written.
         let number = inner.book.numbers.get(id).copied();
@@ -185,13 +186,13 @@ impl Ledger {
         if inner.book.numbers.contains_key(id) {
             return Err(JournalError::Visitor(anyhow::anyhow!("case {id} exists already")));
         }
-        let event = Event::Accepted(accepted);
+        let event = Event::Accepted(accepted).bounded();
         self.append(&mut inner, event.kind(), true, Some(id), &event)
     }
 
     /// Record something that is not about the course of a case.
     pub fn note(&self, note: &Note) -> Result<(), JournalError> {
-        self.append(&mut self.inner(), note.kind(), false, None, note)
+        self.append(&mut self.inner(), note.kind(), false, None, &note.clone().bounded())
     }
 
     /// `event` serialises as `{k, d}`.
@@ -389,7 +390,7 @@ impl Ledger {
     pub fn message_sent(&self, id: &str, reply: &str) -> Result<(), JournalError> {
         self.note(&Note::MessageSent {
             id: id.into(),
-            reply: reply.chars().take(1000).collect(),
+            reply: reply.into(),
         })
     }
 
@@ -397,7 +398,7 @@ impl Ledger {
     pub fn message_given_up(&self, id: &str, reason: &str) -> Result<(), JournalError> {
         self.note(&Note::MessageGivenUp {
             id: id.into(),
-            reason: reason.chars().take(1000).collect(),
+            reason: reason.into(),
         })
     }
 

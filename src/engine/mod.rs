@@ -4,6 +4,7 @@ mod base;
 mod book;
 mod drive;
 mod hooks;
+mod kept;
 mod ledger;
 pub mod query;
 mod tell;
@@ -14,6 +15,7 @@ mod work;
 pub use book::{Book, Folded, LastFile, Note, RefusedFile};
 pub use drive::Engine;
 pub use hooks::{Event, Hooks, Message, Refusal, message_id};
+pub use kept::load;
 pub use ledger::{Ledger, Snapshot};
 pub use view::{CaseView, Paths, Submission, escape, read_trace};
 

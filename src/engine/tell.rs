@@ -1,16 +1,18 @@
 //! The last stage: the report, the messages, and for a refused submission the picture with its reason in `refused/`.
 
-use super::hooks::{Event as Outside, Hooks, Refusal};
-use super::{CaseView, REPORT_FILE};
-use crate::case::{Case, Event, State};
+use super::hooks::{Event as Outside, Hooks, Message, Refusal};
+use super::{CaseView, REPORT_FILE, kept};
+use crate::case::{Case, Event, State, bounds};
 use crate::inbox::refused;
 use crate::publish;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use delta_guard_contract::Digest;
+use std::path::Path;
 
-/// Make report and messages of an ended case. Doing it again gives the same. `last`: go on without a report where it cannot be made.
-pub(super) fn tell(case: &Case, settings: &Settings, hooks: &dyn Hooks, last: bool) -> Result<Event> {
+/// Make report and messages of an ended case; returns the records of it. Doing it again gives the same. `last`: go on without a report where it cannot
+/// be made.
+pub(super) fn tell(case: &Case, settings: &Settings, hooks: &dyn Hooks, last: bool) -> Result<Vec<Event>> {
     let refusal = match case.state {
         State::Refused => Some(Refusal::Submission),
         State::NoAnomaly => Some(Refusal::NoAnomaly),
@@ -34,10 +36,40 @@ pub(super) fn tell(case: &Case, settings: &Settings, hooks: &dyn Hooks, last: bo
         }
         Err(error) => return Err(error),
     };
-    Ok(Event::Told {
-        report,
-        messages: hooks.messages(&view),
-    })
+    let messages = keep_messages(hooks.messages(&view), &view.paths.case_dir)?;
+    let mut parts = bounds::in_parts(messages)?;
+    let last = parts.pop().unwrap_or_default();
+    let mut after = 0;
+    let mut events = Vec::new();
+    for messages in parts {
+        let count = messages.len() as u64;
+        events.push(Event::Queued { after, messages });
+        after += count;
+    }
+    if after == 0 && case.queued {
+        // Nothing of an earlier telling, which was cut off, may be left.
+        events.push(Event::Queued { after, messages: Vec::new() });
+    }
+    events.push(Event::Told { report, messages: last });
+    Ok(events)
+}
+
+/// Put the messages' contents into files of the case: what is recorded only names them.
+pub(super) fn keep_messages(messages: Vec<Message>, case_dir: &Path) -> Result<Vec<Message>> {
+    let mut kept = Vec::with_capacity(messages.len());
+    for mut message in messages {
+        message.kept = Some(kept::keep(case_dir, &message.content)?);
+        message.content = serde_json::Value::Null;
+        if bounds::message_fits(&message) {
+            kept.push(message);
+        } else {
+            tracing::error!(
+                message = "A recipient is too long to be recorded and gets no message.",
+                to = bounds::cut(&message.to, bounds::LABEL)
+            );
+        }
+    }
+    Ok(kept)
 }
 
 fn write_report(view: &CaseView, hooks: &dyn Hooks) -> Result<Digest> {

@@ -1,6 +1,7 @@
 //! Everything that a report, a mail, the command line or the HTTP interface may say about a case.
 
-use crate::case::{Case, CaseId, HoldCause, State};
+use super::kept;
+use crate::case::{Case, CaseId, HoldCause, Stage, State};
 use crate::policy::{Decision, GateVerdict};
 use crate::settings::Settings;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
@@ -128,8 +129,8 @@ impl CaseView {
                 mail: claim.mail.clone(),
                 checkpoint: case.accepted.checkpoint.clone(),
             },
-            prediction: case.prediction.clone(),
-            fit: case.fit.clone(),
+            prediction: whole(case, Stage::Predict, &case_dir).or_else(|| case.prediction.clone()),
+            fit: whole(case, Stage::Fit, &case_dir).or_else(|| case.fit.clone()),
             trace: case
                 .trace
                 .as_ref()
@@ -137,7 +138,7 @@ impl CaseView {
                 .and_then(|(trace, file)| read_trace(file, &trace.digest).ok()),
             decision: case.decision.clone(),
             unlearn: case.unlearn.clone(),
-            certify: case.certify.clone(),
+            certify: whole(case, Stage::Certify, &case_dir).or_else(|| case.certify.clone()),
             gate: case.gate.clone(),
             paths: Paths {
                 picture: settings.spool_dir().join(&case.accepted.content.0),
@@ -153,16 +154,14 @@ impl CaseView {
     }
 }
 
+/// A result from its file, where it was too long for a record. None where there is none, or the file is gone or was changed: the record's short form is shown.
+fn whole<T: serde::de::DeserializeOwned>(case: &Case, stage: Stage, case_dir: &Path) -> Option<T> {
+    case.kept.get(&stage).and_then(|kept| kept::load(case_dir, kept).ok())
+}
+
 /// Read a trace report and hold it against its digest.
 pub fn read_trace(file: &Path, digest: &Digest) -> anyhow::Result<TraceReport> {
-    let bytes = fs_err::read(file)?;
-    let found = blake3::hash(&bytes).to_hex();
-    anyhow::ensure!(
-        found.as_str() == digest.0,
-        "{} was changed since it was written: its BLAKE3 is {found}, not {digest}",
-        file.display()
-    );
-    Ok(serde_json::from_slice(&bytes)?)
+    Ok(serde_json::from_slice(&kept::read_checked(file, digest)?)?)
 }
 
 /// Bytes as text that is safe to print: what is not UTF-8, control characters, line ends and direction marks are written as escapes; the rest stays readable.

@@ -1,20 +1,19 @@
 //! The stages that a worker does: the job of each, and what its result means.
 
-use super::base;
 use super::trouble::Trouble;
-use crate::case::{Case, Event, Stage, TraceSummary};
+use super::{base, kept};
+use crate::case::{Case, Event, Kept, Stage, TraceSummary, bounds};
 use crate::policy::{self, Found, Known};
 use crate::publish;
 use crate::seed::Secret;
 use crate::settings::Settings;
-use delta_guard_contract::job::Anomaly;
-use delta_guard_contract::{Digest, Fault, FaultKind, FlaggedExample, Job, JobResult, PROTOCOL, Task, TraceReport, TrainId};
+use delta_guard_contract::job::{Anomaly, Prediction};
+use delta_guard_contract::{Digest, Fault, FaultKind, Job, JobResult, PROTOCOL, Task, TraceReport, TrainId};
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// `flagged` records hold at most so many bytes of JSON.
-const FLAGGED_BYTES: usize = 256 << 10;
 /// Name of a trace report in its job's folder.
 const TRACE_FILE: &str = "trace.json";
 
@@ -136,18 +135,37 @@ fn digest_ids(ids: &[TrainId]) -> Digest {
 
 /// What to record of a result. Files that it speaks of are read and fingerprinted here; blocks.
 pub(super) fn events(case: &Case, stage: Stage, out_dir: &Path, result: JobResult, seconds: f64, settings: &Settings) -> Result<Vec<Event>, Trouble> {
+    plausible(&result)?;
+    let case_dir = settings.case_dir(&case.id);
     let doing = format!("stage {stage}");
     match (stage, result) {
         (Stage::Predict, JobResult::Predict(prediction)) => {
             if !prediction.classes.contains(&prediction.label) {
-                return Err(internal(format!("the worker predicted {:?}, which is none of its classes", prediction.label)).into());
+                let label = bounds::cut(&prediction.label, bounds::LABEL);
+                return Err(internal(format!("the worker predicted {label:?}, which is none of its classes")).into());
             }
-            Ok(vec![Event::Predicted { prediction, seconds }])
+            let claim = &case.accepted.claim;
+            let claimed: Vec<&str> = [&claim.predicted_label, &claim.true_label]
+                .into_iter()
+                .flatten()
+                .map(String::as_str)
+                .collect();
+            let short = bounds::short_prediction(prediction.clone(), &claimed);
+            Ok(vec![Event::Predicted {
+                whole: keep_if_shortened(&short, &prediction, &case_dir)?,
+                prediction: short,
+                seconds,
+            }])
         }
         (Stage::Fit, JobResult::Fit(fit)) => {
             // The training set of an earlier attempt at this stage does not count: this is where the case gets its own.
             base::was_read(case, &doing, fit.checkpoint.as_ref(), None)?;
-            Ok(vec![Event::Fitted { fit, seconds }])
+            let short = bounds::short_fit(fit.clone());
+            Ok(vec![Event::Fitted {
+                whole: keep_if_shortened(&short, &fit, &case_dir)?,
+                fit: short,
+                seconds,
+            }])
         }
         (Stage::Trace, JobResult::Trace(report)) => {
             base::was_read(case, &doing, Some(&report.checkpoint), Some(&report.manifest))?;
@@ -175,7 +193,13 @@ pub(super) fn events(case: &Case, stage: Stage, out_dir: &Path, result: JobResul
                 truth: case.accepted.claim.true_label.clone(),
             };
             let gate = policy::judge(&result, &[known], &over_caps, &settings.gate);
-            Ok(vec![Event::Certified { result, gate, seconds }])
+            let short = bounds::short_certify(result.clone());
+            Ok(vec![Event::Certified {
+                whole: keep_if_shortened(&short, &result, &case_dir)?,
+                result: short,
+                gate,
+                seconds,
+            }])
         }
         (stage, _) => Err(internal(format!("the worker answered another question than that of stage {stage}")).into()),
     }
@@ -207,33 +231,94 @@ fn traced(case: &Case, out_dir: &Path, report: TraceReport, seconds: f64, settin
         ids: digest_ids(&ids),
         manifest: Some(report.manifest.clone()),
     };
-    let mut events: Vec<Event> = in_parts(report.flagged)?
+    let mut events: Vec<Event> = bounds::in_parts(report.flagged)
+        .map_err(|error| internal(format!("evidence cannot be written: {error}")))?
         .into_iter()
+        .filter(|examples| !examples.is_empty())
         .map(|examples| Event::Flagged { examples })
         .collect();
     events.push(Event::Traced { trace, seconds });
     Ok(events)
 }
 
-/// Evidence in parts that fit into a record.
-fn in_parts(flagged: Vec<FlaggedExample>) -> Result<Vec<Vec<FlaggedExample>>, Fault> {
-    let mut parts: Vec<Vec<FlaggedExample>> = Vec::new();
-    let mut bytes = FLAGGED_BYTES;
-    for example in flagged {
-        let size = serde_json::to_vec(&example)
-            .map_err(|error| internal(format!("evidence cannot be written: {error}")))?
-            .len()
-            + 1;
-        if bytes + size > FLAGGED_BYTES {
-            parts.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += size;
-        if let Some(part) = parts.last_mut() {
-            part.push(example);
-        }
+/// The file of a result that was shortened for its record.
+fn keep_if_shortened<T: PartialEq + Serialize>(short: &T, whole: &T, case_dir: &Path) -> Result<Option<Kept>, Fault> {
+    if short == whole {
+        return Ok(None);
     }
-    Ok(parts)
+    kept::keep(case_dir, whole).map(Some).map_err(resource)
+}
+
+/// Digests, class names and ids go into records as they are; a worker that sends something else in their place is defective.
+fn plausible(result: &JobResult) -> Result<(), Fault> {
+    let digest = |what: &str, digest: &Digest| match bounds::is_digest(digest) {
+        true => Ok(()),
+        false => Err(internal(format!(
+            "the worker names {:?} as the digest of {what}",
+            bounds::cut(&digest.0, 70)
+        ))),
+    };
+    let optional = |digests: &[&Option<Digest>]| digests.iter().copied().flatten().try_for_each(|one| digest("what it read", one));
+    let name = |name: &str| match bounds::json_bytes(name) <= bounds::CLASS_NAME {
+        true => Ok(()),
+        false => Err(Fault {
+            kind: FaultKind::Configuration,
+            message: format!("a class name is longer than {} bytes: {:?}", bounds::CLASS_NAME, bounds::cut(name, 60)),
+            help: "give the class's folder a shorter name".into(),
+        }),
+    };
+    let prediction = |prediction: &Prediction| {
+        digest("the checkpoint", &prediction.checkpoint)?;
+        prediction.top.iter().try_for_each(|(label, _)| name(label))?;
+        prediction.classes.iter().chain([&prediction.label]).try_for_each(|label| name(label))
+    };
+    match result {
+        JobResult::Predict(found) => prediction(found),
+        JobResult::Fit(fit) => {
+            optional(&[&fit.checkpoint, &fit.manifest])?;
+            digest("the factors", &fit.factors.key)
+        }
+        JobResult::Trace(report) => {
+            digest("the checkpoint", &report.checkpoint)?;
+            digest("the training set", &report.manifest)?;
+            name(&report.predicted_label)?;
+            report.flagged.iter().try_for_each(|example| {
+                name(&example.label)?;
+                match bounds::json_bytes(&example.id.0) <= bounds::TRAIN_ID {
+                    true => Ok(()),
+                    false => Err(Fault {
+                        kind: FaultKind::Configuration,
+                        message: format!(
+                            "the id of a training example is longer than {} bytes: {:?}",
+                            bounds::TRAIN_ID,
+                            bounds::cut(&example.id.0, 60)
+                        ),
+                        help: "give the file, or the folders that it lies in, shorter names".into(),
+                    }),
+                }
+            })
+        }
+        JobResult::Train(trained) => {
+            optional(&[&trained.base, &trained.manifest])?;
+            digest("the candidate", &trained.digest)
+        }
+        JobResult::Certify(certified) => {
+            optional(&[&certified.manifest])?;
+            digest("the candidate", &certified.candidate)?;
+            certified
+                .flagged
+                .iter()
+                .flat_map(|flagged| &flagged.read_as)
+                .try_for_each(|(label, _)| name(label))?;
+            certified
+                .anomalies_before
+                .iter()
+                .chain(&certified.anomalies_after)
+                .try_for_each(prediction)
+        }
+        // Not asked for by the daemon.
+        JobResult::Measure(_) | JobResult::Prepare(_) | JobResult::Extract { .. } | JobResult::Graph { .. } => Ok(()),
+    }
 }
 
 /// A file that the worker names: a plain name in its own folder.

@@ -3,9 +3,10 @@
 mod child;
 mod lines;
 
+use crate::case::bounds;
 use crate::stop::Stop;
 use child::Group;
-use delta_guard_contract::{Fault, FaultKind, Job, JobResult, Message, Outcome};
+use delta_guard_contract::{Fault, FaultKind, Job, JobResult, Message, Outcome, Progress};
 use lines::{Lines, Tail};
 use std::io;
 use std::path::PathBuf;
@@ -154,7 +155,7 @@ async fn listen(mut lines: Lines<tokio::process::ChildStdout>, on_message: &mut 
         }
         match serde_json::from_slice(line) {
             Ok(Message::Outcome(said)) => outcome = Some(said),
-            Ok(message) => on_message(message),
+            Ok(message) => on_message(shortened(message)),
             Err(error) => {
                 let shown = crate::engine::escape(&line[..line.len().min(200)]);
                 return Err(internal(format!("the worker said something that is no message ({error}): {shown}")));
@@ -162,6 +163,21 @@ async fn listen(mut lines: Lines<tokio::process::ChildStdout>, on_message: &mut 
         }
     }
     Ok(outcome)
+}
+
+/// What a worker says on its way goes into a log: a line, not a flood.
+fn shortened(message: Message) -> Message {
+    match message {
+        Message::Progress(progress) => Message::Progress(Progress {
+            step: bounds::cut(&progress.step, 100),
+            note: bounds::cut(&progress.note, bounds::SENTENCE),
+            ..progress
+        }),
+        Message::Log { message } => Message::Log {
+            message: bounds::cut(&message, bounds::NOTE),
+        },
+        Message::Outcome(outcome) => Message::Outcome(outcome),
+    }
 }
 
 /// What the outcome and the way the process ended mean together.

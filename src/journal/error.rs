@@ -51,7 +51,7 @@ pub enum JournalError {
         why: String,
     },
     /// A record that no reader would accept.
-    #[error("a journal record of kind {kind} would have {bytes} bytes; at most {most} are allowed", most = super::frame::MAX_JSON)]
+    #[error("a journal record of kind {kind} would have {bytes} bytes; at most {most} are allowed", most = super::frame::MAX_WRITTEN)]
     TooLarge {
         /// Its kind.
         kind: String,

@@ -2,8 +2,10 @@
 
 use super::Hash;
 
-/// Most bytes of a record's JSON.
+/// Most bytes of a record's JSON that is read.
 pub const MAX_JSON: usize = 1 << 20;
+/// Most bytes of a record's JSON that is written. (Earlier versions wrote larger ones.)
+pub const MAX_WRITTEN: usize = 64 << 10;
 /// Bytes before the JSON: eight digits, a space, sixty-four digits, a space.
 pub const PREFIX: usize = 8 + 1 + 64 + 1;
 

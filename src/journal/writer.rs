@@ -302,7 +302,7 @@ pub fn renew_last_segment(vfs: &dyn Vfs, dir: &Path) -> Result<(), JournalError>
 
 fn encode_json(record: &Record) -> Result<Vec<u8>, JournalError> {
     let json = serde_json::to_vec(record).map_err(|error| JournalError::Visitor(error.into()))?;
-    if json.len() > frame::MAX_JSON {
+    if json.len() > frame::MAX_WRITTEN {
         return Err(JournalError::TooLarge {
             kind: record.kind.clone(),
             bytes: json.len(),

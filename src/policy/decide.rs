@@ -45,6 +45,19 @@ impl Found {
         }
     }
 
+    /// Keep the counts of ŷ and of the classes with the most flagged examples; those of the others become one, where they are too many for a record.
+    pub fn merge_small(&mut self) {
+        const MOST: usize = 20;
+        if self.flagged.len() <= MOST + 1 {
+            return;
+        }
+        let mut others: Vec<(String, u64)> = std::mem::take(&mut self.flagged).into_iter().collect();
+        others.sort_by_key(|(label, count)| (*label != self.predicted_label, std::cmp::Reverse(*count)));
+        let rest: u64 = others.split_off(MOST).iter().map(|(_, count)| count).sum();
+        self.flagged = others.into_iter().collect();
+        *self.flagged.entry("(the other classes)".into()).or_insert(0) += rest;
+    }
+
     /// Number of flagged examples.
     pub fn count(&self) -> u64 {
         self.flagged.values().sum()

@@ -153,6 +153,7 @@ fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &
         ));
     }
     let mut small: Vec<&str> = Vec::new();
+    let mut unequal: Vec<String> = Vec::new();
     let mut worse: Vec<(f64, String)> = Vec::new();
     let mut pooled = (0, 0, 0);
     let names: BTreeSet<&String> = before.classes.keys().chain(after.classes.keys()).collect();
@@ -160,7 +161,7 @@ fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &
         let (examples, correct) = before.classes.get(name).copied().unwrap_or((0, 0));
         let (examples_after, correct_after) = after.classes.get(name).copied().unwrap_or((0, 0));
         if examples != examples_after {
-            reasons.push(format!(
+            unequal.push(format!(
                 "class {name:?} was measured on {examples} pictures before and {examples_after} after"
             ));
         } else if examples >= limits.min_class_examples {
@@ -175,6 +176,11 @@ fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &
             pooled = (pooled.0 + examples, pooled.1 + correct, pooled.2 + correct_after);
         }
     }
+    let more = unequal.len().saturating_sub(MOST_NAMES);
+    reasons.extend(unequal.into_iter().take(MOST_NAMES));
+    if more > 0 {
+        reasons.push(format!("so were {more} other classes"));
+    }
     // The worst class speaks for all of them: a thousand sentences are none.
     worse.sort_by(|a, b| b.0.total_cmp(&a.0));
     let others = worse.len().saturating_sub(1);
@@ -187,19 +193,30 @@ fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &
         return;
     }
     let (examples, correct, correct_after) = pooled;
+    let small = names_of(&small);
     if examples < limits.min_class_examples {
         notes.push(format!(
-            "classes {small:?} have only {examples} validation pictures together and were judged by the overall accuracy alone"
+            "{small} have only {examples} validation pictures together and were judged by the overall accuracy alone"
         ));
         return;
     }
     notes.push(format!(
-        "classes {small:?} have fewer than {} validation pictures each and were judged together",
+        "{small} have fewer than {} validation pictures each and were judged together",
         limits.min_class_examples
     ));
     if dropped(correct, correct_after, examples) > limits.max_class_drop + EPSILON {
-        let what = format!("accuracy of the small classes {small:?}");
+        let what = format!("accuracy of the small {small}");
         reasons.push(sentence(&what, correct, correct_after, examples, limits.max_class_drop, "max_class_drop"));
+    }
+}
+
+/// So many class names fit into a sentence.
+const MOST_NAMES: usize = 5;
+
+fn names_of(small: &[&str]) -> String {
+    match small.len().saturating_sub(MOST_NAMES) {
+        0 => format!("classes {small:?}"),
+        more => format!("classes {:?} and {more} others", &small[..MOST_NAMES]),
     }
 }
 

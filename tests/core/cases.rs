@@ -264,7 +264,8 @@ fn a_foreign_hand_on_current_holds_the_promotion() {
 
 fn run_to_end_again(settings: &delta_guard::settings::Settings) -> State {
     let running = Running::start(settings);
-    let case = wait_for("the end", || only_case(settings).filter(|case| case.told));
+    // Its hold was told before: it is over when it has ended.
+    let case = wait_for("the end", || only_case(settings).filter(|case| case.is_over()));
     running.stop().1.unwrap();
     case.state
 }

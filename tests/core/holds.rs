@@ -2,7 +2,7 @@
 
 use crate::support::{Running, drop_picture, only_case, settings, wait_for};
 use delta_guard::case::{Case, HoldCause, Stage, State};
-use delta_guard::engine::Event;
+use delta_guard::engine::{self, Event};
 use delta_guard::policy::Mode;
 use delta_guard::publish;
 use delta_guard::settings::Settings;
@@ -116,7 +116,8 @@ fn every_hold_is_told_once() {
     assert!(report.contains("held"), "{report}");
     let waiting = running.started.ledger.pending_messages();
     assert_eq!(waiting.len(), 1);
-    assert_eq!(waiting[0].1.content["state"], "held");
+    let content: serde_json::Value = engine::load(&settings.case_dir(&case.id), waiting[0].1.kept.as_ref().unwrap()).unwrap();
+    assert_eq!(content["state"], "held");
     running.stop().1.unwrap();
     // The same again: nothing is tried and nothing is told.
     let running = Running::start(&settings);

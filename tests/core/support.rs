@@ -1,6 +1,7 @@
 //! A place to run in, and things to wait for.
 
 use delta_guard::case::Case;
+use delta_guard::config::file::Mail;
 use delta_guard::daemon::{self, Started};
 use delta_guard::engine::{CaseView, Event, Hooks, Message, query};
 use delta_guard::policy::{GateLimits, Mode};
@@ -129,7 +130,7 @@ pub type Meddle = Box<dyn FnMut(&Event) + Send>;
 
 /// Remembers what was said, and meddles where it is asked to.
 #[derive(Default)]
-pub struct Recorder(pub Mutex<Vec<Event>>, pub Mutex<Option<Meddle>>);
+pub struct Recorder(pub Mutex<Vec<Event>>, pub Mutex<Option<Meddle>>, pub Option<Mail>);
 
 impl Recorder {
     pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
@@ -150,12 +151,17 @@ impl Hooks for Recorder {
     }
 
     fn messages(&self, view: &CaseView) -> Vec<Message> {
+        if let Some(mail) = &self.2 {
+            return delta_guard::alert::messages(mail, view);
+        }
         let id = delta_guard::engine::message_id(&view.instance, &view.case, &view.occasion, "mail", "a@b");
         vec![Message {
             id,
             channel: "mail".into(),
             to: "a@b".into(),
             content: serde_json::json!({ "state": view.state }),
+            kept: None,
+            written: 0,
         }]
     }
 }
@@ -171,13 +177,17 @@ pub struct Running {
 
 impl Running {
     pub fn start(settings: &Settings) -> Self {
+        Self::start_with(settings, Recorder::default())
+    }
+
+    pub fn start_with(settings: &Settings, recorder: Recorder) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
         let (stopper, stop) = stop::channel();
-        let hooks = Arc::new(Recorder::default());
+        let hooks = Arc::new(recorder);
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let task = runtime.spawn(daemon::run(settings.clone(), Arc::clone(&hooks) as Arc<dyn Hooks>, stop, sender));
         let Ok(started) = runtime.block_on(receiver) else {
