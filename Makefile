@@ -27,7 +27,7 @@ FAULTS ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup build demo test fixtures faults faults-check mutants lint layering data-cifar10 examples evaluate evaluate-cifar10 bench idle install
+.PHONY: help setup build demo test fixtures faults faults-check mutants lint layering data-cifar10 examples evaluate evaluate-cifar10 bench idle install screenshots
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -90,6 +90,9 @@ bench: ## what influence costs, as ratios to a plain pass, interleaved (DATA, BE
 
 idle: build ## what the daemon costs while nothing happens: time to ready, memory
 	@$(PYTHON) scripts/idle.py $(BIN)
+
+screenshots: ## the report's first screens, drawn again into docs/ (needs chromium)
+	$(WITH_TORCH) $(PYTHON) scripts/screenshots.py
 
 examples: ## build and run the programs in examples/
 	$(WITH_TORCH) $(CARGO) run --release --locked -p delta-influence --example influence

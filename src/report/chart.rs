@@ -53,6 +53,10 @@ fn tick_text(value: f64, span: f64) -> String {
 /// itself, so that a few flagged examples stay visible beside thousands of others.
 pub fn histogram(histogram: &Histogram) -> Option<Markup> {
     let bins = histogram.flagged.len().min(histogram.others.len());
+    // One group alone shows nothing: there is no other to tell it from.
+    if histogram.flagged.iter().sum::<u64>() == 0 || histogram.others.iter().sum::<u64>() == 0 {
+        return None;
+    }
     if bins == 0 || histogram.edges.len() != bins + 1 || histogram.edges.iter().any(|edge| !edge.is_finite()) {
         return None;
     }
@@ -102,9 +106,10 @@ pub fn histogram(histogram: &Histogram) -> Option<Markup> {
     })
 }
 
-/// How the flagged group stands out: its d′ and z (large marks) against those of the placebos (dots). None without placebos.
+/// How the flagged group stands out: its d′ and z (large marks) against those of the placebos (dots). None without placebos, or where no group was found: there is nothing to draw.
 pub fn stand_out(stand_out: &StandOut) -> Option<Markup> {
-    if stand_out.placebos.is_empty() {
+    let measured = |value: Option<f64>| value.is_some_and(f64::is_finite);
+    if stand_out.placebos.is_empty() || !measured(stand_out.d_prime) && !measured(stand_out.z) {
         return None;
     }
     let d: Vec<f64> = stand_out

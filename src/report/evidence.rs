@@ -1,6 +1,6 @@
 //! The pictures: the anomaly, the flagged examples with their evidence, and why the group stands out.
 
-use super::{chart, words};
+use super::{answers, chart, words};
 use crate::engine::CaseView;
 use base64::Engine;
 use delta_guard_contract::job::PICTURE_FILE;
@@ -8,9 +8,11 @@ use delta_guard_contract::{FlaggedExample, TraceReport};
 use maud::{Markup, html};
 use std::path::{Component, Path};
 
-/// So many thumbnails are shown at once, the rest on request.
-const SHOWN: usize = 48;
-/// No more than so many are put into the page: it must stay a page that one can mail.
+/// Of the strongest, at most this many are shown at once; the rest on request.
+const SHOWN: usize = 24;
+/// Of the least sure, at most this many are shown, on request.
+const LEAST: usize = 24;
+/// At most this many are put into the page: it must stay a page that one can mail.
 const MOST: usize = 400;
 /// A thumbnail is a small PNG; anything larger is not one.
 const THUMBNAIL_BYTES: u64 = 256 * 1024;
@@ -79,55 +81,84 @@ pub(super) fn anomaly(view: &CaseView) -> Markup {
     }
 }
 
-/// The flagged examples, each with its evidence.
+/// The flagged examples, each with its evidence, and what they share.
 pub(super) fn flagged(view: &CaseView) -> Markup {
     let Some(trace) = view.trace.as_ref().filter(|trace| !trace.flagged.is_empty()) else {
         return html! {};
     };
-    let queries = trace.settings.queries;
     let strongest = trace.flagged.iter().map(|e| e.kappa).fold(f64::EPSILON, f64::max);
     let card = |example: &FlaggedExample| thumb(view, trace, example, strongest);
     let (first, rest) = trace.flagged.split_at(trace.flagged.len().min(SHOWN));
-    let (more, beyond) = rest.split_at(rest.len().min(MOST - SHOWN));
+    // The end of the list is where a mistake would stand.
+    let (middle, least) = rest.split_at(rest.len().saturating_sub(LEAST));
+    let (more, beyond) = middle.split_at(middle.len().min(MOST - SHOWN - LEAST));
     html! {
         section class="thumbs-section" {
             h2 { "The training examples behind it" }
             p class="intro" {
-                "Strongest evidence first. The bar is κ, the likeness of an example’s effect on the model to that of the seeds; Δ is how much its influence falls when the "
-                "picture and its label are changed, scaled by its own influence; the last number is in how many of " (queries) " such changes it fell."
+                "Strongest evidence first. The bar and the number are κ: how much an example’s effect on the model is like that of the seeds. "
+                "Point at a picture for the rest. Every figure of every example: " code { "delta-guard flagged " (view.case.short()) }
             }
             div class="thumbs" { @for example in first { (card(example)) } }
+            @if !least.is_empty() {
+                details { summary { "The " (words::thousands(least.len() as u64)) " least sure" } div class="thumbs" { @for example in least.iter().rev() { (card(example)) } } }
+            }
             @if !more.is_empty() {
-                details { summary { "Show " (words::thousands(more.len() as u64)) " more" } div class="thumbs" { @for example in more { (card(example)) } } }
+                details { summary { "Those between (" (words::thousands(more.len() as u64)) ")" } div class="thumbs" { @for example in more { (card(example)) } } }
             }
             @if !beyond.is_empty() {
-                p class="soft" { (words::thousands(beyond.len() as u64)) " further examples are not shown here. All of them: " code { "delta-guard flagged " (view.case.short()) } }
+                p class="soft" { (words::thousands(beyond.len() as u64)) " further examples are not shown here." }
             }
+            (shared(view, trace))
+        }
+    }
+}
+
+/// What the flagged share, drawn and said.
+fn shared(view: &CaseView, trace: &TraceReport) -> Markup {
+    let Some((shared, sentence)) = trace.shared.as_ref().and_then(|shared| Some((shared, answers::shared(shared)?))) else {
+        return html! {};
+    };
+    let picture = data_uri(view.paths.trace_dir.as_deref(), shared.picture.as_ref().map(|picture| &picture.file));
+    html! {
+        h3 { "What they share" }
+        div class="shared" {
+            @if let Some(uri) = picture { img src=(uri) alt="the pixels that the flagged examples share"; }
+            p { (sentence) " Compared were " (words::thousands(shared.flagged)) " flagged and " (words::thousands(shared.others)) " others." }
         }
     }
 }
 
 fn thumb(view: &CaseView, trace: &TraceReport, example: &FlaggedExample, strongest: f64) -> Markup {
-    let title = format!(
-        "{} – label {}, rank {}, κ {:.3}, Δ {:.3}, {} of {}",
-        example.id, example.label, example.rank, example.kappa, example.mean_scaled_delta, example.count, trace.settings.queries
-    );
     // In the last round the whole group may have served as seeds: then the word tells nothing.
-    let mark_seed = example.seed && trace.flagged.iter().any(|other| !other.seed);
+    let seed = example.seed && trace.flagged.iter().any(|other| !other.seed);
+    let title = format!(
+        "{} – label {}, rank {}, κ {:.3}, Δ {:.3}, fell in {} of {} changes{}",
+        example.id,
+        example.label,
+        example.rank,
+        example.kappa,
+        example.mean_scaled_delta,
+        example.count,
+        trace.settings.queries,
+        if seed { ", seed" } else { "" }
+    );
+    // The paper's rule has no κ.
+    let evidence = if example.kappa > 0.0 {
+        format!("κ {:.2}", example.kappa)
+    } else {
+        format!("Δ {}", words::delta(example.mean_scaled_delta))
+    };
     html! {
         figure class="thumb" title=(title) {
             @match data_uri(view.paths.trace_dir.as_deref(), trace.thumbnails.get(&example.id.0)) {
-                Some(uri) => img src=(uri) alt=(example.label) loading="lazy";,
+                Some(uri) => img src=(uri) alt=(example.id) loading="lazy";,
                 None => div class="none" { "no picture" },
             }
             figcaption {
                 @if example.kappa > 0.0 { (chart::bar(example.kappa / strongest, "hot")) }
                 span class="id" { bdi { (example.id) } }
-                span class=(if mark_seed { "seed" } else { "" }) { "#" (example.rank) " " (example.label) }
-                br;
-                @if example.kappa > 0.0 { "κ " (format!("{:.2}", example.kappa)) " · " }
-                "Δ " (words::delta(example.mean_scaled_delta))
-                br; (example.count) "/" (trace.settings.queries) " fell"
+                "#" (example.rank) " · " (evidence)
             }
         }
     }

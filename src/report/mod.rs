@@ -3,6 +3,7 @@
 //! The page is read by people who must decide whether to remove training data, so it says first what was found, then why one should believe it,
 //! then what it costs, and last how it was made.
 
+mod answers;
 mod chart;
 mod evidence;
 mod making;
@@ -56,6 +57,7 @@ pub fn page(view: &CaseView) -> String {
                         }
                         (evidence::anomaly(view))
                     }
+                    (answers::answers(view))
                     (figures(view))
                 }
                 main {
@@ -125,7 +127,7 @@ fn device(view: &CaseView) -> String {
 
 fn next_steps(view: &CaseView) -> Markup {
     html! {
-        section {
+        section id="next" {
             h2 { "What you can do now" }
             ol class="steps" {
                 @for action in words::actions(view) {

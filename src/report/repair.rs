@@ -1,11 +1,11 @@
 //! What the model said before and after, and what the repair cost.
 
-use super::{chart, words};
+use super::{answers, chart, words};
 use crate::engine::CaseView;
 use delta_guard_contract::job::Prediction;
 use maud::{Markup, html};
 
-/// So many classes are shown at once.
+/// At most this many classes are shown at once.
 const CLASSES: usize = 6;
 
 /// How the models read the anomaly.
@@ -21,6 +21,19 @@ pub(super) fn readings(view: &CaseView) -> Markup {
             div class="two" {
                 div class="card" { (reading("Production model", before, wrong)) }
                 @if let Some(after) = after { div class="card" { (reading("Candidate", after, wrong)) } }
+            }
+            @if let Some(read) = certify.and_then(|certify| certify.flagged.as_ref()) {
+                h3 { "And about the flagged training pictures" }
+                p class="intro" { (answers::read_otherwise(read)) " What it reads them as is often what they should have been labelled." }
+                @if !read.read_as.is_empty() {
+                    div class="card reading" {
+                        @for (label, count) in &read.read_as {
+                            span class="name" { (label) }
+                            (chart::bar(*count as f64 / read.examples.max(1) as f64, if Some(label.as_str()) == wrong { "hot" } else { "" }))
+                            span { (words::thousands(*count)) }
+                        }
+                    }
+                }
             }
         }
     }

@@ -4,8 +4,8 @@ use super::*;
 use crate::case::State;
 use crate::engine::{Paths, Submission};
 use crate::policy::{Action, Decision, GateVerdict, Mode};
-use delta_guard_contract::evidence::{FactorUse, Histogram, Placebo, StandOut};
-use delta_guard_contract::job::{Accuracy, CertifyResult, Prediction, TrainResult};
+use delta_guard_contract::evidence::{EvidencePicture, FactorUse, Histogram, Placebo, SharedPixels, StandOut};
+use delta_guard_contract::job::{Accuracy, CertifyResult, FlaggedReadings, Prediction, TrainResult};
 use delta_guard_contract::{DetectConfig, Digest, FlaggedExample, TraceReport, TraceVerdict, TrainId};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -75,6 +75,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
     let classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
     let mut thumbnails = BTreeMap::from([("anomaly".to_owned(), "anomaly.png".to_owned())]);
     std::fs::write(folder.join("anomaly.png"), png(3, true)).unwrap();
+    std::fs::write(folder.join("shared.png"), png(3, true)).unwrap();
     let flagged: Vec<_> = (0..150usize)
         .map(|i| {
             let id = TrainId(format!("dog/{:05}.png", 1000 + i * 37 % 4000));
@@ -130,7 +131,19 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         checkpoint: Digest("c0".repeat(32)),
     };
     let trace = TraceReport {
-        shared: None,
+        shared: Some(SharedPixels {
+            pixels: 64,
+            of: 1024,
+            place: Some([20, 20, 8, 8]),
+            flagged: 150,
+            others: 500,
+            flagged_alike: 1.0,
+            others_alike: 0.004,
+            picture: Some(EvidencePicture {
+                file: "shared.png".into(),
+                digest: Digest("5a".repeat(32)),
+            }),
+        }),
         verdict: TraceVerdict::Flagged,
         predicted_label: "dog".into(),
         flagged,
@@ -214,7 +227,14 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             manifest: None,
         }),
         certify: Some(CertifyResult {
-            flagged: None,
+            flagged: Some(FlaggedReadings {
+                examples: 150,
+                otherwise_before: 0,
+                otherwise_after: 148,
+                read_as: vec![("ship".into(), 141), ("airplane".into(), 7)],
+                others: 400,
+                others_as_before: 398,
+            }),
             anomalies_before: vec![prediction("dog", 0.993, "ship")],
             anomalies_after: vec![prediction("ship", 0.871, "airplane")],
             before: accuracy(0),
@@ -251,14 +271,172 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
     }
 }
 
+/// The same case had it ended otherwise: rejected by the gate, undecided, held before it was traced.
+fn ended(folder: &Path, state: State) -> CaseView {
+    let mut view = repaired(folder);
+    view.state = state;
+    match state {
+        State::Rejected => {
+            let reasons = vec![
+                "the candidate still reads the picture as “dog”".to_owned(),
+                "accuracy of the class “cat” falls from 70.5 % to 61.0 % (gate.max_class_drop allows 5.0 pp)".to_owned(),
+            ];
+            view.reason = reasons.join("; ");
+            let certify = view.certify.as_mut().unwrap();
+            (certify.anomalies_after, certify.after) = (certify.anomalies_before.clone(), certify.before.clone());
+            let read = certify.flagged.as_mut().unwrap();
+            (read.otherwise_after, read.read_as) = (9, vec![("dog".into(), 141), ("ship".into(), 9)]);
+            view.gate = Some(GateVerdict {
+                pass: false,
+                reasons,
+                notes: Vec::new(),
+            });
+        }
+        State::Undecided => {
+            let reason = "the 31 candidates act on the anomaly no more (z 1.90) than the strongest of 20 placebos (z 2.10)".to_owned();
+            view.reason = reason.clone();
+            let trace = view.trace.as_mut().unwrap();
+            trace.verdict = TraceVerdict::Undecided { reason };
+            let stand_out = trace.stand_out.as_mut().unwrap();
+            (stand_out.d_prime, stand_out.z) = (Some(3.1), Some(1.9));
+            trace.flagged.clear();
+            trace.shared = None;
+            trace.histogram.flagged.iter_mut().for_each(|count| *count = 0);
+            (view.certify, view.gate, view.unlearn) = (None, None, None);
+        }
+        State::Held => {
+            view.reason = "the production checkpoint is another one (blake3 5f0c…) than when the case began (blake3 c0c0…)".into();
+            view.help = "put the former checkpoint back, or submit the picture again".into();
+            (view.trace, view.certify, view.gate, view.unlearn) = (None, None, None, None);
+        }
+        _ => {}
+    }
+    view
+}
+
+/// Writes the pages to look at into the folder of REPORT_OUT, where that is set (`make screenshots`).
+#[test]
+fn the_first_screen_answers_in_each_state() {
+    let folder = tempfile::tempdir().unwrap();
+    for (state, answers) in [
+        (State::Proposed, ["How sure: clear", "64 of 1,024 pixels", "put the candidate"]),
+        (State::Rejected, ["How sure: clear", "The candidate still reads the picture", "What next"]),
+        (
+            State::Undecided,
+            ["How sure: not enough to act", "act on the anomaly no more", "What next"],
+        ),
+        (
+            State::Held,
+            ["What next", "The production checkpoint is another one", "Put the former checkpoint back"],
+        ),
+    ] {
+        let view = ended(folder.path(), state);
+        let page = page(&view);
+        if let Some(path) = std::env::var_os("REPORT_OUT") {
+            std::fs::write(Path::new(&path).join(format!("{state}.html")), &page).unwrap();
+        }
+        let (first_screen, rest) = page.split_once("<main>").unwrap();
+        for answer in answers {
+            assert!(first_screen.contains(answer), "{state}: {answer} is not on the first screen");
+        }
+        assert_eq!(
+            rest.contains("Histogram of"),
+            !view.trace.as_ref().is_none_or(|trace| trace.flagged.is_empty()),
+            "{state}"
+        );
+        assert_eq!(
+            rest.contains("What they share"),
+            matches!(state, State::Proposed | State::Rejected),
+            "{state}"
+        );
+    }
+}
+
+#[test]
+fn pictures_are_called_by_their_ids_and_the_least_sure_can_be_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let view = repaired(folder.path());
+    let page = page(&view);
+    let flagged = &view.trace.as_ref().unwrap().flagged;
+    for example in flagged {
+        assert_eq!(page.matches(&format!("alt=\"{}\"", example.id)).count(), 1, "{}", example.id);
+    }
+    let (_, least) = page.split_once("The 24 least sure").unwrap();
+    let (least, between) = least.split_once("Those between (102)").unwrap();
+    let place = |id: &TrainId| least.find(&format!("alt=\"{id}\""));
+    assert!(place(&flagged[149].id) < place(&flagged[126].id) && place(&flagged[149].id).is_some());
+    assert!(place(&flagged[125].id).is_none() && between.contains(&format!("alt=\"{}\"", flagged[24].id)));
+}
+
+/// WCAG 2.1: relative luminance of `#rgb` or `#rrggbb`.
+fn luminance(colour: &str) -> f64 {
+    let digits = colour.trim_start_matches('#');
+    let digits: String = if digits.len() == 3 {
+        digits.chars().flat_map(|c| [c, c]).collect()
+    } else {
+        digits.into()
+    };
+    let channel = |i: usize| {
+        let value = f64::from(u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).unwrap()) / 255.0;
+        if value <= 0.04045 {
+            value / 12.92
+        } else {
+            ((value + 0.055) / 1.055).powf(2.4)
+        }
+    };
+    0.2126 * channel(0) + 0.7152 * channel(1) + 0.0722 * channel(2)
+}
+
+/// WCAG 2.1: contrast ratio, 1 to 21.
+fn contrast(a: &str, b: &str) -> f64 {
+    let (a, b) = (luminance(a), luminance(b));
+    (a.max(b) + 0.05) / (a.min(b) + 0.05)
+}
+
+#[test]
+fn every_text_has_enough_contrast_in_light_dark_and_print() {
+    assert!((contrast("#fff", "#000") - 21.0).abs() < 1e-9 && (contrast("#777", "#fff") - 4.48).abs() < 0.01);
+    let palettes: Vec<BTreeMap<&str, &str>> = STYLE
+        .split(":root{")
+        .skip(1)
+        .map(|palette| {
+            let inner = palette.split('}').next().unwrap();
+            inner
+                .split(';')
+                .filter_map(|pair| pair.split_once(':'))
+                .filter(|(_, value)| value.starts_with('#'))
+                .collect()
+        })
+        .collect();
+    assert_eq!(palettes.len(), 3, "light, dark, print");
+    for own in &palettes {
+        // What print leaves out is as in light.
+        let colour = |name: &str| *own.get(name).or_else(|| palettes[0].get(name)).unwrap();
+        for (text, ground) in [
+            ("--ink", "--paper"),
+            ("--ink", "--card"),
+            ("--ink", "--code"),
+            ("--soft", "--paper"),
+            ("--soft", "--card"),
+            ("--soft", "--code"),
+            ("--flag", "--card"),
+            ("--good", "--good-soft"),
+            ("--good", "--card"),
+            ("--warn", "--warn-soft"),
+            ("--bad", "--bad-soft"),
+            ("--bad", "--card"),
+            ("--quiet", "--quiet-soft"),
+        ] {
+            let ratio = contrast(colour(text), colour(ground));
+            assert!(ratio >= 4.5, "{text} {} on {ground} {}: {ratio:.2}", colour(text), colour(ground));
+        }
+    }
+}
+
 #[test]
 fn the_page_holds_everything_and_asks_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let page = page(&repaired(folder.path()));
-    // For looking at it in a browser.
-    if let Some(path) = std::env::var_os("REPORT_OUT") {
-        std::fs::write(path, &page).unwrap();
-    }
     for text in [
         "150 training examples caused this error",
         "150<small> of 5,000",
@@ -271,7 +449,7 @@ fn the_page_holds_everything_and_asks_nothing() {
     ] {
         assert!(page.contains(text), "{text} not in the page");
     }
-    assert_eq!(page.matches("data:image/png;base64,").count(), 151);
+    assert_eq!(page.matches("data:image/png;base64,").count(), 152);
     let lower = page.to_lowercase();
     for forbidden in [
         "<script",
@@ -351,7 +529,7 @@ fn pictures_outside_the_folder_and_what_is_no_picture_are_not_shown() {
         let id = trace.flagged[i].id.0.clone();
         trace.thumbnails.insert(id, (*name).to_owned());
     }
-    assert_eq!(page(&view).matches("data:image/png;base64,").count(), 151 - 5);
+    assert_eq!(page(&view).matches("data:image/png;base64,").count(), 152 - 5);
 }
 
 #[test]
