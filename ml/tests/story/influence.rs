@@ -203,6 +203,37 @@ fn kin_and_null_rows_are_the_loops() {
     }
 }
 
+/// What fits into the budget is kept and not computed again, what does not is: seen by spoiling the weights in between. A pass over the whole set is not kept.
+#[test]
+fn what_fits_into_the_budget_is_not_computed_again() {
+    let scene = &*SCENE;
+    let settings = settings(detect());
+    let (data, validation) = (scene.open(&scene.data().train), scene.open(&scene.data().validation));
+    let fitted = scene.double();
+    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
+    let (factors, _) = fit::fit(&pass(scene, &fitted, &data), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let all: Vec<usize> = (0..data.len()).collect();
+    // (budget, examples, are they computed again)
+    for (budget, examples, again) in [
+        (1 << 30, &all[..40], false),
+        (0, &all[..40], true),
+        (1 << 12, &all[..40], true),
+        (1 << 30, &all, true),
+    ] {
+        let model = scene.double();
+        let mut silent = Silent;
+        let mut library = ModelEvidence::new(pass(scene, &model, &data), &factors, &settings, budget, &mut silent)
+            .with_null(pass(scene, &model, &validation), vec![0, 1, 2]);
+        let image = &scene.prepared.image;
+        let picture = Tensor::zeros([3, i64::from(image.height), i64::from(image.width)], (tch::Kind::Float, tch::Device::Cpu));
+        let query = || vec![single(&picture, 0, image).unwrap()];
+        let before = library.scores("score", &query(), examples, true).unwrap().self_influence;
+        let _ = model.weights.0["fc.weight"].shallow_clone().zero_();
+        let after = library.scores("score", &query(), examples, true).unwrap().self_influence;
+        assert_eq!(before != after, again, "budget {budget}, {} examples", examples.len());
+    }
+}
+
 /// Half of the memory that is allowed, never no example at all, never more than 128.
 #[test]
 fn a_batch_fits_into_its_memory() {
