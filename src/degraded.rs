@@ -28,8 +28,8 @@ pub struct Degraded {
 }
 
 impl Degraded {
-    /// What an error of the daemon means. None: another guard is at work with the same state folder, which no waiting mends (and it must not be kept from
-    /// its work by ours); `lived` says that an earlier life of this process may still hold the lock.
+    /// What an error of the daemon means. None: waiting mends nothing. Another guard is at work with the same state folder (and must not be kept from its work
+    /// by ours; `lived` says that an earlier life of this process may still hold the lock), or it is neither the system nor the journal that refuses.
     pub fn from(error: &anyhow::Error, lived: bool) -> Option<Self> {
         let known = error.chain().find_map(|cause| cause.downcast_ref::<JournalError>());
         let (help, journal) = match known {
@@ -41,6 +41,7 @@ impl Degraded {
             Some(JournalError::Schema { .. }) => ("install the newer program, or restore the journal of this one from a copy", true),
             Some(error) if error.is_full() => ("make room; the guard goes on by itself", false),
             _ if is_full(error) => ("make room; the guard goes on by itself", false),
+            None if !error.chain().any(|cause| cause.is::<std::io::Error>()) => return None,
             _ => ("mend the disk, its mount or its rights; the guard goes on by itself", false),
         };
         Some(Self {

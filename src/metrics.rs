@@ -213,6 +213,12 @@ impl Metrics {
         self.ready.set(ready.into());
     }
 
+    /// Nothing can be recorded.
+    pub fn set_broken(&self) {
+        self.journal_broken.set(1);
+        self.ready.set(0);
+    }
+
     /// A mail was taken by the server.
     pub fn mail_sent(&self, id: &str, to: &str) {
         self.mail_sent.inc();
@@ -344,8 +350,7 @@ impl Metrics {
                 error!(message = "Journal could not be written.", error = %message, out_of_use = poisoned);
             }
             Event::Degraded { why, help } => {
-                self.journal_broken.set(1);
-                self.ready.set(0);
+                self.set_broken();
                 error!(message = "Guard cannot work; it only answers questions until this is mended.", error = %why, help = %help);
             }
             Event::Working => self.journal_broken.set(0),

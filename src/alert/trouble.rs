@@ -7,6 +7,7 @@ use super::{address, mailer};
 use crate::config::file::{Mail, On};
 use crate::engine::message_id;
 use crate::metrics::Metrics;
+use crate::report::words::sentence;
 use delta_guard_contract::Digest;
 use std::time::SystemTime;
 
@@ -76,10 +77,10 @@ fn letter(trouble: &Trouble) -> Letter {
     let host = compose::host_name();
     let instance = compose::one_line(&trouble.instance, 64);
     let text = format!(
-        "The guard {instance} on {host} cannot work.\n\n{}\n\nWhat to do: {}\n\nIt takes nothing in and works on nothing until then. Pictures stay in the inbox; nothing is lost. It still answers\n\
+        "The guard {instance} on {host} cannot work.\n\n{}\n\nWhat to do:\n{}\n\nIt takes nothing in and works on nothing until then. Pictures stay in the inbox; nothing is lost. It still answers\n\
          /readyz, /metrics and questions on the command line.\n\n-- \ndelta-guard {} on {host}{}\n",
-        compose::one_line(&trouble.why, 2000),
-        compose::one_line(&trouble.help, 1000),
+        sentence(&compose::one_line(&trouble.why, 2000)),
+        sentence(&compose::one_line(&trouble.help, 1000)),
         env!("CARGO_PKG_VERSION"),
         if trouble.owner.is_empty() {
             String::new()

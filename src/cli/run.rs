@@ -187,6 +187,8 @@ struct Around {
     cases_dir: PathBuf,
 }
 
+/// After a life of this length the next failure is a first one again.
+const LONG_LIFE: Duration = Duration::from_secs(600);
 /// The same trouble is mailed again after this.
 const TELL_AGAIN: Duration = Duration::from_secs(4 * 3600);
 
@@ -195,6 +197,7 @@ async fn lives(settings: Settings, around: Around, mut stop: Stop) -> anyhow::Re
     let (mut tries, mut lived) = (0, false);
     let mut told: Option<(String, Instant)> = None;
     loop {
+        let began = Instant::now();
         let (started, on_start) = oneshot::channel::<Started>();
         let (stop_mail, mail_stop) = watch::channel(false);
         let (opened, was_opened) = oneshot::channel();
@@ -207,8 +210,10 @@ async fn lives(settings: Settings, around: Around, mut stop: Stop) -> anyhow::Re
         // Its hold on the journal must be gone before the journal is opened again.
         let _ = beside.await;
         let Err(error) = done else { return Ok(()) };
-        if was_opened.await.is_ok() {
-            (tries, lived) = (0, true);
+        lived |= was_opened.await.is_ok();
+        // One that ends again at once is no better than one that never began.
+        if began.elapsed() > LONG_LIFE {
+            tries = 0;
         }
         let Some(trouble) = Degraded::from(&error, lived) else {
             return Err(error);
@@ -217,6 +222,7 @@ async fn lives(settings: Settings, around: Around, mut stop: Stop) -> anyhow::Re
             return Err(error);
         }
         around.api.degraded(&trouble.why);
+        around.metrics.set_broken();
         let is_new = told.as_ref().is_none_or(|(why, at)| *why != trouble.why || at.elapsed() > TELL_AGAIN);
         let mut mailing = None;
         if is_new {
@@ -232,18 +238,31 @@ async fn lives(settings: Settings, around: Around, mut stop: Stop) -> anyhow::Re
         // For systemd it has started, and it is alive: restarting it mends nothing.
         tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
         let better = tokio::select! {
-            better = trouble.wait(&settings, tries, &mut stop) => better,
+            better = until_better(&trouble, &settings, &mut tries, lived, &mut stop) => better,
             () = keep_alive() => false,
         };
-        tries += 1;
-        if let Some(mailing) = mailing.filter(|_| !better) {
-            mailing.abort();
-        }
         if !better {
+            if let Some(mailing) = mailing {
+                mailing.abort();
+            }
             return Ok(());
         }
-        if lived && let Err(error) = degraded::renew(&settings) {
-            warn!(message = "Journal cannot be opened again yet.", error = format!("{error:#}"));
+    }
+}
+
+/// Wait until another try is worth it, and make the journal fit for it; false when the guard is asked to stop.
+async fn until_better(trouble: &Degraded, settings: &Settings, tries: &mut u32, lived: bool, stop: &mut Stop) -> bool {
+    loop {
+        let better = trouble.wait(settings, *tries, stop).await;
+        *tries += 1;
+        if !better || !lived {
+            return better;
+        }
+        let dir = settings.clone();
+        match tokio::task::spawn_blocking(move || degraded::renew(&dir)).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => warn!(message = "Journal cannot be opened again yet.", error = format!("{error:#}")),
+            Err(error) => warn!(message = "Journal cannot be opened again yet.", %error),
         }
     }
 }

@@ -5,6 +5,8 @@ use serde_json::Value;
 
 /// Most bytes of a sidecar.
 pub const MAX_BYTES: u64 = 64 << 10;
+/// Most bytes of a mail address (RFC 5321 §4.5.3.1.3).
+const ADDRESS_BYTES: usize = 254;
 const KEYS: [&str; 5] = ["predicted_label", "true_label", "source", "note", "mail"];
 
 /// Read a sidecar. The error is a sentence for the submitter.
@@ -32,6 +34,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Claim, String> {
             }
         };
         match value {
+            Value::String(text) if key == "mail" && text.len() > ADDRESS_BYTES => {
+                return Err(format!("the sidecar's \"mail\" is longer than an address can be ({ADDRESS_BYTES} bytes)"));
+            }
             Value::String(text) => *field = Some(text),
             Value::Null => {}
             _ => return Err(format!("the sidecar's {key:?} is not a text in quotes")),
@@ -77,6 +82,10 @@ mod tests {
             (b"[1]", "not a JSON object"),
             (br#"{"label": "dog"}"#, "unknown key \"label\""),
             (br#"{"note": 3}"#, "\"note\" is not a text"),
+            (
+                format!(r#"{{"mail": "{}@example.org"}}"#, "a".repeat(300)).as_bytes(),
+                "longer than an address",
+            ),
         ] {
             let said = parse(bytes).expect_err("must be refused");
             assert!(said.contains(word), "{said}");

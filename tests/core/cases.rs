@@ -2,7 +2,7 @@
 
 use crate::support::{Running, drop_picture, only_case, run_to_end, settings, tree, wait_for};
 use delta_guard::case::{Stage, State};
-use delta_guard::engine::{CaseView, Event};
+use delta_guard::engine::{CaseView, Event, Ledger, Note};
 use delta_guard::inbox::refused::Reason;
 use delta_guard::policy::Mode;
 use delta_guard::publish;
@@ -268,4 +268,31 @@ fn run_to_end_again(settings: &delta_guard::settings::Settings) -> State {
     let case = wait_for("the end", || only_case(settings).filter(|case| case.is_over()));
     running.stop().1.unwrap();
     case.state
+}
+
+/// How long a mail has been waiting is counted by notes in the journal, which no clock can falsify; one that comes later begins at 0.
+#[test]
+fn waiting_is_counted_from_when_a_message_came_and_over_restarts() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = settings(root.path(), Mode::Propose);
+    drop_picture(&settings, "a.png", ANOMALY, None);
+    run_to_end(&settings);
+    let running = Running::start(&settings);
+    let ledger = &running.started.ledger;
+    let waited = |ledger: &Ledger| {
+        let mut seconds: Vec<u64> = ledger.waiting_messages().iter().map(|(_, waited)| waited.as_secs()).collect();
+        seconds.sort_unstable();
+        seconds
+    };
+    assert_eq!((waited(ledger), ledger.snapshot().outbox), (vec![0], 1));
+    ledger.note(&Note::OutboxWaited { seconds: 3600 }).unwrap();
+    assert_eq!(waited(ledger), [3600]);
+    drop_picture(&settings, "b.png", "label=cat\n", None);
+    wait_for("a second message", || (ledger.snapshot().outbox == 2).then_some(()));
+    ledger.note(&Note::OutboxWaited { seconds: 60 }).unwrap();
+    assert_eq!(waited(ledger), [60, 3660]);
+    running.stop().1.unwrap();
+    let running = Running::start(&settings);
+    assert_eq!(waited(&running.started.ledger), [60, 3660]);
+    running.stop().1.unwrap();
 }

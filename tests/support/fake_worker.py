@@ -215,7 +215,7 @@ def main():
         model = json.dumps(task["flagged" if kind == "unlearn" else "without"]).encode() * 100
         put(job, "model.safetensors", model)
         done("train", file="model.safetensors", digest=digest(model), examples=2970, train_loss=0.1, train_accuracy=0.95, seconds=1.0,
-             resumed_epochs=before, base=checkpoint(job), manifest=manifest())
+             resumed_epochs=before, base=checkpoint(job) if kind == "unlearn" else "", manifest=manifest())
     if kind == "certify":
         words = picture(task["anomalies"][0]["image"])
         misbehave(job, words)
