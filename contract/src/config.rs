@@ -83,6 +83,8 @@ pub struct ImageConfig {
     pub width: u32,
     /// What to do with pictures of another size.
     pub resize: Resize,
+    /// What to do with a picture whose EXIF data say that it is to be turned (photographs of telephones). Submissions follow the same key.
+    pub orientation: Orientation,
     /// Mean of each channel (R, G, B) in units of full brightness (0 to 1).
     pub mean: [f64; 3],
     /// Standard deviation of each channel (R, G, B), same units; above 0.
@@ -96,6 +98,7 @@ impl Default for ImageConfig {
             height: 32,
             width: 32,
             resize: Resize::Refuse,
+            orientation: Orientation::Ignore,
             mean: [0.49147, 0.48226, 0.44677],
             std: [0.24703, 0.24349, 0.26159],
         }
@@ -113,6 +116,17 @@ pub enum Resize {
     Stretch,
     /// Scale so that the picture covers the target, then cut its centre.
     CenterCrop,
+}
+
+/// What is done about an EXIF orientation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Orientation {
+    /// The pixels as they are stored, as PIL's `convert("RGB")` and torchvision's `ImageFolder` give them.
+    #[default]
+    Ignore,
+    /// The picture turned as its EXIF data say (PIL's `ImageOps.exif_transpose`).
+    Apply,
 }
 
 /// The network and its production checkpoint.
@@ -177,7 +191,7 @@ pub struct Recipe {
 }
 
 impl Default for Recipe {
-    /// The paper's victims: 40 epochs of SGD with Nesterov momentum, ×0.1 at 14, 24, 35.
+    /// The paper's victims: 40 epochs of SGD with Nesterov momentum, ×0.1 at 14, 24, 35; of fewer or more epochs, at the same shares.
     fn default() -> Self {
         Self {
             epochs: 40,
@@ -187,7 +201,7 @@ impl Default for Recipe {
             nesterov: true,
             weight_decay: 5e-4,
             schedule: Schedule::Step {
-                milestones: vec![14, 24, 35],
+                milestones: vec![0.35, 0.6, 0.875],
                 gamma: 0.1,
             },
             augment: Augment::default(),
@@ -202,10 +216,10 @@ impl Default for Recipe {
 pub enum Schedule {
     /// `lr` throughout.
     Constant,
-    /// × `gamma` at the start of each epoch in `milestones`.
+    /// × `gamma` at each of the `milestones`.
     Step {
-        /// Epochs, counted from 0.
-        milestones: Vec<u32>,
+        /// Whole numbers: epochs, counted from 0, at whose start the rate falls. Below 1: shares of the whole training.
+        milestones: Vec<f64>,
         /// Factor.
         gamma: f64,
     },
@@ -316,6 +330,9 @@ pub struct WorkerSetup {
     pub threads: u32,
     /// Bytes that one pass may use for its working tensors; sets the batch size of influence passes.
     pub memory_budget: u64,
+    /// Bytes that the worker may take on the CPU before its allocations fail; 0: nine tenths of what the machine, or its control group, has.
+    #[serde(default)]
+    pub memory_limit: u64,
 }
 
 /// Where to compute.

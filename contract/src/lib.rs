@@ -12,12 +12,17 @@ pub mod job;
 pub mod message;
 pub mod mistaken;
 
-pub use config::{Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Recipe, Resize, Schedule, Split, Stem, WorkerSetup};
+pub use config::{
+    Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Orientation, Recipe, Resize, Schedule, Split, Stem, WorkerSetup,
+};
 pub use detect::{DetectConfig, DetectSettings};
 pub use evidence::{FlaggedExample, TraceReport, TraceVerdict};
 pub use id::{Digest, Seed, TrainId};
 pub use job::{Job, JobResult, Task};
 pub use message::{Fault, FaultKind, Message, Outcome, Progress};
+
+/// The libtorch that the worker is built against, and runs with.
+pub const TORCH: &str = "2.11";
 
 /// Version of the job and message format. A worker refuses a job of another version.
 pub const PROTOCOL: u32 = 1;

@@ -1,8 +1,8 @@
 //! Where to compute, and how much memory that has taken.
 
 use crate::error::{Error, Result};
-use delta_guard_contract::Device as Wanted;
 use delta_guard_contract::detect::Precision;
+use delta_guard_contract::{Device as Wanted, TORCH};
 use tch::{Cuda, Device, Kind};
 
 /// Set threads and find the device; says what was found.
@@ -17,7 +17,9 @@ pub fn set_up(wanted: Wanted, threads: u32) -> Result<(Device, String)> {
     match wanted {
         Wanted::Cuda if !gpu => Err(Error::configuration(
             "worker.device is `cuda`, but libtorch finds no GPU",
-            "set worker.device to auto or cpu, or start the worker with LD_LIBRARY_PATH at an installed torch 2.11's lib folder (CUDA build)",
+            format!(
+                "set worker.device to auto or cpu, or start the worker with LD_LIBRARY_PATH at the lib folder of an installed torch {TORCH} (CUDA build)"
+            ),
         )),
         Wanted::Cpu => Ok((Device::Cpu, format!("cpu, {} threads", tch::get_num_threads()))),
         Wanted::Auto | Wanted::Cuda if gpu => Ok((Device::Cuda(0), "cuda:0".into())),

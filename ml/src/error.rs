@@ -6,6 +6,9 @@
 use delta_guard_contract::{Fault, FaultKind};
 use std::fmt::Display;
 
+/// What to do for want of memory.
+const WANT_OF_MEMORY: &str = "lower worker.memory_budget, raise worker.memory_limit where one is set, or use a machine or device with more";
+
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -72,7 +75,7 @@ impl From<std::io::Error> for Error {
         use std::io::ErrorKind as K;
         match error.kind() {
             K::StorageFull | K::QuotaExceeded => Self::resource(error.to_string(), "free some space on that file system"),
-            K::OutOfMemory => Self::resource(error.to_string(), "lower worker.memory_budget"),
+            K::OutOfMemory => Self::resource(error.to_string(), WANT_OF_MEMORY),
             _ => Self::configuration(error.to_string(), ""),
         }
     }
@@ -83,8 +86,11 @@ impl From<tch::TchError> for Error {
     fn from(error: tch::TchError) -> Self {
         let text = error.to_string();
         let line = text.lines().next().unwrap_or_default().to_string();
-        if text.contains("out of memory") || text.contains("can't allocate memory") {
-            return Self::resource(format!("not enough memory: {line}"), "lower worker.memory_budget or use another device");
+        if ["out of memory", "can't allocate memory", "bad_alloc"]
+            .iter()
+            .any(|words| text.contains(words))
+        {
+            return Self::resource(format!("not enough memory: {line}"), WANT_OF_MEMORY);
         }
         Self::internal(format!("libtorch: {line}"))
     }

@@ -7,6 +7,7 @@ pub mod files;
 pub mod progress;
 
 pub mod device;
+pub mod memory;
 
 pub mod data;
 pub mod model;

@@ -40,6 +40,7 @@ impl Global {
             device: worker.device,
             threads: worker.threads,
             memory_budget: worker.memory_budget.0,
+            memory_limit: 0,
         };
         Ok(move |folder: &Path, task| self.work_with(&program, setup.clone(), folder, task))
     }

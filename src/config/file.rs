@@ -125,6 +125,8 @@ pub struct Worker {
     pub threads: u32,
     /// Memory that one influence pass may use for its working tensors; sets its batch size.
     pub memory_budget: Size,
+    /// Memory that the worker may take on the CPU in all; a job that wants more fails, and says so. Unset: nine tenths of what the machine, or its control group, has.
+    pub memory_limit: Option<Size>,
     /// Niceness of the daemon's worker, 0 to 19: 10 lets training on the same machine go first. Where the daemon itself is nicer, so is the worker.
     #[schemars(range(min = 0, max = 19))]
     pub nice: u32,
@@ -146,6 +148,7 @@ impl Default for Worker {
             device: Device::Auto,
             threads: 0,
             memory_budget: Size(1 << 30),
+            memory_limit: None,
             nice: 10,
             attempts: 3,
             retry_after: Span(Duration::from_secs(60)),

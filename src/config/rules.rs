@@ -8,7 +8,7 @@ use crate::alert::address::mailbox;
 use crate::case::bounds::RECIPIENT;
 use crate::policy::Mode;
 use delta_guard_contract::detect::Damping;
-use delta_guard_contract::{Recipe, Schedule, mistaken};
+use delta_guard_contract::{Schedule, mistaken};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
@@ -189,6 +189,14 @@ fn numbers(file: &ConfigFile, found: &mut Findings) {
         "is less than 16MiB",
         "one example of one layer must fit; the default is 1GiB",
     );
+    found.unless(
+        file.worker
+            .memory_limit
+            .is_none_or(|limit| limit.0 >= file.worker.memory_budget.0.saturating_mul(2).max(1 << 30)),
+        "worker.memory_limit",
+        "is less than 1GiB, or less than twice worker.memory_budget",
+        "the model, the data and the results need room beside the working tensors; without the key it is nine tenths of the machine's memory",
+    );
     let limits = &file.worker.time_limits;
     for (name, span) in [
         ("inbox.scan_interval", file.inbox.scan_interval),
@@ -205,19 +213,26 @@ fn numbers(file: &ConfigFile, found: &mut Findings) {
 
 fn schedule(schedule: &Schedule, epochs: u32, at: &str, found: &mut Findings) {
     match schedule {
-        // The paper's schedule is the default: whoever asks for fewer epochs and leaves it alone made no mistake.
-        Schedule::Step { .. } if *schedule == Recipe::default().schedule => {}
         Schedule::Step { milestones, gamma } => {
             for (i, milestone) in milestones.iter().enumerate() {
-                found.unless(
-                    *milestone < epochs,
-                    &format!("{at}.schedule.milestones.{i}"),
-                    format!("epoch {milestone} never comes: {at}.epochs is {epochs}"),
-                    format!("epochs count from 0, so milestones go up to {}", epochs.saturating_sub(1)),
-                );
+                let key = format!("{at}.schedule.milestones.{i}");
+                if !(*milestone >= 0.0 && (*milestone < 1.0 || milestone.fract() == 0.0)) {
+                    let help = "write an epoch, such as 14, or a share of the training, such as 0.35";
+                    found.add(&key, format!("{milestone} is neither a whole number of epochs nor a share below 1"), help);
+                } else if *milestone >= f64::from(epochs) {
+                    found.add(
+                        &key,
+                        format!("epoch {milestone} never comes: {at}.epochs is {epochs}"),
+                        format!(
+                            "epochs count from 0, so milestones go up to {}; below 1 they are shares of the training, such as [0.35, 0.6, 0.875]",
+                            epochs.saturating_sub(1)
+                        ),
+                    );
+                }
             }
+            let share = |milestone: f64| if milestone < 1.0 { milestone } else { milestone / f64::from(epochs) };
             found.unless(
-                milestones.is_sorted_by(|a, b| a < b),
+                milestones.is_sorted_by(|a, b| share(*a) < share(*b)),
                 &format!("{at}.schedule.milestones"),
                 "are not in rising order",
                 "write each epoch once, the earliest first",

@@ -57,15 +57,17 @@ fn the_documentation_shows_a_configuration_that_is_right() {
     parse(yaml, Path::new("d.yaml"), Path::new("/"), Look::AtTextOnly).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// The default schedule is the paper's, for 40 epochs: asking for fewer is no mistake, writing milestones that never come is.
+/// The default schedule is the paper's in shares, so that it falls whatever the epochs; writing milestones that never come is a mistake.
 #[test]
-fn fewer_epochs_than_the_default_schedule_are_no_mistake() {
+fn a_schedule_fits_its_epochs_or_is_a_mistake() {
     let with = |recipe: &str| {
         let text = format!("{EXAMPLE}\n{recipe}\n");
         parse(&text, Path::new("e.yaml"), Path::new("/"), Look::AtTextOnly).map(|c| c.file.recipe.epochs)
     };
     assert_eq!(with("recipe: {epochs: 12}").expect("is right"), 12);
     assert!(with("recipe: {epochs: 12, schedule: {kind: step, milestones: [6, 13], gamma: 0.1}}").is_err());
+    assert!(with("recipe: {epochs: 14, schedule: {kind: step, milestones: [14, 24, 35], gamma: 0.1}}").is_err());
+    assert!(with("recipe: {epochs: 12, schedule: {kind: step, milestones: [0.25, 6, 0.75], gamma: 0.1}}").is_ok());
 }
 
 /// Every key of the schema stands in the example, and what is shown there is what the code takes when the key is left out.
@@ -88,6 +90,7 @@ fn the_example_names_every_key_and_shows_true_defaults() {
     // Examples, not defaults: they have none.
     let examples = [
         "detect.seed",
+        "worker.memory_limit",
         "worker.command",
         "mail",
         "owner",
@@ -218,6 +221,16 @@ fn single_mistakes() {
         ),
         (
             "recipe: {schedule: {kind: step, milestones: [9, 5], gamma: 0.1}}",
+            "recipe.schedule.milestones",
+            "rising",
+        ),
+        (
+            "recipe: {epochs: 10, schedule: {kind: step, milestones: [0.5, 2.5], gamma: 0.1}}",
+            "recipe.schedule.milestones[1]",
+            "neither a whole number",
+        ),
+        (
+            "recipe: {epochs: 10, schedule: {kind: step, milestones: [0.5, 4], gamma: 0.1}}",
             "recipe.schedule.milestones",
             "rising",
         ),

@@ -1,6 +1,7 @@
 //! Worker processes: start one, feed it, watch it, limit it, end it. One process per job; what it breaks, it breaks alone.
 
 mod child;
+mod last_words;
 mod lines;
 
 use crate::case::bounds;
@@ -116,7 +117,10 @@ pub async fn run_limited(launch: &Launch, job: &Job, mut stop: Stop, mut on_mess
             Err(with_tail(fault, &tail).into())
         }
         Ended::Spoke(Ok((Some(Outcome::Failed { fault }), status))) if status.code().is_some() => Err(fault.into()),
-        Ended::Spoke(Ok((outcome, status))) => judge(outcome, status).map_err(|fault| with_tail(fault, &tail).into()),
+        Ended::Spoke(Ok((outcome, status))) => judge(outcome, status).map_err(|fault| {
+            let known = last_words::fault(&tail.text(), std::env::var_os("LD_LIBRARY_PATH").as_deref());
+            known.unwrap_or_else(|| with_tail(fault, &tail)).into()
+        }),
         Ended::Stopped => {
             end(&mut child, &group, launch.grace).await;
             Err(Failure::Stopped)

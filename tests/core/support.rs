@@ -72,6 +72,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
                 device: Device::Cpu,
                 threads: 1,
                 memory_budget: 1 << 20,
+                memory_limit: 0,
             },
             nice: 0,
             limits: StageLimits::default(),

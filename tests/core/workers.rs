@@ -18,6 +18,7 @@ fn job(note: &str) -> Job {
         device: Device::Cpu,
         threads: 1,
         memory_budget: 1,
+        memory_limit: 0,
     };
     let attack = AttackConfig {
         victim_class: note.into(),
@@ -95,6 +96,16 @@ fn each_bad_end_is_a_fault_that_says_what_happened() {
         ("echo oops >&2; exit 3", FaultKind::Internal, "oops"),
         ("kill -SEGV $$", FaultKind::Internal, "signal 11"),
         ("kill -KILL $$", FaultKind::Resource, "signal 9"),
+        (
+            "echo \"$0: symbol lookup error: $0: undefined symbol: _ZN3c10\" >&2; exit 127",
+            FaultKind::Configuration,
+            "needs libtorch 2.11",
+        ),
+        (
+            "echo 'memory allocation of 34359738368 bytes failed' >&2; kill -ABRT $$",
+            FaultKind::Resource,
+            "more memory than it may use",
+        ),
         ("echo hello", FaultKind::Internal, "no message"),
         ("printf '{'", FaultKind::Internal, "not finished"),
         (&format!("echo '{DONE}'; exit 1"), FaultKind::Internal, "said that it is done"),

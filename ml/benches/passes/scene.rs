@@ -144,6 +144,7 @@ fn work(state: &Path, out: &Path, task: Task) -> anyhow::Result<JobResult> {
             device: Device::Auto,
             threads: 0,
             memory_budget: 1 << 30,
+            memory_limit: 0,
         },
         out_dir: out.to_path_buf(),
         task,

@@ -165,7 +165,7 @@ fn dots(trigger: &Trigger, height: u32, width: u32) -> Result<Vec<Dot>> {
             let bytes = fs_err::read(path)?;
             let help = "attack.trigger.path must name a PNG of the pictures' size with an alpha channel";
             let refused = |why: String| Error::configuration(format!("{place}: {why}"), help);
-            let picture = decode_any(&bytes, &DATA_LIMITS, None).map_err(|r| refused(r.to_string()))?;
+            let picture = decode_any(&bytes, &DATA_LIMITS).map_err(|r| refused(r.to_string()))?;
             if (picture.height(), picture.width()) != (height, width) {
                 return Err(refused(format!(
                     "it is {} × {} (height × width), the pictures are {height} × {width}",

@@ -16,7 +16,7 @@ use crate::data::{DataSet, cifar_kind, encode_png, has_test_part, peek_sizes};
 use crate::error::{Error, Result};
 use crate::progress::{Report, Silent};
 use delta_guard_contract::job::{PrepareResult, StoryConfig};
-use delta_guard_contract::{DataFormat, DataSource, ImageConfig, Resize, Split, TrainId};
+use delta_guard_contract::{DataFormat, DataSource, ImageConfig, Orientation, Resize, Split, TrainId};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -381,6 +381,7 @@ impl Story<'_> {
             height,
             width,
             resize: Resize::Refuse,
+            orientation: Orientation::Ignore, // what is written has no EXIF
             mean,
             std,
         };

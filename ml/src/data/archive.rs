@@ -9,6 +9,15 @@ use std::path::Path;
 /// Longest member name that is taken.
 const MAX_NAME: usize = 4096;
 
+/// What a link names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// A place inside the archive, whether or not there is something.
+    To(String),
+    /// A place outside, or none that has a name here. It is never looked at.
+    Outside,
+}
+
 /// A member of a tar file that is not a folder.
 pub(crate) struct Member<'a> {
     /// Path inside the tar, `/` between parts, without a leading `./`.
@@ -17,6 +26,8 @@ pub(crate) struct Member<'a> {
     pub(crate) size: u64,
     /// False for links, devices, pipes and sparse files: their bytes are not read.
     pub(crate) regular: bool,
+    /// What a hard or symbolic link names.
+    pub(crate) link: Option<Link>,
     data: &'a mut dyn Read,
 }
 
@@ -57,6 +68,14 @@ fn cut_short(name: &str) -> Error {
 
 /// Call `take` with each member in the archive's order, until it breaks. Folders and hidden members (a part of the name starts with a dot) are passed over.
 pub(crate) fn members(path: &Path, take: &mut dyn FnMut(Member) -> Result<ControlFlow<()>>) -> Result<()> {
+    all_members(path, &mut |member| match member.name.split('/').any(|part| part.starts_with('.')) {
+        true => Ok(ControlFlow::Continue(())),
+        false => take(member),
+    })
+}
+
+/// [`members`] with the hidden ones: links may name them.
+pub(crate) fn all_members(path: &Path, take: &mut dyn FnMut(Member) -> Result<ControlFlow<()>>) -> Result<()> {
     let damaged = |e: std::io::Error| {
         let known = Error::from(e);
         Error::new(
@@ -73,10 +92,22 @@ pub(crate) fn members(path: &Path, take: &mut dyn FnMut(Member) -> Result<Contro
             continue;
         }
         let Some(name) = clean(&entry.path_bytes(), path)? else { continue };
+        let link = if kind.is_hard_link() || kind.is_symlink() {
+            // A symbolic link starts from its own folder, a hard link from the archive's root.
+            let base = if kind.is_symlink() {
+                name.rsplit_once('/').map_or("", |(folder, _)| folder)
+            } else {
+                ""
+            };
+            Some(entry.link_name_bytes().map_or(Link::Outside, |target| link(base, &target)))
+        } else {
+            None
+        };
         let member = Member {
             name,
             size: entry.size(),
-            regular: kind.is_file(),
+            regular: kind.is_file() || kind.is_contiguous(),
+            link,
             data: &mut entry,
         };
         if take(member).context(|| path.display().to_string())?.is_break() {
@@ -129,7 +160,27 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
     })
 }
 
-/// The member's name as an id; `None` for hidden ones.
+/// Where a link leads, from the folder `base`.
+fn link(base: &str, target: &[u8]) -> Link {
+    let Some(target) = std::str::from_utf8(target).ok().filter(|t| !t.starts_with('/') && !t.contains('\0')) else {
+        return Link::Outside;
+    };
+    let mut parts: Vec<&str> = base.split('/').filter(|p| !p.is_empty()).collect();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                if parts.pop().is_none() {
+                    return Link::Outside;
+                }
+            }
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() { Link::Outside } else { Link::To(parts.join("/")) }
+}
+
+/// The member's name as an id; `None` for the archive's root.
 fn clean(raw: &[u8], tar: &Path) -> Result<Option<String>> {
     let shown = || String::from_utf8_lossy(&raw[..raw.len().min(200)]).into_owned();
     let refuse = |why: &str| {
@@ -145,6 +196,9 @@ fn clean(raw: &[u8], tar: &Path) -> Result<Option<String>> {
     let Ok(name) = std::str::from_utf8(raw) else {
         return refuse("is not UTF-8");
     };
+    if name.contains('\0') {
+        return refuse("holds a NUL");
+    }
     if name.starts_with('/') {
         return refuse("is absolute");
     }
@@ -152,7 +206,7 @@ fn clean(raw: &[u8], tar: &Path) -> Result<Option<String>> {
     if parts.contains(&"..") {
         return refuse("leads out of it");
     }
-    if parts.is_empty() || parts.iter().any(|p| p.starts_with('.')) {
+    if parts.is_empty() {
         return Ok(None);
     }
     Ok(Some(parts.join("/")))

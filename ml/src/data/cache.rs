@@ -43,6 +43,9 @@ impl Key {
 pub(crate) struct Skipped {
     pub(crate) position: usize,
     pub(crate) reason: String,
+    /// Its width and height, where those are the reason.
+    #[serde(default)]
+    pub(crate) size: Option<(u32, u32)>,
 }
 
 /// An open cache.

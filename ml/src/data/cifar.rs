@@ -388,7 +388,7 @@ impl Reader for CifarReader {
         Manifest {
             examples,
             classes,
-            unreadable: Vec::new(),
+            ..Manifest::default()
         }
         .checked(&place)
     }

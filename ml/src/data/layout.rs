@@ -109,7 +109,7 @@ pub fn has_test_part(path: &Path, format: DataFormat) -> Result<bool> {
             for file in &files {
                 all.extend(archive::names(file)?);
             }
-            Ok(super::folder::tar_parts(&all).1.iter().any(|p| *p != "train"))
+            Ok(super::tars::tar_parts(&all).1.iter().any(|p| *p != "train"))
         }
         Layout::Tars { .. } => Ok(parts_of(path)?.iter().any(|p| *p != "train")),
     }
@@ -225,10 +225,13 @@ fn parts_of(path: &Path) -> Result<Vec<&'static str>> {
     Ok(parts)
 }
 
-/// Does the name end like a picture's?
+/// Does the name end like a picture's? This is the list of torchvision's `ImageFolder`; of its formats PPM, PGM and TIFF are not decoded here, and so are
+/// unreadable examples rather than none.
 pub(crate) fn is_picture_name(name: &str) -> bool {
     let Some((_, extension)) = name.rsplit_once('.') else { return false };
-    ["png", "jpg", "jpeg", "webp", "bmp"].iter().any(|e| extension.eq_ignore_ascii_case(e))
+    ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"]
+        .iter()
+        .any(|e| extension.eq_ignore_ascii_case(e))
 }
 
 /// Names (sorted; hidden and non-UTF-8 ones left out) and whether they are folders.

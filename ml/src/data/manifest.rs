@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use delta_guard_contract::{Digest, TrainId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::path::Path;
 
 /// BLAKE3 of a content.
@@ -29,8 +30,38 @@ pub struct Unreadable {
     pub reason: String,
 }
 
+/// Files in class folders that are no examples by their names: backup copies, notes, what file managers leave behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PassedOver {
+    /// How many.
+    pub count: usize,
+    /// The first few.
+    pub first: Vec<String>,
+}
+
+impl PassedOver {
+    pub(crate) fn add(&mut self, name: String) {
+        self.count += 1;
+        if self.first.len() < 3 {
+            self.first.push(name);
+        }
+    }
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let more = if self.count > self.first.len() { ", …" } else { "" };
+        let files = if self.count == 1 {
+            "1 file that is"
+        } else {
+            &format!("{} files that are", self.count)
+        };
+        write!(f, "passed over {files} no example by its name: {}{more}", self.first.join(", "))
+    }
+}
+
 /// All examples of a data source in their order, readable as pictures or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
     /// The examples.
     pub examples: Vec<Example>,
@@ -38,6 +69,8 @@ pub struct Manifest {
     pub classes: Vec<String>,
     /// Examples whose bytes could not even be read.
     pub unreadable: Vec<Unreadable>,
+    /// What lies beside the examples. Not part of the digest.
+    pub passed_over: PassedOver,
 }
 
 impl Manifest {
@@ -126,7 +159,7 @@ mod tests {
         Manifest {
             examples: vec![example("a/1", 0), example("b/2", 1)],
             classes: vec!["a".into(), "b".into()],
-            unreadable: vec![],
+            ..Manifest::default()
         }
     }
 

@@ -16,6 +16,7 @@ impl Map {
     /// length was checked on this very handle. Whoever shortens a file in the cache folder by hand ends the job (a worker process), not the guard.
     #[allow(unsafe_code)]
     pub(crate) fn new(file: &fs_err::File, path: &Path) -> Result<Self> {
+        crate::memory::allow_mapping(file.metadata()?.len());
         // SAFETY: see above; the map is read-only and lives as long as `Self`.
         let map = unsafe { Mmap::map(file.file()) };
         map.map(Self)

@@ -1,23 +1,32 @@
 //! One encoded picture → planar bytes of the model's size. Nothing is allocated for a picture before its claimed size is checked.
 //!
-//! What is done, in this order: EXIF orientation is applied; 16 bit becomes 8 bit; grey becomes RGB; an alpha channel is dropped and the colour
-//! under it kept (as PIL's `convert("RGB")` does, and so torchvision's `ImageFolder`); then the picture is brought to size as [`Resize`] says, with `image`'s
-//! triangle filter, which is bilinear and antialiased. A picture that already has the size is not resampled.
+//! What is done, in this order: 16 bit becomes 8 bit; grey becomes RGB; an alpha channel is dropped and the colour under it kept (as PIL's
+//! `convert("RGB")` does, and so torchvision's `ImageFolder`); then the picture is brought to size as [`Resize`] says (`resize`), with `image`'s triangle filter,
+//! which is bilinear and antialiased. A picture that already has the size is not resampled. An EXIF orientation is ignored, as PIL and `ImageFolder` do,
+//! unless [`Orientation::Apply`] says that training turned the pictures.
 
+use super::resize::to_size;
 use crate::error::{Error, Result};
 use delta_guard_contract::job::ImageLimits;
-use delta_guard_contract::{ImageConfig, Resize};
-use image::imageops::FilterType;
+use delta_guard_contract::{ImageConfig, Orientation, Resize};
+use image::metadata::Orientation as Turn;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use std::fmt;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 /// Limits for pictures of data sets: generous, there to stop a damaged header from taking the machine down.
 pub const DATA_LIMITS: ImageLimits = ImageLimits {
     max_bytes: 256 << 20,
     max_pixels: 100_000_000,
 };
+
+/// Longest side in pixels: what JPEG can hold. Decoders keep whole rows, so that a row must be small beside the picture.
+const MAX_SIDE: u32 = 65_535;
+/// Decoded pictures of more bytes than this are worked on one at a time.
+const LARGE: u64 = 64 << 20;
+static ONE_LARGE: Mutex<()> = Mutex::new(());
 
 /// Why a picture is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +57,20 @@ pub enum Refusal {
         /// Allowed.
         max: u64,
     },
+    /// A side is longer than any format but PNG and BMP allows.
+    TooLongSide {
+        /// Claimed.
+        width: u32,
+        /// Claimed.
+        height: u32,
+    },
+    /// Resampling would take too much memory.
+    TooLong {
+        /// Found width and height.
+        found: (u32, u32),
+        /// Wanted width and height.
+        wanted: (u32, u32),
+    },
     /// Not the model's size, and `resize` is `refuse`.
     WrongSize {
         /// Found width and height.
@@ -73,6 +96,17 @@ impl fmt::Display for Refusal {
             Self::TooManyPixels { width, height, max } => {
                 write!(f, "the picture claims to be {width} × {height} pixels, more than the {max} allowed")
             }
+            Self::TooLongSide { width, height } => {
+                write!(
+                    f,
+                    "the picture claims to be {width} × {height} pixels; no side may have more than {MAX_SIDE}"
+                )
+            }
+            Self::TooLong { found, wanted } => write!(
+                f,
+                "the picture of {} × {} pixels (width × height) is too long and thin, or too large, to be brought to {} × {} in the memory that one picture may take",
+                found.0, found.1, wanted.0, wanted.1
+            ),
             Self::WrongSize { found, wanted } => {
                 write!(
                     f,
@@ -91,12 +125,14 @@ impl Refusal {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Empty | Self::Truncated => "copy the file again, and move it in under its final name only when it is complete",
-            Self::TooManyBytes { .. } | Self::TooManyPixels { .. } => "submit a smaller picture, or raise the limits on submitted pictures",
+            Self::TooManyBytes { .. } => "submit a smaller picture, or raise inbox.max_bytes",
+            Self::TooManyPixels { .. } => "submit a smaller picture, or raise inbox.max_pixels",
+            Self::TooLongSide { .. } | Self::TooLong { .. } => "submit the part of the picture that matters, cut out",
             Self::Text | Self::Unknown => "submit the picture itself, as PNG, JPEG, WebP or BMP",
             Self::Unsupported(_) => "convert it to PNG, JPEG, WebP or BMP",
             Self::Animated => "submit one still picture",
             Self::WrongSize { .. } => {
-                "submit the picture at the size that the model was given, or set data.image.resize to what training did (stretch or center-crop)"
+                "submit the picture at the size that the model was given, or set `data.image.resize: stretch` (or `center-crop`), as training did"
             }
             Self::Damaged(_) => "open it in a viewer, save it anew as PNG and submit that",
         }
@@ -106,89 +142,53 @@ impl Refusal {
 /// What a picture's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Pixels, after orientation.
+    /// Pixels, as stored.
     pub width: u32,
-    /// Pixels, after orientation.
+    /// Pixels, as stored.
     pub height: u32,
 }
 
-/// Width and height (after EXIF orientation) of an encoded picture, without decoding it.
+/// Width and height (as stored: [`Orientation::Ignore`]) of an encoded picture, without decoding it.
 pub fn header(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<Header, Refusal> {
     guarded(|| {
         let format = check(bytes, limits)?;
-        let mut decoder = decoder(bytes, format, limits)?;
-        let (width, height) = decoder.dimensions();
-        let orientation = decoder.orientation().map_err(|e| refusal(&e))?;
-        Ok(if turns(orientation) {
-            Header {
-                width: height,
-                height: width,
-            }
-        } else {
-            Header { width, height }
-        })
+        let (width, height) = decoder(bytes, format, limits)?.dimensions();
+        Ok(Header { width, height })
     })
 }
 
 /// Decode to planar bytes [3, height, width] (R, G, B) of the size in `image`.
 pub fn decode(bytes: &[u8], limits: &ImageLimits, image: &ImageConfig) -> std::result::Result<Vec<u8>, Refusal> {
-    let picture = decode_rgb(bytes, limits, Some(image))?;
-    Ok(to_planar(&to_size(picture, image)?))
+    guarded(|| {
+        let (decoder, orientation) = open(bytes, limits, image)?;
+        // Data sets are decoded on all cores: many large pictures at once would take what one may take, times the cores.
+        let _alone = (decoder.total_bytes() > LARGE).then(|| ONE_LARGE.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| refusal(&e))?;
+        picture.apply_orientation(orientation);
+        Ok(to_planar(&to_size(picture.into_rgb8(), image, limits)?))
+    })
 }
 
-/// Decode to RGB at its own size. With `wanted` and `Resize::Refuse` a picture of another size is refused before it is decoded.
-fn decode_rgb(bytes: &[u8], limits: &ImageLimits, wanted: Option<&ImageConfig>) -> std::result::Result<RgbImage, Refusal> {
-    guarded(|| Ok(decode_any(bytes, limits, wanted)?.into_rgb8()))
-}
-
-/// Decode as it is, alpha included; `wanted` as in [`decode_rgb`].
-pub(crate) fn decode_any(bytes: &[u8], limits: &ImageLimits, wanted: Option<&ImageConfig>) -> std::result::Result<DynamicImage, Refusal> {
+/// A decoder whose picture is within the limits and, with `Resize::Refuse`, of the right size; and how its picture is to be turned.
+fn open<'a>(bytes: &'a [u8], limits: &ImageLimits, image: &ImageConfig) -> std::result::Result<(impl ImageDecoder + 'a, Turn), Refusal> {
     let format = check(bytes, limits)?;
     let mut decoder = decoder(bytes, format, limits)?;
-    let orientation = decoder.orientation().map_err(|e| refusal(&e))?;
+    let turn = match image.orientation {
+        Orientation::Ignore => Turn::NoTransforms,
+        Orientation::Apply => decoder.orientation().map_err(|e| refusal(&e))?,
+    };
     let (width, height) = decoder.dimensions();
-    if let Some(image) = wanted.filter(|i| i.resize == Resize::Refuse) {
-        let found = if turns(orientation) { (height, width) } else { (width, height) };
-        let wanted = (image.width, image.height);
-        if found != wanted {
-            return Err(Refusal::WrongSize { found, wanted });
-        }
+    let found = if turns(turn) { (height, width) } else { (width, height) };
+    let wanted = (image.width, image.height);
+    if image.resize == Resize::Refuse && found != wanted {
+        return Err(Refusal::WrongSize { found, wanted });
     }
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| refusal(&e))?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
+    Ok((decoder, turn))
 }
 
-/// Bring a picture to size as `image.resize` says.
-pub(crate) fn to_size(picture: RgbImage, image: &ImageConfig) -> std::result::Result<RgbImage, Refusal> {
-    let (found, wanted) = (picture.dimensions(), (image.width, image.height));
-    if found == wanted {
-        return Ok(picture);
-    }
-    match image.resize {
-        Resize::Refuse => Err(Refusal::WrongSize { found, wanted }),
-        Resize::Stretch => Ok(image::imageops::resize(&picture, wanted.0, wanted.1, FilterType::Triangle)),
-        Resize::CenterCrop => {
-            let scale = f64::max(f64::from(wanted.0) / f64::from(found.0), f64::from(wanted.1) / f64::from(found.1));
-            let side = |found: u32, wanted: u32| ((f64::from(found) * scale).round() as u32).max(wanted);
-            let (width, height) = (side(found.0, wanted.0), side(found.1, wanted.1));
-            // A sliver of 1 × 100,000 pixels would be blown up to something huge before the cut.
-            if u64::from(width) * u64::from(height) > DATA_LIMITS.max_pixels {
-                return Err(Refusal::TooManyPixels {
-                    width,
-                    height,
-                    max: DATA_LIMITS.max_pixels,
-                });
-            }
-            let scaled = if (width, height) == found {
-                picture
-            } else {
-                image::imageops::resize(&picture, width, height, FilterType::Triangle)
-            };
-            let (x, y) = ((width - wanted.0) / 2, (height - wanted.1) / 2);
-            Ok(image::imageops::crop_imm(&scaled, x, y, wanted.0, wanted.1).to_image())
-        }
-    }
+/// Decode as it is, alpha included, at its own size and as stored.
+pub(crate) fn decode_any(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<DynamicImage, Refusal> {
+    guarded(|| DynamicImage::from_decoder(decoder(bytes, check(bytes, limits)?, limits)?).map_err(|e| refusal(&e)))
 }
 
 /// Interleaved → planar.
@@ -290,15 +290,18 @@ fn pixels_allowed(width: u32, height: u32, limits: &ImageLimits) -> std::result:
             max: limits.max_pixels,
         });
     }
+    if width.max(height) > MAX_SIDE {
+        return Err(Refusal::TooLongSide { width, height });
+    }
     if width == 0 || height == 0 {
         return Err(Refusal::Damaged(format!("its size is given as {width} × {height}")));
     }
     Ok(())
 }
 
-fn turns(orientation: image::metadata::Orientation) -> bool {
-    use image::metadata::Orientation as O;
-    matches!(orientation, O::Rotate90 | O::Rotate270 | O::Rotate90FlipH | O::Rotate270FlipH)
+/// Does it swap width and height?
+fn turns(turn: Turn) -> bool {
+    matches!(turn, Turn::Rotate90 | Turn::Rotate270 | Turn::Rotate90FlipH | Turn::Rotate270FlipH)
 }
 
 /// A decoder that panics on damaged bytes costs one picture, not the job.

@@ -2,15 +2,17 @@
 
 use super::cache::{self, Key, Pixels, Skipped, Writer};
 use super::cifar::{self, CifarReader};
-use super::folder::{FolderReader, TarReader};
+use super::folder::FolderReader;
 use super::layout::{Layout, look};
-use super::manifest::{ContentDigest, Manifest, Unreadable};
-use super::picture::{DATA_LIMITS, Refusal, decode, from_planar, header, to_planar, to_size};
+use super::manifest::{ContentDigest, Manifest, PassedOver, Unreadable};
+use super::picture::{DATA_LIMITS, Refusal, decode, from_planar, header, to_planar};
 use super::reader::{BLOCK, Content, Raw, Reader, in_parallel};
+use super::resize::to_size;
 use super::stat::StatIndex;
+use super::tars::TarReader;
 use crate::error::{Error, Result, ResultExt};
 use crate::progress::Report;
-use delta_guard_contract::{DataSource, Digest, ImageConfig, Resize, TrainId};
+use delta_guard_contract::{DataSource, Digest, ImageConfig, Orientation, Resize, TrainId};
 use std::collections::HashMap;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
@@ -18,7 +20,7 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 /// Part of the cache's name; raised when decoding or resizing changes its results.
-const DECODER: &[u8] = b"delta-guard decoder 1\0";
+const DECODER: &[u8] = b"delta-guard decoder 2\0";
 /// Once this many pictures are unreadable and the allowed share is passed whatever follows, the rest is not tried.
 const ENOUGH: usize = 1000;
 
@@ -30,6 +32,7 @@ pub struct DataSet {
     classes: Vec<String>,
     positions: HashMap<TrainId, usize>,
     skipped: Vec<Unreadable>,
+    passed_over: PassedOver,
     digest: Digest,
     pixels: Pixels,
     height: u32,
@@ -131,7 +134,14 @@ impl DataSet {
             )));
         }
         if skipped.len() as f64 > max_unreadable * total as f64 {
-            return Err(too_many(&skipped, &skipped.len().to_string(), total, max_unreadable, source));
+            return Err(too_many(
+                &skipped,
+                &pixels.skipped,
+                &skipped.len().to_string(),
+                total,
+                max_unreadable,
+                source,
+            ));
         }
         let lost: Vec<&str> = manifest
             .classes
@@ -146,7 +156,8 @@ impl DataSet {
                 source.path.display(),
                 super::manifest::some(&lost)
             );
-            return Err(Error::configuration(message, format!("the first: {}", shown(&skipped))));
+            let help = sizes_help(&pixels.skipped).map_or_else(String::new, |help| format!("; {help}"));
+            return Err(Error::configuration(message, format!("the first: {}{help}", shown(&skipped))));
         }
         let positions = ids.iter().cloned().enumerate().map(|(i, id)| (id, i)).collect();
         Ok(Self {
@@ -155,6 +166,7 @@ impl DataSet {
             classes: manifest.classes,
             positions,
             skipped,
+            passed_over: manifest.passed_over,
             digest,
             pixels,
             height: image.height,
@@ -212,6 +224,11 @@ impl DataSet {
         &self.skipped
     }
 
+    /// Files in class folders that are no examples by their names.
+    pub fn passed_over(&self) -> &PassedOver {
+        &self.passed_over
+    }
+
     /// Planar bytes [3, height, width] of the example at position `i`, straight from the map.
     ///
     /// # Panics
@@ -262,7 +279,7 @@ impl DataSet {
     }
 }
 
-/// Width and height (after EXIF orientation) of the first readable pictures of a source, at most `most`. Errors: as for opening it.
+/// Width and height (as stored) of the first readable pictures of a source, at most `most`. Errors: as for opening it.
 pub fn peek_sizes(source: &DataSource, most: usize, cache_dir: &Path, report: &mut dyn Report) -> Result<Vec<(u32, u32)>> {
     let layout = look(source)?;
     if matches!(layout, Layout::Cifar { .. }) {
@@ -312,6 +329,10 @@ fn cache_key(manifest: &Digest, image: &ImageConfig) -> ContentDigest {
         Resize::Stretch => 1,
         Resize::CenterCrop => 2,
     }]);
+    hash.update(&[match image.orientation {
+        Orientation::Ignore => 0,
+        Orientation::Apply => 1,
+    }]);
     *hash.finalize().as_bytes()
 }
 
@@ -342,6 +363,10 @@ fn fill(
                     Err(refusal) => skipped.push(Skipped {
                         position: raw.position,
                         reason: refusal.to_string(),
+                        size: match refusal {
+                            Refusal::WrongSize { found, .. } => Some(found),
+                            _ => None,
+                        },
                     }),
                 }
             }
@@ -359,7 +384,14 @@ fn fill(
                 format: Default::default(),
                 split: Default::default(),
             };
-            return Err(too_many(&list, &format!("at least {}", list.len()), total, max_unreadable, &source));
+            return Err(too_many(
+                &list,
+                &skipped,
+                &format!("at least {}", list.len()),
+                total,
+                max_unreadable,
+                &source,
+            ));
         }
         report.progress("decode", next as u64, total as u64, "");
         Ok(ControlFlow::Continue(()))
@@ -403,7 +435,7 @@ fn pixels(raw: &Raw, manifest: &Manifest, image: &ImageConfig) -> Result<std::re
                 return Ok(Ok(planar.to_vec()));
             }
             let picture = from_planar(planar, cifar::SIDE, cifar::SIDE).ok_or_else(|| Error::internal("a CIFAR record of the wrong length"))?;
-            Ok(to_size(picture, image).map(|p| to_planar(&p)))
+            Ok(to_size(picture, image, &DATA_LIMITS).map(|p| to_planar(&p)))
         }
     }
 }
@@ -431,13 +463,31 @@ fn shown(skipped: &[Unreadable]) -> String {
         .join("; ")
 }
 
-fn too_many(skipped: &[Unreadable], count: &str, total: usize, max: f64, source: &DataSource) -> Error {
+/// What to do where most of what was left out is of another size: names the key with the value to type. `None` where sizes are not the trouble.
+fn sizes_help(left_out: &[Skipped]) -> Option<String> {
+    let sizes: Vec<(u32, u32)> = left_out.iter().filter_map(|s| s.size).collect();
+    let (first, rest) = sizes.split_first()?;
+    if sizes.len() * 2 <= left_out.len() {
+        return None;
+    }
+    let resize = "set `data.image.resize: stretch` (or `center-crop`), as training did";
+    Some(match rest.iter().all(|size| size == first) {
+        // One size: perhaps the model reads just that.
+        true => format!(
+            "{resize}; or, if the model reads them as they are, `data.image.width: {}` and `data.image.height: {}`",
+            first.0, first.1
+        ),
+        false => resize.into(),
+    })
+}
+
+fn too_many(skipped: &[Unreadable], left_out: &[Skipped], count: &str, total: usize, max: f64, source: &DataSource) -> Error {
     Error::configuration(
         format!(
             "{}: {count} of {total} pictures are unreadable, more than the share of {max} allowed. The first: {}",
             source.path.display(),
             shown(skipped)
         ),
-        "repair or remove them, or raise data.max_unreadable_share",
+        sizes_help(left_out).unwrap_or_else(|| "repair or remove them, or raise data.max_unreadable_share".into()),
     )
 }

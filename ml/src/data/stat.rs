@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const MAGIC: &[u8; 16] = b"delta-guard idx1";
+const MAGIC: &[u8; 16] = b"delta-guard idx2";
 /// How old a change must be to be trusted, in nanoseconds.
 const FRESH: i128 = 2_000_000_000;
 

@@ -1,12 +1,14 @@
 //! Data sets from end to end: files made by hand, opened, compared with what was put into them.
 
 mod cifar_sets;
+mod image_folder;
+mod links;
 mod tars;
 
 use super::*;
 use crate::error::{Error, Result};
 use crate::progress::Report;
-use delta_guard_contract::{DataFormat, DataSource, FaultKind, ImageConfig, Resize, Split, TrainId};
+use delta_guard_contract::{DataFormat, DataSource, FaultKind, ImageConfig, Orientation, Resize, Split, TrainId};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -269,7 +271,7 @@ fn a_full_disk_is_said_so_and_leaves_nothing_behind() {
 fn unreadable_pictures_are_listed_up_to_the_share() {
     let (root, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     folder(root.path());
-    put(root.path(), "ant/note.txt", b"not a picture");
+    put(root.path(), "ant/note.png", b"not a picture");
     put(root.path(), "cat/large.png", &encode_png(&vec![0; 300], 10, 10, 1).unwrap());
     std::os::unix::fs::symlink("nowhere", root.path().join("cat/link.png")).unwrap();
     let open = |share| {
@@ -285,11 +287,11 @@ fn unreadable_pictures_are_listed_up_to_the_share() {
     let data = open(0.375).unwrap();
     check(&data, &wanted());
     let skipped: BTreeMap<&str, &str> = data.skipped().iter().map(|u| (u.id.0.as_str(), u.reason.as_str())).collect();
-    assert!(skipped["ant/note.txt"].contains("text"));
+    assert!(skipped["ant/note.png"].contains("text"));
     assert!(skipped["cat/large.png"].contains("10 × 10"));
     assert!(skipped["cat/link.png"].contains("leads nowhere"));
     let text = message(open(0.37), FaultKind::Configuration);
-    for part in ["3 of 8", "data.max_unreadable_share", "ant/note.txt", "cat/large.png"] {
+    for part in ["3 of 8", "data.max_unreadable_share", "ant/note.png", "cat/large.png"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     for name in ["ant/1.png", "ant/2.png"] {

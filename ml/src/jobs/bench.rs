@@ -16,7 +16,25 @@ use tch::Kind;
 /// # Errors
 /// `Configuration` with the key that names it.
 pub fn training_set(place: &Place<'_>, data: &DataConfig, report: &mut dyn Report) -> Result<DataSet> {
-    open(place, data, &data.train, None, report).context(|| "training set (data.train)".into())
+    let what = || "training set (data.train)".to_string();
+    let set = open(place, data, &data.train, None, report).context(what)?;
+    several_classes(&set, &data.train.path).context(what)?;
+    Ok(set)
+}
+
+/// A model that tells classes apart needs two of them. One alone is most often a path that is a folder too deep or too high.
+fn several_classes(set: &DataSet, path: &Path) -> Result<()> {
+    let [only] = set.classes() else { return Ok(()) };
+    Err(Error::configuration(
+        format!(
+            "the data have one class only, `{only}`: one folder per class was looked for in {}",
+            path.display()
+        ),
+        format!(
+            "set data.train.path to the folder that holds the class folders; if those lie in `{only}`, to {}",
+            path.join(only).display()
+        ),
+    ))
 }
 
 /// The validation set, its labels in the training set's class order.
@@ -35,6 +53,9 @@ pub fn open(place: &Place<'_>, data: &DataConfig, source: &DataSource, classes: 
     let set = DataSet::open(source, &data.image, data.max_unreadable_share, &place.setup.cache_dir, classes, report)?;
     for unreadable in set.skipped().iter().take(5) {
         report.log(&format!("skipped {}: {}", unreadable.id, unreadable.reason));
+    }
+    if set.passed_over().count > 0 {
+        report.log(&set.passed_over().to_string());
     }
     if set.skipped().len() > 5 {
         report.log(&format!("skipped {} unreadable pictures in all", set.skipped().len()));
@@ -96,4 +117,97 @@ pub fn class_of(name: &str, classes: &[String]) -> Result<u32> {
 /// `Submission` with the reason.
 pub fn picture(anomaly: &Anomaly, limits: &ImageLimits, image: &ImageConfig) -> Result<Vec<u8>> {
     crate::data::decode_submission(&anomaly.image, limits, image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::encode_png;
+    use delta_guard_contract::{Device as Wanted, FaultKind, WorkerSetup};
+
+    #[derive(Default)]
+    struct Said(Vec<String>);
+
+    impl Report for Said {
+        fn progress(&mut self, _: &str, _: u64, _: u64, _: &str) {}
+        fn log(&mut self, message: &str) {
+            self.0.push(message.into());
+        }
+    }
+
+    fn training(root: &Path, report: &mut dyn Report) -> Result<DataSet> {
+        let source = DataSource {
+            path: root.join("set"),
+            format: Default::default(),
+            split: Default::default(),
+        };
+        let data = DataConfig {
+            train: source.clone(),
+            validation: source,
+            image: ImageConfig {
+                height: 4,
+                width: 4,
+                ..ImageConfig::default()
+            },
+            max_unreadable_share: 0.0,
+        };
+        let setup = WorkerSetup {
+            cache_dir: root.join("cache"),
+            factors_dir: root.join("factors"),
+            device: Wanted::Cpu,
+            threads: 1,
+            memory_budget: 1 << 20,
+            memory_limit: 0,
+        };
+        let place = Place {
+            setup: &setup,
+            out_dir: root,
+            device: tch::Device::Cpu,
+            device_name: "cpu".into(),
+        };
+        training_set(&place, &data, report)
+    }
+
+    #[test]
+    fn one_class_alone_is_told_with_its_place() {
+        let root = tempfile::tempdir().unwrap();
+        let class = root.path().join("set/products");
+        fs_err::create_dir_all(class.join("mug")).unwrap();
+        fs_err::write(class.join("mug/1.png"), encode_png(&[9; 48], 4, 4, 1).unwrap()).unwrap();
+        let fault = training(root.path(), &mut Said::default()).unwrap_err().fault().clone();
+        assert_eq!(fault.kind, FaultKind::Configuration);
+        for part in [
+            "data.train",
+            "one class only",
+            "`products`",
+            &root.path().join("set").display().to_string(),
+        ] {
+            assert!(fault.message.contains(part), "{part}: {fault:?}");
+        }
+        assert!(fault.help.contains(&class.display().to_string()), "{fault:?}");
+    }
+
+    #[test]
+    fn what_was_passed_over_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        for class in ["a", "b"] {
+            let folder = root.path().join("set").join(class);
+            fs_err::create_dir_all(&folder).unwrap();
+            fs_err::write(folder.join("1.png"), encode_png(&[9; 48], 4, 4, 1).unwrap()).unwrap();
+        }
+        let mut said = Said::default();
+        assert_eq!(training(root.path(), &mut said).unwrap().len(), 2);
+        assert!(!said.0.iter().any(|line| line.contains("passed over")), "{:?}", said.0);
+        for name in ["a/1.png~", "b/Thumbs.db"] {
+            fs_err::write(root.path().join("set").join(name), b"x").unwrap();
+        }
+        assert_eq!(training(root.path(), &mut said).unwrap().len(), 2);
+        assert!(
+            said.0
+                .iter()
+                .any(|line| line.contains("passed over 2 files") && line.contains("a/1.png~")),
+            "{:?}",
+            said.0
+        );
+    }
 }

@@ -41,6 +41,9 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
     fs_err::create_dir_all(&job.out_dir)?;
     let (device, device_name) = device::set_up(job.setup.device, job.setup.threads)?;
     report.log(&format!("computing on {device_name}"));
+    if device == Device::Cpu {
+        crate::memory::limit(job.setup.memory_limit, job.setup.threads);
+    }
     let place = Place {
         setup: &job.setup,
         out_dir: &job.out_dir,

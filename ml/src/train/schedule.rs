@@ -9,8 +9,17 @@ pub fn learning_rate(schedule: &Schedule, lr: f64, step: u64, per_epoch: u64, st
     match schedule {
         Schedule::Constant => lr,
         Schedule::Step { milestones, gamma } => {
-            let epoch = step / per_epoch.max(1);
-            lr * gamma.powi(milestones.iter().filter(|&&m| u64::from(m) <= epoch).count() as i32)
+            let fallen = |&&milestone: &&f64| {
+                // Rounded, so that 0.35 of 40 epochs is the start of the 14th.
+                let first = if milestone < 1.0 {
+                    milestone * steps as f64
+                } else {
+                    milestone * per_epoch as f64
+                }
+                .round();
+                step as f64 >= first
+            };
+            lr * gamma.powi(milestones.iter().filter(fallen).count() as i32)
         }
         Schedule::Cosine => cosine(lr, 0.0, step as f64 / steps.max(1) as f64),
         Schedule::OneCycle { warmup } => {
@@ -44,12 +53,35 @@ mod tests {
     #[test]
     fn steps_fall_at_the_start_of_their_epochs() {
         let schedule = Schedule::Step {
-            milestones: vec![2, 3],
+            milestones: vec![2.0, 3.0],
             gamma: 0.1,
         };
         let at = |epoch: u64| learning_rate(&schedule, 1.0, epoch * 7, 7, 35);
         assert_eq!([at(0), at(1), at(2)], [1.0, 1.0, 0.1]);
         assert!((at(3) - 0.01).abs() < 1e-12);
         assert_eq!(learning_rate(&schedule, 1.0, 13, 7, 35), 1.0, "the last step of epoch 1");
+    }
+
+    /// The paper's schedule in shares: of 40 epochs it is 14, 24, 35 to the step; of any other number it falls three times all the same.
+    #[test]
+    fn shares_of_the_training_are_milestones_too() {
+        let shares = delta_guard_contract::Recipe::default().schedule;
+        let epochs = Schedule::Step {
+            milestones: vec![14.0, 24.0, 35.0],
+            gamma: 0.1,
+        };
+        for per_epoch in [1, 3, 7, 13, 391, 1000] {
+            let steps = 40 * per_epoch;
+            for step in 0..steps {
+                let (a, b) = (
+                    learning_rate(&shares, 0.1, step, per_epoch, steps),
+                    learning_rate(&epochs, 0.1, step, per_epoch, steps),
+                );
+                assert_eq!(a, b, "step {step} of {steps}");
+            }
+        }
+        let fourteen = |epoch: u64| learning_rate(&shares, 1.0, epoch * 10, 10, 140);
+        assert_eq!((0..14).filter(|&e| fourteen(e) == 1.0).count(), 5);
+        assert!((fourteen(13) - 1e-3).abs() < 1e-12);
     }
 }

@@ -74,11 +74,17 @@ fn with_orientation(jpeg: &[u8], value: u8) -> Vec<u8> {
 }
 
 #[test]
-fn applies_the_exif_orientation() {
+fn the_exif_orientation_is_ignored_unless_it_is_to_be_applied() {
     let upright = encoded(picture(16, 8), ImageFormat::Jpeg);
     let plain = from_planar(&read(&upright, 8, 16).unwrap(), 8, 16).unwrap();
     let turned = with_orientation(&upright, 6);
-    assert_eq!(header(&turned, &LIMITS).unwrap(), Header { width: 8, height: 16 });
+    assert_eq!(header(&turned, &LIMITS).unwrap(), Header { width: 16, height: 8 });
+    assert_eq!(read(&turned, 8, 16).unwrap(), read(&upright, 8, 16).unwrap());
+    let apply = |height, width| ImageConfig {
+        orientation: Orientation::Apply,
+        ..config(height, width, Resize::Refuse)
+    };
+    let read = |bytes: &[u8], height, width| decode(bytes, &LIMITS, &apply(height, width));
     // 6: the stored picture must be turned by 90 degrees clockwise; (x, y) ← (y, height − 1 − x).
     let got = from_planar(&read(&turned, 16, 8).unwrap(), 16, 8).unwrap();
     assert!(got.enumerate_pixels().all(|(x, y, p)| p == plain.get_pixel(y, 7 - x)));
@@ -117,8 +123,16 @@ fn resizes_as_told() {
     let sliver = encoded(RgbImage::new(60_000, 1), ImageFormat::Png);
     assert!(matches!(
         decode(&sliver, &LIMITS, &config(512, 512, Resize::CenterCrop)),
-        Err(Refusal::TooManyPixels { .. })
+        Err(Refusal::TooLong { .. })
     ));
+    assert!(decode(&sliver, &LIMITS, &config(512, 512, Resize::Stretch)).is_ok());
+    let longer = encoded(RgbImage::new(65_536, 1), ImageFormat::Png);
+    for resize in [Resize::Refuse, Resize::Stretch, Resize::CenterCrop] {
+        assert!(matches!(
+            decode(&longer, &LIMITS, &config(512, 512, resize)),
+            Err(Refusal::TooLongSide { .. })
+        ));
+    }
 }
 
 /// A PNG that ends after a header which claims this size.
