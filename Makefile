@@ -19,6 +19,8 @@ OUT ?=
 STORY ?= config/evaluate/demo.yaml
 SEEDS ?=
 BENCH ?=
+SHORT ?=
+SOAK ?=
 # make mutants MUTANTS=200 MUTANTS_SEED=1; make faults FAULTS=split
 MUTANTS ?= 100
 MUTANTS_SEED ?=
@@ -27,7 +29,7 @@ FAULTS ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup build demo test fixtures faults faults-check mutants lint layering data-cifar10 examples evaluate evaluate-cifar10 bench idle install screenshots
+.PHONY: help setup build demo test fixtures faults faults-check mutants lint layering data-cifar10 examples evaluate evaluate-cifar10 bench idle install screenshots soak
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -90,6 +92,9 @@ bench: ## what influence costs, as ratios to a plain pass, interleaved (DATA, BE
 
 idle: build ## what the daemon costs while nothing happens: time to ready, memory
 	@$(PYTHON) scripts/idle.py $(BIN)
+
+soak: build ## breaks a real daemon: kills, a hostile inbox, mail servers that lie (SHORT=1: some minutes, else hours; SOAK="kills --seed 2")
+	@$(PYTHON) scripts/soak/soak.py $(if $(SHORT),--short) $(SOAK)
 
 screenshots: ## the report's first screens, drawn again into docs/ (needs chromium)
 	$(WITH_TORCH) $(PYTHON) scripts/screenshots.py
