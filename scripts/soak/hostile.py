@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import socket
 import tempfile
 
@@ -95,19 +96,19 @@ def run(rounds):
                 dropped += 1
                 if place.daemon.poll() is not None:
                     raise Lost(f"{what} ended the daemon ({place.daemon.returncode})")
-            good = lambda: [case for case in place.cases().values() if case["name"].startswith("good-") and case["state"] in ENDS]
+            good = lambda: [case for case in place.cases().values() if case["file"].startswith("good-") and case["state"] in ENDS]
             wait_for("answers to all good pictures", lambda: len(good()) == dropped, 300)
             if place.get("/readyz")[0] != 200:
                 raise Lost(f"not ready: {place.get('/readyz')[1]}")
             # What is refused for good is cleared away by its owner, so that the next round can make it again.
             for entry in os.scandir(os.fsencode(place.root / "inbox")):
                 if entry.is_dir(follow_symlinks=False):
-                    __import__("shutil").rmtree(entry.path)
+                    shutil.rmtree(entry.path)
                 else:
                     os.unlink(entry.path)
         if outside.read_bytes() != b"label=dog\nflag=3\nsecret\n":
             raise Lost("a file outside the inbox was changed")
-        if any("secret" in case["name"] for case in place.cases().values()):
+        if any("secret" in case["file"] for case in place.cases().values()):
             raise Lost("a file outside the inbox was read")
         memory = place.resident()
         if memory > 200 << 20:

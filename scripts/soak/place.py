@@ -103,7 +103,7 @@ class Place:
         done = self.ask("cases", "--json", "--limit", "1000000")
         if done.returncode:
             raise Lost(f"delta-guard cases: {done.stderr}")
-        return {case["name"]: case for case in json.loads(done.stdout)}
+        return {case["file"]: case for case in json.loads(done.stdout)}
 
     def drop(self, name, words):
         """As a careful submitter does: written under a hidden name, then renamed."""
