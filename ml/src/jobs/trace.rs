@@ -271,6 +271,12 @@ fn thumbnail_scale(height: u32, width: u32) -> u32 {
     (96 / height.max(width)).clamp(1, 3)
 }
 
+/// Places among `n` flagged examples, strongest first, of those that get a thumbnail.
+fn shown(n: usize) -> impl Iterator<Item = usize> {
+    let strongest = n.min(STRONGEST);
+    (0..strongest).chain(strongest.max(n.saturating_sub(LEAST_SURE))..n)
+}
+
 /// Small PNGs of the first anomaly, and of the strongest and the least sure flagged examples.
 fn thumbnails(
     place: &Place<'_>,
@@ -290,10 +296,7 @@ fn thumbnails(
     if let Some(first) = pictures.first() {
         write("anomaly".into(), "thumbs/anomaly.png".into(), first)?;
     }
-    let all = &detection.flagged;
-    let strongest = all.len().min(STRONGEST);
-    let least_sure = strongest.max(all.len().saturating_sub(LEAST_SURE));
-    for found in all[..strongest].iter().chain(&all[least_sure..]) {
+    for found in shown(detection.flagged.len()).filter_map(|place| detection.flagged.get(place)) {
         write(
             train.ids()[found.position].0.clone(),
             format!("thumbs/{:04}.png", found.rank),
@@ -301,4 +304,22 @@ fn thumbnails(
         )?;
     }
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn the_strongest_and_the_least_sure_are_shown_each_once() {
+        for n in [0, 1, 159, 160, 161, 200] {
+            assert_eq!(shown(n).collect::<Vec<_>>(), (0..n).collect::<Vec<_>>(), "{n}: all of them");
+        }
+        for n in [201, 1000] {
+            let places: Vec<usize> = shown(n).collect();
+            assert_eq!(places.len(), 200);
+            assert_eq!(places[..160], (0..160).collect::<Vec<_>>(), "{n}: the strongest");
+            assert_eq!(places[160..], (n - 40..n).collect::<Vec<_>>(), "{n}: the least sure");
+        }
+    }
 }
