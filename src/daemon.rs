@@ -1,7 +1,7 @@
 //! Wires journal, index, inbox and engine together, and stops them in order.
 
 use crate::clock::SystemClock;
-use crate::engine::{Engine, Hooks, Ledger, Note};
+use crate::engine::{Engine, Hooks, Ledger, Note, asked};
 use crate::inbox::{self, Inbox, Wake};
 use crate::publish;
 use crate::rights;
@@ -86,6 +86,7 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
             .spawn(body)
             .context("the inbox's thread could not be started")?
     };
+    let requests = tokio::spawn(asked::serve(Arc::clone(&ledger), Arc::clone(&settings), both.clone()));
     let mut engine = tokio::spawn(Engine::new(Arc::clone(&ledger), Arc::clone(&settings), secret, Arc::clone(&hooks), both).run());
 
     let mut asked = stop.clone();
@@ -108,6 +109,8 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
         }
     };
     wake.ring();
+    // It hears of the stop itself.
+    let _ = requests.await;
     let joined = tokio::task::spawn_blocking(move || scanner.join()).await;
     joined
         .context("the inbox's thread was lost")?

@@ -1,6 +1,6 @@
 //! What the guard works by: checked, absolute paths, nothing left to default. The configuration file is turned into this by `config`.
 
-use crate::policy::{GateLimits, Mode};
+use crate::policy::{Caps, GateLimits, Mode};
 use delta_guard_contract::config::UnlearnConfig;
 use delta_guard_contract::job::ImageLimits;
 use delta_guard_contract::{DataConfig, DetectConfig, ModelConfig, Recipe, WorkerSetup};
@@ -41,6 +41,8 @@ pub struct Settings {
     pub unlearn: UnlearnConfig,
     /// What a candidate must fulfil.
     pub gate: GateLimits,
+    /// What may be promoted without a person.
+    pub caps: Caps,
     /// Worker processes.
     pub worker: WorkerSettings,
 }

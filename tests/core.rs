@@ -23,6 +23,8 @@ mod publishing;
 mod races;
 #[path = "core/records.rs"]
 mod records;
+#[path = "core/standing.rs"]
+mod standing;
 #[path = "core/support.rs"]
 mod support;
 #[path = "core/workers.rs"]

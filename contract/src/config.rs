@@ -289,6 +289,16 @@ pub enum UnlearnMethod {
     Cf,
 }
 
+impl UnlearnMethod {
+    /// Its name, as in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UnlearnMethod::Eu => "eu",
+            UnlearnMethod::Cf => "cf",
+        }
+    }
+}
+
 /// Settings of `cf`; what is not here comes from `recipe`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

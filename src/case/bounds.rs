@@ -167,6 +167,9 @@ impl Event {
             // Made of our own words and of digests, or divided into parts before (`flagged`, `queued`).
             Event::StageStarted { .. }
             | Event::Flagged { .. }
+            | Event::CandidateGiven { .. }
+            | Event::Outdated { .. }
+            | Event::Retried(_)
             | Event::Unlearned { .. }
             | Event::Published { .. }
             | Event::Queued { .. }

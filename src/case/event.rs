@@ -1,11 +1,14 @@
 //! What can happen to a case. Each event is one journal record: its kind is the record's `k`, its content the record's `d`.
 
-use super::State;
 use super::bounds::Kept;
+use super::{Case, State};
 use crate::policy::{Decision, Found, GateVerdict};
+use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::{Digest, FaultKind, FlaggedExample};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A stage of a case.
@@ -137,6 +140,88 @@ pub struct TraceSummary {
     pub manifest: Option<Digest>,
 }
 
+/// Which standing exclusion list a candidate was made under.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingUse {
+    /// BLAKE3 of its ids, one a line, sorted.
+    pub digest: Digest,
+    /// How many there are.
+    pub count: u64,
+}
+
+/// A new attempt at a case, and what stays valid for it. The record stands for itself: an ended case is kept nowhere but in the index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Retried {
+    /// The state that it had.
+    pub from: State,
+    /// The state that it goes on from: `accepted`, `predicted` or `traced`.
+    pub to: State,
+    /// Unlearn by this method; None: as configured.
+    pub method: Option<UnlearnMethod>,
+    /// The owner's own candidate: its path below the case's folder, and its BLAKE3.
+    pub given: Option<(String, Digest)>,
+    /// The user who asked.
+    pub by: u32,
+    /// New attempts, this one included.
+    pub attempt: u32,
+    /// How often it was held so far.
+    pub holds: u32,
+    /// What was taken in.
+    pub accepted: Accepted,
+    /// When it was taken in.
+    pub accepted_at: Timestamp,
+    /// How the production model reads the picture; None from `accepted` on.
+    pub prediction: Option<Prediction>,
+    /// The factors, from `traced` on.
+    pub fit: Option<FitResult>,
+    /// What the trace found, from `traced` on.
+    pub trace: Option<TraceSummary>,
+    /// Files of what is too long for a record, per stage that stays valid.
+    #[serde(default)]
+    pub kept: BTreeMap<Stage, Kept>,
+    /// Seconds per stage that stays valid.
+    pub seconds: BTreeMap<Stage, f64>,
+}
+
+impl Retried {
+    /// A new attempt at `case`, from `to` on.
+    pub fn of(case: &Case, to: State, method: Option<UnlearnMethod>, given: Option<(String, Digest)>, by: u32) -> Self {
+        let predicted = to != State::Accepted;
+        let traced = to == State::Traced;
+        let done: &[Stage] = match to {
+            State::Traced => &[Stage::Predict, Stage::Fit, Stage::Trace],
+            State::Predicted => &[Stage::Predict],
+            _ => &[],
+        };
+        Self {
+            from: case.state,
+            to,
+            method,
+            given,
+            by,
+            attempt: case.attempt + 1,
+            holds: case.holds,
+            accepted: case.accepted.clone(),
+            accepted_at: case.accepted_at,
+            prediction: case.prediction.clone().filter(|_| predicted),
+            fit: case.fit.clone().filter(|_| traced),
+            trace: case.trace.clone().filter(|_| traced),
+            kept: case
+                .kept
+                .iter()
+                .filter(|(stage, _)| done.contains(stage))
+                .map(|(stage, kept)| (*stage, kept.clone()))
+                .collect(),
+            seconds: case
+                .seconds
+                .iter()
+                .filter(|(stage, _)| done.contains(stage))
+                .map(|(stage, s)| (*stage, *s))
+                .collect(),
+        }
+    }
+}
+
 /// A candidate as it was published.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Published {
@@ -260,6 +345,20 @@ pub enum Event {
         /// Seconds of the stage.
         seconds: f64,
     },
+    /// The owner's own candidate takes the place of one that would be made.
+    CandidateGiven {
+        /// Its path below the case's folder.
+        file: String,
+        /// BLAKE3 of that file.
+        digest: Digest,
+    },
+    /// The candidate came too late: since it was made, another repair took further examples out. It is made again without those, too.
+    Outdated {
+        /// Why, in a sentence.
+        why: String,
+    },
+    /// Somebody asked for a new attempt.
+    Retried(Box<Retried>),
     /// Policy was asked.
     Decided(Decision),
     /// A candidate was trained.
@@ -272,6 +371,9 @@ pub enum Event {
         digest: Digest,
         /// Seconds of the stage.
         seconds: f64,
+        /// The standing exclusion list that it was made under; None where there was none.
+        #[serde(default)]
+        standing: Option<StandingUse>,
     },
     /// Measured and judged.
     Certified {
@@ -355,6 +457,9 @@ impl Event {
             Event::Fitted { .. } => "fitted",
             Event::Flagged { .. } => "flagged",
             Event::Traced { .. } => "traced",
+            Event::CandidateGiven { .. } => "candidate-given",
+            Event::Outdated { .. } => "outdated",
+            Event::Retried(_) => "retried",
             Event::Decided(_) => "decided",
             Event::Unlearned { .. } => "unlearned",
             Event::Certified { .. } => "certified",

@@ -8,10 +8,11 @@ pub mod next;
 mod transitions;
 
 pub use bounds::Kept;
-pub use event::{Accepted, Claim, End, Event, FileIdentity, HoldCause, Published, Stage, TraceSummary};
+pub use event::{Accepted, Claim, End, Event, FileIdentity, HoldCause, Published, Retried, Stage, StandingUse, TraceSummary};
 pub use transitions::{Illegal, Move, TRANSITIONS};
 
 use crate::policy::{Decision, GateVerdict};
+use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::{Digest, FaultKind};
 use jiff::Timestamp;
@@ -186,6 +187,18 @@ pub struct Case {
     /// The user who let it pass the caps; that holds for one promotion.
     #[serde(default)]
     pub allowed_by: Option<u32>,
+    /// How often a person asked for a new attempt, or a candidate came too late.
+    #[serde(default)]
+    pub attempt: u32,
+    /// The method that was asked for; None: as configured.
+    #[serde(default)]
+    pub method: Option<UnlearnMethod>,
+    /// The owner's own candidate: its path below the case's folder, and its BLAKE3.
+    #[serde(default)]
+    pub given: Option<(String, Digest)>,
+    /// The standing exclusion list that the candidate was made under; None where there was none.
+    #[serde(default)]
+    pub standing: Option<StandingUse>,
     /// How the production model reads the picture.
     pub prediction: Option<Prediction>,
     /// The factors.
@@ -239,6 +252,10 @@ impl Case {
             held_seq: None,
             holds: 0,
             allowed_by: None,
+            attempt: 0,
+            method: None,
+            given: None,
+            standing: None,
             prediction: None,
             fit: None,
             trace: None,
@@ -291,11 +308,20 @@ impl Case {
                 file,
                 digest,
                 seconds,
+                standing,
             } => {
+                self.standing = standing.clone();
                 self.unlearn = Some(result.clone());
                 self.candidate_file = Some((file.clone(), digest.clone()));
                 self.seconds.insert(Stage::Unlearn, *seconds);
             }
+            Event::CandidateGiven { file, digest } => self.candidate_file = Some((file.clone(), digest.clone())),
+            Event::Outdated { .. } => {
+                self.attempt += 1;
+                self.allowed_by = None;
+                self.forget_candidate();
+            }
+            Event::Retried(again) => *self = Self::again(self.id.clone(), self.seq, again),
             Event::Certified {
                 result,
                 whole,
@@ -359,6 +385,47 @@ impl Case {
         };
     }
 
+    /// The case at the beginning of a new attempt.
+    fn again(id: CaseId, seq: u64, again: &Retried) -> Self {
+        Self {
+            state: again.to,
+            holds: again.holds,
+            attempt: again.attempt,
+            method: again.method,
+            given: again.given.clone(),
+            prediction: again.prediction.clone(),
+            fit: again.fit.clone(),
+            trace: again.trace.clone(),
+            kept: again.kept.clone(),
+            seconds: again.seconds.clone(),
+            ..Self::new(id, again.accepted.clone(), seq, again.accepted_at)
+        }
+    }
+
+    /// An ended case, as far as a new attempt needs it: for a journal that is read without an index.
+    pub fn ended(id: CaseId, seq: u64, again: &Retried) -> Self {
+        Self {
+            state: again.from,
+            told: true,
+            ..Self::again(id, seq, again)
+        }
+    }
+
+    fn forget_candidate(&mut self) {
+        self.unlearn = None;
+        self.candidate_file = None;
+        self.standing = None;
+        self.certify = None;
+        self.gate = None;
+        self.certified_seq = None;
+        self.published = None;
+        self.promotion = None;
+        for stage in [Stage::Unlearn, Stage::Certify, Stage::Publish] {
+            self.seconds.remove(&stage);
+            self.kept.remove(&stage);
+        }
+    }
+
     /// Is there anything left to do by itself? A hold is still to be told.
     pub fn is_open(&self) -> bool {
         !self.told
@@ -368,6 +435,7 @@ impl Case {
     pub fn occasion(&self) -> String {
         match self.state {
             State::Held => format!("hold {}", self.holds),
+            _ if self.attempt > 0 => format!("attempt {}", self.attempt),
             _ => String::new(),
         }
     }

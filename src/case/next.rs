@@ -54,7 +54,13 @@ pub fn next(case: &Case, rules: &Rules) -> Step {
         },
         State::Decided => match &case.decision {
             Some(decision) => match decision.action {
-                Action::Unlearn => Step::Work(Stage::Unlearn),
+                Action::Unlearn => match &case.given {
+                    Some((file, digest)) => Step::Record(Event::CandidateGiven {
+                        file: file.clone(),
+                        digest: digest.clone(),
+                    }),
+                    None => Step::Work(Stage::Unlearn),
+                },
                 Action::Observe => ended(End::Observed, &decision.reason, ""),
                 Action::Hold => ended(
                     End::Undecided,
@@ -68,7 +74,8 @@ pub fn next(case: &Case, rules: &Rules) -> Step {
         State::Certified => Step::Publish,
         State::Published => match (&case.gate, &case.decision) {
             (Some(gate), _) if !gate.pass => ended(End::Rejected, &gate.reasons.join("; "), "the candidate is kept, marked rejected"),
-            (Some(_), Some(decision)) if decision.mode == Mode::Enforce => Step::Promote,
+            // What an owner's own candidate was trained on is not ours to vouch for.
+            (Some(_), Some(decision)) if decision.mode == Mode::Enforce && case.given.is_none() => Step::Promote,
             (Some(_), _) => ended(
                 End::Proposed,
                 "the candidate passed the gate",

@@ -116,6 +116,7 @@ fn events() -> Vec<Event> {
             file: "f".into(),
             digest: Digest("m".into()),
             seconds: 1.0,
+            standing: None,
         },
         Event::Certified {
             result: certify(),

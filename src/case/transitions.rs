@@ -14,13 +14,16 @@ pub enum Move {
     Unlearned,
     Certified,
     Published,
+    CandidateGiven,
+    Outdated,
     PromoteIntent,
     Held,
     End(End),
 }
 
 /// (from, step, to). Beside these rows, `stage-started`, `stage-failed` and (in `fitted`) `flagged` leave a working case where it is, `resumed` brings a
-/// held case back to where it was held, `queued` leaves an ended or held one where it is, and `told` marks it, once.
+/// held case back to where it was held, `queued` leaves an ended or held one where it is, `told` marks it, once, and after that `retried` opens it
+/// again, except a promoted one.
 pub const TRANSITIONS: &[(State, Move, State)] = &[
     (State::Accepted, Move::Predicted, State::Predicted),
     (State::Accepted, Move::End(End::Refused), State::Refused),
@@ -38,6 +41,7 @@ pub const TRANSITIONS: &[(State, Move, State)] = &[
     (State::Traced, Move::Decided, State::Decided),
     (State::Traced, Move::End(End::Failed), State::Failed),
     (State::Decided, Move::Unlearned, State::Unlearned),
+    (State::Decided, Move::CandidateGiven, State::Unlearned),
     (State::Decided, Move::End(End::Observed), State::Observed),
     (State::Decided, Move::End(End::Undecided), State::Undecided),
     (State::Decided, Move::Held, State::Held),
@@ -49,6 +53,7 @@ pub const TRANSITIONS: &[(State, Move, State)] = &[
     (State::Certified, Move::Held, State::Held),
     (State::Certified, Move::End(End::Failed), State::Failed),
     (State::Published, Move::PromoteIntent, State::Promoting),
+    (State::Published, Move::Outdated, State::Decided),
     (State::Published, Move::End(End::Proposed), State::Proposed),
     (State::Published, Move::End(End::Rejected), State::Rejected),
     (State::Published, Move::Held, State::Held),
@@ -95,6 +100,20 @@ pub(super) fn target(case: &Case, event: &Event) -> Result<State, Illegal> {
         }
         Event::Flagged { .. } => return if from == State::Fitted { Ok(from) } else { Err(illegal) },
         Event::Resumed { .. } => return case.held_at.filter(|_| from == State::Held).ok_or(illegal),
+        Event::Retried(again) => {
+            let over = case.told && (from == State::Held || from.is_end() && from != State::Promoted);
+            let known = match again.to {
+                State::Accepted => true,
+                State::Predicted => again.prediction.is_some(),
+                State::Traced => again.prediction.is_some() && again.trace.is_some(),
+                _ => false,
+            };
+            return if over && known && again.from == from {
+                Ok(again.to)
+            } else {
+                Err(illegal)
+            };
+        }
         Event::Queued { .. } | Event::Told { .. } => return if tellable { Ok(from) } else { Err(illegal) },
         Event::Predicted { .. } => Move::Predicted,
         Event::Fitted { .. } => Move::Fitted,
@@ -103,6 +122,8 @@ pub(super) fn target(case: &Case, event: &Event) -> Result<State, Illegal> {
         Event::Unlearned { .. } => Move::Unlearned,
         Event::Certified { .. } => Move::Certified,
         Event::Published { .. } => Move::Published,
+        Event::CandidateGiven { .. } => Move::CandidateGiven,
+        Event::Outdated { .. } => Move::Outdated,
         Event::PromoteIntent { .. } => Move::PromoteIntent,
         Event::Held { .. } => Move::Held,
         Event::Ended { end, .. } => Move::End(*end),

@@ -1,11 +1,14 @@
 //! The command line: one file per command. [`Exit`] is the only place that knows exit codes, [`say`] the only one that writes for people.
 
+mod approve;
 mod arrival;
+mod ask;
 mod cases;
 mod certify;
 mod check_config;
 mod demo;
 mod evaluate;
+mod excluded;
 mod fit;
 mod flagged;
 mod graph;
@@ -13,6 +16,8 @@ mod ids;
 mod journal;
 mod lookup;
 mod measure;
+mod resume;
+mod retry;
 mod run;
 mod say;
 mod show;
@@ -91,6 +96,14 @@ enum Command {
     Flagged(flagged::Flagged),
     /// Look after the journal: is it as it was written?
     Journal(journal::Journal),
+    /// Go on with a held case: its cause is mended, or it may pass the cap
+    Resume(resume::Resume),
+    /// Try an ended or held case again, with the configuration of now
+    Retry(retry::Retry),
+    /// Say that a proposed repair is in use: its flagged examples stay out of every later one
+    Approve(approve::Approve),
+    /// List the training examples that stay out of every repair
+    Excluded(excluded::Excluded),
     /// Train a model by the recipe (no daemon needed)
     Train(train::Train),
     /// Compute the EK-FAC factors of the production model, or find them on disk (no daemon needed)
@@ -130,6 +143,10 @@ pub fn main() -> ExitCode {
         Command::Show(command) => command.run(&global),
         Command::Flagged(command) => command.run(&global),
         Command::Journal(command) => command.run(&global),
+        Command::Resume(command) => command.run(&global),
+        Command::Retry(command) => command.run(&global),
+        Command::Approve(command) => command.run(&global),
+        Command::Excluded(command) => command.run(&global),
         Command::Train(command) => command.run(&global),
         Command::Fit(command) => command.run(&global),
         Command::Trace(command) => command.run(&global),

@@ -3,7 +3,7 @@
 //! The keys of `data`, `model`, `recipe`, `detect` and `unlearn` are those of the contract, since the worker reads them too.
 
 use super::units::{Size, Span};
-use crate::policy::{GateLimits, Mode};
+use crate::policy::{Caps, GateLimits, Mode};
 use crate::settings::StageLimits;
 use delta_guard_contract::config::UnlearnConfig;
 use delta_guard_contract::{DataConfig, DetectConfig, Device, ModelConfig, Recipe};
@@ -47,6 +47,9 @@ pub struct ConfigFile {
     /// What a candidate must show to pass.
     #[serde(default)]
     pub gate: GateLimits,
+    /// How much may be promoted in mode `enforce` without a person. Past a cap a case is held; `delta-guard resume CASE` lets it pass.
+    #[serde(default)]
+    pub caps: Caps,
     /// How the computing process is run.
     #[serde(default)]
     pub worker: Worker,

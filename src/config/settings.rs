@@ -72,6 +72,7 @@ impl ConfigFile {
             detect: self.detect.clone(),
             unlearn: self.unlearn.clone(),
             gate: self.gate.clone(),
+            caps: self.caps.clone(),
             worker: WorkerSettings {
                 path: self.worker_path()?,
                 setup: self.worker_setup(),

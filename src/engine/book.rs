@@ -1,10 +1,14 @@
 //! The fold of the whole journal: cases, messages to send, the last file of the inbox. Pure; the daemon and the command line share it.
 
+use super::asked::Request;
 use super::hooks::{Message, Refusal};
+use super::standing::Excluded;
 use crate::case::{Case, CaseId, Event, FileIdentity, Stage, State, bounds};
 use crate::journal::Record;
+use crate::policy::{Promotion, Spent};
 use anyhow::{Context, Result, anyhow, bail};
 use delta_guard_contract::{Digest, FlaggedExample};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
@@ -29,6 +33,37 @@ pub enum Note {
         name: String,
         /// The picture and its sidecar.
         files: Vec<FileIdentity>,
+    },
+    /// Somebody asked for something at the command line.
+    Asked {
+        /// The request's id.
+        id: String,
+        /// The user who asked.
+        by: u32,
+        /// What, and why.
+        request: Request,
+        /// Was it done?
+        done: bool,
+        /// What came of it, in a sentence.
+        answer: String,
+    },
+    /// A proposed repair is in use: its flagged examples stay out of later ones.
+    Approved {
+        /// The case.
+        case: CaseId,
+        /// BLAKE3 of its flagged ids, one a line, sorted.
+        ids: Digest,
+        /// How many there are.
+        count: u64,
+        /// The user who said so.
+        by: u32,
+    },
+    /// A promotion or approval was taken back.
+    Withdrawn {
+        /// The case.
+        case: CaseId,
+        /// The user who said so.
+        by: u32,
     },
     /// A message was taken by its receiver.
     MessageSent {
@@ -79,9 +114,31 @@ impl Note {
                 Note::FileRefused(refused)
             }
             Note::Duplicate { of, name, files } => Note::Duplicate { of, name: cut(name), files },
+            Note::Asked {
+                id,
+                by,
+                mut request,
+                done,
+                answer,
+            } => {
+                request.reason = cut(request.reason);
+                Note::Asked {
+                    id: cut(id),
+                    by,
+                    request,
+                    done,
+                    answer: cut(answer),
+                }
+            }
+            Note::Approved { .. } | Note::Withdrawn { .. } => self,
             Note::MessageSent { id, reply } => Note::MessageSent { id, reply: cut(reply) },
             Note::MessageGivenUp { id, reason } => Note::MessageGivenUp { id, reason: cut(reason) },
         }
+    }
+
+    /// Must a program that does not know it stop? Without an approval it would put excluded examples back.
+    pub fn is_critical(&self) -> bool {
+        matches!(self, Note::Approved { .. } | Note::Withdrawn { .. })
     }
 
     /// The record's kind.
@@ -90,6 +147,9 @@ impl Note {
             Note::DaemonStarted { .. } => "daemon-started",
             Note::FileRefused(_) => "file-refused",
             Note::Duplicate { .. } => "duplicate",
+            Note::Asked { .. } => "asked",
+            Note::Approved { .. } => "approved",
+            Note::Withdrawn { .. } => "withdrawn",
             Note::MessageSent { .. } => "message-sent",
             Note::MessageGivenUp { .. } => "message-given-up",
             Note::OutboxWaited { .. } => "outbox-waited",
@@ -125,6 +185,10 @@ pub struct Book {
     pub outbox_seconds: u64,
     /// What that clock showed when a message came.
     pub outbox_since: HashMap<String, u64>,
+    /// Cases whose flagged examples stay out of later repairs, in the order in which they came to it.
+    pub excluded: Vec<Excluded>,
+    /// What was promoted, as far as the caps count it.
+    pub spent: Spent,
     /// Journal number of the last start whose version or settings were others than those of the start before.
     pub changed_at: u64,
     started: Option<(String, Digest)>,
@@ -159,7 +223,7 @@ impl Book {
         let tagged = serde_json::json!({ "k": record.kind, "d": record.data });
         let Some(case) = &record.case else {
             match serde_json::from_value::<Note>(tagged) {
-                Ok(note) => self.note(note, record.seq),
+                Ok(note) => self.note(note, record.seq, record.time),
                 Err(error) if record.critical && !matches!(record.kind.as_str(), "segment" | "sealed") => {
                     bail!("a record of kind `{}` that this program does not know: {error}", record.kind)
                 }
@@ -184,6 +248,10 @@ impl Book {
             return Ok(Folded::Case(record.seq));
         }
         let number = *self.numbers.get(&id).with_context(|| format!("case {id} was never accepted"))?;
+        if let Event::Retried(again) = &event {
+            // It had ended, and was taken out.
+            self.cases.entry(number).or_insert_with(|| Case::ended(id.clone(), number, again));
+        }
         let case = self
             .cases
             .get_mut(&number)
@@ -194,6 +262,24 @@ impl Book {
             (false, true) => self.held += 1,
             (true, false) => self.held -= 1,
             _ => {}
+        }
+        if case.state == State::Promoted
+            && matches!(event, Event::Ended { .. })
+            && let Some(trace) = &case.trace
+        {
+            self.excluded.push(Excluded {
+                case: id.clone(),
+                ids: trace.ids.clone(),
+                count: trace.found.count(),
+                at: record.time,
+                by: None,
+            });
+            self.spent.promoted(Promotion {
+                at: record.time,
+                submitter: case.accepted.uid,
+                by_person: case.allowed_by.is_some(),
+                found: trace.found.clone(),
+            });
         }
         Ok(match event {
             Event::StageStarted { stage: Stage::Trace, .. } => Folded::Cleared(number),
@@ -224,7 +310,7 @@ impl Book {
         }
     }
 
-    fn note(&mut self, note: Note, seq: u64) {
+    fn note(&mut self, note: Note, seq: u64, at: Timestamp) {
         match note {
             Note::DaemonStarted { version, settings } => {
                 let now = Some((version, settings));
@@ -233,6 +319,19 @@ impl Book {
                     self.started = now;
                 }
             }
+            Note::Asked { .. } => {}
+            Note::Approved { case, ids, count, by } => {
+                self.excluded.retain(|excluded| excluded.case != case);
+                self.excluded.push(Excluded {
+                    case,
+                    ids,
+                    count,
+                    at,
+                    by: Some(by),
+                });
+                self.spent.approve(at);
+            }
+            Note::Withdrawn { case, .. } => self.excluded.retain(|excluded| excluded.case != case),
             Note::FileRefused(refused) => self.last_file = Some(LastFile::Refused(refused)),
             Note::Duplicate { files, .. } => self.last_file = Some(LastFile::Taken(files)),
             Note::MessageSent { id, .. } | Note::MessageGivenUp { id, .. } => {

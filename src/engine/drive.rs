@@ -1,12 +1,14 @@
 //! The loop: one case at a time, one step at a time, in journal order.
 
 use super::hooks::{Event as Outside, Hooks};
+use super::standing::{Standing, digest_ids};
 use super::trouble::{Hold, Interrupt, Trouble, blocking, blocking_plain, configuration};
 use super::{Ledger, base, kept, tell, work};
 use crate::case::next::{Rules, Step, next};
 use crate::case::{Case, CaseId, End, Event, HoldCause, Published, Stage, State, bounds};
 use crate::jobs::{self, Failure, Launch};
 use crate::journal::JournalError;
+use crate::policy::caps;
 use crate::publish;
 use crate::seed::Secret;
 use crate::settings::Settings;
@@ -124,9 +126,14 @@ impl Engine {
     /// A stage that a worker does.
     async fn work(&mut self, case: &Case, stage: Stage) -> Result<(), Trouble> {
         let (ledger_case, settings, secret) = (case.clone(), Arc::clone(&self.settings), Arc::clone(&self.secret));
+        let ledger = Arc::clone(&self.ledger);
         let (job, limit) = blocking(move || {
             base::still_there(&ledger_case, &format!("stage {stage}"), &settings)?;
-            work::job(&ledger_case, stage, &settings, &secret).map_err(Trouble::from)
+            let standing = match stage {
+                Stage::Unlearn => ledger.standing().map_err(work::resource)?,
+                _ => Standing::default(),
+            };
+            work::job(&ledger_case, stage, &settings, &secret, &standing).map_err(Trouble::from)
         })
         .await?;
         let attempt = case.failures + 1;
@@ -167,7 +174,7 @@ impl Engine {
         })?;
         let seconds = started.elapsed().as_secs_f64();
         let (events_case, settings) = (case.clone(), Arc::clone(&self.settings));
-        let events = blocking(move || work::events(&events_case, stage, &job.out_dir, result, seconds, &settings)).await?;
+        let events = blocking(move || work::events(&events_case, stage, &job, result, seconds, &settings)).await?;
         fail::fail_point!(failpoint("before_record", stage));
         for event in events {
             let case = self.record(&case.id, event).await?;
@@ -232,6 +239,16 @@ impl Engine {
             let (same_case, settings) = (case.clone(), Arc::clone(&self.settings));
             blocking(move || base::still_there(&same_case, "the promotion", &settings)).await?;
         }
+        if case.state == State::Published {
+            let ledger = Arc::clone(&self.ledger);
+            let standing = blocking(move || ledger.standing().map_err(work::resource)).await?;
+            if standing.digest() != case.standing.as_ref().map(|named| named.digest.clone()) {
+                let why = "since the candidate was made, another repair took further examples out; it is made again without those".into();
+                self.record(&case.id, Event::Outdated { why }).await?;
+                return Ok(());
+            }
+            self.within_caps(case)?;
+        }
         let Some((from, _)) = promotion.clone().filter(|_| case.state == State::Promoting) else {
             self.record(&case.id, Event::PromoteIntent { from: now, to }).await?;
             return Ok(());
@@ -257,6 +274,26 @@ impl Engine {
         )
         .await?;
         Ok(())
+    }
+
+    /// May the guard promote this by itself, or did a person let it pass?
+    fn within_caps(&self, case: &Case) -> Result<(), Hold> {
+        let Some(trace) = case.trace.as_ref().filter(|_| case.allowed_by.is_none()) else {
+            return Ok(());
+        };
+        let (spent, now) = self.ledger.spent();
+        let Some((key, sentence)) = caps::over(&self.settings.caps, &spent, &trace.found, case.accepted.uid, now) else {
+            return Ok(());
+        };
+        let id = case.id.short();
+        Err(Hold {
+            cause: HoldCause::Cap,
+            reason: format!("the candidate passed the gate, but {sentence}"),
+            help: format!(
+                "look at the flagged examples (`delta-guard flagged {id}`); if you agree, type `delta-guard resume {id}`: the candidate is promoted, and that \
+                 counts as your approval; {key} is the cap's key"
+            ),
+        })
     }
 
     async fn tell(&mut self, case: &Case) -> Result<(), Trouble> {
@@ -448,13 +485,22 @@ fn publish_candidate(case: &Case, settings: &Settings) -> Result<(String, delta_
     let missing = || configuration(anyhow::anyhow!("the case lacks what a candidate consists of"));
     let (file, digest) = case.candidate_file.as_ref().ok_or_else(missing)?;
     let trace = case.trace.as_ref().ok_or_else(missing)?;
+    // What an owner's own candidate was trained without, only the owner knows.
+    let (removed, ids) = match case.given {
+        None => (work::flagged_ids(case, settings)?, trace.ids.clone()),
+        Some(_) => (Vec::new(), digest_ids(&[])),
+    };
+    let standing = work::standing_ids(case, settings)?;
     let candidate = publish::Candidate {
         case: &case.id,
         base: case.base().ok_or_else(missing)?,
         checkpoint: &settings.case_dir(&case.id).join(file),
         digest,
-        removed: &work::flagged_ids(case, settings)?,
-        ids: &trace.ids,
+        removed: &removed,
+        ids: &ids,
+        standing: case.standing.as_ref().map(|named| (named, standing.as_slice())),
+        given: case.given.is_some(),
+        attempt: case.attempt,
         gate: case.gate.as_ref().ok_or_else(missing)?,
         seq: case.certified_seq.ok_or_else(missing)?,
     };

@@ -3,10 +3,12 @@
 
 use super::book::{Book, Folded, LastFile, Note};
 use super::hooks::{Event as Outside, Hooks, Message};
+use super::standing::{Excluded, Standing};
 use crate::case::{Accepted, Case, CaseId, Event, Illegal, State};
 use crate::clock::Clock;
 use crate::journal::store::{Change, Lookup, Store};
 use crate::journal::{Head, Journal, JournalError, Options, Reader};
+use crate::policy::Spent;
 use crate::vfs::Vfs;
 use anyhow::{Context, Result};
 use delta_guard_contract::{FlaggedExample, TrainId};
@@ -167,7 +169,11 @@ impl Ledger {
         let illegal = |state| JournalError::Visitor(anyhow::anyhow!(Illegal { state, event: event.kind() }).context(format!("case {id}")));
         let mut case = match number.and_then(|number| inner.book.cases.get(&number)) {
             Some(case) => case.clone(),
-            None => return Err(illegal(State::Failed)),
+            // An ended case is not kept; the record of a new attempt says what there was.
+            None => match (number, &event) {
+                (Some(number), Event::Retried(again)) => Case::ended(id.clone(), number, again),
+                _ => return Err(illegal(State::Failed)),
+            },
         };
         let state = case.state;
         case.apply(&event, 0, jiff::Timestamp::UNIX_EPOCH).map_err(|_| illegal(state))?;
@@ -192,7 +198,7 @@ impl Ledger {
 
     /// Record something that is not about the course of a case.
     pub fn note(&self, note: &Note) -> Result<(), JournalError> {
-        self.append(&mut self.inner(), note.kind(), false, None, &note.clone().bounded())
+        self.append(&mut self.inner(), note.kind(), note.is_critical(), None, &note.clone().bounded())
     }
 
     /// `event` serialises as `{k, d}`.
@@ -272,6 +278,25 @@ impl Ledger {
             .filter(|case| case.state == State::Held)
             .cloned()
             .collect()
+    }
+
+    /// Cases whose flagged examples stay out of later repairs.
+    pub fn excluded(&self) -> Vec<Excluded> {
+        self.inner().book.excluded.clone()
+    }
+
+    /// The standing exclusion list.
+    ///
+    /// # Errors
+    /// When what was flagged for one of its cases cannot be read, or is not what was recorded.
+    pub fn standing(&self) -> Result<Standing> {
+        Standing::of(&self.excluded(), |case| self.flagged(case))
+    }
+
+    /// What was promoted so far, as far as the caps count it, and the time that a record would get now.
+    pub fn spent(&self) -> (Spent, jiff::Timestamp) {
+        let inner = self.inner();
+        (inner.book.spent.clone(), inner.journal.now())
     }
 
     /// Journal number of the last start with another version or other settings than the start before.

@@ -1,5 +1,6 @@
 //! Drives cases: asks [`crate::case`] what is next, runs it, records it, goes on. The only place where the parts meet.
 
+pub mod asked;
 mod base;
 mod book;
 mod drive;
@@ -7,16 +8,19 @@ mod hooks;
 mod kept;
 mod ledger;
 pub mod query;
+mod standing;
 mod tell;
 mod trouble;
 mod view;
 mod work;
 
+pub use asked::Retry;
 pub use book::{Book, Folded, LastFile, Note, RefusedFile};
 pub use drive::Engine;
 pub use hooks::{Event, Hooks, Message, Refusal, message_id};
 pub use kept::load;
 pub use ledger::{Ledger, Snapshot};
+pub use standing::{Excluded, Standing};
 pub use view::{CaseView, Paths, Submission, escape, read_trace};
 
 /// Name of a candidate's checkpoint in its folder.

@@ -2,6 +2,7 @@
 //! without a lock; a record that is being written at the moment is not seen.
 
 use super::book::{Book, Folded};
+use super::standing::{Excluded, Standing};
 use crate::case::CaseId;
 use crate::journal::verify::read_to_end;
 use crate::journal::{JournalError, Reader, Tail};
@@ -65,6 +66,18 @@ fn by_case(book: &Book, all: BTreeMap<u64, Vec<FlaggedExample>>) -> BTreeMap<Cas
     all.into_iter()
         .filter_map(|(number, examples)| Some((book.cases.get(&number)?.id.clone(), examples)))
         .collect()
+}
+
+/// The standing exclusion list of a state folder, and the cases that it comes from.
+///
+/// # Errors
+/// When the journal cannot be read, or does not hold what was flagged for one of them.
+pub fn standing(state_dir: &Path) -> Result<(Vec<Excluded>, Standing)> {
+    let vfs: Arc<dyn Vfs> = Arc::new(Disk);
+    let excluded = read(state_dir)?.0.excluded;
+    let mut flagged = all_flagged(&vfs, &state_dir.join("journal"))?;
+    let standing = Standing::of(&excluded, |case| Ok(flagged.remove(case).unwrap_or_default()))?;
+    Ok((excluded, standing))
 }
 
 /// What was flagged for a case, strongest first.

@@ -85,7 +85,9 @@ pub(super) fn clean_up(case: &Case, settings: &Settings) {
     let Ok(entries) = fs_err::read_dir(&work) else { return };
     for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if ["predict-", "fit-", "unlearn-", "certify-"].iter().any(|stage| name.starts_with(stage))
+        if ["predict-", "fit-", "unlearn-", "certify-", "given-"]
+            .iter()
+            .any(|stage| name.starts_with(stage))
             && let Err(error) = fs_err::remove_dir_all(&path)
         {
             tracing::warn!(%error, "a finished case's working folder could not be removed");

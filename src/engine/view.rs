@@ -1,7 +1,7 @@
 //! Everything that a report, a mail, the command line or the HTTP interface may say about a case.
 
 use super::kept;
-use crate::case::{Case, CaseId, HoldCause, Stage, State};
+use crate::case::{Case, CaseId, HoldCause, Stage, StandingUse, State};
 use crate::policy::{Decision, GateVerdict};
 use crate::settings::Settings;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
@@ -26,6 +26,10 @@ pub struct CaseView {
     pub reason: String,
     /// What to do about it; may be empty.
     pub help: String,
+    /// The standing exclusion list that the candidate was made under; None where there was none.
+    pub standing: Option<StandingUse>,
+    /// Is the candidate the owner's own?
+    pub given: bool,
     /// What kind of hold it is; None while it is not held.
     pub held_cause: Option<HoldCause>,
     /// Tells the messages about one case apart: its holds and its ends. Empty for its first end.
@@ -114,6 +118,8 @@ impl CaseView {
             state: case.state,
             reason: case.reason.clone(),
             help: case.help.clone(),
+            standing: case.standing.clone(),
+            given: case.given.is_some(),
             held_cause: case.held_cause,
             occasion: case.occasion(),
             accepted_at: case.accepted_at,

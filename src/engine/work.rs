@@ -1,8 +1,9 @@
 //! The stages that a worker does: the job of each, and what its result means.
 
+use super::standing::{Standing, digest_ids};
 use super::trouble::Trouble;
 use super::{base, kept};
-use crate::case::{Case, Event, Kept, Stage, TraceSummary, bounds};
+use crate::case::{Case, Event, Kept, Stage, StandingUse, TraceSummary, bounds};
 use crate::policy::{self, Found, Known};
 use crate::publish;
 use crate::seed::Secret;
@@ -18,8 +19,8 @@ use std::time::Duration;
 const TRACE_FILE: &str = "trace.json";
 
 /// The job of a stage, and the time that it may take. Its folder is named by stage and task: other settings never meet old unfinished work.
-pub(super) fn job(case: &Case, stage: Stage, settings: &Settings, secret: &Secret) -> Result<(Job, Duration), Fault> {
-    let (task, limit) = task(case, stage, settings, secret)?;
+pub(super) fn job(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standing: &Standing) -> Result<(Job, Duration), Fault> {
+    let (task, limit) = task(case, stage, settings, secret, standing)?;
     let json = serde_json::to_vec(&task).map_err(|error| internal(format!("the task cannot be written as JSON: {error}")))?;
     let name = format!("{stage}-{}", blake3::hash(&json).to_hex().split_at(12).0);
     let out_dir = settings.case_dir(&case.id).join("work").join(name);
@@ -34,7 +35,7 @@ pub(super) fn job(case: &Case, stage: Stage, settings: &Settings, secret: &Secre
     ))
 }
 
-fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret) -> Result<(Task, Duration), Fault> {
+fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standing: &Standing) -> Result<(Task, Duration), Fault> {
     let (data, model, limits) = (settings.data.clone(), settings.model.clone(), settings.inbox.limits.clone());
     let image = settings.spool_dir().join(&case.accepted.content.0);
     let anomalies = || -> Result<Vec<Anomaly>, Fault> {
@@ -75,11 +76,11 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret) -> Resu
                 data,
                 model,
                 recipe: settings.recipe.clone(),
-                method: settings.unlearn.method,
+                method: case.method.unwrap_or(settings.unlearn.method),
                 cf: settings.unlearn.cf.clone(),
                 flagged: flagged_ids(case, settings)?,
-                standing: Vec::new(),
-                standing_digest: None,
+                standing: standing.ids.clone(),
+                standing_digest: standing.digest(),
             };
             (task, times.unlearn)
         }
@@ -124,18 +125,45 @@ fn sorted_ids(report: &TraceReport) -> Vec<TrainId> {
         .collect()
 }
 
-/// BLAKE3 of ids, one a line.
-fn digest_ids(ids: &[TrainId]) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    for id in ids {
-        hasher.update(id.0.as_bytes()).update(b"\n");
-    }
-    Digest(hasher.finalize().to_hex().to_string())
+/// Keep the exclusion list that a candidate was made under beside it: the list may grow before the candidate is published.
+fn keep_standing(case: &Case, task: &Task, settings: &Settings) -> Result<Option<StandingUse>, Fault> {
+    let Task::Unlearn { standing, .. } = task else { return Ok(None) };
+    let standing = Standing { ids: standing.clone() };
+    let Some(named) = standing.named() else { return Ok(None) };
+    let bytes = serde_json::to_vec(&standing.ids).map_err(|error| internal(format!("the exclusion list cannot be written: {error}")))?;
+    let dir = settings.case_dir(&case.id);
+    publish::publish_file(&dir, &standing_file(&named), &bytes).map_err(resource)?;
+    Ok(Some(named))
+}
+
+fn standing_file(named: &StandingUse) -> String {
+    format!("standing-{}.json", named.digest.short())
+}
+
+/// The exclusion list that the case's candidate was made under.
+pub(super) fn standing_ids(case: &Case, settings: &Settings) -> Result<Vec<TrainId>, Fault> {
+    let Some(named) = &case.standing else { return Ok(Vec::new()) };
+    let file = settings.case_dir(&case.id).join(standing_file(named));
+    let read = || -> anyhow::Result<Vec<TrainId>> {
+        let ids: Vec<TrainId> = serde_json::from_slice(&fs_err::read(&file)?)?;
+        let found = digest_ids(&ids);
+        anyhow::ensure!(found == named.digest, "{} was changed: its ids' BLAKE3 is {found}", file.display());
+        Ok(ids)
+    };
+    read().map_err(|error| Fault {
+        kind: FaultKind::Configuration,
+        message: format!("the exclusion list of the candidate cannot be used: {error:#}"),
+        help: format!(
+            "put the file back, or let the candidate be made again: `delta-guard retry {}`",
+            case.id.short()
+        ),
+    })
 }
 
 /// What to record of a result. Files that it speaks of are read and fingerprinted here; blocks.
-pub(super) fn events(case: &Case, stage: Stage, out_dir: &Path, result: JobResult, seconds: f64, settings: &Settings) -> Result<Vec<Event>, Trouble> {
+pub(super) fn events(case: &Case, stage: Stage, job: &Job, result: JobResult, seconds: f64, settings: &Settings) -> Result<Vec<Event>, Trouble> {
     plausible(&result)?;
+    let out_dir = &job.out_dir;
     let case_dir = settings.case_dir(&case.id);
     let doing = format!("stage {stage}");
     match (stage, result) {
@@ -176,6 +204,7 @@ pub(super) fn events(case: &Case, stage: Stage, out_dir: &Path, result: JobResul
             let path = inside(out_dir, &result.file)?;
             let digest = publish::digest_file(&path).map_err(|error| internal(format!("the candidate cannot be read: {error}")))?;
             Ok(vec![Event::Unlearned {
+                standing: keep_standing(case, &job.task, settings)?,
                 file: relative(case, &path, settings)?,
                 result,
                 digest,

@@ -83,7 +83,7 @@ impl Found {
     }
 }
 
-fn share(part: u64, whole: u64) -> f64 {
+pub(super) fn share(part: u64, whole: u64) -> f64 {
     match (part, whole) {
         (0, _) => 0.0,
         (_, 0) => 1.0,

@@ -1,8 +1,10 @@
 //! May it be done? Modes, caps, gate limits. Pure functions: no clock, no file, no randomness in here.
 
+pub mod caps;
 mod decide;
 mod gate;
 
+pub use caps::{Caps, Promotion, Spent};
 pub use decide::{Action, Decision, Found, decide};
 pub use gate::{GateLimits, GateVerdict, Known, Reading, judge};
 

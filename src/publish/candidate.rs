@@ -1,7 +1,7 @@
 //! Candidate folders: `candidates/<digest>/` with the checkpoint, what was removed, how it was judged, and a manifest of it all.
 
 use super::{copy_synced, make_dir, rename_new, sync_dir, write_synced};
-use crate::case::CaseId;
+use crate::case::{CaseId, StandingUse};
 use crate::policy::GateVerdict;
 use anyhow::{Context, Result, ensure};
 use delta_guard_contract::{Digest, TrainId};
@@ -13,6 +13,7 @@ use std::path::Path;
 /// Name of the manifest in a candidate's folder. A folder without one does not exist.
 pub const MANIFEST: &str = "MANIFEST.json";
 const REMOVED: &str = "removed.json";
+const STANDING: &str = "standing.json";
 const GATE: &str = "gate.json";
 
 /// What is to be published.
@@ -30,6 +31,12 @@ pub struct Candidate<'a> {
     pub removed: &'a [TrainId],
     /// BLAKE3 of their ids, one a line, sorted.
     pub ids: &'a Digest,
+    /// The standing exclusion list that it was made under, and its ids: they were left out, too.
+    pub standing: Option<(&'a StandingUse, &'a [TrainId])>,
+    /// Is it the owner's own? Then nobody says what it was trained without.
+    pub given: bool,
+    /// New attempts at the case so far; 0 for the first candidate.
+    pub attempt: u32,
     /// The gate's verdict.
     pub gate: &'a GateVerdict,
     /// Journal number of the record that holds the verdict.
@@ -45,6 +52,12 @@ pub struct Manifest {
     pub base_checkpoint: Digest,
     /// BLAKE3 of the removed ids, one a line, sorted.
     pub ids: Digest,
+    /// BLAKE3 of the ids of the standing exclusion list, one a line, sorted (`standing.json`): earlier repairs' examples, left out of this one, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Digest>,
+    /// `guard`, or `owner`: then what it was trained without is not known.
+    #[serde(default = "by_guard")]
+    pub made_by: String,
     /// `passed` or `rejected`.
     pub gate: String,
     /// Journal number of the record of the verdict.
@@ -64,11 +77,18 @@ pub struct ManifestFile {
     pub blake3: Digest,
 }
 
+fn by_guard() -> String {
+    "guard".into()
+}
+
 impl Candidate<'_> {
-    /// Name of its folder: case and checkpoint together, because two cases may end with the same checkpoint and different verdicts.
+    /// Name of its folder: case, attempt and checkpoint together, because two of them may end with the same checkpoint and different verdicts.
     pub fn folder(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("delta-guard candidate v1");
         hasher.update(self.case.0.as_bytes()).update(b"\0").update(self.digest.0.as_bytes());
+        if self.attempt > 0 {
+            hasher.update(&self.attempt.to_le_bytes());
+        }
         hasher.finalize().to_hex().to_string()
     }
 }
@@ -103,7 +123,11 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
             size,
             blake3: digest,
         }];
-        for (name, bytes) in [(REMOVED, pretty(&candidate.removed)?), (GATE, pretty(candidate.gate)?)] {
+        let mut lists = vec![(REMOVED, pretty(&candidate.removed)?), (GATE, pretty(candidate.gate)?)];
+        if let Some((_, ids)) = candidate.standing {
+            lists.push((STANDING, pretty(&ids)?));
+        }
+        for (name, bytes) in lists {
             write_synced(&temporary.join(name), &bytes)?;
             files.push(ManifestFile {
                 name: name.into(),
@@ -115,6 +139,8 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
             case: candidate.case.clone(),
             base_checkpoint: candidate.base.clone(),
             ids: candidate.ids.clone(),
+            standing: candidate.standing.map(|(named, _)| named.digest.clone()),
+            made_by: if candidate.given { "owner".into() } else { by_guard() },
             gate: if candidate.gate.pass { "passed" } else { "rejected" }.into(),
             journal_seq: candidate.seq,
             files,

@@ -99,6 +99,17 @@ fn copy_synced(from: &Path, to: &Path) -> io::Result<(u64, Digest)> {
     Ok((bytes, Digest(hasher.finalize().to_hex().to_string())))
 }
 
+/// Copy a file into a folder under its digest and a suffix, durably. Returns the digest.
+pub fn put_digest_named(from: &Path, dir: &Path, suffix: &str) -> Result<Digest> {
+    let temporary = tempfile::Builder::new().prefix(".put-").suffix(".tmp").tempfile_in(dir)?.into_temp_path();
+    let (_, digest) = copy_synced(from, &temporary)?;
+    // Readable for the guard where root hands it over; the folder is closed to everybody else.
+    fs_err::set_permissions(&temporary, Permissions::from_mode(0o644))?;
+    temporary.persist(dir.join(format!("{digest}{suffix}")))?;
+    sync_dir(dir)?;
+    Ok(digest)
+}
+
 /// BLAKE3 of a file.
 pub fn digest_file(path: &Path) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();

@@ -191,6 +191,8 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         state: State::Proposed,
         reason: "the candidate passed the gate".into(),
         help: String::new(),
+        standing: None,
+        given: false,
         held_cause: None,
         occasion: String::new(),
         accepted_at: "2026-11-23T01:40:00Z".parse().unwrap(),

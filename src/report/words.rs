@@ -1,6 +1,6 @@
 //! A case in plain words: the same words for the page, the mail and the terminal.
 
-use crate::case::State;
+use crate::case::{HoldCause, State};
 use crate::engine::{CaseView, escape};
 use crate::policy::{Known, Reading};
 use delta_guard_contract::detect::DetectMode;
@@ -265,17 +265,41 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
             checkpoint.display().to_string(),
         )),
         (State::Promoted, Some(checkpoint)) => list.push(act("The link `current` in the candidates' folder points to:".into(), checkpoint.display().to_string())),
-        (State::Rejected, Some(checkpoint)) => list.push(act(
-            "Read the gate's reasons. You can try the other method by hand, then measure it:".into(),
-            format!("delta-guard unlearn --flagged flagged-{case}.csv --method cf --out candidate\ndelta-guard certify {} --anomaly {}", checkpoint.display(), view.paths.picture.display()),
-        )),
+        (State::Rejected, Some(checkpoint)) => {
+            list.push(act(
+                "Read the gate's reasons. Change the recipe, restart the guard and let it make another candidate; or let it use the other method; or let it judge a checkpoint of your own:".into(),
+                format!("delta-guard retry {case}\ndelta-guard retry {case} --method cf\ndelta-guard retry {case} --candidate mine.safetensors"),
+            ));
+            list.push(act("The rejected candidate:".into(), checkpoint.display().to_string()));
+        }
+        (State::Held, Some(checkpoint)) => list.push(act("The candidate, as it would be promoted:".into(), checkpoint.display().to_string())),
         _ => {}
     }
-    if view.state == State::Held {
-        list.push(act(
-            "Mend the cause; the case goes on when the guard starts again:".into(),
-            "delta-guard check-config && systemctl restart delta-guard".into(),
-        ));
+    match (view.state, view.held_cause) {
+        (State::Held, Some(HoldCause::Cap)) => {
+            list.push(act(
+                "If you agree, let it pass; that counts as your approval:".into(),
+                format!("delta-guard resume {case}"),
+            ));
+        }
+        (State::Held, Some(HoldCause::Base)) => {
+            list.push(act("Put it back, then go on:".into(), format!("delta-guard resume {case}")));
+            list.push(act("Or begin anew with what is there now:".into(), format!("delta-guard retry {case}")));
+        }
+        (State::Held, _) => list.push(act("Mend the cause, then go on:".into(), format!("delta-guard resume {case}"))),
+        (State::Proposed, _) => {
+            list.push(act(
+                "When it is in use, say so: its flagged examples then stay out of every later repair:".into(),
+                format!("delta-guard approve {case}"),
+            ));
+        }
+        (State::Undecided | State::NoAnomaly | State::Refused | State::Failed | State::Observed, _) => {
+            list.push(act(
+                "To ask again after a change of configuration or checkpoint (handing in the same picture again does not):".into(),
+                format!("delta-guard retry {case}"),
+            ));
+        }
+        _ => {}
     }
     list.push(act(
         "Everything that is known about this case:".into(),

@@ -211,6 +211,7 @@ impl Stage {
             },
             unlearn: self.story.unlearn.clone(),
             gate: self.story.gate.clone(),
+            caps: crate::policy::Caps::default(),
             worker: Worker {
                 nice: 0,
                 ..Worker::default()

@@ -1,7 +1,8 @@
 //! From a file in the inbox to the end of its case.
 
-use crate::support::{Running, drop_picture, only_case, run_to_end, settings, tree, wait_for};
+use crate::support::{Running, ask, drop_picture, only_case, run_to_end, settings, tree, wait_for};
 use delta_guard::case::{Stage, State};
+use delta_guard::engine::asked::Ask;
 use delta_guard::engine::{CaseView, Event, Ledger, Note};
 use delta_guard::inbox::refused::Reason;
 use delta_guard::policy::Mode;
@@ -250,7 +251,7 @@ fn a_stopped_daemon_stops_its_worker_and_goes_on_later() {
 #[test]
 fn a_foreign_hand_on_current_holds_the_promotion() {
     let root = tempfile::tempdir().unwrap();
-    let mut settings = settings(root.path(), Mode::Enforce);
+    let settings = settings(root.path(), Mode::Enforce);
     std::fs::create_dir_all(&settings.candidates_dir).unwrap();
     std::fs::write(settings.candidates_dir.join(publish::CURRENT), "not a link").unwrap();
     drop_picture(&settings, "x.png", ANOMALY, None);
@@ -258,12 +259,13 @@ fn a_foreign_hand_on_current_holds_the_promotion() {
     assert_eq!(case.state, State::Held);
     assert!(case.reason.contains("is not a link"), "{}", case.reason);
     std::fs::remove_file(settings.candidates_dir.join(publish::CURRENT)).unwrap();
-    settings.owner = "somebody else".into();
     assert_eq!(run_to_end_again(&settings), State::Promoted);
 }
 
 fn run_to_end_again(settings: &delta_guard::settings::Settings) -> State {
     let running = Running::start(settings);
+    let held = only_case(settings).unwrap();
+    assert!(ask(settings, Ask::Resume { case: held.id }).0);
     // Its hold was told before: it is over when it has ended.
     let case = wait_for("the end", || only_case(settings).filter(|case| case.is_over()));
     running.stop().1.unwrap();

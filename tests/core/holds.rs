@@ -1,11 +1,14 @@
 //! Cases that wait for a person: who hears of it, and what makes them go on.
 
-use crate::support::{Running, drop_picture, only_case, settings, wait_for};
+use crate::support::{Running, answer, ask, drop_picture, only_case, settings, wait_for};
 use delta_guard::case::{Case, HoldCause, Stage, State};
+use delta_guard::engine::asked::{self, Ask, Request};
 use delta_guard::engine::{self, Event};
 use delta_guard::policy::Mode;
 use delta_guard::publish;
 use delta_guard::settings::Settings;
+use delta_guard_contract::Digest;
+use delta_guard_contract::config::UnlearnMethod;
 
 const ANOMALY: &str = "label=dog\n";
 
@@ -145,4 +148,201 @@ fn every_hold_is_told_once() {
     let running = Running::start(&settings);
     wait_for("a second message", || (holds(&running) == 2).then_some(()));
     running.stop().1.unwrap();
+}
+
+fn stage_runs(settings: &Settings, stage: &str) -> usize {
+    let runs = std::fs::read_to_string(settings.worker.setup.cache_dir.join("runs")).unwrap();
+    runs.lines().filter(|line| *line == stage).count()
+}
+
+/// With a running guard and without; once, and only what is held.
+#[test]
+fn a_held_case_goes_on_when_somebody_asks() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = settings(root.path(), Mode::Propose);
+    let moved = root.path().join("moved.safetensors");
+    let running = Running::start(&settings);
+    let (from, to) = (settings.model.checkpoint.clone(), moved.clone());
+    *running.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
+        if matches!(event, Event::StageStarted { stage: Stage::Trace, .. }) && !to.exists() {
+            std::fs::copy(&from, &to).unwrap();
+            std::fs::write(&from, b"other weights").unwrap();
+        }
+    }));
+    drop_picture(&settings, "x.png", ANOMALY, None);
+    let case = held(&running, &settings);
+    let resume = || Ask::Resume { case: case.id.clone() };
+    // The cause is still there: held again, and told again.
+    assert_eq!(ask(&settings, resume()), (true, "it goes on at stage trace".into()));
+    let again = wait_for("held again", || only_case(&settings).filter(|case| case.holds == 2 && case.told));
+    assert_eq!((again.held_cause, again.base()), (Some(HoldCause::Base), case.base()));
+    running.stop().1.unwrap();
+    // Mended, and asked for while the guard is down.
+    std::fs::copy(&moved, &settings.model.checkpoint).unwrap();
+    let request = Request {
+        ask: resume(),
+        reason: String::new(),
+    };
+    let id = asked::put(&settings.state_dir, &request).unwrap();
+    assert_eq!(answer(&settings, &id), None);
+    let running = Running::start(&settings);
+    let done = wait_for("the end", || only_case(&settings).filter(|case| case.told && case.state.is_end()));
+    assert_eq!((done.state, answer(&settings, &id).unwrap().0), (State::Proposed, true));
+    let (done, why) = ask(&settings, resume());
+    assert!(!done && why.contains("ended as proposed"), "{why}");
+    let (done, why) = ask(
+        &settings,
+        Ask::Resume {
+            case: Digest("0".repeat(64)),
+        },
+    );
+    assert!(!done && why.contains("there is no case"), "{why}");
+    // What is no request is put away, and the next one is heard.
+    let folder = asked::folder(&settings.state_dir);
+    std::fs::write(folder.join("0.json"), "{\"ask\": \"sing\"}").unwrap();
+    std::fs::write(folder.join("1.json"), vec![b' '; 1 << 20]).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", folder.join("2.json")).unwrap();
+    assert!(!ask(&settings, resume()).0);
+    wait_for("an empty folder", || (std::fs::read_dir(&folder).unwrap().count() == 0).then_some(()));
+    running.stop().1.unwrap();
+}
+
+/// Rejected: by another method, by an owner's own candidate, and from the beginning. Each attempt has its message, its candidate, its verdict.
+#[test]
+fn a_rejected_case_is_tried_again() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = settings(root.path(), Mode::Enforce);
+    drop_picture(&settings, "x.png", "label=dog\nafter=dog\n", None);
+    let running = Running::start(&settings);
+    let first = wait_for("the rejection", || only_case(&settings).filter(|case| case.told));
+    assert_eq!((first.state, first.attempt), (State::Rejected, 0));
+    let attempt = |wanted: u32| {
+        wait_for("the next end", || {
+            only_case(&settings).filter(|case| case.told && case.state.is_end() && case.attempt == wanted)
+        })
+    };
+    let retry = |method, candidate, whole| Ask::Retry {
+        case: first.id.clone(),
+        whole,
+        method,
+        candidate,
+    };
+    assert_eq!(
+        ask(&settings, retry(Some(UnlearnMethod::Cf), None, false)),
+        (true, "a new candidate is made by cf, with the settings of now".into())
+    );
+    let second = attempt(1);
+    assert_eq!((second.state, second.method), (State::Rejected, Some(UnlearnMethod::Cf)));
+    assert_ne!(second.candidate_file, first.candidate_file, "the other method made the same candidate");
+    assert_eq!((stage_runs(&settings, "trace"), stage_runs(&settings, "unlearn")), (1, 2));
+    // The owner's own: measured and judged, and never promoted by the guard.
+    let own = root.path().join("own.safetensors");
+    std::fs::write(&own, b"weights of the owner").unwrap();
+    let digest = asked::put_candidate(&settings.state_dir, &own).unwrap();
+    assert_eq!(digest, publish::digest_file(&own).unwrap());
+    assert!(ask(&settings, retry(None, Some(digest.clone()), false)).0);
+    let third = attempt(2);
+    assert_eq!(
+        (third.state, third.candidate_file.as_ref().map(|file| &file.1)),
+        (State::Rejected, Some(&digest))
+    );
+    assert_eq!((stage_runs(&settings, "unlearn"), stage_runs(&settings, "certify")), (2, 3));
+    let folder = settings.candidates_dir.join(&third.published.as_ref().unwrap().folder);
+    let (manifest, _) = publish::read_manifest(&folder).unwrap();
+    assert_eq!((manifest.made_by.as_str(), manifest.gate.as_str()), ("owner", "rejected"));
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), b"weights of the owner");
+    // The same again is another attempt with a folder of its own.
+    assert!(
+        ask(
+            &settings,
+            retry(None, Some(asked::put_candidate(&settings.state_dir, &own).unwrap()), false)
+        )
+        .0
+    );
+    assert_ne!(attempt(3).published, third.published);
+    assert!(ask(&settings, retry(None, None, true)).0);
+    assert_eq!((attempt(4).state, stage_runs(&settings, "predict")), (State::Rejected, 2));
+    let mut messages: Vec<String> = running
+        .started
+        .ledger
+        .pending_messages()
+        .into_iter()
+        .map(|(_, message)| message.id)
+        .collect();
+    messages.dedup();
+    assert_eq!(messages.len(), 5);
+    // A candidate that was never laid down, or is another one.
+    let (done, why) = ask(&settings, retry(None, Some(Digest("e".repeat(64))), false));
+    assert!(!done && why.contains("cannot be taken"), "{why}");
+    let (_, outcome) = running.stop();
+    outcome.unwrap();
+    // The index can go: the journal tells the same.
+    let before = only_case(&settings).unwrap();
+    std::fs::remove_dir_all(settings.index_dir()).unwrap();
+    let running = Running::start(&settings);
+    assert_eq!(running.started.ledger.case(&first.id).unwrap(), Some(before));
+    assert!(ask(&settings, retry(Some(UnlearnMethod::Eu), None, false)).0);
+    assert_eq!(attempt(5).state, State::Rejected);
+    running.stop().1.unwrap();
+}
+
+/// Where an owner's own candidate passes, it is proposed, in `enforce`, too.
+#[test]
+fn an_owners_candidate_is_never_promoted() {
+    let root = tempfile::tempdir().unwrap();
+    let mut settings = settings(root.path(), Mode::Enforce);
+    settings.gate.max_accuracy_drop = 0.0;
+    drop_picture(&settings, "x.png", "label=dog\ncorrect_after=267\n", None);
+    let case = crate::support::run_to_end(&settings);
+    assert_eq!(case.state, State::Rejected);
+    settings.gate.max_accuracy_drop = 0.5;
+    settings.gate.max_class_drop = 0.5;
+    let running = Running::start(&settings);
+    let own = root.path().join("own.safetensors");
+    std::fs::write(&own, b"weights of the owner").unwrap();
+    let candidate = Some(asked::put_candidate(&settings.state_dir, &own).unwrap());
+    let retry = Ask::Retry {
+        case: case.id,
+        whole: false,
+        method: None,
+        candidate,
+    };
+    assert!(ask(&settings, retry).0);
+    let case = wait_for("the end", || only_case(&settings).filter(|case| case.told && case.attempt == 1));
+    running.stop().1.unwrap();
+    assert_eq!(case.state, State::Proposed, "{case:?}");
+    assert_eq!(publish::current(&settings.candidates_dir).unwrap(), None);
+}
+
+/// What a new attempt begins with, for each state that it may begin in.
+#[test]
+fn where_a_new_attempt_begins() {
+    for (words, sidecar, state, stages) in [
+        ("label=dog\nverdict=undecided\n", None, State::Undecided, [1, 2, 2]),
+        ("BROKEN", None, State::Refused, [2, 0, 0]),
+        (ANOMALY, Some(r#"{"true_label": "dog"}"#), State::NoAnomaly, [2, 0, 0]),
+        (ANOMALY, None, State::Proposed, [1, 1, 1]),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let settings = settings(root.path(), Mode::Propose);
+        drop_picture(&settings, "x.png", words, sidecar);
+        let running = Running::start(&settings);
+        let case = wait_for("the end", || only_case(&settings).filter(|case| case.told));
+        assert_eq!(case.state, state);
+        let ask_for = |method| Ask::Retry {
+            case: case.id.clone(),
+            whole: false,
+            method,
+            candidate: None,
+        };
+        if state != State::Proposed {
+            let (done, why) = ask(&settings, ask_for(Some(UnlearnMethod::Cf)));
+            assert!(!done && why.contains("nothing to unlearn"), "{why}");
+        }
+        assert!(ask(&settings, ask_for(None)).0, "{state}");
+        let after = wait_for("the second end", || only_case(&settings).filter(|case| case.told && case.attempt == 1));
+        running.stop().1.unwrap();
+        assert_eq!(after.state, state);
+        assert_eq!(["predict", "fit", "trace"].map(|stage| stage_runs(&settings, stage)), stages, "{state}");
+    }
 }

@@ -15,6 +15,9 @@ fn with_candidate<T>(root: &Path, weights: &[u8], run: impl FnOnce(&Candidate) -
         digest: &Digest(blake3::hash(weights).to_hex().to_string()),
         removed: &[TrainId("dog/1.png".into())],
         ids: &Digest("1".repeat(64)),
+        standing: None,
+        given: false,
+        attempt: 0,
         gate: &GateVerdict {
             pass: true,
             reasons: vec![],

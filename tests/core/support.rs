@@ -3,10 +3,13 @@
 use delta_guard::case::Case;
 use delta_guard::config::file::Mail;
 use delta_guard::daemon::{self, Started};
+use delta_guard::engine::asked::{self, Ask, Request};
 use delta_guard::engine::{CaseView, Event, Hooks, Message, query};
+use delta_guard::journal::Reader;
 use delta_guard::policy::{GateLimits, Mode};
 use delta_guard::settings::{InboxSettings, Settings, StageLimits, WorkerSettings};
 use delta_guard::stop;
+use delta_guard::vfs::Disk;
 use delta_guard_contract::config::UnlearnConfig;
 use delta_guard_contract::job::ImageLimits;
 use delta_guard_contract::{DataConfig, DataSource, DetectConfig, Device, ModelConfig, Recipe, Stem, WorkerSetup};
@@ -64,6 +67,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
         detect: DetectConfig::default(),
         unlearn: UnlearnConfig::default(),
         gate: GateLimits::default(),
+        caps: Default::default(),
         worker: WorkerSettings {
             path: fake_worker(),
             setup: WorkerSetup {
@@ -240,4 +244,41 @@ pub fn tree(dir: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
         }
     }
     found
+}
+
+/// Ask a running daemon for something, and wait for what it says: whether it was done, and its sentence.
+pub fn ask(settings: &Settings, ask: Ask) -> (bool, String) {
+    let request = Request {
+        ask,
+        reason: "a test".into(),
+    };
+    let id = asked::put(&settings.state_dir, &request).unwrap();
+    wait_for("an answer", || answer(settings, &id))
+}
+
+/// What the journal says came of a request.
+pub fn answer(settings: &Settings, wanted: &str) -> Option<(bool, String)> {
+    let mut found = None;
+    let mut reader = Reader::new(Arc::new(Disk), &settings.journal_dir());
+    reader
+        .read(&mut |record, _| {
+            if record.kind == "asked" && record.data["id"] == wanted {
+                let answer = record.data["answer"].as_str().unwrap().to_string();
+                found = Some((record.data["done"].as_bool().unwrap(), answer));
+            }
+            Ok(())
+        })
+        .unwrap();
+    found
+}
+
+/// The case of a picture's file name.
+pub fn case_named(settings: &Settings, name: &str) -> Option<Case> {
+    let (book, _) = query::read(&settings.state_dir).ok()?;
+    book.cases.into_values().find(|case| case.accepted.name == name)
+}
+
+/// Wait until the case of this file has come to an end or a hold, and that was told.
+pub fn told(settings: &Settings, name: &str) -> Case {
+    wait_for("the case told", || case_named(settings, name).filter(|case| case.told))
 }

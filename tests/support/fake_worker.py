@@ -212,7 +212,8 @@ def main():
             time.sleep(float(os.environ.get("FAKE_EPOCH_SECONDS", "0")))
             put(job, f"epoch-{n}", b"")
             say(type="progress", step="train", done=n + 1, total=epochs)
-        model = json.dumps(task["flagged" if kind == "unlearn" else "without"]).encode() * 100
+        without = sorted(set(task["flagged"]) | set(task.get("standing", []))) if kind == "unlearn" else task["without"]
+        model = json.dumps([without, task.get("method", "")]).encode() * 100
         put(job, "model.safetensors", model)
         done("train", file="model.safetensors", digest=digest(model), examples=2970, train_loss=0.1, train_accuracy=0.95, seconds=1.0,
              resumed_epochs=before, base=checkpoint(job) if kind == "unlearn" else "", manifest=manifest())
