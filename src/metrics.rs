@@ -333,7 +333,7 @@ impl Metrics {
             }
             Event::CaseHeld { case, cause, reason, help } => {
                 self.holds.with_label_values(&[cause.as_str()]).inc();
-                warn!(message = "Case held.", case = case.short(), cause = cause.as_str(), why = %reason, help = %help);
+                warn!(message = "Case held.", case = case.short(), go_on = %format!("delta-guard resume {}", case.short()), cause = cause.as_str(), why = %reason, help = %help);
             }
             Event::CaseEnded { case, state, reason } => {
                 self.cases_ended.with_label_values(&[state.as_str()]).inc();

@@ -2,7 +2,8 @@
 
 use super::train::{parts, told};
 use super::work::{keep, may_keep, unexpected, work_dir};
-use super::{Exit, Global, ids};
+use super::{Exit, Global, ids, lookup, say};
+use crate::engine::{Standing, query};
 use clap::Args;
 use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::{JobResult, Task};
@@ -23,6 +24,9 @@ pub struct Unlearn {
     /// eu: train again without them; cf: fine-tune without them (default: unlearn.method)
     #[arg(long, value_parser = ["eu", "cf"])]
     method: Option<String>,
+    /// Leave the standing exclusion list out of account: train on what earlier repairs took out (see `delta-guard excluded`)
+    #[arg(long)]
+    with_excluded: bool,
     /// Where the candidate goes
     #[arg(long, short, value_name = "FILE")]
     out: PathBuf,
@@ -38,8 +42,18 @@ impl Unlearn {
             Some(_) => UnlearnMethod::Cf,
             None => config.file.unlearn.method,
         };
+        let standing = match self.with_excluded || !lookup::journal(&config.file.paths.state)? {
+            true => Standing::default(),
+            false => query::standing(&config.file.paths.state)?.1,
+        };
+        if !standing.ids.is_empty() {
+            say::note(&format!(
+                "{} examples of promoted and approved repairs are left out, too (--with-excluded keeps them in)",
+                standing.ids.len()
+            ));
+        }
         let name = if method == UnlearnMethod::Eu { "eu" } else { "cf" };
-        let folder = work_dir(&config, name, &parts(&flagged));
+        let folder = work_dir(&config, name, &parts(&[flagged.as_slice(), standing.ids.as_slice()].concat()));
         let task = Task::Unlearn {
             data: config.file.data.clone(),
             model: config.file.model.clone(),
@@ -47,8 +61,8 @@ impl Unlearn {
             method,
             cf: config.file.unlearn.cf.clone(),
             flagged,
-            standing: Vec::new(),
-            standing_digest: None,
+            standing_digest: standing.digest(),
+            standing: standing.ids,
         };
         match global.work(&config, &folder, task)? {
             JobResult::Train(result) => {

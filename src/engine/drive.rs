@@ -391,10 +391,6 @@ impl Engine {
             self.waiting.insert(case.id.clone(), Instant::now() + wait);
             return Ok(());
         }
-        let help = match help.is_empty() {
-            true => format!("mend it, then type `delta-guard resume {}`", case.id.short()),
-            false => format!("{help}; then type `delta-guard resume {}`", case.id.short()),
-        };
         let hold = Hold {
             cause: HoldCause::Fault,
             reason: message,

@@ -172,6 +172,7 @@ mod tests {
             flagged: [(label.to_string(), flagged)].into(),
             examples: 10_000,
             examples_of_label: 1_000,
+            notes: Vec::new(),
         }
     }
 

@@ -249,8 +249,9 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
     let case = view.case.short();
     let act = |why: String, command: String| Action { why, command };
     let mut list = Vec::new();
-    // Of a proposal the list below says the same, with the path.
-    if !view.help.is_empty() && view.state != State::Proposed {
+    // Of a proposal and of these holds the list below says the same, with the commands.
+    let said = view.state == State::Proposed || matches!(view.held_cause, Some(HoldCause::Base | HoldCause::Cap));
+    if !view.help.is_empty() && !said {
         list.push(act(sentence(&view.help), String::new()));
     }
     if flagged(view) > 0 {

@@ -30,7 +30,7 @@ fn candidate(settings: &Settings, case: &Case) -> (Manifest, serde_json::Value, 
 }
 
 fn left_out(trained: &serde_json::Value) -> BTreeSet<String> {
-    trained[0].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_string()).collect()
+    trained.as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_string()).collect()
 }
 
 /// The example of the issue: the second repair's candidate holds the first case's poisons again.

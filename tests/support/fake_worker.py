@@ -46,7 +46,6 @@ def rotate(word, by):
 
 def blake3(data):
     """BLAKE3 of at most 1024 bytes (one chunk), as in the specification's section 2: the guard compares its own digest of the checkpoint with ours."""
-    assert len(data) <= 1024, "the fake worker's checkpoints are small"
     start = [0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19]
     order = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8]
     chain, blocks = start, [data[n:n + 64] for n in range(0, len(data), 64)] or [b""]
@@ -77,7 +76,9 @@ def picture(path):
 
 def checkpoint(job):
     with open(job["task"]["model"]["checkpoint"], "rb") as file:
-        return blake3(file.read())
+        data = file.read()
+    # Candidates are larger, and nobody compares their digests.
+    return blake3(data) if len(data) <= 1024 else digest(data)
 
 
 def manifest():
@@ -213,10 +214,10 @@ def main():
             put(job, f"epoch-{n}", b"")
             say(type="progress", step="train", done=n + 1, total=epochs)
         without = sorted(set(task["flagged"]) | set(task.get("standing", []))) if kind == "unlearn" else task["without"]
-        model = json.dumps([without, task.get("method", "")]).encode() * 100
+        model = json.dumps(without).encode() * 100 + task.get("method", "").encode()
         put(job, "model.safetensors", model)
         done("train", file="model.safetensors", digest=digest(model), examples=2970, train_loss=0.1, train_accuracy=0.95, seconds=1.0,
-             resumed_epochs=before, base=checkpoint(job) if kind == "unlearn" else "", manifest=manifest())
+             resumed_epochs=before, base=checkpoint(job) if kind == "unlearn" else None, manifest=manifest())
     if kind == "certify":
         words = picture(task["anomalies"][0]["image"])
         misbehave(job, words)
