@@ -157,7 +157,6 @@ pub fn over(caps: &Caps, spent: &Spent, found: &Found, submitter: u32, now: Time
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
-    use delta_guard_contract::TraceVerdict;
 
     const NOON: &str = "2026-11-23T12:00:00Z";
 
@@ -166,14 +165,11 @@ mod tests {
     }
 
     fn found(label: &str, flagged: u64) -> Found {
-        Found {
-            verdict: TraceVerdict::Flagged,
-            predicted_label: label.into(),
-            flagged: [(label.to_string(), flagged)].into(),
-            examples: 10_000,
-            examples_of_label: 1_000,
-            notes: Vec::new(),
-        }
+        let flagged: std::collections::BTreeMap<&str, u64> = [(label, flagged)].into();
+        serde_json::from_value(serde_json::json!({
+            "verdict": {"kind": "flagged"}, "predicted_label": label, "flagged": flagged, "examples": 10_000, "examples_of_label": 1_000,
+        }))
+        .unwrap()
     }
 
     fn spent(promotions: &[(&str, u32, &str, u64)]) -> Spent {
