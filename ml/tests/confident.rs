@@ -182,4 +182,41 @@ fn float32_flags_what_float64_flags_however_confident_the_network_is() {
     assert_eq!(first, again);
     assert!(first.0 != other_fit.0 && first.1 == other_fit.1 && first.2 != other_fit.2);
     assert!(first.0 == other_case.0 && first.1 != other_case.1 && first.2 != other_case.2);
+    // And factors are those of the whole graph: another ε in a batch norm, same weights, other factors.
+    let JobResult::Graph { file } = work(
+        &story.folder,
+        "graph",
+        Task::Graph {
+            model: model(&story.victim),
+            height: story.made.image.height,
+            width: story.made.image.width,
+            classes: story.made.classes.len() as u32,
+        },
+    ) else {
+        panic!("another answer")
+    };
+    let written = std::fs::read_to_string(folder.path().join("graph").join(file)).unwrap();
+    let key = |eps: &str| {
+        let path = folder.path().join(format!("graph-{eps}.json"));
+        std::fs::write(&path, written.replace(r#""eps": 0.00001"#, &format!(r#""eps": {eps}"#))).unwrap();
+        let task = Task::Fit {
+            data: story.data.clone(),
+            model: ModelConfig {
+                architecture: path.display().to_string(),
+                ..model(&story.victim)
+            },
+            detect: DetectConfig {
+                fit_examples: Some(100),
+                ..DetectConfig::default()
+            },
+            factors_seed: Seed(6),
+        };
+        match work(&story.folder, "fit", task) {
+            JobResult::Fit(fitted) => fitted.factors.key,
+            other => panic!("another answer: {other:?}"),
+        }
+    };
+    assert!(written.contains(r#""eps": 0.00001"#), "{written}");
+    assert_eq!(key("0.00001"), first.0, "the graph file is the built-in network");
+    assert_ne!(key("0.001"), first.0);
 }
