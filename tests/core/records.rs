@@ -126,7 +126,8 @@ fn let_say(settings: &mut Settings, root: &Path, words: &Words) {
             "certify",
             JobResult::Certify(CertifyResult {
                 anomalies_before: vec![prediction(0)],
-                anomalies_after: vec![prediction(1)],
+                // The class that the sidecar of such a test claims.
+                anomalies_after: vec![prediction(words.classes.len() - 1)],
                 before: accuracy(),
                 after: accuracy(),
                 candidate: digest.clone(),
