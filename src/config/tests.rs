@@ -225,7 +225,7 @@ fn single_mistakes() {
             "rising",
         ),
         (
-            "recipe: {epochs: 10, schedule: {kind: step, milestones: [0.5, 2.5], gamma: 0.1}}",
+            "recipe: {epochs: 10, schedule: {kind: step, milestones: [0.2, 2.5], gamma: 0.1}}",
             "recipe.schedule.milestones[1]",
             "neither a whole number",
         ),
