@@ -6,6 +6,10 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// Only a hang lasts so long, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -32,12 +36,32 @@ fn guard(arguments: &[&str]) -> Output {
         "{} is not built: it belongs to another package; run make test, or cargo build --release first",
         worker.display()
     );
-    Command::new(program)
+    let (told, log) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let mut child = Command::new(program)
         .args(arguments)
         .env_remove("DELTA_GUARD_CONFIG")
         .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap()
+        .stdout(told.reopen().unwrap())
+        .stderr(log.reopen().unwrap())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{arguments:?} hangs:\n{}", std::fs::read_to_string(log.path()).unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    Output {
+        status,
+        stdout: std::fs::read(told.path()).unwrap(),
+        stderr: std::fs::read(log.path()).unwrap(),
+    }
 }
 
 /// Bounds were set before the story's seed was chosen; three seeds keep them.
