@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod journal;
 pub mod metrics;
 pub mod policy;
+pub mod progress;
 pub mod publish;
 pub mod report;
 pub mod rights;

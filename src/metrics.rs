@@ -3,14 +3,15 @@
 //! Labels come from closed sets and all their values are there from the start, at 0: an alert on a rate works from the first event on.
 
 use crate::alert::Why;
-use crate::case::{HoldCause, Stage, State};
+use crate::case::{CaseId, HoldCause, Stage, State};
 use crate::engine::{Event, Refusal, Snapshot};
-use delta_guard_contract::FaultKind;
+use crate::progress::{Along, Tenths, UnderWay};
+use delta_guard_contract::{FaultKind, Progress};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 use tracing::{error, info, warn};
 
@@ -56,8 +57,19 @@ pub struct Metrics {
     outbox_length: IntGauge,
     outbox_oldest: Gauge,
     ready: IntGauge,
-    /// The last line that was logged for a progress message: one line every few seconds is enough.
-    progress_logged: Mutex<Option<(Instant, String)>>,
+    time_left: GaugeVec,
+    /// The stage under way.
+    under_way: Mutex<Option<Following>>,
+}
+
+/// A stage that is followed.
+#[derive(Debug)]
+struct Following {
+    case: CaseId,
+    stage: Stage,
+    along: Along,
+    tenths: Tenths,
+    now: Option<UnderWay>,
 }
 
 /// Collects the metrics as they are declared. A name that is declared twice is a defect of this file, which the first test of it would show.
@@ -117,9 +129,17 @@ impl Metrics {
             ),
             &["stage"],
         ));
+        let time_left = declare.add(GaugeVec::new(
+            opts(
+                "stage_left_seconds",
+                "Estimated time until the stage under way is done; 0 when none is, or while it cannot be told.",
+            ),
+            &["stage"],
+        ));
         for stage in stages() {
             stage_seconds.with_label_values(&[stage]);
             progress.with_label_values(&[stage]);
+            time_left.with_label_values(&[stage]);
         }
         let ends = State::ALL.into_iter().filter(|state| state.is_end()).map(State::as_str);
         let stage_failed = declare.add(IntCounterVec::new(
@@ -168,6 +188,7 @@ impl Metrics {
             cases_held: declare.gauge("cases_held", "Cases that wait for a person."),
             queue_length: declare.gauge("queue_length", "Cases that are worked on or wait to be."),
             progress,
+            time_left,
             worker_up: declare.gauge("worker_up", "1 while a worker process computes."),
             journal_records: declare.counter("journal_records_total", "Records that were made durable."),
             journal_bytes: declare.counter("journal_bytes_total", "Bytes of these records."),
@@ -194,7 +215,7 @@ impl Metrics {
             ))),
             ready: declare.gauge("ready", "1 when pictures are taken in and worked on."),
             registry,
-            progress_logged: Mutex::new(None),
+            under_way: Mutex::new(None),
         }
     }
 
@@ -292,7 +313,7 @@ impl Metrics {
             }
             Event::StageStarted { case, stage, attempt } => {
                 self.worker_up.set(i64::from(is_worked(stage)));
-                self.progress.with_label_values(&[stage.as_str()]).set(0.0);
+                self.nothing_under_way(stage);
                 info!(message = "Stage started.", case = case.short(), stage = stage.as_str(), attempt);
             }
             Event::StageFinished { case, stage, seconds } => {
@@ -317,17 +338,7 @@ impl Metrics {
                 let retry = retry_in.map(|wait| wait.as_secs());
                 error!(message = "Stage failed.", case = case.short(), stage = stage.as_str(), fault = fault(kind), error = %message, retry_in_seconds = retry);
             }
-            Event::Progress { case, stage, progress } => {
-                if progress.total > 0 {
-                    self.progress
-                        .with_label_values(&[stage.as_str()])
-                        .set(progress.done as f64 / progress.total as f64);
-                }
-                let key = format!("{case}/{stage}/{}", progress.step);
-                if self.worth_a_line(key, progress.done == progress.total) {
-                    info!(message = "Stage under way.", case = case.short(), stage = stage.as_str(), step = %progress.step, done = progress.done, total = progress.total, note = %progress.note);
-                }
-            }
+            Event::Progress { case, stage, progress } => self.on_progress(case, stage, &progress),
             Event::WorkerSaid { case, stage, message } => {
                 info!(message = "Worker says.", case = case.short(), stage = stage.as_str(), said = %message)
             }
@@ -347,7 +358,11 @@ impl Metrics {
             Event::JournalTrouble { message, poisoned } => {
                 self.journal_failed.inc();
                 self.journal_broken.set(poisoned.into());
-                error!(message = "Journal could not be written.", error = %message, out_of_use = poisoned);
+                if poisoned {
+                    error!(message = "Journal is out of use: nothing is taken in any more.", error = %message);
+                } else {
+                    warn!(message = "Journal had trouble, and goes on.", what = %message);
+                }
             }
             Event::Degraded { why, help } => {
                 self.set_broken();
@@ -378,17 +393,50 @@ impl Metrics {
         if is_worked(stage) {
             self.worker_up.set(0);
         }
-        self.progress.with_label_values(&[stage.as_str()]).set(0.0);
+        self.nothing_under_way(stage);
     }
 
-    /// One line for each new step, one for its end, one every ten seconds between.
-    fn worth_a_line(&self, key: String, end: bool) -> bool {
-        let mut last = self.progress_logged.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let worth = end || !last.as_ref().is_some_and(|(at, known)| *known == key && at.elapsed().as_secs() < 10);
-        if worth {
-            *last = Some((Instant::now(), key));
+    /// How far the stage under way is; None between stages and before a worker's first report.
+    pub fn under_way(&self) -> Option<(CaseId, UnderWay)> {
+        let following = self.following();
+        following
+            .as_ref()
+            .and_then(|following| Some((following.case.clone(), following.now.clone()?)))
+    }
+
+    fn following(&self) -> MutexGuard<'_, Option<Following>> {
+        self.under_way.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn nothing_under_way(&self, stage: Stage) {
+        *self.following() = None;
+        self.progress.with_label_values(&[stage.as_str()]).set(0.0);
+        self.time_left.with_label_values(&[stage.as_str()]).set(0.0);
+    }
+
+    /// Gauges follow each report; the log gets a line at each tenth of a stage.
+    fn on_progress(&self, case: CaseId, stage: Stage, progress: &Progress) {
+        let mut following = self.following();
+        if following
+            .as_ref()
+            .is_none_or(|following| (&following.case, following.stage) != (&case, stage))
+        {
+            *following = Some(Following {
+                case: case.clone(),
+                stage,
+                along: Along::new(stage.as_str()),
+                tenths: Tenths::default(),
+                now: None,
+            });
         }
-        worth
+        let Some(following) = following.as_mut() else { return };
+        let now = following.along.hear(progress, Instant::now());
+        self.progress.with_label_values(&[stage.as_str()]).set(now.ratio);
+        self.time_left.with_label_values(&[stage.as_str()]).set(now.seconds_left.unwrap_or(0.0));
+        if following.tenths.next(&now) {
+            info!(message = "Stage under way.", case = case.short(), stage = stage.as_str(), percent = now.percent(), step = %now.step, done = now.done, total = now.total, seconds_left = now.seconds_left.map(f64::round), note = %progress.note);
+        }
+        following.now = Some(now);
     }
 }
 
@@ -414,7 +462,7 @@ fn fault(kind: FaultKind) -> &'static str {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use delta_guard_contract::{Digest, Progress};
+    use delta_guard_contract::Digest;
 
     fn page(metrics: &Metrics) -> String {
         String::from_utf8(metrics.page().unwrap()).unwrap()
@@ -457,7 +505,30 @@ mod tests {
             stage: Stage::Trace,
             progress,
         });
-        assert!(page(&metrics).contains("delta_guard_stage_progress_ratio{stage=\"trace\"} 0.25"));
+        let ratio = |metrics: &Metrics| -> f64 {
+            let page = page(metrics);
+            let line = page
+                .lines()
+                .find(|line| line.starts_with("delta_guard_stage_progress_ratio{stage=\"trace\"}"));
+            line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+        };
+        let (far, now) = (ratio(&metrics), metrics.under_way().unwrap().1);
+        assert!(far > 0.3 && far == now.ratio && now.step == "score", "{now:?}");
+        // Another step that is nearer to its end does not make it more, nor an earlier one less.
+        for step in ["read", "score", "null"] {
+            let progress = Progress {
+                step: step.into(),
+                done: 0,
+                total: 4,
+                note: String::new(),
+            };
+            metrics.on(Event::Progress {
+                case: case.clone(),
+                stage: Stage::Trace,
+                progress,
+            });
+            assert!(ratio(&metrics) >= far, "{step}");
+        }
         metrics.on(Event::StageFailed {
             case: case.clone(),
             stage: Stage::Trace,

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Everything that the daemon needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
+    /// The configuration file that they were read from, absolute; None where they come from somewhere else. Advised commands name it.
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
     /// Name of this installation, shown in mails and reports.
     pub instance: String,
     /// Who is responsible for it, shown in mails and reports; may be empty.
@@ -60,7 +63,7 @@ pub struct InboxSettings {
     /// The folder is listed at least this often, whatever the watcher says.
     #[serde(with = "seconds")]
     pub scan_interval: Duration,
-    /// A sidecar waits so long for its picture before it is refused.
+    /// A sidecar waits this long for its picture before it is refused.
     #[serde(with = "seconds")]
     pub sidecar_wait: Duration,
     /// Bytes and pixels of a submitted picture.

@@ -46,6 +46,82 @@ fn the_unit_has_no_mistake_and_a_mistake_would_be_found() {
     );
 }
 
+/// The value of a key, wherever it stands in the unit.
+fn values(key: &str) -> Vec<&'static str> {
+    SERVICE
+        .lines()
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .flat_map(str::split_whitespace)
+        .collect()
+}
+
+/// The configurations that are shown to people run under the unit as it is: what they write lies where it may be written, and what they read can be seen.
+#[test]
+fn the_configurations_that_are_shown_run_under_the_unit() {
+    let block = |page: &'static str| {
+        page.split("```yaml\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next())
+            .expect("a block of yaml")
+    };
+    // A block inside a list is indented.
+    let flush = |text: &str| {
+        let indent = text
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .map_or(0, |line| line.len() - line.trim_start().len());
+        text.lines()
+            .map(|line| line.get(indent..).unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let writable: Vec<PathBuf> = values("StateDirectory")
+        .iter()
+        .map(|name| Path::new("/var/lib").join(name))
+        .chain(values("ReadWritePaths").iter().map(PathBuf::from))
+        .collect();
+    assert!(!writable.is_empty());
+    for (page, text) in [
+        ("README.md", flush(block(include_str!("../README.md")))),
+        ("docs/configuration.md", flush(block(include_str!("../docs/configuration.md")))),
+        ("config/delta-guard.yaml", include_str!("../config/delta-guard.yaml").to_owned()),
+    ] {
+        let config = delta_guard::config::parse(
+            &text,
+            Path::new(page),
+            Path::new("/etc/delta-guard"),
+            delta_guard::config::Look::AtTextOnly,
+        )
+        .unwrap_or_else(|error| panic!("{page}: {error}"));
+        let settings = config.settings().expect("settings");
+        for folder in [
+            &settings.inbox.dir,
+            &settings.inbox.refused_dir,
+            &settings.state_dir,
+            &settings.candidates_dir,
+        ] {
+            assert!(
+                writable.iter().any(|root| folder.starts_with(root)),
+                "{page}: {} is read-only under the unit",
+                folder.display()
+            );
+            let rule = include_str!("../systemd/delta-guard.tmpfiles");
+            assert!(
+                rule.lines().any(|line| line.split_whitespace().nth(1).map(Path::new) == Some(folder)),
+                "{page}: nobody makes {}",
+                folder.display()
+            );
+        }
+        for read in [&settings.data.train.path, &settings.data.validation.path, &settings.model.checkpoint] {
+            // ProtectHome= and PrivateTmp= hide these.
+            let hidden = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"]
+                .iter()
+                .any(|root| read.starts_with(root));
+            assert!(!hidden, "{page}: {} cannot be seen under the unit", read.display());
+        }
+    }
+}
+
 #[test]
 fn the_sandbox_is_tight() {
     let folder = tempfile::tempdir().expect("a folder");

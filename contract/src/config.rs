@@ -133,7 +133,7 @@ pub enum Orientation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// `resnet18`, `small-cnn`, `fixture` (the network of the EK-FAC fixtures), or the path of a graph file (`*.json`, see `delta-guard graph`).
+    /// `resnet18`, `small-cnn`, `fixture` (the network of the EK-FAC fixtures), or the path of a graph file (`*.json`, see `delta-guard graph --help`).
     pub architecture: String,
     /// Channels of the first block (ResNet-18 of the paper: 64).
     #[serde(default = "default_width")]
@@ -290,11 +290,22 @@ pub enum UnlearnMethod {
 }
 
 impl UnlearnMethod {
-    /// Its name, as in the configuration.
-    pub fn as_str(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Eu, Self::Cf];
+
+    /// Its name, as it is written in configurations and on the command line.
+    pub const fn as_str(self) -> &'static str {
         match self {
-            UnlearnMethod::Eu => "eu",
-            UnlearnMethod::Cf => "cf",
+            Self::Eu => "eu",
+            Self::Cf => "cf",
+        }
+    }
+
+    /// The one to try when this one failed.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Eu => Self::Cf,
+            Self::Cf => Self::Eu,
         }
     }
 }

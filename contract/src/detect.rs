@@ -51,7 +51,7 @@ pub struct DetectConfig {
     /// `guard`: number of placebos that the flagged group must stand out against.
     #[schemars(range(min = 1, max = 200))]
     pub placebos: Option<u32>,
-    /// `guard`: at most so many other clean validation pictures of class ŷ measure which kinship is natural (fewer than 50, or 0: the spread of the class itself does).
+    /// `guard`: at most this many other clean validation pictures of class ŷ measure which kinship is natural (fewer than 50, or 0: the spread of the class itself does).
     #[schemars(range(min = 0, max = 10000))]
     pub null_pictures: Option<u32>,
     /// `guard`: number of clean examples that may be expected above a cut that null pictures set.

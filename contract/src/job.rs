@@ -29,6 +29,13 @@ pub struct Job {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "task", rename_all = "kebab-case")]
 pub enum Task {
+    /// Do data, network and checkpoint go together? Reads no picture, writes nothing. → [`CheckResult`]
+    Check {
+        /// Data.
+        data: DataConfig,
+        /// Model.
+        model: ModelConfig,
+    },
     /// Decode an image and predict it. → [`Prediction`]
     Predict {
         /// Data (for sizes and class names).
@@ -156,6 +163,25 @@ pub enum Task {
     },
 }
 
+impl Task {
+    /// Its name, as the tag of its JSON has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Task::Check { .. } => "check",
+            Task::Predict { .. } => "predict",
+            Task::Fit { .. } => "fit",
+            Task::Trace { .. } => "trace",
+            Task::Train { .. } => "train",
+            Task::Unlearn { .. } => "unlearn",
+            Task::Certify { .. } => "certify",
+            Task::Measure { .. } => "measure",
+            Task::Extract { .. } => "extract",
+            Task::Prepare { .. } => "prepare",
+            Task::Graph { .. } => "graph",
+        }
+    }
+}
+
 /// A wrongly predicted picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Anomaly {
@@ -181,6 +207,7 @@ pub struct ImageLimits {
 #[serde(tag = "result", rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "the variants are those of Task")]
 pub enum JobResult {
+    Check(CheckResult),
     Predict(Prediction),
     Fit(FitResult),
     Trace(Box<TraceReport>),
@@ -196,6 +223,19 @@ pub enum JobResult {
     Graph {
         file: String,
     },
+}
+
+/// Result of [`Task::Check`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckResult {
+    /// Number of classes; None where an archive would have to be read for it.
+    pub classes: Option<u64>,
+    /// Files of each class of the training set, in label order; empty where an archive or batches would have to be read for it.
+    pub train: Vec<(String, u64)>,
+    /// The same of the validation set, in the training set's order.
+    pub validation: Vec<(String, u64)>,
+    /// Numbers in the checkpoint, which fits; None where the number of classes is not known.
+    pub parameters: Option<u64>,
 }
 
 /// A picture as the model reads it.

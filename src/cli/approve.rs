@@ -6,7 +6,7 @@ use crate::engine::asked::Ask;
 use clap::Args;
 
 /// Say that a proposed repair is in use: its flagged examples stay out of every later one
-#[derive(Debug, Args)]
+#[derive(Debug, Args, serde::Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard approve 8f3a
@@ -17,10 +17,11 @@ It also begins the caps of mode `enforce` anew (section `caps`). `delta-guard ex
 Exit codes: 0 done, or laid down for the next start, 3 it cannot be approved, or no such case")]
 pub struct Approve {
     #[command(flatten)]
-    wish: Wish,
+    #[serde(flatten)]
+    pub(super) wish: Wish,
     /// Take an approval or a promotion back: the examples take part in later repairs again
     #[arg(long)]
-    undo: bool,
+    pub(super) undo: bool,
 }
 
 impl Approve {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What every request takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, serde::Serialize)]
 pub(super) struct Wish {
     /// The case, or the first digits of its id
     pub case: String,

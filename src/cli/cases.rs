@@ -3,9 +3,10 @@
 use super::{Exit, Global, lookup, say};
 use crate::case::State;
 use clap::Args;
+use serde::Serialize;
 
 /// List the cases, the newest first. Reads the journal, so it answers also when the daemon is down
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard cases
@@ -15,7 +16,7 @@ pub struct Cases {
     /// Only cases in this state (may be given several times): accepted … held, or an end: proposed, promoted, rejected, undecided, observed, no-anomaly, refused, failed
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Vec<State>,
-    /// At most so many
+    /// At most this many
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
 }
@@ -47,11 +48,11 @@ impl Cases {
                 .collect();
             say::json(&list)?;
         } else if cases.is_empty() {
-            say::note(&match all {
+            say::note(&global.advise(&match all {
                 0 => lookup::nothing(&config.file.paths.state),
                 1 => "the only case is in another state".into(),
                 _ => format!("all {all} cases are in other states"),
-            });
+            }));
         } else {
             let rows = cases.iter().map(|case| {
                 let flagged = case.trace.as_ref().map_or_else(String::new, |trace| trace.found.count().to_string());

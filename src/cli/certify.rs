@@ -6,11 +6,12 @@ use crate::policy::{self, Known};
 use clap::Args;
 use delta_guard_contract::job::Anomaly;
 use delta_guard_contract::{JobResult, Task, TraceReport};
+use serde::Serialize;
 use serde_json::json;
 use std::path::PathBuf;
 
 /// Measure a candidate against the production model and judge it (no daemon needed)
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard certify candidate.safetensors --image wrong.png --true-label ship
@@ -21,19 +22,19 @@ The limits are those of the configuration's section `gate`. With --trace the sha
 Exit codes: 0 it passes, 3 it is rejected")]
 pub struct Certify {
     /// The candidate checkpoint
-    candidate: PathBuf,
+    pub(super) candidate: PathBuf,
     /// The wrongly read pictures
     #[arg(long = "image", required = true, value_name = "IMAGE")]
-    images: Vec<PathBuf>,
+    pub(super) images: Vec<PathBuf>,
     /// Their wrong label (default: what the production model reads)
     #[arg(long, value_name = "CLASS")]
-    wrong_label: Option<String>,
+    pub(super) wrong_label: Option<String>,
     /// What they show: the candidate must read them so (gate.true_label)
     #[arg(long, value_name = "CLASS")]
-    true_label: Option<String>,
+    pub(super) true_label: Option<String>,
     /// The trace.json that the candidate was made by
     #[arg(long, value_name = "FILE")]
-    trace: Option<PathBuf>,
+    pub(super) trace: Option<PathBuf>,
 }
 
 impl Certify {

@@ -1,17 +1,26 @@
 //! `check-config`.
 
 use super::{Exit, Global, say};
-use crate::config::{self, EXAMPLE, Look};
+use crate::config::{self, Config, ConfigError, EXAMPLE, Look, Tried};
+use crate::jobs;
+use crate::report::words;
 use clap::Args;
+use delta_guard_contract::config::UnlearnMethod;
+use delta_guard_contract::job::CheckResult;
+use delta_guard_contract::{Fault, JobResult, Task};
+use serde::Serialize;
 
 /// Check the configuration and report every mistake at once, each with its line, what is allowed and what was probably meant
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard check-config --config guard.yaml
   delta-guard check-config --example > guard.yaml        a configuration with every key explained
   delta-guard check-config --schema > guard.schema.json  for editors (YAML language server)
   delta-guard check-config --no-paths --config other-host.yaml
+
+It tries, as the user who runs it, whether each folder can be written and the port can be had, and asks the worker whether checkpoint, network and class folders go
+together. Nothing is left behind. It ends with what it understood.
 
 Exit codes: 0 no mistake, 78 mistakes")]
 pub struct CheckConfig {
@@ -37,22 +46,21 @@ impl CheckConfig {
             return Ok(Exit::Done);
         }
         let look = if self.no_paths { Look::AtTextOnly } else { Look::AtFiles };
-        match config::load(&global.config, look) {
-            Ok(config) => {
-                if global.json {
-                    say::json(
-                        &serde_json::json!({"ok": true, "path": config.path, "digest": config.digest, "problems": [], "settings": config.file.settings()?}),
-                    )?;
-                } else {
-                    say::out(&format!("{}: no mistake\n", say::plain(&config.path.display().to_string())))?;
-                    let detect = config.file.detect.resolve(0, 2);
-                    if !detect.allow_unlearn {
-                        let mode = detect.mode.as_str();
-                        say::out(&format!(
-                            "detect.mode is {mode} without detect.allow_unlearn: cases are only observed, whatever `mode` says\n"
-                        ))?;
-                    }
-                }
+        let checked = match config::load(&global.config, look) {
+            Ok(config) if self.no_paths => Ok((config, Tried::default(), None)),
+            Ok(config) => try_out(global, config)?,
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok((config, tried, seen)) if global.json => {
+                say::json(&serde_json::json!({
+                    "ok": true, "path": config.path, "digest": config.digest, "problems": [], "settings": config.settings()?, "warnings": tried.warnings,
+                    "tried_as": tried.user, "data_and_model": seen,
+                }))?;
+                Ok(Exit::Done)
+            }
+            Ok((config, tried, seen)) => {
+                say::out(&understood(&config, &tried, seen.as_ref()))?;
                 Ok(Exit::Done)
             }
             Err(error) if global.json => {
@@ -62,4 +70,174 @@ impl CheckConfig {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What was tried, and what the worker saw; or every mistake.
+type Checked = Result<(Config, Tried, Option<CheckResult>), ConfigError>;
+
+/// Folders, port, and the worker's look at data and checkpoint.
+fn try_out(global: &Global, config: Config) -> anyhow::Result<Checked> {
+    let mut tried = config::probe(&config.file);
+    let detect = config.file.detect.resolve(0, 2);
+    if !detect.allow_unlearn {
+        tried.warnings.push(format!(
+            "detect.mode is {} without detect.allow_unlearn: cases are only observed, whatever `mode` says",
+            detect.mode.as_str()
+        ));
+    }
+    let folder = tempfile::tempdir()?;
+    let task = Task::Check {
+        data: config.file.data.clone(),
+        model: config.file.model.clone(),
+    };
+    // Its caches are the guard's: nothing may be put there as another user.
+    let mut setup = config.file.worker_setup();
+    (setup.cache_dir, setup.factors_dir) = (folder.path().join("cache"), folder.path().join("factors"));
+    let seen = match jobs_say(global, &config, setup, folder.path(), task) {
+        Ok(JobResult::Check(seen)) => Some(seen),
+        Ok(other) => return Err(super::work::unexpected(&other)),
+        Err(error) => match error.downcast::<Fault>() {
+            Ok(fault) => {
+                let key = if fault.message.contains("data.validation") {
+                    "data.validation"
+                } else if fault.message.contains("data.train") {
+                    "data.train"
+                } else if fault.message.contains(jobs::NOT_STARTED) {
+                    "worker"
+                } else {
+                    "model"
+                };
+                tried.mistake(key, fault.message, fault.help);
+                None
+            }
+            Err(other) => return Err(other),
+        },
+    };
+    if let Some(seen) = &seen {
+        tried.warnings.extend(thin_classes(&config, seen));
+    }
+    Ok(match config.mistakes(&tried.mistakes) {
+        Some(error) => Err(error),
+        None => Ok((config, tried, seen)),
+    })
+}
+
+fn jobs_say(
+    global: &Global,
+    config: &Config,
+    setup: delta_guard_contract::WorkerSetup,
+    folder: &std::path::Path,
+    task: Task,
+) -> anyhow::Result<JobResult> {
+    let quiet = Global {
+        quiet: true,
+        ..global.clone()
+    };
+    quiet.work_with(&config.file.worker_path()?, setup, folder, task)
+}
+
+/// Classes of which nothing can be decided for want of validation pictures.
+fn thin_classes(config: &Config, seen: &CheckResult) -> Option<String> {
+    let least = u64::from(config.file.detect.resolve(0, 10).placebos.min(5));
+    let thin: Vec<&str> = seen
+        .validation
+        .iter()
+        .filter(|(_, files)| *files < least)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let more = if thin.len() > 5 {
+        format!(" and {} more", thin.len() - 5)
+    } else {
+        String::new()
+    };
+    (!thin.is_empty()).then(|| {
+        format!(
+            "data.validation: fewer than {least} pictures of {}{more}. Cases that are read as such a class stay undecided: there is nothing to compare with",
+            thin[..thin.len().min(5)].join(", ")
+        )
+    })
+}
+
+/// What the configuration means, in a few lines.
+fn understood(config: &Config, tried: &Tried, seen: Option<&CheckResult>) -> String {
+    let file = &config.file;
+    let mut facts: Vec<(&str, String)> = vec![(
+        "guard",
+        format!(
+            "{}, mode {}{}",
+            file.instance,
+            word(&file.mode),
+            if file.owner.is_empty() {
+                String::new()
+            } else {
+                format!(", owner {}", file.owner)
+            }
+        ),
+    )];
+    facts.extend(tried.found.iter().map(|(key, said)| (*key, said.clone())));
+    let set = |listed: &[(String, u64)], path: &std::path::Path| {
+        let files: u64 = listed.iter().map(|(_, files)| files).sum();
+        let classes = listed.iter().filter(|(_, files)| *files > 0).count();
+        if listed.is_empty() {
+            path.display().to_string()
+        } else {
+            format!("{}: {classes} classes, {} files", path.display(), words::thousands(files))
+        }
+    };
+    let none = Vec::new();
+    facts.push(("training set", set(seen.map_or(&none, |seen| &seen.train), &file.data.train.path)));
+    facts.push((
+        "validation set",
+        set(seen.map_or(&none, |seen| &seen.validation), &file.data.validation.path),
+    ));
+    facts.push((
+        "pictures",
+        format!(
+            "{} × {}, others: {}",
+            file.data.image.height,
+            file.data.image.width,
+            word(&file.data.image.resize)
+        ),
+    ));
+    facts.push(("network", format!("{}, width {}", file.model.architecture, file.model.width)));
+    facts.push((
+        "checkpoint",
+        match seen.and_then(|seen| seen.parameters) {
+            Some(numbers) => format!("{}: fits, {} numbers", file.model.checkpoint.display(), words::thousands(numbers)),
+            None if tried.user.is_empty() => format!("{} (not looked at)", file.model.checkpoint.display()),
+            None => format!(
+                "{} (looked at with the first case: the archive must be read for it)",
+                file.model.checkpoint.display()
+            ),
+        },
+    ));
+    let repair = match file.unlearn.method {
+        UnlearnMethod::Eu => format!("eu: {} epochs from the start", file.recipe.epochs),
+        UnlearnMethod::Cf => format!("cf: {} epochs of fine-tuning", file.unlearn.cf.epochs),
+    };
+    facts.push(("repair", repair));
+    facts.push(("gate", format!("accuracy may fall by {:.1} points", 100.0 * file.gate.max_accuracy_drop)));
+    facts.push((
+        "mail",
+        file.mail.as_ref().map_or_else(
+            || "none: nobody is told of a case".into(),
+            |mail| format!("to {} through {}:{}", mail.to.join(", "), mail.host, mail.port),
+        ),
+    ));
+    if !tried.user.is_empty() {
+        facts.push(("tried as", tried.user.clone()));
+    }
+    let mut text = format!("{}: no mistake\n\n{}", say::plain(&config.path.display().to_string()), say::facts(&facts));
+    for warning in &tried.warnings {
+        text.push_str(&format!("\nwarning: {}\n", say::plain(warning)));
+    }
+    text
+}
+
+/// A setting's word, as it is written in the file.
+fn word(value: &impl Serialize) -> String {
+    serde_json::to_value(value)
+        .ok()
+        .and_then(|value| value.as_str().map(String::from))
+        .unwrap_or_default()
 }

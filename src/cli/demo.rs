@@ -1,9 +1,10 @@
-//! `delta-guard demo`: the whole line on a data set that the program poisons itself, through the real daemon.
+//! `demo`: the whole line on a data set that the program poisons itself, through the real daemon.
 
 use super::watch::Watch;
-use super::{Exit, Failure, Global, say};
+use super::{Exit, Failure, Global, advice, say, signals};
 use crate::case::State;
 use crate::engine::CaseView;
+use crate::story::done::Laps;
 use crate::story::{self, Changes, Hits, Stage, StoryFile, file, stage};
 use anyhow::Context;
 use clap::Args;
@@ -11,10 +12,9 @@ use delta_guard_contract::job::MeasureResult;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 /// Poison a data set, train a victim, drop one triggered picture into the inbox of a real daemon, and watch it being repaired.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard demo                                     drawn pictures, a small CNN, a few minutes on two cores
@@ -23,12 +23,13 @@ Examples:
 pub struct Demo {
     /// A story file (default: the demo's own; with --data that of the CIFAR-10 subset)
     #[arg(long, value_name = "FILE")]
-    story: Option<PathBuf>,
-    /// Folder for everything; new or empty (default: a temporary one, which is kept)
+    pub(super) story: Option<PathBuf>,
+    /// Folder for everything: new, empty, or that of the same demo, which then goes on (default: a temporary one, which is kept)
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     #[command(flatten)]
-    changes: Changes,
+    #[serde(flatten)]
+    pub(super) changes: Changes,
 }
 
 /// `result.json`.
@@ -76,95 +77,103 @@ pub(super) fn read_story(given: Option<&Path>, changes: &Changes) -> anyhow::Res
 impl Demo {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let story = read_story(self.story.as_deref(), &self.changes)?;
-        let out = stage::fresh(self.out.as_deref(), "demo")?;
+        let out = stage::open(self.out.as_deref(), "demo", &story)?;
         say::note(&format!("everything of this demo lies in {}", out.display()));
-        let mut seconds = BTreeMap::new();
-        let mut clock = Instant::now();
-        let mut lap = |name: &str| {
-            seconds.insert(name.to_string(), clock.elapsed().as_secs_f64());
-            clock = Instant::now();
+        let again = Demo {
+            out: Some(out.clone()),
+            ..self
         };
-
-        let mut run = global.runner(&out)?;
-        say::note("== data: a clean set, some of its pictures poisoned");
-        let stage = Stage::prepare(story, &out, &mut run)?;
-        lap("prepare");
-        say::note(&format!(
-            "== victim: trained on the poisoned set ({} → {})",
-            stage.prepared.victim, stage.prepared.target
-        ));
-        stage.train(&mut run)?;
-        lap("train");
-        let target = stage.prepared.target.clone();
-        let clean_before = stage.measure(&stage.victim(), &stage.prepared.validation, "clean-before", false, &mut run)?;
-        let triggered_before = stage.measure(&stage.victim(), &stage.prepared.triggered, "triggered-before", false, &mut run)?;
-        lap("measure");
-        drop(run);
-        say::note(&told("victim", &clean_before, &triggered_before, &target));
-
-        let anomaly = anomaly(&stage, global)?;
-        say::note(&format!(
-            "== guard: the daemon starts, one picture is dropped into its inbox ({})",
-            anomaly.display()
-        ));
-        let config = stage.write_config()?;
-        let watch = Watch::start(&config, &out)?;
-        watch.drop_in(&anomaly)?;
-        let view = watch.until_ended(global.quiet)?;
-        let metrics = watch.save_metrics()?;
-        watch.stop()?;
-        lap("guard");
-
-        let mut run = global.runner(&out)?;
-        let after = match &view.paths.checkpoint {
-            Some(candidate) => {
-                say::note("== after: the candidate, measured");
-                let clean = stage.measure(candidate, &stage.prepared.validation, "clean-after", false, &mut run)?;
-                let triggered = stage.measure(candidate, &stage.prepared.triggered, "triggered-after", false, &mut run)?;
-                Some((clean.accuracy.share(), story::success(&triggered, &target)))
-            }
-            None => None,
-        };
-        drop(run);
-        lap("measure_after");
-        seconds.extend(view.seconds.iter().map(|(stage, s)| (stage.clone(), *s)));
-
-        let (hits, plain) = view.trace.as_ref().map(|t| story::hits(t, &stage.prepared.poisons)).unwrap_or_default();
-        let outcome = Outcome {
-            verdict: view.state,
-            reason: view.reason.clone(),
-            flagged: hits.flagged,
-            poisons: stage.prepared.poisons.len(),
-            tpr: hits.tpr,
-            precision: hits.precision,
-            precision_plain: plain.as_ref().and_then(|p| p.precision),
-            tpr_plain: plain.as_ref().map(|p| p.tpr),
-            flagged_plain: plain.as_ref().map(|p| p.flagged),
-            poison_success: BeforeAfter {
-                before: story::success(&triggered_before, &target),
-                after: after.map(|a| a.1),
-            },
-            accuracy: BeforeAfter {
-                before: clean_before.accuracy.share(),
-                after: after.map(|a| a.0),
-            },
-            seconds,
-            unlearn: format!("{:?}", stage.story.unlearn.method).to_lowercase(),
-            seed: stage.story.story.seed,
-            report: view.paths.report.clone(),
-            candidate: view.paths.checkpoint.clone(),
-            metrics,
-            config,
-            folder: out.clone(),
-        };
-        fs_err::write(out.join("result.json"), serde_json::to_string_pretty(&outcome)?)?;
-        if global.json {
-            say::json(&outcome)?;
-        } else {
-            say::out(&table(&outcome, plain.as_ref(), &view))?;
-        }
-        Ok(if outcome.candidate.is_some() { Exit::Done } else { Exit::No })
+        tell(story, &out, global).map_err(|error| say::goes_on(error, &advice::demo(again).line(None)))
     }
+}
+
+/// Tell the story in its folder; what is done there already is not done again.
+fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
+    let stop = signals::for_a_command()?;
+    let mut laps = Laps::open(out);
+    laps.begin("prepare");
+    let mut run = global.runner(out)?;
+    say::note("== data: a clean set, some of its pictures poisoned");
+    let stage = Stage::prepare(story, out, &mut run)?;
+    laps.begin("train");
+    say::note(&format!(
+        "== victim: trained on the poisoned set ({} → {})",
+        stage.prepared.victim, stage.prepared.target
+    ));
+    stage.train(&mut run)?;
+    laps.begin("measure");
+    let target = stage.prepared.target.clone();
+    let clean_before = stage.measure(&stage.victim(), &stage.prepared.validation, "clean-before", false, &mut run)?;
+    let triggered_before = stage.measure(&stage.victim(), &stage.prepared.triggered, "triggered-before", false, &mut run)?;
+    drop(run);
+    say::note(&told("victim", &clean_before, &triggered_before, &target));
+
+    let anomaly = anomaly(&stage, global)?;
+    say::note(&format!(
+        "== guard: the daemon starts, one picture is dropped into its inbox ({})",
+        anomaly.display()
+    ));
+    laps.begin("guard");
+    let config = stage.write_config()?;
+    let mut watch = Watch::start(&config, out, stop)?;
+    if !watch.has_a_case()? {
+        watch.drop_in(&anomaly)?;
+    }
+    let view = watch.until_ended(global.quiet)?;
+    let metrics = watch.save_metrics()?;
+    watch.stop()?;
+    laps.begin("measure_after");
+
+    let mut run = global.runner(out)?;
+    let after = match &view.paths.checkpoint {
+        Some(candidate) => {
+            say::note("== after: the candidate, measured");
+            let clean = stage.measure(candidate, &stage.prepared.validation, "clean-after", false, &mut run)?;
+            let triggered = stage.measure(candidate, &stage.prepared.triggered, "triggered-after", false, &mut run)?;
+            Some((clean.accuracy.share(), story::success(&triggered, &target)))
+        }
+        None => None,
+    };
+    drop(run);
+    laps.end();
+    let mut seconds = laps.seconds();
+    seconds.extend(view.seconds.iter().map(|(stage, s)| (stage.clone(), *s)));
+
+    let (hits, plain) = view.trace.as_ref().map(|t| story::hits(t, &stage.prepared.poisons)).unwrap_or_default();
+    let outcome = Outcome {
+        verdict: view.state,
+        reason: view.reason.clone(),
+        flagged: hits.flagged,
+        poisons: stage.prepared.poisons.len(),
+        tpr: hits.tpr,
+        precision: hits.precision,
+        precision_plain: plain.as_ref().and_then(|p| p.precision),
+        tpr_plain: plain.as_ref().map(|p| p.tpr),
+        flagged_plain: plain.as_ref().map(|p| p.flagged),
+        poison_success: BeforeAfter {
+            before: story::success(&triggered_before, &target),
+            after: after.map(|a| a.1),
+        },
+        accuracy: BeforeAfter {
+            before: clean_before.accuracy.share(),
+            after: after.map(|a| a.0),
+        },
+        seconds,
+        unlearn: stage.story.unlearn.method.as_str().to_owned(),
+        seed: stage.story.story.seed,
+        report: view.paths.report.clone(),
+        candidate: view.paths.checkpoint.clone(),
+        metrics,
+        config,
+        folder: out.to_path_buf(),
+    };
+    fs_err::write(out.join("result.json"), serde_json::to_string_pretty(&outcome)?)?;
+    if global.json {
+        say::json(&outcome)?;
+    } else {
+        say::out(&table(&outcome, plain.as_ref(), &view))?;
+    }
+    Ok(if outcome.candidate.is_some() { Exit::Done } else { Exit::No })
 }
 
 /// The first triggered picture that the victim reads as the target class.

@@ -1,4 +1,4 @@
-//! `delta-guard evaluate`: the story over several seeds, repaired by both methods, with the published rule and clean pictures as controls beside it.
+//! `evaluate`: the story over several seeds, repaired by both methods, with the published rule and clean pictures as controls beside it.
 
 use super::demo::read_story;
 use super::{Exit, Failure, Global, say};
@@ -18,7 +18,7 @@ const RESULT: &str = "result.json";
 const STORY: &str = "story.json";
 
 /// Tell a story over several seeds and print what it shows.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard evaluate config/evaluate/demo.yaml
@@ -37,6 +37,7 @@ pub struct Evaluate {
     #[arg(long, value_delimiter = ',')]
     seeds: Vec<u64>,
     #[command(flatten)]
+    #[serde(flatten)]
     changes: Changes,
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 /// List the training examples that stay out of every repair: those of promoted and approved cases. Reads the journal, so it answers also when the daemon is down
-#[derive(Debug, Args)]
+#[derive(Debug, Args, serde::Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard excluded              the cases, and how many examples each keeps out
@@ -34,7 +34,7 @@ impl Excluded {
             return Err(Failure::new(
                 Exit::No,
                 "no training example is excluded",
-                "the flagged examples of promoted and approved cases are; `delta-guard approve` approves a proposed one",
+                "the flagged examples of promoted and approved cases are; `delta-guard approve CASE` approves a proposed one",
             ));
         } else if self.ids {
             say::out(&standing.ids.iter().map(|id| format!("{}\n", say::plain(&id.0))).collect::<String>())?;

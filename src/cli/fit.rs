@@ -4,9 +4,10 @@ use super::work::{factors_seed, unexpected, work_dir};
 use super::{Exit, Global, say};
 use clap::Args;
 use delta_guard_contract::{JobResult, Task};
+use serde::Serialize;
 
 /// Compute the EK-FAC factors of the production model, or find them on disk (no daemon needed)
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard fit          so that the first case does not have to

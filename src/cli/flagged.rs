@@ -4,14 +4,15 @@ use super::{Exit, Failure, Global, lookup, say};
 use crate::report::words;
 use clap::Args;
 use delta_guard_contract::{Digest, FlaggedExample, TrainId};
+use serde::Serialize;
 
 /// List the training examples that were flagged, with their evidence. Reads the journal, so it answers also when the daemon is down
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard flagged 8f3a                       of one case
   delta-guard flagged                            of all cases
-  delta-guard flagged 8f3a --csv > flagged.csv   for `delta-guard unlearn --flagged flagged.csv`, or a spreadsheet
+  delta-guard flagged 8f3a --csv > flagged.csv   for `unlearn --flagged`, or a spreadsheet
   delta-guard flagged --id dog/0017.png          which cases flagged this example?
 
 Columns: count (of the transformed queries in which its influence fell), mean_scaled_delta (how far), kappa (likeness to the seeds), rank, label.
@@ -19,13 +20,13 @@ Columns: count (of the transformed queries in which its influence fell), mean_sc
 Exit codes: 0 some, 3 none or no such case")]
 pub struct Flagged {
     /// The case, or the first digits of its id
-    case: Option<String>,
+    pub(super) case: Option<String>,
     /// Which cases flagged this training example?
     #[arg(long, value_name = "ID", conflicts_with = "case")]
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// Answer as CSV
     #[arg(long, conflicts_with = "json")]
-    csv: bool,
+    pub(super) csv: bool,
 }
 
 impl Flagged {

@@ -4,10 +4,11 @@ use super::work::{unexpected, work_dir};
 use super::{Exit, Global, say};
 use clap::Args;
 use delta_guard_contract::{JobResult, Task};
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Write the model's layer graph as a file (no daemon needed)
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard graph --classes 10 --out graph.json

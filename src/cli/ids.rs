@@ -21,7 +21,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<TrainId>> {
         return Err(Failure::new(
             Exit::Failed,
             format!("{} names no training example", path.display()),
-            "give what `delta-guard flagged --json`, `--csv` or `delta-guard trace --json` wrote, or a text with one id a line",
+            "give what `delta-guard flagged --csv`, `delta-guard flagged --json` or `delta-guard trace PICTURE --json` wrote, or a text with one id a line",
         ));
     }
     Ok(ids)

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use std::sync::Arc;
 
 /// Look after the journal, with or without a running daemon
-#[derive(Debug, Args)]
+#[derive(Debug, Args, serde::Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard journal verify
@@ -18,7 +18,7 @@ pub struct Journal {
     what: What,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Subcommand, serde::Serialize)]
 enum What {
     /// Is every record as it was written? Reads the whole journal and changes nothing
     #[command(after_help = "\

@@ -93,5 +93,5 @@ pub(super) fn nothing(state: &Path) -> String {
     if is_damaged() {
         return format!("no case before the damage in {}", state.display());
     }
-    format!("no case in {} yet; `delta-guard submit` makes one", state.display())
+    format!("no case in {} yet; `delta-guard submit PICTURE` makes one", state.display())
 }

@@ -4,10 +4,11 @@ use super::work::{absolute, unexpected, work_dir};
 use super::{Exit, Global, say};
 use clap::Args;
 use delta_guard_contract::{DataFormat, DataSource, JobResult, Split, Task};
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Measure a checkpoint on labelled pictures (no daemon needed)
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard measure                                             production on the validation set

@@ -1,5 +1,6 @@
 //! The command line: one file per command. [`Exit`] is the only place that knows exit codes, [`say`] the only one that writes for people.
 
+pub mod advice;
 mod approve;
 mod arrival;
 mod ask;
@@ -14,6 +15,7 @@ mod flagged;
 mod graph;
 mod ids;
 mod journal;
+mod log;
 mod lookup;
 mod measure;
 mod resume;
@@ -21,6 +23,7 @@ mod retry;
 mod run;
 mod say;
 mod show;
+mod signals;
 mod submit;
 mod trace;
 mod train;
@@ -31,6 +34,7 @@ mod work;
 pub use say::{Exit, Failure};
 
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,6 +63,9 @@ Exit codes:
   78  the configuration is wrong (systemd does not restart the daemon after this one)
   130 interrupted; what was done is kept where the command can go on from it";
 
+/// Where the configuration is looked for when nothing else is said.
+pub const DEFAULT_CONFIG: &str = "/etc/delta-guard/delta-guard.yaml";
+
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
@@ -69,7 +76,7 @@ pub struct Global {
         global = true,
         value_name = "FILE",
         env = "DELTA_GUARD_CONFIG",
-        default_value = "/etc/delta-guard/delta-guard.yaml"
+        default_value = DEFAULT_CONFIG
     )]
     config: PathBuf,
     /// Answer as JSON on standard output (progress and messages stay on standard error)
@@ -80,7 +87,15 @@ pub struct Global {
     quiet: bool,
 }
 
-#[derive(Debug, Subcommand)]
+impl Global {
+    /// A text with commands between backticks, each with the configuration that was named here.
+    fn advise(&self, text: &str) -> String {
+        advice::complete(text, Some(&self.config))
+    }
+}
+
+#[derive(Debug, Subcommand, Serialize)]
+#[serde(rename_all = "kebab-case")]
 enum Command {
     /// Run the daemon: watch the inbox, trace and repair, until it is asked to stop
     Run(run::Run),
@@ -161,7 +176,7 @@ pub fn main() -> ExitCode {
         // The answer stands, but it is not all that there was.
         Ok(Exit::Done | Exit::No) if lookup::is_damaged() => Exit::Failed.into(),
         Ok(exit) => exit.into(),
-        Err(error) => match say::failure(&error) {
+        Err(error) => match say::failure(&error, &global.config) {
             Exit::No if lookup::is_damaged() => Exit::Failed.into(),
             exit => exit.into(),
         },

@@ -6,7 +6,7 @@ use crate::engine::asked::Ask;
 use clap::Args;
 
 /// Go on with a held case: its cause is mended, or it may pass the cap
-#[derive(Debug, Args)]
+#[derive(Debug, Args, serde::Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard resume 8f3a
@@ -17,7 +17,8 @@ A case that is held by a cap is promoted then, and that counts as your approval.
 Exit codes: 0 done, or laid down for the next start, 3 it is not held, or no such case")]
 pub struct Resume {
     #[command(flatten)]
-    wish: Wish,
+    #[serde(flatten)]
+    pub(super) wish: Wish,
 }
 
 impl Resume {

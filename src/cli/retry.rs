@@ -8,7 +8,7 @@ use delta_guard_contract::config::UnlearnMethod;
 use std::path::PathBuf;
 
 /// Try an ended or held case again, with the configuration of now
-#[derive(Debug, Args)]
+#[derive(Debug, Args, serde::Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard retry 8f3a                        make a new candidate by the recipe of now
@@ -23,24 +23,22 @@ Your own candidate is never promoted by the guard: who made it knows what it was
 Exit codes: 0 done, or laid down for the next start, 3 it cannot be tried again, or no such case")]
 pub struct Retry {
     #[command(flatten)]
-    wish: Wish,
+    #[serde(flatten)]
+    pub(super) wish: Wish,
     /// eu: train again without the flagged examples; cf: fine-tune without them (default: unlearn.method)
-    #[arg(long, value_parser = ["eu", "cf"], conflicts_with_all = ["candidate", "whole"])]
-    method: Option<String>,
+    #[arg(long, value_parser = crate::story::file::method(), conflicts_with_all = ["candidate", "whole"])]
+    pub(super) method: Option<UnlearnMethod>,
     /// A checkpoint to be judged in place of a new one
     #[arg(long, value_name = "FILE", conflicts_with = "whole")]
-    candidate: Option<PathBuf>,
+    pub(super) candidate: Option<PathBuf>,
     /// Begin with the prediction again, whatever is known already
     #[arg(long)]
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl Retry {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
-        let method = self.method.as_deref().map(|method| match method {
-            "eu" => UnlearnMethod::Eu,
-            _ => UnlearnMethod::Cf,
-        });
+        let method = self.method;
         self.wish.run(global, |case, state| {
             let asked = crate::engine::Retry {
                 whole: self.whole,

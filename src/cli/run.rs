@@ -1,6 +1,6 @@
 //! `run`: the daemon.
 
-use super::{Exit, Failure, Global};
+use super::{Exit, Failure, Global, log, signals};
 use crate::alert::trouble::Trouble;
 use crate::alert::{self, mailer};
 use crate::config::Config;
@@ -14,32 +14,30 @@ use crate::http::{self, Api};
 use crate::metrics::Metrics;
 use crate::publish;
 use crate::settings::Settings;
-use crate::stop::{self, Stop, Stopper};
+use crate::stop::{self, Stop};
 use anyhow::Context;
 use clap::Args;
 use sd_notify::NotifyState;
-use std::io::IsTerminal;
+use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 /// Name of the file in the state folder that holds the address that is listened on.
 const ADDRESS_FILE: &str = "http.address";
 
 /// Run the daemon: watch the inbox, trace and repair, until it is asked to stop
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard run --config guard.yaml
   delta-guard run --log-json 2>> guard.log
   RUST_LOG=delta_guard=debug delta-guard run
 
-It stops on SIGTERM and SIGINT: the worker puts its work down and the next start goes on from there.
+It stops on SIGTERM and SIGINT: the worker saves what it has done, and the next start goes on from there.
 Where nothing can be recorded (a damaged journal, a full disk) it stays up, says why and goes on by itself.
 The configuration is read at the start only. The address that it listens on is also in STATE/http.address.
 
@@ -53,8 +51,8 @@ pub struct Run {
 impl Run {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.load()?;
-        let settings = config.file.settings()?;
-        log_to_stderr(self.log_json)?;
+        let settings = config.settings()?;
+        log::to_stderr(self.log_json)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(8)
@@ -68,35 +66,6 @@ impl Run {
     }
 }
 
-fn log_to_stderr(json: bool) -> anyhow::Result<()> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.trim().is_empty() => EnvFilter::try_new(&text).map_err(|error| {
-            Failure::new(
-                Exit::Usage,
-                format!("RUST_LOG={text:?} cannot be understood: {error}"),
-                "for example RUST_LOG=info or RUST_LOG=delta_guard=debug",
-            )
-        })?,
-        _ => EnvFilter::new("info"),
-    };
-    // A closed standard error must not end the daemon: what cannot be written is lost, silently.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    let set = match (json, std::env::var_os("JOURNAL_STREAM").is_some()) {
-        (true, _) => builder.json().flatten_event(true).try_init(),
-        // The journal has its own clock.
-        (false, true) => builder.with_ansi(false).with_target(false).without_time().try_init(),
-        (false, false) => {
-            // https://no-color.org
-            let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            builder.with_ansi(std::io::stderr().is_terminal() && !plain).with_target(false).try_init()
-        }
-    };
-    set.map_err(|error| anyhow::anyhow!("the log cannot be set up: {error}"))
-}
-
 /// Tell systemd, where it started us.
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
@@ -107,7 +76,10 @@ fn tell(states: &[NotifyState<'_>]) {
 /// Everything from the first signal handler to the last answer.
 async fn guard(config: Config, settings: Settings) -> anyhow::Result<()> {
     let (stopper, stop) = stop::channel();
-    listen_to_signals(stopper)?;
+    signals::for_the_daemon(stopper, || {
+        info!(message = "Guard was asked to stop.");
+        tell(&[NotifyState::Stopping]);
+    })?;
     let mode = serde_json::to_value(settings.mode)?;
     let metrics = Arc::new(Metrics::new(&settings.instance, mode.as_str().unwrap_or_default()));
     let mail = config.file.mail.clone();
@@ -340,33 +312,6 @@ impl Around {
     }
 }
 
-/// SIGTERM and SIGINT stop; a second SIGINT ends at once (the journal stands that); SIGHUP is only answered.
-fn listen_to_signals(stopper: Stopper) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        let mut asked = false;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => if asked { std::process::exit(Exit::Interrupted as i32) },
-                _ = hang_up.recv() => {
-                    warn!(message = "SIGHUP does nothing: the configuration is read at the start only. Restart the guard to change it.");
-                    continue;
-                }
-            }
-            if !asked {
-                info!(message = "Guard was asked to stop.");
-                tell(&[NotifyState::Stopping]);
-                stopper.stop();
-            }
-            asked = true;
-        }
-    });
-    Ok(())
-}
-
 /// Wait until the journal is open; a long journal takes its time, and systemd is asked for it.
 async fn wait_for(mut on_start: oneshot::Receiver<Started>) -> Option<Started> {
     loop {
@@ -448,7 +393,7 @@ async fn watch_over(mut readiness: watch::Receiver<Readiness>, ledger: Arc<Ledge
                 if answers && hooks.since_scan() < patience {
                     tell(&[NotifyState::Watchdog]);
                 } else {
-                    error!(message = "Guard does not get on.", journal_answers = answers, seconds_since_scan = hooks.since_scan().as_secs());
+                    error!(message = "Guard makes no progress.", journal_answers = answers, seconds_since_scan = hooks.since_scan().as_secs());
                 }
             }
         }

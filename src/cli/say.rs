@@ -1,11 +1,13 @@
 //! What is written for people: errors, tables, lines. And exit codes, which exist here and nowhere else.
 
+use super::{advice, log};
 use crate::config::ConfigError;
 use crate::engine::escape;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use delta_guard_contract::{Fault, FaultKind};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// How a command ended. The numbers are documented in `--help` and docs/cli.md.
@@ -72,8 +74,8 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         .map_or(Exit::Failed, |failure| failure.exit)
 }
 
-/// Write an error to standard error: one sentence, its causes, and what to do. Returns the exit code.
-pub fn failure(error: &anyhow::Error) -> Exit {
+/// Write an error to standard error: one sentence, its causes, and what to do. `config`: what advised commands name. Returns the exit code.
+pub fn failure(error: &anyhow::Error, config: &Path) -> Exit {
     let is_pipe = error.chain().any(|cause| {
         cause
             .downcast_ref::<io::Error>()
@@ -82,6 +84,44 @@ pub fn failure(error: &anyhow::Error) -> Exit {
     if is_pipe {
         return Exit::Done;
     }
+    let (exit, help) = exit_and_help(error);
+    let mut text = String::new();
+    for (depth, cause) in error.chain().enumerate() {
+        text.push_str(if depth == 0 { "error: " } else { "\n  because: " });
+        text.push_str(&lines(&said(cause)));
+    }
+    if !help.is_empty() {
+        text.push_str("\n  help: ");
+        text.push_str(&lines(&advice::complete(&help, Some(config))));
+    }
+    if log::is_journal() {
+        let before = log::prefix(tracing::Level::ERROR);
+        text = text.lines().map(|line| format!("{before}{line}")).collect::<Vec<_>>().join("\n");
+    }
+    let _ = writeln!(io::stderr().lock(), "{text}");
+    exit
+}
+
+/// An error of a long work that the command `again` goes on with: it says so, after what else is to be done.
+pub fn goes_on(error: anyhow::Error, again: &str) -> anyhow::Error {
+    let (exit, help) = exit_and_help(&error);
+    let help = match (exit, help.is_empty()) {
+        (Exit::Interrupted, _) | (_, true) => format!("`{again}` goes on from what is done"),
+        (_, false) => format!("{help}; then `{again}` goes on from what is done"),
+    };
+    let causes: Vec<String> = error.chain().map(said).collect();
+    Failure::new(exit, causes.join("\n  because: "), help)
+}
+
+/// What an error says, without its help: that belongs at the end.
+fn said(cause: &(dyn std::error::Error + 'static)) -> String {
+    cause
+        .downcast_ref::<Fault>()
+        .map_or_else(|| cause.to_string(), |fault| fault.message.clone())
+}
+
+/// Exit code and help of an error.
+fn exit_and_help(error: &anyhow::Error) -> (Exit, String) {
     let mut help = String::new();
     let mut exit = Exit::Failed;
     for cause in error.chain() {
@@ -98,21 +138,7 @@ pub fn failure(error: &anyhow::Error) -> Exit {
             help = fault.help.clone();
         }
     }
-    let mut text = String::new();
-    for (depth, cause) in error.chain().enumerate() {
-        // A fault writes its own help line; it belongs at the end.
-        let said = cause
-            .downcast_ref::<Fault>()
-            .map_or_else(|| cause.to_string(), |fault| fault.message.clone());
-        text.push_str(if depth == 0 { "error: " } else { "\n  because: " });
-        text.push_str(&lines(&said));
-    }
-    if !help.is_empty() {
-        text.push_str("\n  help: ");
-        text.push_str(&lines(&help));
-    }
-    let _ = writeln!(io::stderr().lock(), "{text}");
-    exit
+    (exit, help)
 }
 
 /// Text of several lines without anything that could move the cursor or turn the reading direction.
@@ -161,8 +187,15 @@ pub fn note(text: &str) {
 
 /// A table: names of the columns (those that start with `>` are right-aligned), rows of texts. All cells are made harmless.
 pub fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
+    if io::stdout().is_terminal()
+        && let Some(width) = table.width()
+        && !fits(columns, &rows, width.into())
+    {
+        return list(columns, &rows);
+    }
     let wide = io::stdout().is_terminal();
     table.set_content_arrangement(if wide {
         ContentArrangement::Dynamic
@@ -170,9 +203,7 @@ pub fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> S
         ContentArrangement::Disabled
     });
     table.set_header(columns.iter().map(|name| name.trim_start_matches('>').to_uppercase()));
-    for row in rows {
-        table.add_row(row.iter().map(|cell| plain(cell)));
-    }
+    table.add_rows(rows);
     for (i, name) in columns.iter().enumerate() {
         if let Some(column) = table.column_mut(i) {
             column.set_padding((0, 2));
@@ -187,6 +218,32 @@ pub fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> S
         text.push('\n');
     }
     text
+}
+
+/// A last column of free text may be wrapped; it then has at least so many places.
+const LAST: usize = 16;
+
+/// Do all columns but the last fit into a terminal's width as they are, and is there room for that one?
+fn fits(columns: &[&str], rows: &[Vec<String>], width: usize) -> bool {
+    let longest = |n: usize| {
+        let name = columns[n].trim_start_matches('>').chars().count();
+        let cells = rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.chars().count());
+        cells.chain([name]).max().unwrap_or(0)
+    };
+    let last = columns.len().saturating_sub(1);
+    let fixed: usize = (0..last).map(|n| longest(n) + 2).sum();
+    fixed + longest(last).min(LAST) <= width
+}
+
+/// What is too wide for a table: the cells of each row under each other, with their names.
+fn list(columns: &[&str], rows: &[Vec<String>]) -> String {
+    let block = |row: &Vec<String>| {
+        let lines = columns.iter().zip(row).filter(|(_, cell)| !cell.is_empty());
+        lines
+            .map(|(name, cell)| format!("{}: {cell}\n", name.trim_start_matches('>')))
+            .collect::<String>()
+    };
+    rows.iter().map(block).collect::<Vec<_>>().join("\n")
 }
 
 /// `name: value` lines, values aligned.
@@ -208,6 +265,20 @@ mod tests {
         );
         assert_eq!(lines("a\n  b\u{7}"), "a\n  b\\u{7}");
         assert_eq!(plain("Füchse \\ 狐"), "Füchse \\ 狐");
+    }
+
+    /// Forty columns: nothing is cut or broken, and an empty cell takes no line.
+    #[test]
+    fn what_is_too_wide_for_a_table_is_a_list() {
+        let columns = ["case", "state", ">flagged", "file"];
+        let row = |flagged: &str, file: &str| ["8f3a8f3a8f3a", "proposed", flagged, file].map(String::from).to_vec();
+        let rows = [row("120", "wrong.png"), row("", "a much longer name of a file.png")];
+        assert!(fits(&columns, &rows, 60) && fits(&columns, &rows, 49) && !fits(&columns, &rows, 48));
+        assert!(fits(&columns, &rows[..1], 42) && !fits(&columns, &rows[..1], 41));
+        assert_eq!(
+            list(&columns, &rows),
+            "case: 8f3a8f3a8f3a\nstate: proposed\nflagged: 120\nfile: wrong.png\n\ncase: 8f3a8f3a8f3a\nstate: proposed\nfile: a much longer name of a file.png\n"
+        );
     }
 
     #[test]

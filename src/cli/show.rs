@@ -4,10 +4,11 @@ use super::{Exit, Global, lookup, say};
 use crate::engine::CaseView;
 use crate::report::{self, words};
 use clap::Args;
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Show what is known about a case. Reads the journal, so it answers also when the daemon is down
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard show 8f3a              the first digits of the case are enough
@@ -17,17 +18,17 @@ Examples:
 Exit codes: 0 shown, 3 no such case")]
 pub struct Show {
     /// The case, or the first digits of its id
-    case: String,
+    pub(super) case: String,
     /// Write the case's page to this file
     #[arg(long, value_name = "FILE")]
-    report: Option<PathBuf>,
+    pub(super) report: Option<PathBuf>,
 }
 
 impl Show {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.load_text()?;
         let case = lookup::one(&config, &self.case)?;
-        let view = CaseView::new(&case, &config.file.settings()?);
+        let view = CaseView::new(&case, &config.settings()?);
         if let Some(path) = &self.report {
             fs_err::write(path, report::page(&view))?;
         }

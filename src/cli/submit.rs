@@ -1,19 +1,20 @@
 //! `submit`.
 
 use super::arrival::{Arrival, Became};
-use super::{Exit, Failure, Global, say};
+use super::{Exit, Failure, Global, advice, say};
 use crate::alert;
 use crate::case::State;
 use crate::inbox;
 use clap::Args;
 use delta_guard_contract::Digest;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Put a wrongly predicted picture into the inbox
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard submit wrong.png
@@ -43,7 +44,7 @@ pub struct Submit {
     /// Wait until the case has ended
     #[arg(long)]
     wait: bool,
-    /// With --wait: at most so many seconds
+    /// With --wait: at most this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     timeout: u64,
 }
@@ -185,7 +186,7 @@ impl Submit {
                         say::json(file)?;
                     }
                     let what = format!("the inbox refused the picture: {}", file.sentence);
-                    return Err(Failure::new(Exit::No, what, "mend it and submit it again"));
+                    return Err(Failure::new(Exit::No, what, "correct it and submit it again"));
                 }
                 Became::Case(case) => {
                     if last != Some(case.state) {
@@ -197,7 +198,8 @@ impl Submit {
                             say::json(case)?
                         } else {
                             let (state, reason, short) = (case.state, say::lines(&case.reason), case.id.short());
-                            say::out(&format!("{state}: {reason}\n`delta-guard show {short}` has the details"))?
+                            let more = advice::show(short).line(Some(&global.config));
+                            say::out(&format!("{state}: {reason}\n`{more}` has the details"))?
                         }
                         return Ok(match case.state {
                             State::Proposed | State::Promoted | State::Observed => Exit::Done,

@@ -7,13 +7,14 @@ use clap::Args;
 use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::job::Anomaly;
 use delta_guard_contract::{JobResult, Seed, Task, TraceVerdict};
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Rows that are printed; `--json` has them all.
 const SHOWN: usize = 20;
 
 /// Find the training examples behind a wrong prediction (no daemon needed)
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard trace wrong.png

@@ -5,10 +5,11 @@ use super::{Exit, Global, ids, say};
 use clap::Args;
 use delta_guard_contract::job::TrainResult;
 use delta_guard_contract::{JobResult, Task, TrainId};
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Train a model by the recipe (no daemon needed). Interrupted, the same command goes on after the last epoch
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard train --out victim.safetensors

@@ -4,13 +4,15 @@ use super::train::{parts, told};
 use super::work::{keep, may_keep, unexpected, work_dir};
 use super::{Exit, Global, ids, lookup, say};
 use crate::engine::{Standing, query};
+use crate::story::file::method;
 use clap::Args;
 use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::{JobResult, Task};
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// Make a model without the flagged examples (no daemon needed)
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard unlearn --flagged trace.json --out candidate.safetensors
@@ -20,16 +22,16 @@ Then `delta-guard certify candidate.safetensors --image wrong.png` judges it. Pr
 pub struct Unlearn {
     /// The ids: what `trace --json` or `flagged --json|--csv` wrote, or one id a line
     #[arg(long, value_name = "FILE")]
-    flagged: PathBuf,
+    pub(super) flagged: PathBuf,
     /// eu: train again without them; cf: fine-tune without them (default: unlearn.method)
-    #[arg(long, value_parser = ["eu", "cf"])]
-    method: Option<String>,
+    #[arg(long, value_parser = method())]
+    pub(super) method: Option<UnlearnMethod>,
     /// Leave the standing exclusion list out of account: train on what earlier repairs took out (see `delta-guard excluded`)
     #[arg(long)]
-    with_excluded: bool,
+    pub(super) with_excluded: bool,
     /// Where the candidate goes
     #[arg(long, short, value_name = "FILE")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
 }
 
 impl Unlearn {
@@ -37,11 +39,7 @@ impl Unlearn {
         let config = global.load()?;
         may_keep(&config, &self.out)?;
         let flagged = ids::read(&self.flagged)?;
-        let method = match self.method.as_deref() {
-            Some("eu") => UnlearnMethod::Eu,
-            Some(_) => UnlearnMethod::Cf,
-            None => config.file.unlearn.method,
-        };
+        let method = self.method.unwrap_or(config.file.unlearn.method);
         let standing = match self.with_excluded || !lookup::journal(&config.file.paths.state)? {
             true => Standing::default(),
             false => query::standing(&config.file.paths.state)?.1,
@@ -52,8 +50,7 @@ impl Unlearn {
                 standing.ids.len()
             ));
         }
-        let name = if method == UnlearnMethod::Eu { "eu" } else { "cf" };
-        let folder = work_dir(&config, name, &parts(&[flagged.as_slice(), standing.ids.as_slice()].concat()));
+        let folder = work_dir(&config, method.as_str(), &parts(&[flagged.as_slice(), standing.ids.as_slice()].concat()));
         let task = Task::Unlearn {
             data: config.file.data.clone(),
             model: config.file.model.clone(),

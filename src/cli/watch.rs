@@ -1,19 +1,27 @@
 //! A daemon of one's own for a while: start it, drop a picture in, watch the case, stop it.
 
-use super::say;
+use super::{Exit, Failure, say};
+use crate::case::State;
 use crate::config::{self, Look};
-use crate::engine::{CaseView, query};
+use crate::engine::{Book, CaseView, query};
+use crate::jobs;
+use crate::progress::{Tenths, UnderWay};
 use crate::settings::Settings;
+use crate::stop::Stop;
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{IsTerminal, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// The daemon must answer after so long at most.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(200);
+/// What the daemon may take to stop beside what its worker may.
+const STOP: Duration = Duration::from_secs(30);
 
 /// A running daemon.
 pub(super) struct Watch {
@@ -22,34 +30,43 @@ pub(super) struct Watch {
     log: PathBuf,
     out: PathBuf,
     address: SocketAddr,
+    stop: Stop,
 }
 
 impl Watch {
-    /// Start `delta-guard run` with a configuration and wait until it is ready. Its log goes to `daemon.log` in `out`.
-    pub fn start(config: &Path, out: &Path) -> anyhow::Result<Self> {
-        let settings = config::load(config, Look::AtFiles)?.file.settings()?;
+    /// Start `delta-guard run` with a configuration and wait until it is ready. Its log goes to `daemon.log` in `out`. It ends when we end, however we end.
+    pub fn start(config: &Path, out: &Path, stop: Stop) -> anyhow::Result<Self> {
+        let settings = config::load(config, Look::AtFiles)?.settings()?;
         let log = out.join("daemon.log");
-        let file = fs_err::File::create(&log)?;
+        let file = fs_err::OpenOptions::new().create(true).append(true).open(&log)?;
         let program = std::env::current_exe().context("cannot tell where this program lies")?;
-        let daemon = Command::new(program)
+        // A daemon that was killed left its address behind, which may be somebody else's by now.
+        match std::fs::remove_file(settings.state_dir.join("http.address")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("an old address cannot be removed"),
+            _ => {}
+        }
+        let mut command = Command::new(program);
+        command
             .arg("run")
             .arg("--config")
             .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(file.into_parts().0)
-            .spawn()
-            .context("the daemon cannot be started")?;
+            .stderr(file.into_parts().0);
+        // A group of its own: Ctrl-C is for us, and we ask it to stop in order.
+        jobs::apart(&mut command, None, Signal::TERM);
+        let daemon = command.spawn().context("the daemon cannot be started")?;
         let mut watch = Self {
             daemon,
             settings,
             log,
             out: out.to_path_buf(),
             address: ([127, 0, 0, 1], 0).into(),
+            stop,
         };
         let begun = Instant::now();
         loop {
-            watch.alive()?;
+            watch.must_go_on()?;
             let address = std::fs::read_to_string(watch.settings.state_dir.join("http.address"))
                 .ok()
                 .and_then(|t| t.trim().parse().ok());
@@ -66,6 +83,15 @@ impl Watch {
         }
     }
 
+    /// Does the journal hold a case already?
+    pub fn has_a_case(&self) -> anyhow::Result<bool> {
+        Ok(!self.book()?.cases.is_empty())
+    }
+
+    fn book(&self) -> anyhow::Result<Book> {
+        Ok(query::read(&self.settings.state_dir)?.0)
+    }
+
     /// Put a picture into the inbox, whole.
     pub fn drop_in(&self, picture: &Path) -> anyhow::Result<()> {
         let name = picture.file_name().context("the picture has no name")?;
@@ -77,51 +103,39 @@ impl Watch {
     }
 
     /// Wait until the only case has ended or is held, showing how far it is.
-    pub fn until_ended(&self, quiet: bool) -> anyhow::Result<CaseView> {
-        let mut shown = String::new();
+    pub fn until_ended(&mut self, quiet: bool) -> anyhow::Result<CaseView> {
+        let mut shown = Shown::default();
         loop {
-            let (book, _) = query::read(&self.settings.state_dir)?;
+            let book = self.book()?;
             if let Some(case) = book.cases.values().next() {
-                if case.state.is_end() || case.state == crate::case::State::Held {
-                    if std::io::stderr().is_terminal() && !quiet {
-                        let _ = writeln!(std::io::stderr());
-                    }
-                    if case.state == crate::case::State::Held {
-                        bail!(
-                            "the case is held: {}{}",
-                            case.reason,
-                            if case.help.is_empty() {
-                                String::new()
-                            } else {
-                                format!("\n  help: {}", case.help)
-                            }
-                        );
-                    }
-                    // The report is written after the end is recorded: it is part of what is promised.
-                    let view = CaseView::new(case, &self.settings);
-                    if view.paths.report.exists() {
-                        return Ok(view);
-                    }
+                // The report is made after the end is recorded, and is part of what is promised.
+                let over = case.state == State::Held || case.state.is_end() && case.told;
+                if over {
+                    shown.end();
                 }
-                let now = self.progress().unwrap_or_else(|| format!("{}", case.state));
-                if !quiet && now != shown {
-                    show(&shown, &now);
-                    shown = now;
+                if case.state == State::Held {
+                    return Err(Failure::new(
+                        Exit::Failed,
+                        format!("the case is held: {}", case.reason),
+                        case.help.clone(),
+                    ));
+                }
+                if over {
+                    return Ok(CaseView::new(case, &self.settings));
+                }
+                if !quiet && let Some(now) = self.progress() {
+                    shown.show(&now);
                 }
             }
-            self.alive_ref()?;
+            self.must_go_on()?;
             std::thread::sleep(POLL);
         }
     }
 
-    /// `trace 40 %`, from the metrics page.
-    fn progress(&self) -> Option<String> {
-        let page = self.get("/metrics").ok()?.1;
-        page.lines().find_map(|line| {
-            let (stage, ratio) = line.strip_prefix("delta_guard_stage_progress_ratio{stage=\"")?.split_once("\"} ")?;
-            let ratio: f64 = ratio.parse().ok()?;
-            (ratio > 0.0).then(|| format!("{stage} {:.0} %", 100.0 * ratio))
-        })
+    /// How far the stage under way is.
+    fn progress(&self) -> Option<UnderWay> {
+        let status: serde_json::Value = serde_json::from_str(&self.get("/api/v1/status").ok()?.1).ok()?;
+        serde_json::from_value(status.get("stage")?.clone()).ok()
     }
 
     /// Keep the metrics page as a file.
@@ -133,33 +147,61 @@ impl Watch {
 
     /// Stop the daemon and wait for it.
     pub fn stop(mut self) -> anyhow::Result<()> {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.daemon.id() as i32) {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        match self.end()? {
+            status if status.success() => Ok(()),
+            status => Err(self.lost(status)),
         }
-        let status = self.daemon.wait()?;
-        if !status.success() {
-            bail!("the daemon ended with {status}; its log is {}", self.log.display());
-        }
-        Ok(())
     }
 
-    fn alive(&mut self) -> anyhow::Result<()> {
+    /// Ask the daemon to end, and see to it. It lets its worker finish what it is at, as long as that may take.
+    fn end(&mut self) -> anyhow::Result<ExitStatus> {
         if let Some(status) = self.daemon.try_wait()? {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            let tail: Vec<&str> = log.lines().rev().take(12).collect();
-            bail!(
-                "the daemon ended with {status}:\n{}",
-                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
-            );
+            return Ok(status);
         }
-        Ok(())
+        kill_process(Pid::from_child(&self.daemon), Signal::TERM)?;
+        let patience = self.settings.worker.stop_grace + STOP;
+        let begun = Instant::now();
+        while begun.elapsed() < patience {
+            if let Some(status) = self.daemon.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.daemon.kill()?;
+        Ok(self.daemon.wait()?)
     }
 
-    fn alive_ref(&self) -> anyhow::Result<()> {
-        if !Path::new(&format!("/proc/{}", self.daemon.id())).exists() {
-            bail!("the daemon has ended; its log is {}", self.log.display());
+    /// An error when the daemon has ended, or when we were asked to stop.
+    fn must_go_on(&mut self) -> anyhow::Result<()> {
+        if self.stop.is_stopped() {
+            self.end()?;
+            return Err(Failure::new(Exit::Interrupted, "interrupted", ""));
         }
-        Ok(())
+        // Waited for, not looked up: a child that has ended stays in the process table until then.
+        match self.daemon.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(self.lost(status)),
+        }
+    }
+
+    /// The daemon has ended by itself.
+    fn lost(&self, status: ExitStatus) -> anyhow::Error {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(12)..].join("\n");
+        let (what, why) = match (status.signal(), status.code()) {
+            (Some(9), _) => (
+                "was killed (signal 9)".to_owned(),
+                "most often the kernel ended it for want of memory: make room",
+            ),
+            (Some(signal), _) => (format!("crashed (signal {signal})"), ""),
+            (None, code) => (format!("ended with exit code {}", code.unwrap_or_default()), ""),
+        };
+        Failure::new(
+            Exit::Failed,
+            format!("the daemon {what}; its log, {}, ends with\n{tail}", self.log.display()),
+            why,
+        )
     }
 
     /// Status and body of a GET.
@@ -178,25 +220,37 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // Only where the story failed: a stopped daemon is gone already.
-        if self.daemon.try_wait().is_ok_and(|ended| ended.is_none()) {
-            let _ = self.daemon.kill();
-            let _ = self.daemon.wait();
-        }
+        let _ = self.end();
     }
 }
 
-/// One line that is rewritten on a terminal; elsewhere a line whenever the stage changes or a quarter is done.
-fn show(before: &str, now: &str) {
-    if std::io::stderr().is_terminal() {
-        let _ = write!(std::io::stderr(), "\r\x1b[K   {now}");
-        return;
+/// What was shown of the daemon's work: one line that is rewritten on a terminal; elsewhere a line for each new stage and each tenth of it.
+#[derive(Default)]
+struct Shown {
+    stage: String,
+    tenths: Tenths,
+    begun: bool,
+}
+
+impl Shown {
+    fn show(&mut self, now: &UnderWay) {
+        let fresh = self.stage != now.stage;
+        if fresh {
+            self.end();
+            (self.stage, self.tenths) = (now.stage.clone(), Tenths::default());
+        }
+        if std::io::stderr().is_terminal() {
+            let _ = write!(std::io::stderr(), "\r\x1b[K   {now}");
+            self.begun = true;
+        } else if self.tenths.next(now) || fresh {
+            say::note(&format!("   {now}"));
+        }
     }
-    let parts = |text: &str| {
-        let mut words = text.split(' ');
-        let stage = words.next().unwrap_or_default().to_string();
-        (stage, words.next().and_then(|p| p.parse::<u32>().ok()).unwrap_or(0) / 25)
-    };
-    if parts(before) != parts(now) {
-        say::note(&format!("   {now}"));
+
+    /// The line stays as it is.
+    fn end(&mut self) {
+        if std::mem::take(&mut self.begun) {
+            let _ = writeln!(std::io::stderr());
+        }
     }
 }

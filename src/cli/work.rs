@@ -1,18 +1,18 @@
 //! Runs a worker's job from the command line: no daemon, no journal. Progress goes to standard error, as bars on a terminal and as lines otherwise.
 
-use super::{Exit, Failure, Global, say};
+use super::{Exit, Failure, Global, say, signals};
 use crate::config::{self, Config, Look};
 use crate::jobs;
+use crate::progress::{Along, Tenths};
 use crate::publish;
 use crate::seed::Secret;
-use crate::stop;
+use crate::story::done;
 use anyhow::Context;
-use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Progress, Seed, Task, WorkerSetup};
+use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Seed, Task, WorkerSetup};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use std::time::Instant;
 
 impl Global {
     /// Read and check the configuration.
@@ -28,7 +28,7 @@ impl Global {
         }
     }
 
-    /// Runs jobs for a story in the folder `out`, with the caches that its daemon will use.
+    /// Runs jobs for a story in the folder `out`, with the caches that its daemon will use. What an earlier start of the story has done is taken as it is.
     pub(super) fn runner(&self, out: &Path) -> anyhow::Result<impl FnMut(&Path, Task) -> anyhow::Result<JobResult> + '_> {
         let worker = config::file::Worker::default();
         let program = std::env::current_exe()
@@ -42,7 +42,14 @@ impl Global {
             memory_budget: worker.memory_budget.0,
             memory_limit: 0,
         };
-        Ok(move |folder: &Path, task| self.work_with(&program, setup.clone(), folder, task))
+        Ok(move |folder: &Path, task: Task| {
+            if let Some(result) = done::find(folder, &task) {
+                return Ok(result);
+            }
+            let result = self.work_with(&program, setup.clone(), folder, task.clone())?;
+            done::note(folder, &task, &result)?;
+            Ok(result)
+        })
     }
 
     /// Read the configuration without looking at the files that it names: for commands that only ask what happened.
@@ -63,30 +70,15 @@ impl Global {
             out_dir: absolute(out_dir)?,
             task,
         };
+        // Heard from here on, before there is a worker to lose.
+        let stop = signals::for_a_command()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("the runtime cannot start")?;
         runtime.block_on(async {
-            let (stopper, stop) = stop::channel();
-            let mut bar = Reporter::new(self.quiet);
-            // Heard from here on, before there is a worker to lose.
-            let mut interrupt = signal(SignalKind::interrupt()).context("Ctrl-C cannot be listened to")?;
-            let watch = async {
-                // The first Ctrl-C lets the worker put its work down; the second one ends everything the hard way.
-                if interrupt.recv().await.is_some() {
-                    say::note("stopping …");
-                    stopper.stop();
-                    if interrupt.recv().await.is_some() {
-                        std::process::exit(Exit::Interrupted as i32);
-                    }
-                }
-                std::future::pending::<()>().await
-            };
-            let outcome = tokio::select! {
-                outcome = jobs::run(program, &job, stop, |message| bar.say(&message)) => outcome,
-                () = watch => unreachable!("the watch never ends"),
-            };
+            let mut bar = Reporter::new(self.quiet, job.task.name());
+            let outcome = jobs::run(program, &job, stop, |message| bar.say(&message)).await;
             bar.finish();
             match outcome {
                 Ok(result) => Ok(result),
@@ -146,21 +138,25 @@ pub(super) fn unexpected(result: &JobResult) -> anyhow::Error {
     )
 }
 
-/// Shows how far a job is.
+/// Shows how far a job is: one bar on a terminal, elsewhere a line for its first report and for each tenth.
 struct Reporter {
     quiet: bool,
     terminal: bool,
-    bar: Option<(String, ProgressBar)>,
-    last: Option<(String, Instant)>,
+    along: Along,
+    tenths: Tenths,
+    told: bool,
+    bar: Option<ProgressBar>,
 }
 
 impl Reporter {
-    fn new(quiet: bool) -> Self {
+    fn new(quiet: bool, command: &str) -> Self {
         Self {
             quiet,
             terminal: std::io::stderr().is_terminal(),
+            along: Along::new(command),
+            tenths: Tenths::default(),
+            told: false,
             bar: None,
-            last: None,
         }
     }
 
@@ -169,49 +165,42 @@ impl Reporter {
             return;
         }
         match message {
-            Message::Progress(progress) if self.terminal => self.draw(progress),
-            Message::Progress(progress) => self.line(progress),
+            Message::Progress(progress) => {
+                let now = self.along.hear(progress, Instant::now());
+                let note = if progress.note.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({})", progress.note)
+                };
+                let text = say::plain(&format!("{now}{note}"));
+                if self.terminal {
+                    let bar = self.bar.get_or_insert_with(bar);
+                    bar.set_position((1000.0 * now.ratio) as u64);
+                    bar.set_message(text);
+                } else if self.tenths.next(&now) || !self.told {
+                    self.told = true;
+                    say::note(&text);
+                }
+            }
             Message::Log { message } => match &self.bar {
-                Some((_, bar)) => bar.println(say::plain(message)),
+                Some(bar) => bar.println(say::plain(message)),
                 None => say::note(message),
             },
             Message::Outcome(_) => {}
         }
     }
 
-    fn draw(&mut self, progress: &Progress) {
-        if self.bar.as_ref().is_none_or(|(step, _)| *step != progress.step) {
-            self.finish();
-            let style = ProgressStyle::with_template("{prefix:<12} {bar:32.green/dim} {pos}/{len} {elapsed} {msg}");
-            let bar = ProgressBar::new(progress.total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─"));
-            bar.set_prefix(say::plain(&progress.step));
-            self.bar = Some((progress.step.clone(), bar));
-        }
-        if let Some((_, bar)) = &self.bar {
-            bar.set_length(progress.total);
-            bar.set_position(progress.done);
-            bar.set_message(say::plain(&progress.note));
-        }
-    }
-
-    /// One line for a new step, for its end, and every ten seconds.
-    fn line(&mut self, progress: &Progress) {
-        let known = self
-            .last
-            .as_ref()
-            .is_some_and(|(step, at)| *step == progress.step && at.elapsed() < Duration::from_secs(10));
-        if known && progress.done != progress.total {
-            return;
-        }
-        self.last = Some((progress.step.clone(), Instant::now()));
-        say::note(format!("{}: {} of {} {}", progress.step, progress.done, progress.total, progress.note).trim_end());
-    }
-
     fn finish(&mut self) {
-        if let Some((_, bar)) = self.bar.take() {
+        if let Some(bar) = self.bar.take() {
             bar.finish();
         }
     }
+}
+
+/// In thousandths of the job.
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:12.green/dim} {wide_msg}");
+    ProgressBar::new(1000).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─"))
 }
 
 /// May a checkpoint be put there? Asked before the work as well, which may take hours. Returns a file that can become it.

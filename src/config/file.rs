@@ -87,11 +87,11 @@ pub struct Paths {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Inbox {
-    /// A file must be unchanged for so long before it is taken.
+    /// A file must be unchanged for this long before it is taken.
     pub settle: Span,
     /// The folder is read at least this often, whatever the file system's notifications say.
     pub scan_interval: Span,
-    /// A sidecar waits so long for its picture before it is refused.
+    /// A sidecar waits this long for its picture before it is refused.
     pub sidecar_wait: Span,
     /// Larger files are refused.
     pub max_bytes: Size,
@@ -138,7 +138,7 @@ pub struct Worker {
     pub attempts: u32,
     /// Wait before the second try; five times as long before each further one.
     pub retry_after: Span,
-    /// How long a worker that is asked to stop (at the guard's own stop, or past its time limit) may take to put its work down.
+    /// How long a worker that is asked to stop (at the guard's own stop, or past its time limit) may take to save its work.
     pub stop_grace: Span,
     /// Longest time that a stage may take; its worker is ended after that.
     pub time_limits: TimeLimits,
@@ -286,7 +286,7 @@ pub struct Mail {
     /// Wait before a mail is tried again; doubled each time, up to an hour.
     #[serde(default = "default_mail_retry")]
     pub retry_after: Span,
-    /// A mail that could not be sent for so long is given up, loudly.
+    /// A mail that could not be sent for this long is given up, with an error in the log.
     #[serde(default = "default_mail_expiry")]
     pub give_up_after: Span,
 }

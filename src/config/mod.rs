@@ -5,12 +5,14 @@
 
 pub mod check;
 pub mod file;
+mod probe;
 pub(crate) mod rules;
 mod settings;
 pub mod tree;
 pub mod units;
 
 pub use file::ConfigFile;
+pub use probe::{Tried, probe};
 
 use check::Finding;
 use std::fmt;
@@ -35,6 +37,20 @@ pub struct Config {
     pub file: ConfigFile,
     /// BLAKE3 of the text, hex.
     pub digest: String,
+}
+
+impl Config {
+    /// Mistakes that were found later, each with its place in the file; None where there are none.
+    pub fn mistakes(&self, findings: &[Finding]) -> Option<ConfigError> {
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        let text = without_mark(&text);
+        let mut problems: Vec<Problem> = findings.iter().map(|finding| place(text, finding)).collect();
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        (!problems.is_empty()).then(|| ConfigError {
+            path: self.path.clone(),
+            problems,
+        })
+    }
 }
 
 /// One mistake in a configuration.

@@ -400,7 +400,7 @@ fn files(file: &ConfigFile, found: &mut Findings) {
         found.add(
             "model.architecture",
             format!("{} cannot be read: {error}", file.model.architecture),
-            "`delta-guard graph` writes such a file",
+            "`delta-guard graph --classes NUMBER --out FILE.json` writes such a file",
         );
     }
     if let Some(command) = &file.worker.command {

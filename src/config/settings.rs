@@ -1,5 +1,6 @@
 //! From what is written to what the guard works by.
 
+use super::Config;
 use super::file::ConfigFile;
 use crate::settings::{InboxSettings, Settings, StageLimits, WorkerSettings};
 use anyhow::Context;
@@ -10,7 +11,25 @@ use std::path::PathBuf;
 /// Name of the worker's program.
 const WORKER: &str = "delta-guard-worker";
 
+impl Config {
+    /// Everything that the daemon needs to know, and where it was read from.
+    ///
+    /// # Errors
+    /// See [`ConfigFile::worker_path`].
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        Ok(Settings {
+            config: Some(self.path.clone()),
+            ..self.file.settings()?
+        })
+    }
+}
+
 impl ConfigFile {
+    /// Where refused files go.
+    pub fn refused_dir(&self) -> PathBuf {
+        self.paths.refused.clone().unwrap_or_else(|| self.paths.inbox.with_file_name("refused"))
+    }
+
     /// Where the worker's program is: as configured, else beside our own.
     ///
     /// # Errors
@@ -50,6 +69,7 @@ impl ConfigFile {
     pub fn settings(&self) -> anyhow::Result<Settings> {
         let limits = &self.worker.time_limits;
         Ok(Settings {
+            config: None,
             instance: self.instance.clone(),
             owner: self.owner.clone(),
             group: self.paths.group.clone(),
@@ -57,7 +77,7 @@ impl ConfigFile {
             mode: self.mode,
             inbox: InboxSettings {
                 dir: self.paths.inbox.clone(),
-                refused_dir: self.paths.refused.clone().unwrap_or_else(|| self.paths.inbox.with_file_name("refused")),
+                refused_dir: self.refused_dir(),
                 settle: self.inbox.settle.0,
                 scan_interval: self.inbox.scan_interval.0,
                 sidecar_wait: self.inbox.sidecar_wait.0,

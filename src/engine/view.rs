@@ -4,6 +4,7 @@ use super::kept;
 use crate::case::{Case, CaseId, HoldCause, Stage, StandingUse, State};
 use crate::policy::{Decision, GateVerdict};
 use crate::settings::Settings;
+use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::{Digest, TraceReport};
 use jiff::Timestamp;
@@ -20,6 +21,11 @@ pub struct CaseView {
     pub instance: String,
     /// Who is responsible; may be empty.
     pub owner: String,
+    /// The configuration of the guard that shows it: advised commands name it.
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// How this guard repairs a model.
+    pub method: UnlearnMethod,
     /// Where the case stands.
     pub state: State,
     /// Why it is held or how it ended, in a sentence; empty while it is worked on.
@@ -115,6 +121,8 @@ impl CaseView {
             case: case.id.clone(),
             instance: settings.instance.clone(),
             owner: settings.owner.clone(),
+            config: settings.config.clone(),
+            method: settings.unlearn.method,
             state: case.state,
             reason: case.reason.clone(),
             help: case.help.clone(),

@@ -346,7 +346,7 @@ fn plausible(result: &JobResult) -> Result<(), Fault> {
                 .try_for_each(prediction)
         }
         // Not asked for by the daemon.
-        JobResult::Measure(_) | JobResult::Prepare(_) | JobResult::Extract { .. } | JobResult::Graph { .. } => Ok(()),
+        JobResult::Check(_) | JobResult::Measure(_) | JobResult::Prepare(_) | JobResult::Extract { .. } | JobResult::Graph { .. } => Ok(()),
     }
 }
 

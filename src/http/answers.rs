@@ -4,6 +4,7 @@ use super::Api;
 use crate::case::{Case, CaseId, State as CaseState};
 use crate::engine::{CaseView, Ledger};
 use crate::policy::Mode;
+use crate::progress::UnderWay;
 use anyhow::Context;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -55,6 +56,18 @@ pub struct Status {
     pub journal_hash: Option<String>,
     /// Is the index in use? Without it answers are slower.
     pub index: bool,
+    /// The stage under way; nothing between stages.
+    pub stage: Option<Working>,
+}
+
+/// The stage under way.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Working {
+    /// Of this case.
+    pub case: CaseId,
+    /// How far it is.
+    #[serde(flatten)]
+    pub now: UnderWay,
 }
 
 /// One case in `/api/v1/cases`.
@@ -171,6 +184,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Response {
         journal_seq: now.as_ref().map(|now| now.head.seq),
         journal_hash: now.as_ref().map(|now| hex::encode(now.head.hash)),
         index: now.as_ref().is_some_and(|now| now.has_index),
+        stage: api.metrics.under_way().map(|(case, now)| Working { case, now }),
     };
     Json(status).into_response()
 }

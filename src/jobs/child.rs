@@ -2,17 +2,19 @@
 #![allow(unsafe_code, reason = "pre_exec; see the safety comment")]
 
 use rustix::process::{Pid, Signal, getpid, getppid, getpriority_process, kill_process_group, set_parent_process_death_signal, setpriority_process};
-use tokio::process::{Child, Command};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use tokio::process::Child;
 
-/// Let the command run in a process group of its own, end with us however we end, and be at least as nice as `nice`.
-pub(super) fn prepare(command: &mut Command, nice: Option<i32>) {
+/// Let the command run in a process group of its own, get `last` when the thread that starts it ends (however it ends), and be at least as nice as `nice`.
+pub(crate) fn prepare(command: &mut Command, nice: Option<i32>, last: Signal) {
     command.process_group(0);
     let guard = getpid();
     // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes plain system calls through rustix, allocates nothing,
-    // takes no lock and touches no memory but the copied `guard` and `nice`.
+    // takes no lock and touches no memory but the copied `guard`, `nice` and `last`.
     unsafe {
         command.pre_exec(move || {
-            set_parent_process_death_signal(Some(Signal::KILL))?;
+            set_parent_process_death_signal(Some(last))?;
             // Here and not from outside: every thread that the worker starts inherits it. No reason to fail: `is_nice` tells whether it worked.
             if let Some(nice) = nice
                 && getpriority_process(None).is_ok_and(|now| now < nice)

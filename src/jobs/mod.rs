@@ -7,6 +7,7 @@ mod lines;
 use crate::case::bounds;
 use crate::stop::Stop;
 use child::Group;
+pub(crate) use child::prepare as apart;
 use delta_guard_contract::{Fault, FaultKind, Job, JobResult, Message, Outcome, Progress};
 use lines::{Lines, Tail};
 use std::io;
@@ -20,6 +21,9 @@ use tokio::process::{Child, Command};
 pub const MAX_LINE: usize = 32 << 20;
 /// So much of what a worker writes on standard error is kept for the fault.
 pub const STDERR_TAIL: usize = 64 << 10;
+
+/// In the message of a worker that there is none of.
+pub const NOT_STARTED: &str = "could not be started";
 
 /// How to start workers.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +76,7 @@ pub async fn run_limited(launch: &Launch, job: &Job, mut stop: Stop, mut on_mess
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    child::prepare(&mut command, launch.nice);
+    child::prepare(command.as_std_mut(), launch.nice, rustix::process::Signal::KILL);
     let mut child = command.spawn().map_err(|error| spawn_fault(launch, &error))?;
     if let Some(nice) = launch.nice.filter(|nice| !child::is_nice(&child, *nice)) {
         tracing::warn!(
@@ -219,7 +223,7 @@ fn internal(message: String) -> Fault {
 }
 
 fn spawn_fault(launch: &Launch, error: &io::Error) -> Fault {
-    let message = format!("the worker {} could not be started: {error}", launch.program.display());
+    let message = format!("the worker {} {NOT_STARTED}: {error}", launch.program.display());
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Fault {
             kind: FaultKind::Configuration,

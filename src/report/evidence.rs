@@ -1,6 +1,7 @@
 //! The pictures: the anomaly, the flagged examples with their evidence, and why the group stands out.
 
 use super::{answers, chart, words};
+use crate::cli::advice;
 use crate::engine::CaseView;
 use base64::Engine;
 use delta_guard_contract::job::PICTURE_FILE;
@@ -97,7 +98,7 @@ pub(super) fn flagged(view: &CaseView) -> Markup {
             h2 { "The training examples behind it" }
             p class="intro" {
                 "Strongest evidence first. The bar and the number are κ: how much an example’s effect on the model is like that of the seeds. "
-                "Point at a picture for the rest. Every figure of every example: " code { "delta-guard flagged " (view.case.short()) }
+                "Point at a picture for the rest. Every figure of every example: " code { (advice::flagged(view.case.short()).line(view.config.as_deref())) }
             }
             div class="thumbs" { @for example in first { (card(example)) } }
             @if !least.is_empty() {

@@ -188,6 +188,8 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         case: Digest("8f3a".repeat(16)),
         instance: "animals-v7".into(),
         owner: "ML platform".into(),
+        config: Some("/etc/guard/animals.yaml".into()),
+        method: delta_guard_contract::config::UnlearnMethod::Eu,
         state: State::Proposed,
         reason: "the candidate passed the gate".into(),
         help: String::new(),
@@ -447,7 +449,7 @@ fn the_page_holds_everything_and_asks_nothing() {
         "dog/01000.png",
         "d′",
         "covariance",
-        "delta-guard flagged 8f3a8f3a8f3a",
+        "delta-guard flagged 8f3a8f3a8f3a --csv --config /etc/guard/animals.yaml",
     ] {
         assert!(page.contains(text), "{text} not in the page");
     }

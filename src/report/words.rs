@@ -1,10 +1,12 @@
 //! A case in plain words: the same words for the page, the mail and the terminal.
 
 use crate::case::{HoldCause, State};
+use crate::cli::advice;
 use crate::engine::{CaseView, escape};
 use crate::policy::{Known, Reading};
 use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::job::Accuracy;
+use std::path::Path;
 
 /// How good or bad it is, for colours and exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,28 +238,41 @@ pub fn headline(view: &CaseView) -> Headline {
     }
 }
 
-/// With a capital and a full stop.
+/// With a capital and a full stop. A text that begins with a key, a path, a file name or a command keeps its first letter: that one is no word.
 pub fn sentence(text: &str) -> String {
-    let mut letters = text.trim().chars();
+    let text = text.trim();
+    let mut letters = text.chars();
     let Some(first) = letters.next() else { return String::new() };
-    let text: String = first.to_uppercase().chain(letters).collect();
+    let word = text
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches([',', ';', ':', '.', '!', '?']);
+    let is_word = word.chars().all(|c| c.is_lowercase() || c == '-' || c == '’' || c == '\'');
+    let text: String = if is_word {
+        first.to_uppercase().chain(letters).collect()
+    } else {
+        text.into()
+    };
     if text.ends_with(['.', '!', '?']) { text } else { format!("{text}.") }
 }
 
 /// What a person can do now.
 pub fn actions(view: &CaseView) -> Vec<Action> {
     let case = view.case.short();
+    let config = view.config.as_deref();
     let act = |why: String, command: String| Action { why, command };
+    let file = advice::flagged_file(case);
     let mut list = Vec::new();
     // Of a proposal and of these holds the list below says the same, with the commands.
     let said = view.state == State::Proposed || matches!(view.held_cause, Some(HoldCause::Base | HoldCause::Cap));
     if !view.help.is_empty() && !said {
-        list.push(act(sentence(&view.help), String::new()));
+        list.push(act(sentence(&advice::complete(&view.help, config)), String::new()));
     }
     if flagged(view) > 0 {
         list.push(act(
             "Look at the flagged examples in your own data, and correct or remove them at their source:".into(),
-            format!("delta-guard flagged {case} --csv > flagged-{case}.csv"),
+            advice::flagged_into(case, &file).line(config),
         ));
     }
     match (view.state, &view.paths.checkpoint) {
@@ -269,7 +284,13 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
         (State::Rejected, Some(checkpoint)) => {
             list.push(act(
                 "Read the gate's reasons. Change the recipe, restart the guard and let it make another candidate; or let it use the other method; or let it judge a checkpoint of your own:".into(),
-                format!("delta-guard retry {case}\ndelta-guard retry {case} --method cf\ndelta-guard retry {case} --candidate mine.safetensors"),
+                [
+                    advice::retry(case, None, None),
+                    advice::retry(case, Some(view.method.other()), None),
+                    advice::retry(case, None, Some(Path::new("mine.safetensors"))),
+                ]
+                .map(|advice| advice.line(config))
+                .join("\n"),
             ));
             list.push(act("The rejected candidate:".into(), checkpoint.display().to_string()));
         }
@@ -280,32 +301,32 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
         (State::Held, Some(HoldCause::Cap)) => {
             list.push(act(
                 "If you agree, let it pass; that counts as your approval:".into(),
-                format!("delta-guard resume {case}"),
+                advice::resume(case).line(config),
             ));
         }
         (State::Held, Some(HoldCause::Base)) => {
-            list.push(act("Put it back, then go on:".into(), format!("delta-guard resume {case}")));
-            list.push(act("Or begin anew with what is there now:".into(), format!("delta-guard retry {case}")));
+            list.push(act("Put it back, then go on:".into(), advice::resume(case).line(config)));
+            list.push(act(
+                "Or begin anew with what is there now:".into(),
+                advice::retry(case, None, None).line(config),
+            ));
         }
-        (State::Held, _) => list.push(act("Mend the cause, then go on:".into(), format!("delta-guard resume {case}"))),
+        (State::Held, _) => list.push(act("Remove the cause, then go on:".into(), advice::resume(case).line(config))),
         (State::Proposed, _) => {
             list.push(act(
                 "When it is in use, say so: its flagged examples then stay out of every later repair:".into(),
-                format!("delta-guard approve {case}"),
+                advice::approve(case).line(config),
             ));
         }
         (State::Undecided | State::NoAnomaly | State::Refused | State::Failed | State::Observed, _) => {
             list.push(act(
                 "To ask again after a change of configuration or checkpoint (handing in the same picture again does not):".into(),
-                format!("delta-guard retry {case}"),
+                advice::retry(case, None, None).line(config),
             ));
         }
         _ => {}
     }
-    list.push(act(
-        "Everything that is known about this case:".into(),
-        format!("delta-guard show {case}"),
-    ));
+    list.push(act("Everything that is known about this case:".into(), advice::show(case).line(config)));
     list
 }
 
@@ -356,6 +377,19 @@ mod tests {
             (sentence("it is over"), sentence("Done."), sentence("")),
             ("It is over.".into(), "Done.".into(), String::new())
         );
+        for kept in [
+            "detect.seed is unset.",
+            "model.safetensors cannot be read.",
+            "wrong.png: no picture.",
+            "/srv/x is full.",
+            "`check-config` says why.",
+            "n_tol is 3.",
+            "eXIF is odd.",
+            "x86 only.",
+        ] {
+            assert_eq!(sentence(kept), kept);
+        }
+        assert_eq!(sentence("worker's end: unknown"), "Worker's end: unknown.");
     }
 
     #[test]

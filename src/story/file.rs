@@ -2,6 +2,7 @@
 
 use crate::policy::GateLimits;
 use anyhow::{Context, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use delta_guard_contract::config::{UnlearnConfig, UnlearnMethod};
 use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::job::{StoryConfig, Trigger};
@@ -80,7 +81,7 @@ impl Default for Evaluate {
 }
 
 /// What the command line changes.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args, Serialize)]
 pub struct Changes {
     /// Clean data: a CIFAR folder or archive, an image folder, a tar (default: the story's; for the demo the program draws its own)
     #[arg(long, value_name = "PATH")]
@@ -89,8 +90,8 @@ pub struct Changes {
     #[arg(long)]
     pub seed: Option<u64>,
     /// How the model is repaired
-    #[arg(long, value_parser = ["eu", "cf"])]
-    pub unlearn: Option<String>,
+    #[arg(long, value_parser = method())]
+    pub unlearn: Option<UnlearnMethod>,
     /// Class whose pictures get the trigger: name, or number in label order
     #[arg(long, value_name = "CLASS")]
     pub victim_class: Option<String>,
@@ -109,6 +110,11 @@ pub struct Changes {
     /// Epochs of the victim's recipe
     #[arg(long)]
     pub epochs: Option<u32>,
+}
+
+/// Reads a method of repair by its name: the words are those of the enum.
+pub fn method() -> impl TypedValueParser<Value = UnlearnMethod> {
+    PossibleValuesParser::new(UnlearnMethod::ALL.map(UnlearnMethod::as_str)).try_map(|name| serde_json::from_value(name.into()))
 }
 
 impl StoryFile {
@@ -173,11 +179,7 @@ impl StoryFile {
         if let Some(seed) = changes.seed {
             self.seeded(seed);
         }
-        match changes.unlearn.as_deref() {
-            Some("cf") => self.unlearn.method = UnlearnMethod::Cf,
-            Some(_) => self.unlearn.method = UnlearnMethod::Eu,
-            None => {}
-        }
+        self.unlearn.method = changes.unlearn.unwrap_or(self.unlearn.method);
         Ok(())
     }
 
@@ -207,7 +209,7 @@ mod tests {
         assert_eq!(cifar.story.data.as_deref(), Some(Path::new("/x/y/z/../../data/cifar10")));
         let changes = Changes {
             seed: Some(9),
-            unlearn: Some("cf".into()),
+            unlearn: Some(UnlearnMethod::Cf),
             trigger: Some(r#"{"kind": "square", "size": 3, "margin": 0, "color": [1, 2, 3]}"#.into()),
             poisons: Some(7),
             ..Changes::default()

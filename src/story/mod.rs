@@ -2,6 +2,7 @@
 //! is done by the worker's ordinary jobs and the ordinary daemon; the story only sets the stage and knows the truth.
 
 pub mod controls;
+pub mod done;
 pub mod file;
 pub mod stage;
 pub mod telling;

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult, MeasureResult, PrepareResult, TrainResult};
 use delta_guard_contract::{DataConfig, DataSource, DetectConfig, ModelConfig, Seed, Task, TraceReport, TrainId};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -239,18 +240,69 @@ impl Stage {
     }
 }
 
-/// Make the folder of a story: a new or an empty one, so that nothing of an earlier run is taken for this one's.
+/// In the folder of a story: what it tells.
+const STORY: &str = "story.json";
+
+/// Make the folder of a story, or find the one in which it was begun. `story`: everything that it depends on.
 ///
 /// # Errors
-/// When it holds something.
-pub fn fresh(out: Option<&Path>, name: &str) -> anyhow::Result<PathBuf> {
-    let Some(out) = out else {
-        return Ok(tempfile::Builder::new().prefix(&format!("delta-guard-{name}-")).tempdir()?.keep());
+/// When the folder holds something else.
+pub fn open(out: Option<&Path>, name: &str, story: &impl Serialize) -> anyhow::Result<PathBuf> {
+    let out = match out {
+        Some(out) => std::path::absolute(out)?,
+        None => tempfile::Builder::new().prefix(&format!("delta-guard-{name}-")).tempdir()?.keep(),
     };
-    let out = std::path::absolute(out)?;
     fs_err::create_dir_all(&out)?;
-    if fs_err::read_dir(&out)?.next().is_some() {
-        bail!("{} is not empty: name a new folder, or delete it", out.display());
+    let text = serde_json::to_vec(&(name, story))?;
+    match std::fs::read(out.join(STORY)) {
+        Ok(begun) if begun == text => return Ok(out),
+        // Of another story that came to nothing, nothing need be kept.
+        Ok(_) if has_something(&out)? => bail!("{} holds another story: name a new folder, or delete it", out.display()),
+        Ok(_) => {}
+        Err(_) if fs_err::read_dir(&out)?.next().is_some() => bail!("{} is not empty: name a new folder, or delete it", out.display()),
+        Err(_) => {}
     }
+    crate::publish::publish_file(&out, STORY, &text)?;
     Ok(out)
+}
+
+/// Was a first job of the story in this folder done? An evaluation has a folder for each seed.
+fn has_something(out: &Path) -> anyhow::Result<bool> {
+    let first = |folder: &Path| folder.join("data").join(super::done::DONE).exists();
+    if first(out) {
+        return Ok(true);
+    }
+    for entry in fs_err::read_dir(out)? {
+        if first(&entry?.path()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_gone_on_in_by_its_own_story_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let open = |story: u32| open(Some(&out), "demo", &story);
+        assert_eq!(open(1).unwrap(), out);
+        assert_eq!(open(1).unwrap(), out, "it goes on");
+        assert_eq!(open(2).unwrap(), out, "nothing was done yet: nothing is in the way");
+        std::fs::create_dir_all(out.join("seed-7/data")).unwrap();
+        std::fs::write(out.join("seed-7/data/done.json"), "{}").unwrap();
+        assert!(open(2).is_ok());
+        assert!(open(1).unwrap_err().to_string().contains("holds another story"));
+        let other = folder.path().join("photos");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join("a.png"), "x").unwrap();
+        let refused = super::open(Some(&other), "demo", &1).unwrap_err().to_string();
+        assert!(
+            refused.contains("is not empty") && std::fs::read_dir(&other).unwrap().count() == 1,
+            "{refused}"
+        );
+    }
 }

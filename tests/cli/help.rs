@@ -31,6 +31,22 @@ fn every_command_explains_itself() {
     }
 }
 
+/// README tells at the top what the first time costs.
+#[test]
+fn the_readme_tells_the_size_of_the_download() {
+    let script = include_str!("../../scripts/libtorch.py");
+    let mut lines = script.lines().map(str::trim);
+    let mut bytes = 0u64;
+    while let Some(line) = lines.next() {
+        if line.ends_with(".whl\",") {
+            bytes += lines.next().unwrap().trim_end_matches(',').parse::<u64>().unwrap();
+        }
+    }
+    let told = format!("a download of {} MB", (bytes as f64 / 1e6).round());
+    let top = include_str!("../../README.md").split("make demo ").next().unwrap();
+    assert!(bytes > 0 && top.contains(&told), "{told} is not in README before the first command");
+}
+
 #[test]
 fn the_exit_codes_of_the_help_are_those_of_the_page() {
     let help = text(&program(&["--help"]).stdout);

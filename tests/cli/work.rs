@@ -15,7 +15,7 @@ fn the_line_by_hand() {
     let wrong = picture(&place, "label=dog\nflag=25\nafter=ship\n");
     let fit = place.ask(&["fit"]);
     assert_eq!(fit.status.code(), Some(0), "{}", text(&fit.stderr));
-    assert!(text(&fit.stdout).contains("fitted on") && text(&fit.stderr).contains("fit: 1 of 2"));
+    assert!(text(&fit.stdout).contains("fitted on") && text(&fit.stderr).contains("fit 34 %: covariance 1 of 2 (half)"));
     let quiet = place.ask(&["fit", "--quiet"]);
     assert_eq!((quiet.status.code(), text(&quiet.stderr)), (Some(0), String::new()));
 

@@ -48,6 +48,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
                 max_pixels: 1_000_000,
             },
         },
+        config: None,
         state_dir: root.join("state"),
         candidates_dir: root.join("candidates"),
         check_prediction: true,

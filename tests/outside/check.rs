@@ -47,6 +47,74 @@ fn the_example_is_right_and_the_schema_describes_it() {
     assert!(schema["properties"]["mail"].is_object());
 }
 
+/// It ends with what it understood, warns, and says as whom it tried.
+#[test]
+fn a_check_tries_things_out_and_ends_with_what_it_understood() {
+    let place = Place::new("mail: {host: mail.example.org, from: a@example.org, to: [b@example.org]}");
+    let checked = place.ask(&["check-config"]);
+    let said = text(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+    for part in [
+        "no mistake",
+        "harbour, mode propose, owner ML platform",
+        "candidates (to be made)",
+        "http://127.0.0.1:0",
+        "3 classes, 300 files",
+        "fits, 12,345 numbers",
+        "eu: 40 epochs",
+        "to b@example.org through mail.example.org:587",
+        "tried as",
+        "warning: data.validation: fewer than 5 pictures of ship",
+    ] {
+        assert!(said.contains(part), "{part} not in\n{said}");
+    }
+    assert!(!place.at("candidates").exists() && !place.at("inbox").exists(), "nothing is left behind");
+    let json = place.json(&["check-config"]);
+    assert_eq!(
+        (json["ok"].as_bool(), json["data_and_model"]["parameters"].as_u64()),
+        (Some(true), Some(12345))
+    );
+
+    // What would fail later fails now, with its line.
+    let good = std::fs::read_to_string(place.config()).unwrap();
+    std::fs::write(place.at("model.safetensors"), "BAD weights").unwrap();
+    std::fs::write(place.config(), good.replace("candidates: candidates", "candidates: /proc/candidates")).unwrap();
+    let checked = place.ask(&["check-config"]);
+    let said = text(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(78), "{said}");
+    for part in [
+        "2 mistakes",
+        "guard.yaml:3:",
+        "/proc/candidates is not there, and cannot be made in /proc by",
+        "guard.yaml:6:",
+        "the checkpoint lacks fc.weight",
+        "name another checkpoint",
+    ] {
+        assert!(said.contains(part), "{part} not in\n{said}");
+    }
+    // For another machine only the text counts.
+    assert_eq!(place.ask(&["check-config", "--no-paths"]).status.code(), Some(0));
+}
+
+/// A running guard may be asked (`systemctl reload` does); another program on its port is a mistake.
+#[test]
+fn the_port_of_a_running_guard_is_its_own() {
+    let place = Place::new("");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    let good = std::fs::read_to_string(place.config()).unwrap();
+    std::fs::write(place.config(), good.replace("127.0.0.1:0", &address.to_string())).unwrap();
+    let taken = place.ask(&["check-config"]);
+    assert_eq!(taken.status.code(), Some(78));
+    assert!(text(&taken.stderr).contains("http.listen: cannot listen on"), "{}", text(&taken.stderr));
+    drop(free);
+    let daemon = place.start();
+    let checked = place.ask(&["check-config"]);
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+    assert!(text(&checked.stdout).contains("this guard is running"), "{}", text(&checked.stdout));
+    assert_eq!(daemon.stop(), Some(0));
+}
+
 #[test]
 fn a_good_configuration_and_a_missing_one() {
     let place = Place::new("");

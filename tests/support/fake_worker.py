@@ -114,7 +114,9 @@ def misbehave(job, words):
         os.kill(os.getpid(), signal.SIGSEGV)
     if words.get("hang") == task:
         say(type="progress", step="hang", done=0, total=1)
-        time.sleep(600)
+        # Until somebody lets it go on.
+        while not os.path.exists(os.path.join(job["setup"]["cache_dir"], "go-on")):
+            time.sleep(0.02)
 
 
 def flagged(words):
@@ -172,6 +174,7 @@ def main():
     job = json.load(sys.stdin)
     task = job["task"]
     os.makedirs(job["out_dir"], exist_ok=True)
+    os.makedirs(job["setup"]["cache_dir"], exist_ok=True)
     with open(os.path.join(job["setup"]["cache_dir"], "runs"), "a") as file:
         file.write(task["task"] + "\n")
     with open(os.path.join(job["setup"]["cache_dir"], "niceness"), "a") as file:
@@ -185,7 +188,22 @@ def main():
             file.write(json.dumps([kind, task.get("case_seed", 0), task["factors_seed"]]) + "\n")
     global CACHE
     CACHE = job["setup"]["cache_dir"]
-    say(type="progress", step=kind, done=1, total=2, note="half")
+    steps = {"predict": "decode", "fit": "covariance", "trace": "score", "unlearn": "train", "certify": "measure production"}
+    say(type="progress", step=steps.get(kind, kind), done=1, total=2, note="half")
+    if kind == "check":
+        if "BAD" in open(task["model"]["checkpoint"], "rb").read().decode(errors="replace"):
+            failed("configuration", "the checkpoint lacks fc.weight", "name another checkpoint")
+        sizes = [[c, 100] for c in CLASSES]
+        done("check", classes=len(CLASSES), train=sizes, validation=sizes[:2] + [[CLASSES[2], 3]], parameters=12345)
+    if "FAKE_ANOMALY" in os.environ and kind == "prepare":
+        source = lambda name: {"path": name, "format": "auto", "split": "all"}
+        words = os.environ.get("FAKE_ANOMALY", "label=dog\\n").replace("\\n", "\n")
+        misbehave(job, dict(line.split("=", 1) for line in words.split("\n") if "=" in line))
+        for name in ("train", "validation", "triggered", "anomalies"):
+            os.makedirs(os.path.join(job["out_dir"], name), exist_ok=True)
+        put(job, "anomalies/000.png", words.encode())
+        done("prepare", train=source("train"), validation=source("validation"), triggered=source("triggered"), anomalies=["anomalies/000.png"],
+             poisons=["dog/0000.png"], image={"height": 32, "width": 32, "mean": [0.5] * 3, "std": [0.2] * 3}, classes=CLASSES, victim="cat", target="dog")
     story(job, task)
     if kind == "predict":
         words = picture(task["image"])
@@ -198,6 +216,10 @@ def main():
     if kind == "trace":
         words = picture(task["anomalies"][0]["image"])
         misbehave(job, words)
+        # As a worker does on many examples, round after round.
+        for step in ("score", "kin", "kin") if "many" in words else ():
+            for n in range(201):
+                say(type="progress", step=step, done=n, total=200)
         undecided = words.get("verdict") == "undecided"
         examples = [] if undecided else flagged(words)
         if task["detect"].get("mode", "guard") != "guard":
@@ -208,6 +230,7 @@ def main():
              checkpoint=checkpoint(job), manifest=manifest(), seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
     if kind in ("unlearn", "train"):
         epochs = 3
+        misbehave(job, dict([os.environ["FAKE_TRAIN"].split("=", 1)]) if "FAKE_TRAIN" in os.environ else {})
         before = sum(os.path.exists(os.path.join(job["out_dir"], f"epoch-{n}")) for n in range(epochs))
         for n in range(before, epochs):
             time.sleep(float(os.environ.get("FAKE_EPOCH_SECONDS", "0")))
@@ -215,6 +238,8 @@ def main():
             say(type="progress", step="train", done=n + 1, total=epochs)
         without = sorted(set(task["flagged"]) | set(task.get("standing", []))) if kind == "unlearn" else task["without"]
         model = json.dumps(without).encode() * 100 + task.get("method", "").encode()
+        if kind == "train":
+            model = b"weights " + model  # JSON alone is no checkpoint
         put(job, "model.safetensors", model)
         done("train", file="model.safetensors", digest=digest(model), examples=2970, train_loss=0.1, train_accuracy=0.95, seconds=1.0,
              resumed_epochs=before, base=checkpoint(job) if kind == "unlearn" else None, manifest=manifest())

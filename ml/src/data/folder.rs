@@ -127,6 +127,32 @@ pub(crate) fn class_folders(place: &Path, found: &BTreeSet<String>, filled: &BTr
     Err(Error::configuration(message, help))
 }
 
+/// Class names in label order, each with its files; of known classes also those without a folder, with 0.
+///
+/// # Errors
+/// `Configuration`, as for reading it.
+pub(crate) fn count(root: &Path, known: Option<&[String]>) -> Result<Vec<(String, u64)>> {
+    named_classes(root)?;
+    let folders: BTreeSet<String> = listing(root)?.into_iter().filter(|(_, dir)| *dir).map(|(name, _)| name).collect();
+    if folders.is_empty() {
+        return Err(no_classes(root));
+    }
+    let (mut counted, mut filled, mut passed_over) = (Vec::new(), BTreeSet::new(), PassedOver::default());
+    for (label, class) in class_order(&folders, known, root)?.into_iter().enumerate() {
+        let files = if folders.contains(&class) {
+            walk(root, &class, label as u32, &mut passed_over)?.len() as u64
+        } else {
+            0
+        };
+        if files > 0 {
+            filled.insert(class.clone());
+        }
+        counted.push((class, files));
+    }
+    class_folders(root, &folders, &filled, &passed_over)?;
+    Ok(counted)
+}
+
 impl Reader for FolderReader {
     fn scan(&mut self, known: Option<&[String]>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
         named_classes(&self.root)?;

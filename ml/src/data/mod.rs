@@ -10,6 +10,7 @@ mod archive;
 mod cache;
 pub mod cifar;
 mod folder;
+mod glance;
 mod layout;
 mod links;
 pub mod manifest;
@@ -23,6 +24,7 @@ pub mod submission;
 mod tars;
 pub mod tensor;
 
+pub use glance::{Glance, glance};
 pub use layout::{cifar_kind, has_test_part};
 pub use manifest::{PassedOver, Unreadable};
 pub use picture::encode_png;

@@ -1,6 +1,7 @@
 //! Jobs: one function per task, all of them `(task, place) → result`. A job can be repeated: what it finds of its own unfinished work it goes on from.
 
 mod bench;
+mod check;
 mod fit;
 mod learn;
 mod look;
@@ -51,6 +52,7 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
         device_name,
     };
     match &job.task {
+        Task::Check { data, model } => check::check(data, model),
         Task::Predict { data, model, image, limits } => look::predict(&place, data, model, image, limits, report),
         Task::Measure { data, model, source, list } => look::measure(&place, data, model, source, *list, report),
         Task::Certify {

@@ -167,7 +167,7 @@ impl Graph {
         let graph: Self = serde_json::from_str(&text).map_err(|e| {
             Error::configuration(
                 format!("{}: not a layer graph: {e}", path.display()),
-                "`delta-guard graph` writes one to compare with",
+                "`delta-guard graph --classes NUMBER --out FILE.json` writes one to compare with",
             )
         })?;
         graph.check().context(|| path.display().to_string())?;
@@ -179,7 +179,7 @@ impl Graph {
     /// # Errors
     /// `Configuration` naming the node.
     pub fn check(&self) -> Result<()> {
-        let wrong = |message: String| Error::configuration(message, "mend the graph file");
+        let wrong = |message: String| Error::configuration(message, "correct the graph file");
         if self.format != FORMAT {
             return Err(wrong(format!("graph format {} is not known (this version reads {FORMAT})", self.format)));
         }
@@ -211,11 +211,11 @@ impl Graph {
                 .collect::<std::result::Result<Vec<_>, _>>();
             let shape = inputs
                 .and_then(|inputs| node.op.shape(&inputs))
-                .map_err(|why| Error::configuration(format!("node `{}`: {why}", node.name), "mend the graph file"))?;
+                .map_err(|why| Error::configuration(format!("node `{}`: {why}", node.name), "correct the graph file"))?;
             if node.name.is_empty() || known.contains_key(node.name.as_str()) {
                 return Err(Error::configuration(
                     format!("node name `{}` is empty or used twice", node.name),
-                    "mend the graph file",
+                    "correct the graph file",
                 ));
             }
             known.insert(&node.name, shape.clone());

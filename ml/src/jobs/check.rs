@@ -1,0 +1,42 @@
+//! The job behind `check-config`: do data, network and checkpoint go together? It reads no picture and writes nothing.
+
+use super::bench;
+use crate::data::{Glance, glance};
+use crate::error::{Result, ResultExt};
+use crate::model::Weights;
+use delta_guard_contract::job::{CheckResult, JobResult};
+use delta_guard_contract::{DataConfig, ModelConfig};
+use tch::Kind;
+
+/// [`delta_guard_contract::Task::Check`]
+pub fn check(data: &DataConfig, model: &ModelConfig) -> Result<JobResult> {
+    let train = glance(&data.train, None).context(|| "training set (data.train)".into())?;
+    let known: Option<Vec<String>> = match &train {
+        Glance::Classes(list) => Some(list.iter().map(|(name, _)| name.clone()).collect()),
+        _ => None,
+    };
+    let validation = glance(&data.validation, known.as_deref()).context(|| "validation set (data.validation)".into())?;
+    let classes = match &train {
+        Glance::Classes(list) => Some(list.len()),
+        Glance::Number(n) => Some(*n),
+        Glance::Unknown => None,
+    };
+    let parameters = match classes {
+        Some(classes) => {
+            let graph = bench::graph(model, &data.image, classes)?;
+            let weights = Weights::load(&model.checkpoint, &graph, Kind::Float)?;
+            Some(weights.0.values().map(|tensor| tensor.numel() as u64).sum())
+        }
+        None => None,
+    };
+    let listed = |glance: Glance| match glance {
+        Glance::Classes(list) => list,
+        _ => Vec::new(),
+    };
+    Ok(JobResult::Check(CheckResult {
+        classes: classes.map(|n| n as u64),
+        train: listed(train),
+        validation: listed(validation),
+        parameters,
+    }))
+}
