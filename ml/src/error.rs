@@ -55,6 +55,21 @@ impl Error {
         )
     }
 
+    /// Of a panic's payload. tch's short forms panic where an allocation fails: that is a want of memory, everything else a defect.
+    pub fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        // The text is another error's debug form: its line ends are written out, and a back trace of C++ follows.
+        let line = text.unwrap_or_default().split("\\n").next().unwrap_or_default();
+        let line: String = line.lines().next().unwrap_or_default().chars().take(300).collect();
+        if is_want_of_memory(&line) {
+            return Self::resource(format!("not enough memory: {line}"), WANT_OF_MEMORY);
+        }
+        Self::internal(format!("the worker panicked: {line}"))
+    }
+
     /// What the guard is told.
     pub fn fault(&self) -> &Fault {
         &self.0
@@ -86,14 +101,23 @@ impl From<tch::TchError> for Error {
     fn from(error: tch::TchError) -> Self {
         let text = error.to_string();
         let line = text.lines().next().unwrap_or_default().to_string();
-        if ["out of memory", "can't allocate memory", "bad_alloc"]
-            .iter()
-            .any(|words| text.contains(words))
-        {
+        if is_want_of_memory(&text) {
             return Self::resource(format!("not enough memory: {line}"), WANT_OF_MEMORY);
         }
         Self::internal(format!("libtorch: {line}"))
     }
+}
+
+/// Do libtorch's, C++'s or Rust's words tell of memory, or of threads, that could not be had?
+fn is_want_of_memory(text: &str) -> bool {
+    let words = [
+        "out of memory",
+        "can't allocate memory",
+        "annot allocate memory",
+        "bad_alloc",
+        "failed to spawn thread",
+    ];
+    words.iter().any(|words| text.contains(words))
 }
 
 /// Adds what the caller knows.

@@ -57,6 +57,21 @@ fn a_job_on_the_cpu_has_a_ceiling() {
         "{fault:?}"
     );
 
+    // tch's short forms panic instead; that is told the same way, without the back trace that libtorch adds.
+    let panic = std::panic::catch_unwind(|| Tensor::empty([ceiling as i64], (Kind::Uint8, tch::Device::Cpu))).unwrap_err();
+    let told = Error::of_panic(panic.as_ref()).fault().clone();
+    assert_eq!(told.kind, FaultKind::Resource, "{told:?}");
+    assert!(
+        told.message.contains("not enough memory") && told.message.len() < 400 && !told.message.contains("frame #"),
+        "{told:?}"
+    );
+    let other = std::panic::catch_unwind(|| panic!("index out of bounds")).unwrap_err();
+    let told = Error::of_panic(other.as_ref()).fault().clone();
+    assert!(
+        told.kind == FaultKind::Internal && told.message.contains("index out of bounds"),
+        "{told:?}"
+    );
+
     // A higher limit does not lift what stands; a mapped file does, by its size.
     assert_eq!(memory::limit(8 << 30, 1), None);
     for class in ["a", "b"] {

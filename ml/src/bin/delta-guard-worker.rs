@@ -3,6 +3,7 @@
 //! By hand: `delta-guard-worker < job.json`. Exit code 0: done; 1: failed, the outcome line says why; 2: no job could be read.
 
 use delta_guard_contract::{Fault, FaultKind, Job, Message, Outcome, Progress};
+use delta_influence::error::Error;
 use delta_influence::progress::Report;
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -95,24 +96,12 @@ fn main() -> ExitCode {
             },
             1,
         ),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()));
-            let message = format!("the worker panicked: {}", text.unwrap_or_default().lines().next().unwrap_or_default());
-            let help = "this is a defect of delta-guard: please report it with the log".into();
-            (
-                Outcome::Failed {
-                    fault: Fault {
-                        kind: FaultKind::Internal,
-                        message,
-                        help,
-                    },
-                },
-                1,
-            )
-        }
+        Err(panic) => (
+            Outcome::Failed {
+                fault: Error::of_panic(panic.as_ref()).fault().clone(),
+            },
+            1,
+        ),
     };
     lines.send(&Message::Outcome(outcome));
     ExitCode::from(code)

@@ -51,12 +51,11 @@ impl PassedOver {
 impl fmt::Display for PassedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let more = if self.count > self.first.len() { ", …" } else { "" };
-        let files = if self.count == 1 {
-            "1 file that is"
-        } else {
-            &format!("{} files that are", self.count)
+        let files = match self.count {
+            1 => "1 file that is no example by its name".to_string(),
+            n => format!("{n} files that are no examples by their names"),
         };
-        write!(f, "passed over {files} no example by its name: {}{more}", self.first.join(", "))
+        write!(f, "passed over {files}: {}{more}", self.first.join(", "))
     }
 }
 
