@@ -11,7 +11,9 @@ use crate::stop::{self, Stop};
 use crate::vfs::Disk;
 use anyhow::{Context, Result, anyhow};
 use delta_guard_contract::Digest;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// How far the daemon is.
@@ -23,12 +25,16 @@ pub struct Readiness {
     pub scanned: bool,
     /// What keeps it from its work at the moment.
     pub trouble: Option<String>,
+    /// The scan of the inbox that is under way makes no progress.
+    pub stalled: Option<String>,
+    /// What else somebody should know: files that have been waiting for long. No reason not to be ready.
+    pub notes: Vec<String>,
 }
 
 impl Readiness {
     /// Is everything as it should be?
     pub fn is_ready(&self) -> bool {
-        self.journal && self.scanned && self.trouble.is_none()
+        self.journal && self.scanned && self.trouble.is_none() && self.stalled.is_none()
     }
 }
 
@@ -60,8 +66,10 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
     // The inbox must not go on when the engine fails, nor the other way round.
     let (stop_both, both) = stop::channel();
     let wake = Wake::default();
+    let pulse;
     let scanner = {
-        let inbox = Inbox::new(Arc::clone(&settings), Arc::clone(&ledger), Arc::clone(&hooks), Arc::new(SystemClock));
+        let inbox = Inbox::new(Arc::clone(&settings), Arc::clone(&ledger), Arc::clone(&hooks), Arc::new(SystemClock)).stops_with(both.clone());
+        pulse = inbox.pulse();
         let (wake, both, ready, ledger) = (wake.clone(), both.clone(), ready.clone(), Arc::clone(&ledger));
         let body = move || {
             inbox::run(inbox, &wake, &both, |report| {
@@ -74,6 +82,8 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
                         journal: true,
                         scanned: true,
                         trouble,
+                        stalled: None,
+                        notes: report.notes.clone(),
                     };
                     let changed = *now != new;
                     *now = new;
@@ -87,6 +97,7 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
             .context("the inbox's thread could not be started")?
     };
     let requests = tokio::spawn(asked::serve(Arc::clone(&ledger), Arc::clone(&settings), both.clone()));
+    let watch = tokio::spawn(watch_scans(pulse, settings.inbox.stall, settings.inbox.dir.clone(), ready.clone()));
     let mut engine = tokio::spawn(Engine::new(Arc::clone(&ledger), Arc::clone(&settings), secret, Arc::clone(&hooks), both).run());
 
     let mut asked = stop.clone();
@@ -111,11 +122,41 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
     wake.ring();
     // It hears of the stop itself.
     let _ = requests.await;
-    let joined = tokio::task::spawn_blocking(move || scanner.join()).await;
-    joined
-        .context("the inbox's thread was lost")?
-        .map_err(|_| anyhow!("the inbox's thread panicked"))?;
+    watch.abort();
+    // A file system that hangs holds the thread in a system call; it ends with the process.
+    match tokio::time::timeout(INBOX_GRACE, tokio::task::spawn_blocking(move || scanner.join())).await {
+        Ok(joined) => joined
+            .context("the inbox's thread was lost")?
+            .map_err(|_| anyhow!("the inbox's thread panicked"))?,
+        Err(_) => tracing::error!(
+            message = "The inbox's file system does not answer; its thread is left behind.",
+            inbox = %settings.inbox.dir.display()
+        ),
+    }
     outcome.context("the engine panicked")?
+}
+
+/// So long the inbox's thread is waited for at the end.
+const INBOX_GRACE: Duration = Duration::from_secs(3);
+
+/// Tell when a scan makes no progress, and when it does again.
+async fn watch_scans(pulse: Arc<inbox::Pulse>, stall: Duration, dir: PathBuf, ready: watch::Sender<Readiness>) {
+    let mut ticks = tokio::time::interval((stall / 4).max(Duration::from_millis(10)));
+    loop {
+        ticks.tick().await;
+        let stalled = pulse.is_stalled(stall).then(|| {
+            format!(
+                "the inbox {} has not answered for more than {} s: does its file system, or the one of the checkpoint, hang?",
+                dir.display(),
+                stall.as_secs()
+            )
+        });
+        ready.send_if_modified(|now| {
+            let changed = now.stalled != stalled;
+            now.stalled = stalled;
+            changed
+        });
+    }
 }
 
 /// Make the folders, clear what an earlier run left half done, open the ledger, and read the secret seed, or draw it at the first start.

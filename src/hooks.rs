@@ -39,7 +39,8 @@ impl Outward {
 
 impl Hooks for Outward {
     fn on(&self, event: Event) {
-        if let Event::Scanned { .. } = event {
+        // Each file of a long scan is a sign of life.
+        if let Event::Scanned { .. } | Event::Backlog { .. } = event {
             *self.scanned.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Instant::now();
         }
         self.metrics.on(event);

@@ -33,6 +33,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     inbox_trouble: IntCounterVec,
     inbox_waiting: IntGauge,
+    inbox_overdue: IntGauge,
     inbox_backlog: IntGauge,
     inbox_scanned: Gauge,
     stage_seconds: HistogramVec,
@@ -165,12 +166,16 @@ impl Metrics {
                 "inbox_trouble_total",
                 "Failures to read the inbox or to be woken by it.",
                 "part",
-                ["folder", "watcher"],
+                ["folder", "watcher", "file"],
             ),
             inbox_waiting: declare.gauge("inbox_waiting_files", "Files in the inbox that are not complete yet."),
             inbox_backlog: declare.gauge(
                 "inbox_backlog_files",
                 "Files in the inbox that have not been dealt with, complete or not.",
+            ),
+            inbox_overdue: declare.gauge(
+                "inbox_overdue_files",
+                "Files that have been waiting in the inbox for more than ten minutes: unfinished, held open, or impossible to deal with.",
             ),
             inbox_scanned: declare.add(Gauge::with_opts(opts(
                 "inbox_scanned_timestamp_seconds",
@@ -300,7 +305,14 @@ impl Metrics {
                 self.duplicate.inc();
                 info!(message = "Picture is already a case.", case = of.short());
             }
-            Event::Waiting { files } => self.inbox_waiting.set(count(files)),
+            Event::Waiting { files, overdue } => {
+                self.inbox_waiting.set(count(files));
+                self.inbox_overdue.set(count(overdue));
+            }
+            Event::FileTrouble { name, message, retry_in } => {
+                self.inbox_trouble.with_label_values(&["file"]).inc();
+                warn!(message = "A file of the inbox cannot be dealt with; the others go on.", file = %name, error = %message, retry_in_seconds = retry_in.as_secs());
+            }
             Event::Backlog { files } => self.inbox_backlog.set(count(files)),
             Event::Scanned { .. } => self.inbox_scanned.set(unix_now()),
             Event::InboxTrouble { message } => {

@@ -66,6 +66,9 @@ pub struct InboxSettings {
     /// A sidecar waits this long for its picture before it is refused.
     #[serde(with = "seconds")]
     pub sidecar_wait: Duration,
+    /// A step of a scan that takes longer than this is told: the file system hangs.
+    #[serde(with = "seconds")]
+    pub stall: Duration,
     /// Bytes and pixels of a submitted picture.
     pub limits: ImageLimits,
 }

@@ -15,6 +15,8 @@ mod index;
 mod intake;
 #[path = "core/kill.rs"]
 mod kill;
+#[path = "core/patience.rs"]
+mod patience;
 #[path = "core/power.rs"]
 mod power;
 #[path = "core/publishing.rs"]

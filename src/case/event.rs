@@ -120,6 +120,9 @@ pub struct Accepted {
     pub file: FileIdentity,
     /// Its sidecar, if it had one.
     pub sidecar: Option<FileIdentity>,
+    /// BLAKE3 of the sidecar's content; None in journals of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar_content: Option<Digest>,
     /// Owner of the picture's file.
     pub uid: u32,
 }

@@ -20,6 +20,7 @@ fn accepted() -> Accepted {
         checkpoint: Digest("bb".into()),
         file,
         sidecar: None,
+        sidecar_content: None,
         uid: 0,
     }
 }

@@ -52,6 +52,10 @@ impl Run {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.load()?;
         let settings = config.settings()?;
+        // Whatever we were started with: what is not meant for others gives them no rights.
+        let private = rustix::fs::Mode::from_raw_mode(0o077);
+        let was = rustix::process::umask(private);
+        rustix::process::umask(was | private);
         log::to_stderr(self.log_json)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -7,7 +7,10 @@ use anyhow::Context;
 use delta_guard_contract::WorkerSetup;
 use delta_guard_contract::job::ImageLimits;
 use std::path::PathBuf;
+use std::time::Duration;
 
+/// A file system that does not answer for so long hangs.
+const STALL: Duration = Duration::from_secs(30);
 /// Name of the worker's program.
 const WORKER: &str = "delta-guard-worker";
 
@@ -81,6 +84,7 @@ impl ConfigFile {
                 settle: self.inbox.settle.0,
                 scan_interval: self.inbox.scan_interval.0,
                 sidecar_wait: self.inbox.sidecar_wait.0,
+                stall: STALL,
                 limits: self.image_limits(),
             },
             state_dir: self.paths.state.clone(),

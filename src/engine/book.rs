@@ -33,6 +33,9 @@ pub enum Note {
         name: String,
         /// The picture and its sidecar.
         files: Vec<FileIdentity>,
+        /// BLAKE3 of each file's content; empty in journals of older versions.
+        #[serde(default)]
+        contents: Vec<Digest>,
     },
     /// Somebody asked for something at the command line.
     Asked {
@@ -113,7 +116,12 @@ impl Note {
                 refused.name_base64 = cut(refused.name_base64);
                 Note::FileRefused(refused)
             }
-            Note::Duplicate { of, name, files } => Note::Duplicate { of, name: cut(name), files },
+            Note::Duplicate { of, name, files, contents } => Note::Duplicate {
+                of,
+                name: cut(name),
+                files,
+                contents,
+            },
             Note::Asked {
                 id,
                 by,
@@ -160,8 +168,8 @@ impl Note {
 /// What became of the file that the inbox dealt with last. Its removal may have been cut off by a crash.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LastFile {
-    /// Taken in, or a duplicate: to be removed.
-    Taken(Vec<FileIdentity>),
+    /// Taken in, or a duplicate: to be removed, if it still has the content of this digest.
+    Taken(Vec<(FileIdentity, Option<Digest>)>),
     /// Refused: to be moved away.
     Refused(RefusedFile),
 }
@@ -242,7 +250,9 @@ impl Book {
             if self.numbers.insert(id.clone(), record.seq).is_some() {
                 bail!("case {id} was accepted twice");
             }
-            let files = std::iter::once(accepted.file).chain(accepted.sidecar).collect();
+            let picture = (accepted.file, Some(accepted.content.clone()));
+            let sidecar = accepted.sidecar.map(|file| (file, accepted.sidecar_content.clone()));
+            let files = std::iter::once(picture).chain(sidecar).collect();
             self.last_file = Some(LastFile::Taken(files));
             self.cases.insert(record.seq, Case::new(id, accepted, record.seq, record.time));
             return Ok(Folded::Case(record.seq));
@@ -333,7 +343,10 @@ impl Book {
             }
             Note::Withdrawn { case, .. } => self.excluded.retain(|excluded| excluded.case != case),
             Note::FileRefused(refused) => self.last_file = Some(LastFile::Refused(refused)),
-            Note::Duplicate { files, .. } => self.last_file = Some(LastFile::Taken(files)),
+            Note::Duplicate { files, contents, .. } => {
+                let contents = contents.into_iter().map(Some).chain(std::iter::repeat(None));
+                self.last_file = Some(LastFile::Taken(files.into_iter().zip(contents).collect()));
+            }
             Note::MessageSent { id, .. } | Note::MessageGivenUp { id, .. } => {
                 self.outbox.remove(&id);
                 self.outbox_changes += 1;

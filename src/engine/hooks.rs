@@ -135,6 +135,17 @@ pub enum Event {
     Waiting {
         /// How many.
         files: usize,
+        /// Those of them that have been waiting for more than ten minutes.
+        overdue: usize,
+    },
+    /// A single file cannot be dealt with at the moment; the others go on.
+    FileTrouble {
+        /// Its name, escaped.
+        name: String,
+        /// Why.
+        message: String,
+        /// When it is tried again.
+        retry_in: Duration,
     },
     /// Files that lie in the inbox and have not been dealt with, complete or not: told as a scan goes on, since a long one takes in many.
     Backlog {

@@ -26,6 +26,9 @@ pub struct Ready {
     pub ready: bool,
     /// Why not; empty when ready.
     pub reasons: Vec<String>,
+    /// What somebody should know although it is ready: files that have been waiting in the inbox for more than ten minutes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Answer of `/api/v1/status`.
@@ -157,9 +160,11 @@ fn ready(api: &Api) -> Ready {
         reasons.push("the inbox was not read yet".to_owned());
     }
     reasons.extend(now.trouble.clone());
+    reasons.extend(now.stalled.clone());
     Ready {
         ready: now.is_ready(),
         reasons,
+        notes: now.notes,
     }
 }
 

@@ -140,7 +140,7 @@ async fn it_answers_before_during_and_after_trouble() {
     let (ready, readiness) = watch::channel(Readiness {
         journal: true,
         scanned: true,
-        trouble: None,
+        ..Readiness::default()
     });
     served.api.started(Arc::clone(&ledger), readiness);
 
@@ -167,6 +167,18 @@ async fn it_answers_before_during_and_after_trouble() {
     }
     assert_eq!(get(at, "/api/v1/cases/%ff").await.0, 400);
 
+    // A file that waits for long is told, and no reason not to be ready; a scan that hangs is one.
+    ready.send_modify(|now| now.notes = vec!["x.png waits".into()]);
+    assert_eq!(
+        get(at, "/readyz").await,
+        (200, serde_json::json!({"ready": true, "reasons": [], "notes": ["x.png waits"]}))
+    );
+    ready.send_modify(|now| (now.notes, now.stalled) = (Vec::new(), Some("the inbox hangs".into())));
+    assert_eq!(
+        get(at, "/readyz").await,
+        (503, serde_json::json!({"ready": false, "reasons": ["the inbox hangs"]}))
+    );
+    ready.send_modify(|now| now.stalled = None);
     ready.send_modify(|now| now.trouble = Some("the disk is full".into()));
     assert_eq!(
         get(at, "/readyz").await,

@@ -6,13 +6,21 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// Prefix of a file that is being removed.
 pub(super) const TAKEN: &[u8] = b".taken-";
 
+/// Prefix of a refused file that could not be moved out of the inbox: it was told, nobody waits for it.
+pub(super) const REFUSED: &[u8] = b".refused-";
+
 /// A file that its writer has not given its final name yet.
 pub(super) fn is_unfinished(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    name.starts_with(b".")
+    (name.starts_with(b".") && !is_ours(name))
         || [&b".tmp"[..], b".part", b".swp"]
             .iter()
             .any(|end| name.to_ascii_lowercase().ends_with(end))
+}
+
+/// Is it a name that only the guard gives?
+pub(super) fn is_ours(name: &[u8]) -> bool {
+    name.starts_with(TAKEN) || name.starts_with(REFUSED)
 }
 
 /// Is it a sidecar?
@@ -45,10 +53,20 @@ pub(super) fn safe(name: &OsStr) -> String {
     format!("{}-{}", kept.trim_start_matches('.'), blake3::hash(bytes).to_hex().split_at(8).0)
 }
 
-/// The name under which a file waits for its removal, if there is room for the prefix.
-pub(super) fn taken(name: &OsStr) -> Option<OsString> {
-    let bytes = [TAKEN, name.as_bytes()].concat();
-    (bytes.len() <= 255).then(|| OsString::from_vec(bytes))
+/// The names under which a file may wait for its removal, as far as there is room for the prefix: others may be taken.
+pub(super) fn taken(name: &OsStr) -> impl Iterator<Item = OsString> {
+    numbered(name)
+        .map(|name| [TAKEN, name.as_bytes()].concat())
+        .filter(|bytes| bytes.len() <= 255)
+        .map(OsString::from_vec)
+}
+
+/// The name itself, then `2-name` and so on.
+pub(super) fn numbered(name: &OsStr) -> impl Iterator<Item = OsString> {
+    (1..1000u32).map(move |n| match n {
+        1 => name.to_owned(),
+        _ => OsString::from_vec([format!("{n}-").as_bytes(), name.as_bytes()].concat()),
+    })
 }
 
 /// The name that a file had before it was to be removed.
@@ -85,8 +103,10 @@ mod tests {
     #[test]
     fn taken_names_come_back() {
         let name = OsStr::from_bytes(b"a\xffb.png");
-        assert_eq!(untaken(&taken(name).expect("short")), Some(name));
-        assert_eq!(taken(OsStr::new(&"a".repeat(250))), None);
-        assert!(is_unfinished(&taken(name).expect("short")));
+        let hidden: Vec<OsString> = taken(name).take(2).collect();
+        assert_eq!(untaken(&hidden[0]), Some(name));
+        assert_eq!(untaken(&hidden[1]), Some(OsStr::from_bytes(b"2-a\xffb.png")));
+        assert_eq!(taken(OsStr::new(&"a".repeat(250))).next(), None);
+        assert!(is_ours(hidden[0].as_bytes()) && !is_unfinished(&hidden[0]) && is_unfinished(OsStr::new(".x.png")));
     }
 }

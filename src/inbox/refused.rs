@@ -1,5 +1,6 @@
 //! What was not acceptable goes to `refused/`, with a `<name>.reason.json` that a person understands.
 
+use super::intake::rename_new;
 use super::names;
 use crate::case::Case;
 use crate::engine::{Refusal, RefusedFile};
@@ -7,7 +8,7 @@ use crate::publish;
 use crate::settings::Settings;
 use anyhow::Result;
 use base64::Engine as _;
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::CWD;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -35,7 +36,7 @@ pub struct Reason {
 /// Move a refused file (and its sidecar) out of the inbox and say why. Repeating it after a crash does the rest of it.
 pub(super) fn move_away(inbox: BorrowedFd, names: &[OsString], file: &RefusedFile, settings: &Settings) -> Result<()> {
     let dir = &settings.inbox.refused_dir;
-    publish::make_dir(dir)?;
+    publish::make_public_dir(dir)?;
     let Some(first) = names.first() else { return Ok(()) };
     let target = free_name(dir, first);
     let reason = Reason {
@@ -73,11 +74,12 @@ fn write_reason(dir: &Path, name: &str, reason: &Reason) -> Result<()> {
 }
 
 fn move_one(inbox: BorrowedFd, name: &OsStr, dir: &Path, target: &str, most: u64) -> Result<()> {
-    match rustix::fs::renameat_with(inbox, name, CWD, dir.join(target), RenameFlags::NOREPLACE) {
+    match rename_new(inbox, name, CWD, dir.join(target)) {
+        Ok(()) => Ok(()),
         // Its owner took it away: just as well.
-        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(rustix::io::Errno::XDEV) => move_over(inbox, name, dir, target, most),
-        Err(error) => Err(io::Error::from(error).into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => move_over(inbox, name, dir, target, most),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -89,7 +91,7 @@ fn move_over(inbox: BorrowedFd, name: &OsStr, dir: &Path, target: &str, most: u6
             rustix::fs::unlinkat(inbox, name, rustix::fs::AtFlags::empty()).map_err(io::Error::from)?;
         }
         Err(_) => {
-            let hidden = OsString::from_vec([b".refused-", names::safe(name).as_bytes()].concat());
+            let hidden = OsString::from_vec([names::REFUSED, names::safe(name).as_bytes()].concat());
             rustix::fs::renameat(inbox, name, inbox, &hidden).map_err(io::Error::from)?;
         }
     }
@@ -99,7 +101,7 @@ fn move_over(inbox: BorrowedFd, name: &OsStr, dir: &Path, target: &str, most: u6
 /// Give the picture of a refused case back, with the reason. Repeating it changes nothing.
 pub fn return_picture(case: &Case, reason: Refusal, settings: &Settings) -> Result<()> {
     let dir = &settings.inbox.refused_dir;
-    publish::make_dir(dir)?;
+    publish::make_public_dir(dir)?;
     let engine = base64::engine::general_purpose::STANDARD;
     let name = OsString::from_vec(engine.decode(&case.accepted.name_base64)?);
     // The case's own digits keep two pictures of one name apart, and a repetition at its place.

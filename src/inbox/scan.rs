@@ -1,53 +1,68 @@
-//! Listing the folder, and what follows for each name.
+//! Listing the folder: what is there, since when, and what is left from before.
 
-use super::intake::{self, Looked};
-use super::{names, refused, sidecar};
-use crate::case::{Accepted, Claim, FileIdentity, case_id};
+use super::intake::{self, Hitch, Looked};
+use super::pulse::Pulse;
+use super::trouble::Troubles;
+use super::{lock, names};
+use crate::case::FileIdentity;
 use crate::clock::Clock;
-use crate::engine::{Event, Hooks, LastFile, Ledger, Note, Refusal, RefusedFile, escape};
-use crate::publish;
+use crate::engine::{Event, Hooks, LastFile, Ledger, RefusedFile, escape};
 use crate::settings::Settings;
+use crate::stop::Stop;
 use anyhow::{Context, Result};
-use base64::Engine as _;
 use delta_guard_contract::Digest;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// What waits longer than this is told.
+const OVERDUE: Duration = Duration::from_secs(600);
+/// So many overdue files are told by name.
+const MOST_NOTES: usize = 5;
+/// The folder that file systems make for their own use at the top of a disk.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// The inbox and what it remembers between scans.
 pub struct Inbox {
-    settings: Arc<Settings>,
-    ledger: Arc<Ledger>,
-    hooks: Arc<dyn Hooks>,
-    clock: Arc<dyn Clock>,
-    seen: HashMap<OsString, Seen>,
-    /// Files that were dealt with and are still there (their removal failed, or a crash cut it off).
-    dealt: HashMap<FileIdentity, Dealt>,
-    checkpoint: Option<(FileIdentity, Digest)>,
-    ignored: HashSet<OsString>,
-    started: bool,
+    pub(super) settings: Arc<Settings>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) hooks: Arc<dyn Hooks>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) seen: HashMap<OsString, Seen>,
+    /// Names that their writers have not finished yet, and since when.
+    unfinished: HashMap<OsString, Instant>,
+    /// Files that were taken in and are still there (their removal failed, or a crash cut it off), with the digest of what was taken in.
+    pub(super) dealt: HashMap<FileIdentity, Option<Digest>>,
+    /// The file that was refused last: its move may have been cut off. It is judged again, but not recorded again.
+    pub(super) refused: HashMap<FileIdentity, RefusedFile>,
+    pub(super) troubles: Troubles,
+    pub(super) checkpoint: Option<(FileIdentity, Digest)>,
+    lock: lock::InboxLock,
+    pub(super) pulse: Arc<Pulse>,
+    stop: Option<Stop>,
 }
 
 /// A name, and since when it means the same unchanged file.
 #[derive(Clone, Copy)]
-struct Seen {
-    file: FileIdentity,
-    regular: bool,
-    since: Instant,
-    first: Instant,
+pub(super) struct Seen {
+    pub file: FileIdentity,
+    pub kind: Kind,
+    pub since: Instant,
+    pub first: Instant,
 }
 
-#[derive(Clone)]
-enum Dealt {
-    Remove,
-    Refuse(RefusedFile),
+/// What a name means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Regular,
+    Folder,
+    Other,
 }
 
 /// What a scan found.
@@ -55,36 +70,78 @@ enum Dealt {
 pub struct ScanReport {
     /// Names listed.
     pub names: usize,
-    /// Files that are not complete yet.
+    /// Files that are not complete yet, or cannot be dealt with at the moment.
     pub waiting: usize,
-    /// What stood in the way of the inbox as a whole or of single files.
+    /// Those of them that have been waiting for more than ten minutes.
+    pub overdue: usize,
+    /// Which, and why; the first few.
+    pub notes: Vec<String>,
+    /// What stood in the way of the inbox as a whole.
     pub trouble: Option<String>,
+}
+
+impl ScanReport {
+    /// A file waits since `first`; why, in a sentence after its name.
+    pub(super) fn wait(&mut self, name: &OsStr, why: &str, waited: Duration) {
+        self.waiting += 1;
+        if waited < OVERDUE {
+            return;
+        }
+        self.overdue += 1;
+        if self.notes.len() < MOST_NOTES {
+            let minutes = waited.as_secs() / 60;
+            self.notes.push(format!(
+                "{} has been waiting in the inbox for {minutes} minutes: {why}",
+                escape(name.as_bytes())
+            ));
+        }
+    }
+
+    /// Is there something whose end may come soon?
+    pub fn expects(&self) -> bool {
+        self.waiting > self.overdue
+    }
 }
 
 impl Inbox {
     /// The inbox of `settings`.
     pub fn new(settings: Arc<Settings>, ledger: Arc<Ledger>, hooks: Arc<dyn Hooks>, clock: Arc<dyn Clock>) -> Self {
-        let dealt = match ledger.last_file() {
-            Some(LastFile::Taken(files)) => files.into_iter().map(|file| (file, Dealt::Remove)).collect(),
-            Some(LastFile::Refused(refused)) => refused
-                .files
-                .first()
-                .map(|file| (*file, Dealt::Refuse(refused.clone())))
-                .into_iter()
-                .collect(),
-            None => HashMap::new(),
-        };
+        let (mut dealt, mut refused) = (HashMap::new(), HashMap::new());
+        match ledger.last_file() {
+            Some(LastFile::Taken(files)) => dealt.extend(files),
+            Some(LastFile::Refused(file)) => refused.extend(file.files.first().map(|first| (*first, file.clone()))),
+            None => {}
+        }
         Self {
             settings,
             ledger,
             hooks,
             clock,
             seen: HashMap::new(),
+            unfinished: HashMap::new(),
             dealt,
+            refused,
+            troubles: Troubles::default(),
             checkpoint: None,
-            ignored: HashSet::new(),
-            started: false,
+            lock: lock::InboxLock::default(),
+            pulse: Arc::default(),
+            stop: None,
         }
+    }
+
+    /// Let it stop in the midst of a scan.
+    pub fn stops_with(mut self, stop: Stop) -> Self {
+        self.stop = Some(stop);
+        self
+    }
+
+    /// How its thread gets on.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(Stop::is_stopped)
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -107,13 +164,18 @@ impl Inbox {
     pub fn scan(&mut self) -> ScanReport {
         let began = Instant::now();
         let mut report = ScanReport::default();
+        self.pulse.step();
         if let Err(error) = self.scan_all(&mut report) {
             report.trouble = Some(format!("{error:#}"));
         }
+        self.pulse.rest();
         if let Some(message) = &report.trouble {
             self.hooks.on(Event::InboxTrouble { message: message.clone() });
         }
-        self.hooks.on(Event::Waiting { files: report.waiting });
+        self.hooks.on(Event::Waiting {
+            files: report.waiting,
+            overdue: report.overdue,
+        });
         self.hooks.on(Event::Backlog { files: self.seen.len() });
         self.hooks.on(Event::Scanned {
             names: report.names,
@@ -128,311 +190,178 @@ impl Inbox {
         let inbox: OwnedFd = open
             .map_err(io::Error::from)
             .with_context(|| format!("the inbox {} cannot be opened", dir.display()))?;
-        if !self.started {
-            self.bring_back(inbox.as_fd())?;
-            self.started = true;
-        }
+        self.lock.hold(&inbox, &dir)?;
         let now = self.clock.instant();
         let mut listed = HashSet::new();
+        let mut hidden = Vec::new();
         for entry in Dir::read_from(&inbox).map_err(io::Error::from)? {
-            let name = OsString::from_vec(entry.map_err(io::Error::from)?.file_name().to_bytes().to_vec());
-            if name != "." && name != ".." {
-                self.look(inbox.as_fd(), name, now, &mut listed, report)?;
+            self.pulse.step();
+            if self.is_stopped() {
+                return Ok(());
             }
+            let name = OsString::from_vec(entry.map_err(io::Error::from)?.file_name().to_bytes().to_vec());
+            if names::untaken(&name).is_some() {
+                hidden.push(name);
+            } else if name != "." && name != ".." && name != LOST_AND_FOUND && !names::is_ours(name.as_bytes()) {
+                self.look(inbox.as_fd(), name, now, &mut listed, report);
+            }
+        }
+        for name in self.bring_back(inbox.as_fd(), &hidden, report) {
+            self.look(inbox.as_fd(), name, now, &mut listed, report);
         }
         report.names = listed.len();
         self.seen.retain(|name, _| listed.contains(name));
-        self.ignored.retain(|name| listed.contains(name));
+        self.unfinished.retain(|name, _| listed.contains(name));
+        self.troubles.retain(|name| listed.contains(name) || names::is_ours(name.as_bytes()));
         self.clear_dealt(inbox.as_fd(), report);
-        self.deal_with_settled(inbox.as_fd(), now, report)
+        match self.deal_with_settled(inbox.as_fd(), now, report) {
+            Ok(()) => Ok(()),
+            Err(Hitch::All(error) | Hitch::File(error)) => Err(error),
+        }
     }
 
-    /// Files that a crash left under a hidden name on their way out: removed if they were the last ones dealt with, else given their names back.
-    fn bring_back(&self, inbox: BorrowedFd) -> Result<()> {
-        for entry in Dir::read_from(inbox).map_err(io::Error::from)? {
-            let hidden = OsString::from_vec(entry.map_err(io::Error::from)?.file_name().to_bytes().to_vec());
-            let Some(name) = names::untaken(&hidden) else { continue };
-            if intake::lstat(inbox, &hidden)?.is_some_and(|file| matches!(self.dealt.get(&file), Some(Dealt::Remove))) {
-                rustix::fs::unlinkat(inbox, &hidden, AtFlags::empty()).map_err(io::Error::from)?;
-            } else if rustix::fs::renameat_with(inbox, &hidden, inbox, name, RenameFlags::NOREPLACE).is_err() {
-                tracing::warn!(name = escape(hidden.as_bytes()), "a file of the inbox could not get its name back");
+    /// Files that were left under a hidden name on their way out, by a crash or by an error: removed if they are what was taken in last, else given their
+    /// names back. Returns these names.
+    fn bring_back(&mut self, inbox: BorrowedFd, hidden: &[OsString], report: &mut ScanReport) -> Vec<OsString> {
+        let mut back = Vec::new();
+        for hidden in hidden {
+            let outcome = match intake::lstat(inbox, hidden) {
+                Ok(Some(file)) => match self.dealt.get(&file) {
+                    Some(Some(content)) if intake::holds(inbox, hidden, &file, content) => rustix::fs::unlinkat(inbox, hidden, AtFlags::empty())
+                        .map(|()| None)
+                        .map_err(io::Error::from),
+                    _ => intake::give_back(inbox, hidden),
+                },
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(name) => back.extend(name),
+                Err(error) => self.trouble(hidden, format!("it cannot get its name back: {error}"), report),
             }
         }
-        Ok(())
+        back
     }
 
-    fn look(&mut self, inbox: BorrowedFd, name: OsString, now: Instant, listed: &mut HashSet<OsString>, report: &mut ScanReport) -> Result<()> {
+    fn look(&mut self, inbox: BorrowedFd, name: OsString, now: Instant, listed: &mut HashSet<OsString>, report: &mut ScanReport) {
         if names::is_unfinished(&name) {
-            report.waiting += usize::from(!name.as_bytes().starts_with(b"."));
-            return Ok(());
+            let since = *self.unfinished.entry(name.clone()).or_insert(now);
+            let why = "names that begin with a dot or end in .tmp, .part or .swp are not taken; give it its final name, or remove it";
+            report.wait(&name, why, now.saturating_duration_since(since));
+            listed.insert(name);
+            return;
         }
         let stat = match rustix::fs::statat(inbox, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
-            Err(rustix::io::Errno::NOENT) => return Ok(()),
-            Err(error) => return Err(io::Error::from(error)).with_context(|| escape(name.as_bytes())),
+            Err(rustix::io::Errno::NOENT) => return,
+            Err(error) => {
+                listed.insert(name.clone());
+                self.seen.remove(&name);
+                return self.trouble(&name, format!("it cannot be looked at: {}", io::Error::from(error)), report);
+            }
+        };
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::Regular,
+            FileType::Directory => Kind::Folder,
+            _ => Kind::Other,
         };
         listed.insert(name.clone());
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::Directory {
-            if self.ignored.insert(name.clone()) {
-                tracing::warn!(name = escape(name.as_bytes()), "a folder in the inbox is left alone");
-            }
-            return Ok(());
-        }
-        let (file, regular) = (intake::identity(&stat), kind == FileType::RegularFile);
+        let file = intake::identity(&stat);
         match self.seen.get_mut(&name) {
-            Some(seen) if seen.file == file && seen.regular == regular => {}
+            Some(seen) if seen.file == file && seen.kind == kind => {}
             Some(seen) => {
+                let first = seen.first;
                 *seen = Seen {
                     file,
-                    regular,
+                    kind,
                     since: now,
-                    first: seen.first,
+                    first,
                 }
             }
             None => {
                 self.hooks.on(Event::FileSeen);
-                self.seen.insert(
-                    name,
-                    Seen {
-                        file,
-                        regular,
-                        since: now,
-                        first: now,
-                    },
-                );
+                let (since, first) = (now, now);
+                self.seen.insert(name, Seen { file, kind, since, first });
             }
         }
-        Ok(())
     }
 
-    /// Try again to remove what was dealt with.
+    /// Try again to remove what was taken in. It is removed only if it has the very content that was taken in, and nothing new shares its name: after a
+    /// restart another file may well have the inode, the size and the time of the last one.
     fn clear_dealt(&mut self, inbox: BorrowedFd, report: &mut ScanReport) {
         if self.dealt.is_empty() {
             return;
         }
         let present: Vec<(OsString, FileIdentity)> = self.seen.iter().map(|(name, seen)| (name.clone(), seen.file)).collect();
+        // As it is now: what goes first must not make its sidecar look new.
+        let known: HashSet<FileIdentity> = self.dealt.keys().copied().collect();
         for (name, file) in &present {
-            let outcome = match self.dealt.get(file) {
-                None => continue,
-                Some(Dealt::Remove) => intake::take_away(inbox, name, file).map_err(anyhow::Error::from),
-                Some(Dealt::Refuse(refused)) => {
-                    let sidecars = present
-                        .iter()
-                        .filter(|(_, other)| other != file && refused.files.contains(other))
-                        .map(|(name, _)| name.clone());
-                    let names: Vec<OsString> = std::iter::once(name.clone()).chain(sidecars).collect();
-                    refused::move_away(inbox, &names, refused, &self.settings)
+            let Some(content) = self.dealt.get(file) else { continue };
+            let alone = present
+                .iter()
+                .all(|(other, file)| names::stem(other) != names::stem(name) || known.contains(file));
+            let same = alone && content.as_ref().is_some_and(|content| intake::holds(inbox, name, file, content));
+            if !same {
+                self.dealt.remove(file);
+                continue;
+            }
+            if self.troubles.must_wait(name, self.clock.instant()) {
+                let waited = self.waited(name);
+                report.wait(name, self.troubles.why(name), waited);
+                continue;
+            }
+            match intake::take_away(inbox, name, file) {
+                Ok(()) => {
+                    self.dealt.remove(file);
+                    self.seen.remove(name);
+                    self.troubles.over(name);
                 }
-            };
-            match outcome {
-                Ok(()) => drop(self.seen.remove(name)),
-                Err(error) => {
-                    let message = format!(
-                        "{} was dealt with, but cannot be removed from the inbox: {error:#}",
-                        escape(name.as_bytes())
-                    );
-                    report.trouble.get_or_insert(message);
-                }
+                Err(error) => self.trouble(name, format!("it was taken in, but cannot be removed: {error}"), report),
             }
         }
         let still: HashSet<FileIdentity> = self.seen.values().map(|seen| seen.file).collect();
         self.dealt.retain(|file, _| still.contains(file));
     }
 
-    fn deal_with_settled(&mut self, inbox: BorrowedFd, now: Instant, report: &mut ScanReport) -> Result<()> {
-        let mut groups: BTreeMap<Vec<u8>, Vec<(OsString, Seen)>> = BTreeMap::new();
-        for (name, seen) in &self.seen {
-            if !self.dealt.contains_key(&seen.file) {
-                groups.entry(names::stem(name).to_vec()).or_default().push((name.clone(), *seen));
-            }
-        }
-        let mut left: usize = groups.values().map(Vec::len).sum();
-        for mut group in groups.into_values() {
-            // Before each group, not after all: taking in a long list may last minutes.
-            self.hooks.on(Event::Backlog { files: left });
-            left -= group.len();
-            group.sort_by(|a, b| a.0.cmp(&b.0));
-            let (odd, regular): (Vec<_>, Vec<_>) = group.into_iter().partition(|(_, seen)| !seen.regular);
-            for entry in odd {
-                let sentence = "it is not a regular file but a link, pipe, socket or device";
-                self.refuse(inbox, &[entry], Refusal::NotRegular, sentence.into())?;
-            }
-            let (sidecars, pictures): (Vec<_>, Vec<_>) = regular.into_iter().partition(|(name, _)| names::is_sidecar(name));
-            self.deal_with(inbox, pictures, sidecars, now, report)?;
-        }
-        Ok(())
+    pub(super) fn waited(&self, name: &OsStr) -> Duration {
+        let first = self.seen.get(name).map(|seen| seen.first).or_else(|| self.unfinished.get(name).copied());
+        first.map_or(Duration::ZERO, |first| self.clock.instant().saturating_duration_since(first))
     }
 
-    /// The files of one stem.
-    fn deal_with(
-        &mut self,
-        inbox: BorrowedFd,
-        pictures: Vec<(OsString, Seen)>,
-        sidecars: Vec<(OsString, Seen)>,
-        now: Instant,
-        report: &mut ScanReport,
-    ) -> Result<()> {
-        let settle = self.settings.inbox.settle;
-        let settled = |seen: &Seen| now.saturating_duration_since(seen.since) >= settle;
-        if sidecars.is_empty() {
-            for picture in pictures {
-                if settled(&picture.1) {
-                    self.take(inbox, picture, None, report)?
-                } else {
-                    report.waiting += 1
-                }
-            }
-            return Ok(());
+    /// Something went wrong with this file: told, tried again later.
+    pub(super) fn trouble(&mut self, name: &OsStr, why: String, report: &mut ScanReport) {
+        let now = self.clock.instant();
+        if let Some(retry_in) = self.troubles.add(name, why.clone(), now) {
+            self.hooks.on(Event::FileTrouble {
+                name: escape(name.as_bytes()),
+                message: why.clone(),
+                retry_in,
+            });
         }
-        if !pictures.iter().chain(&sidecars).all(|(_, seen)| settled(seen)) {
-            report.waiting += pictures.len() + sidecars.len();
-            return Ok(());
-        }
-        if pictures.is_empty() {
-            for entry in sidecars {
-                if now.saturating_duration_since(entry.1.first) >= self.settings.inbox.sidecar_wait {
-                    let sentence =
-                        "a sidecar without its picture: give the picture the same name up to the last dot, and drop it with or before the sidecar";
-                    self.refuse(inbox, &[entry], Refusal::LoneSidecar, sentence.into())?;
-                } else {
-                    report.waiting += 1;
-                }
-            }
-            return Ok(());
-        }
-        match (<[_; 1]>::try_from(pictures), <[_; 1]>::try_from(sidecars)) {
-            (Ok([picture]), Ok([sidecar])) => self.take(inbox, picture, Some(sidecar), report),
-            (pictures, sidecars) => {
-                let all = pictures
-                    .map_or_else(|many| many, Vec::from)
-                    .into_iter()
-                    .chain(sidecars.map_or_else(|many| many, Vec::from));
-                for entry in all {
-                    let sentence = "several pictures or sidecars share one name up to the last dot: it is not clear which belong together";
-                    self.refuse(inbox, &[entry], Refusal::AmbiguousSidecar, sentence.into())?;
-                }
-                Ok(())
-            }
-        }
+        let waited = self.waited(name).max(self.troubles.since(name, now));
+        report.wait(name, &why, waited);
     }
 
-    /// A complete picture: check, spool, record, remove. In this order.
-    fn take(&mut self, inbox: BorrowedFd, picture: (OsString, Seen), beside: Option<(OsString, Seen)>, report: &mut ScanReport) -> Result<()> {
-        let entries: Vec<(OsString, Seen)> = std::iter::once(picture.clone()).chain(beside.clone()).collect();
-        let mut claim = Claim::default();
-        if let Some((name, seen)) = &beside {
-            match intake::read_sidecar(inbox, name, &seen.file)? {
-                Looked::Good(bytes) => match sidecar::parse(&bytes) {
-                    Ok(said) => claim = said,
-                    Err(sentence) => return self.refuse(inbox, &entries, Refusal::BadSidecar, sentence),
-                },
-                Looked::Refused(reason, sentence) => return self.refuse(inbox, &entries, reason, sentence),
-                Looked::Changed => {
-                    self.unsettle(name, report);
-                    return Ok(());
-                }
-            }
-        }
-        let (name, Seen { file, .. }) = picture;
-        let spool = self.settings.spool_dir();
-        let checkpoint = self.checkpoint()?;
-        let copied = match intake::copy(inbox, &name, &file, self.settings.inbox.limits.max_bytes, &spool)? {
-            Looked::Good(copied) => copied,
-            Looked::Refused(reason, sentence) => return self.refuse(inbox, &entries, reason, sentence),
-            Looked::Changed => {
-                self.unsettle(&name, report);
-                return Ok(());
-            }
-        };
-        let id = case_id(&copied.content, &claim, &checkpoint);
-        let files: Vec<FileIdentity> = entries.iter().map(|(_, seen)| seen.file).collect();
-        let shown = escape(name.as_bytes());
-        if self.ledger.is_known(&id) {
-            copied.discard();
-            self.ledger.note(&Note::Duplicate {
-                of: id.clone(),
-                name: shown,
-                files,
-            })?;
-            self.hooks.on(Event::Duplicate { of: id });
-        } else {
-            let accepted = Accepted {
-                content: copied.content.clone(),
-                bytes: copied.bytes,
-                name: shown.clone(),
-                name_base64: base64::engine::general_purpose::STANDARD.encode(name.as_bytes()),
-                claim,
-                checkpoint,
-                file,
-                sidecar: beside.as_ref().map(|(_, seen)| seen.file),
-                uid: copied.uid,
-            };
-            copied.keep(&spool)?;
-            fail::fail_point!("inbox::before_accept");
-            self.ledger.accept(&id, accepted)?;
-            fail::fail_point!("inbox::after_accept");
-            self.hooks.on(Event::Accepted { case: id, name: shown });
-        }
-        for (name, seen) in entries {
-            self.seen.remove(&name);
-            if let Err(error) = intake::take_away(inbox, &name, &seen.file) {
-                report.trouble.get_or_insert(format!(
-                    "{} was taken in, but cannot be removed from the inbox: {error}",
-                    escape(name.as_bytes())
-                ));
-                self.dealt.insert(seen.file, Dealt::Remove);
-            }
-        }
-        Ok(())
+    /// It is still being written; nothing is wrong.
+    pub(super) fn busy(&self, name: &OsStr, who: &str, report: &mut ScanReport) {
+        report.wait(name, who, self.waited(name));
     }
 
-    /// Recorded first, then moved.
-    fn refuse(&mut self, inbox: BorrowedFd, entries: &[(OsString, Seen)], reason: Refusal, sentence: String) -> Result<()> {
-        let Some((name, first)) = entries.first() else { return Ok(()) };
-        let files = entries.iter().map(|(_, seen)| seen.file).collect();
-        let record = refused::record(name, reason, sentence.clone(), files);
-        self.ledger.note(&Note::FileRefused(record.clone()))?;
-        self.hooks.on(Event::Refused {
-            reason,
-            name: record.name.clone(),
-            sentence,
-        });
-        let names: Vec<OsString> = entries.iter().map(|(name, _)| name.clone()).collect();
-        for name in &names {
-            self.seen.remove(name);
+    pub(super) fn looked<T>(&mut self, name: &OsStr, looked: Looked<T>, report: &mut ScanReport) -> Option<T> {
+        match looked {
+            Looked::Good(good) => return Some(good),
+            Looked::Busy(who) => self.busy(name, who, report),
+            Looked::Changed | Looked::Refused(..) => self.unsettle(name, report),
         }
-        refused::move_away(inbox, &names, &record, &self.settings).inspect_err(|_| {
-            self.dealt.insert(first.file, Dealt::Refuse(record));
-        })
+        None
     }
 
     /// It changed while we looked: it has to settle anew.
     fn unsettle(&mut self, name: &OsStr, report: &mut ScanReport) {
-        report.waiting += 1;
+        report.wait(name, "it keeps changing", self.waited(name));
+        let now = self.clock.instant();
         if let Some(seen) = self.seen.get_mut(name) {
-            seen.since = self.clock.instant();
-        }
-    }
-
-    /// Digest of the production checkpoint; read again only when the file was changed.
-    fn checkpoint(&mut self) -> Result<Digest> {
-        let path = &self.settings.model.checkpoint;
-        let meta = fs_err::metadata(path).context("nothing is taken in without the production checkpoint (model.checkpoint)")?;
-        let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-        let file = FileIdentity {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            size: meta.len(),
-            mtime_ns,
-        };
-        match &self.checkpoint {
-            Some((known, digest)) if *known == file => Ok(digest.clone()),
-            _ => {
-                let digest = publish::digest_file(path).context("nothing is taken in without the production checkpoint (model.checkpoint)")?;
-                self.checkpoint = Some((file, digest.clone()));
-                Ok(digest)
-            }
+            seen.since = now;
         }
     }
 }

@@ -34,6 +34,15 @@ pub fn make_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The same for a folder whose content is for the group too: one that is made here gets the mode for it, one that is there keeps its own.
+pub fn make_public_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    make_dir(dir)?;
+    fs_err::set_permissions(dir, Permissions::from_mode(FOLDER_MODE))
+}
+
 /// Publish a file, replacing one of the same name.
 pub fn publish_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let temporary = dir.join(format!(".{name}.tmp"));
@@ -112,10 +121,16 @@ pub fn put_digest_named(from: &Path, dir: &Path, suffix: &str) -> Result<Digest>
 
 /// BLAKE3 of a file.
 pub fn digest_file(path: &Path) -> io::Result<Digest> {
+    digest_file_with(path, &mut || {})
+}
+
+/// The same; `step` is called with each part.
+pub fn digest_file_with(path: &Path, step: &mut dyn FnMut()) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     let mut file = fs_err::File::open(path)?;
     let mut buffer = vec![0; 256 * 1024];
     loop {
+        step();
         match file.read(&mut buffer)? {
             0 => return Ok(Digest(hasher.finalize().to_hex().to_string())),
             count => hasher.update(&buffer[..count]),

@@ -81,6 +81,14 @@ impl Place {
         Self::open(root, settings)
     }
 
+    /// Let the inbox hear of a stop.
+    pub fn stops_with(self, stop: delta_guard::stop::Stop) -> Self {
+        Self {
+            inbox: self.inbox.stops_with(stop),
+            ..self
+        }
+    }
+
     pub fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.settings.inbox.dir.join(name.as_ref())
     }

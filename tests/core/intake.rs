@@ -50,15 +50,14 @@ fn a_rewritten_file_settles_anew() {
 }
 
 #[test]
-fn unfinished_names_and_folders_are_left_alone() {
+fn unfinished_names_are_left_alone() {
     let mut place = Place::new();
     for name in ["a.png.tmp", "b.part", "c.SWP", ".hidden.png"] {
         place.put(name, "x");
     }
-    std::fs::create_dir(place.path("folder")).unwrap();
     let report = place.settle();
-    assert_eq!((report.waiting, place.cases().len(), place.names().len()), (3, 0, 4));
-    assert!(place.path("folder").is_dir() && place.refused().is_empty());
+    assert_eq!((report.waiting, place.cases().len(), place.names().len()), (4, 0, 4));
+    assert!(place.refused().is_empty());
     std::fs::rename(place.path("a.png.tmp"), place.path("a.png")).unwrap();
     place.settle();
     assert_eq!(place.cases().len(), 1);

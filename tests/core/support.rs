@@ -43,6 +43,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
             settle: Duration::from_millis(20),
             scan_interval: Duration::from_millis(200),
             sidecar_wait: Duration::from_secs(600),
+            stall: Duration::from_secs(30),
             limits: ImageLimits {
                 max_bytes: 10_000,
                 max_pixels: 1_000_000,
