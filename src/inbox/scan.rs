@@ -293,15 +293,18 @@ impl Inbox {
             return;
         }
         let present: Vec<(OsString, FileIdentity)> = self.seen.iter().map(|(name, seen)| (name.clone(), seen.file)).collect();
-        // As it is now: what goes first must not make its sidecar look new.
-        let known: HashSet<FileIdentity> = self.dealt.keys().copied().collect();
+        // By stem, and before anything is removed: a picture whose sidecar is another by now belongs to that one.
+        let mut same: HashMap<&[u8], bool> = HashMap::new();
         for (name, file) in &present {
-            let Some(content) = self.dealt.get(file) else { continue };
-            let alone = present
-                .iter()
-                .all(|(other, file)| names::stem(other) != names::stem(name) || known.contains(file));
-            let same = alone && content.as_ref().is_some_and(|content| intake::holds(inbox, name, file, content));
-            if !same {
+            let content = self.dealt.get(file).and_then(Option::as_ref);
+            let holds = content.is_some_and(|content| intake::holds(inbox, name, file, content));
+            *same.entry(names::stem(name)).or_insert(true) &= holds;
+        }
+        for (name, file) in &present {
+            if !self.dealt.contains_key(file) {
+                continue;
+            }
+            if same.get(names::stem(name)) != Some(&true) {
                 self.dealt.remove(file);
                 continue;
             }

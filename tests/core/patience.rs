@@ -256,8 +256,9 @@ fn a_leftover_of_a_removal_gets_a_name_whoever_has_its_own() {
     );
     // One that appears under the very name that a removal wants is not overwritten.
     let dir = place.settings.inbox.dir.clone();
+    let mut done = false;
     *place.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
-        if matches!(event, Event::Accepted { name, .. } if name == "y.png") {
+        if matches!(event, Event::Accepted { name, .. } if name == "y.png") && !std::mem::replace(&mut done, true) {
             std::fs::write(dir.join(".taken-y.png"), "somebody's").unwrap();
         }
     }));
