@@ -25,8 +25,21 @@ fn accepted() -> Accepted {
     }
 }
 
-fn case() -> Case {
+/// A case that was just taken in.
+pub(crate) fn case() -> Case {
     Case::new(Digest("cc".into()), accepted(), 7, Timestamp::UNIX_EPOCH)
+}
+
+/// A case that was predicted, and is to be fitted.
+pub(crate) fn predicted() -> Case {
+    let mut case = case();
+    let event = Event::Predicted {
+        prediction: prediction(),
+        whole: None,
+        seconds: 1.0,
+    };
+    case.apply(&event, 8, Timestamp::UNIX_EPOCH).expect("legal");
+    case
 }
 
 fn prediction() -> Prediction {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 pub(super) enum Became<'a> {
     /// It has not been dealt with.
     Nothing,
-    /// It is this case, or was one already.
-    Case(&'a Case),
+    /// It is this case; the second says whether it was one already.
+    Case(&'a Case, bool),
     /// The inbox did not take it.
     Refused(&'a RefusedFile),
 }
@@ -26,6 +26,8 @@ pub(super) struct Arrival {
     /// The file's name in the inbox, as the journal writes it.
     name: String,
     case: Option<CaseId>,
+    /// Was it a case already?
+    again: bool,
     refused: Option<RefusedFile>,
 }
 
@@ -41,6 +43,7 @@ impl Arrival {
             book: Book::default(),
             name: escape(name.as_bytes()),
             case: None,
+            again: false,
             refused: None,
         };
         arrival.read()?;
@@ -56,7 +59,7 @@ impl Arrival {
         self.read()?;
         let case = self.case.as_ref().and_then(|id| self.book.cases.get(self.book.numbers.get(id)?));
         Ok(match (case, &self.refused) {
-            (Some(case), _) => Became::Case(case),
+            (Some(case), _) => Became::Case(case, self.again),
             (None, Some(refused)) => Became::Refused(refused),
             (None, None) => Became::Nothing,
         })
@@ -68,13 +71,14 @@ impl Arrival {
             book,
             name,
             case,
+            again,
             refused,
         } = self;
         reader
             .read(&mut |record, _| {
                 book.fold(&record)?;
                 match said(&record, name) {
-                    Some(Said::Case(id)) => *case = Some(id),
+                    Some(Said::Case(id, known)) => (*case, *again) = (Some(id), known),
                     Some(Said::Refused(file)) => *refused = Some(file),
                     None => {}
                 }
@@ -86,7 +90,7 @@ impl Arrival {
 }
 
 enum Said {
-    Case(CaseId),
+    Case(CaseId, bool),
     Refused(RefusedFile),
 }
 
@@ -95,11 +99,11 @@ fn said(record: &Record, wanted: &str) -> Option<Said> {
     let tagged = serde_json::json!({ "k": record.kind, "d": record.data });
     match (&record.case, record.kind.as_str()) {
         (Some(case), "accepted") => match serde_json::from_value(tagged) {
-            Ok(Event::Accepted(accepted)) if accepted.name == wanted => Some(Said::Case(delta_guard_contract::Digest(case.clone()))),
+            Ok(Event::Accepted(accepted)) if accepted.name == wanted => Some(Said::Case(delta_guard_contract::Digest(case.clone()), false)),
             _ => None,
         },
         (None, "duplicate" | "file-refused") => match serde_json::from_value(tagged) {
-            Ok(Note::Duplicate { of, name, .. }) if name == wanted => Some(Said::Case(of)),
+            Ok(Note::Duplicate { of, name, .. }) if name == wanted => Some(Said::Case(of, true)),
             Ok(Note::FileRefused(file)) if file.name == wanted => Some(Said::Refused(file)),
             _ => None,
         },

@@ -188,7 +188,11 @@ impl Submit {
                     let what = format!("the inbox refused the picture: {}", file.sentence);
                     return Err(Failure::new(Exit::No, what, "correct it and submit it again"));
                 }
-                Became::Case(case) => {
+                Became::Case(case, again) => {
+                    if again && last.is_none() {
+                        let (known, how) = inbox::again::words(case);
+                        say::note(&format!("{known}\n{how}"));
+                    }
                     if last != Some(case.state) {
                         say::note(&format!("{}: {}", case.id.short(), case.state));
                         last = Some(case.state);

@@ -1,8 +1,9 @@
-//! The loop: one case at a time, one step at a time, in journal order.
+//! The loop: one case at a time, one step at a time, in the order of [`super::turns`].
 
 use super::hooks::{Event as Outside, Hooks};
 use super::standing::{Standing, digest_ids};
 use super::trouble::{Hold, Interrupt, Trouble, blocking, blocking_plain, configuration};
+use super::turns::Turns;
 use super::{Ledger, base, kept, tell, work};
 use crate::case::next::{Rules, Step, next};
 use crate::case::{Case, CaseId, End, Event, HoldCause, Published, Stage, State, bounds};
@@ -29,6 +30,7 @@ pub struct Engine {
     stop: Stop,
     /// Cases that failed and wait for their next attempt. In memory only: a start is a new attempt.
     waiting: HashMap<CaseId, Instant>,
+    turns: Turns,
 }
 
 /// Between two attempts to write a record, a report or a candidate while the disk is full.
@@ -53,6 +55,7 @@ impl Engine {
             rules,
             stop,
             waiting: HashMap::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -70,7 +73,11 @@ impl Engine {
             self.hooks.on(Outside::Queue { open, held });
             let now = Instant::now();
             self.waiting.retain(|_, until| *until > now);
-            if let Some(case) = self.ledger.first_open(|case| !self.waiting.contains_key(&case.id)) {
+            let (waiting, turns, rules) = (&self.waiting, &mut self.turns, &self.rules);
+            let case = self
+                .ledger
+                .choose(|open| turns.choose(open.filter(|case| !waiting.contains_key(&case.id)), rules));
+            if let Some(case) = case {
                 match self.step(case).await {
                     Ok(()) | Err(Interrupt::Stopped) => continue,
                     Err(Interrupt::Failed(error)) => return Err(error),

@@ -71,11 +71,13 @@ pub enum Refusal {
     Submission,
     /// The model reads it correctly, or not as the sidecar says.
     NoAnomaly,
+    /// It is a case already; only the note lies there, for nothing is wrong with the picture.
+    Duplicate,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Refusal; 10] = [
+    pub const ALL: [Refusal; 11] = [
         Refusal::NotRegular,
         Refusal::HardLinks,
         Refusal::Empty,
@@ -86,6 +88,7 @@ impl Refusal {
         Refusal::Unreadable,
         Refusal::Submission,
         Refusal::NoAnomaly,
+        Refusal::Duplicate,
     ];
 
     /// Its name, as in journal and reason file.
@@ -101,6 +104,7 @@ impl Refusal {
             Refusal::Unreadable => "unreadable",
             Refusal::Submission => "submission",
             Refusal::NoAnomaly => "no-anomaly",
+            Refusal::Duplicate => "duplicate",
         }
     }
 }

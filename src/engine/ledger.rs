@@ -264,9 +264,10 @@ impl Ledger {
         self.inner().book.numbers.contains_key(id)
     }
 
-    /// The first case, in journal order, that is not finished and that `wanted` takes.
-    pub fn first_open(&self, wanted: impl Fn(&Case) -> bool) -> Option<Case> {
-        self.inner().book.cases.values().find(|case| case.is_open() && wanted(case)).cloned()
+    /// One of the cases that are not finished, which `choose` is shown in journal order.
+    pub fn choose(&self, choose: impl for<'a> FnOnce(&mut dyn Iterator<Item = &'a Case>) -> Option<&'a Case>) -> Option<Case> {
+        let inner = self.inner();
+        choose(&mut inner.book.cases.values().filter(|case| case.is_open())).cloned()
     }
 
     /// Cases that wait for a person's hand on the configuration.

@@ -11,6 +11,7 @@ pub mod query;
 mod standing;
 mod tell;
 mod trouble;
+mod turns;
 mod view;
 mod work;
 

@@ -3,6 +3,7 @@
 //!
 //! Nothing in here decodes a picture, follows a link, or uses a submitter's file name as a path of its own.
 
+pub mod again;
 mod container;
 mod intake;
 mod lock;

@@ -65,6 +65,20 @@ fn free_name(dir: &Path, name: &OsStr) -> String {
         .unwrap_or(safe)
 }
 
+/// Lay only a reason down, without a file beside it.
+pub(super) fn leave_note(dir: &Path, name: &OsStr, reason: &Reason) -> Result<()> {
+    publish::make_dir(dir)?;
+    let safe = names::safe(name);
+    let taken = |name: &str| {
+        let other = fs_err::read(dir.join(format!("{name}.reason.json"))).ok();
+        let other = other.and_then(|bytes| serde_json::from_slice::<Reason>(&bytes).ok());
+        dir.join(name).symlink_metadata().is_ok() || other.is_some_and(|other| other.case != reason.case)
+    };
+    let case = reason.case.as_deref().and_then(|case| case.get(..12)).unwrap_or_default();
+    let target = if taken(&safe) { format!("{case}-again-{safe}") } else { safe };
+    write_reason(dir, &target, reason)
+}
+
 fn write_reason(dir: &Path, name: &str, reason: &Reason) -> Result<()> {
     publish::publish_file(
         dir,

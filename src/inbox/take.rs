@@ -2,7 +2,7 @@
 
 use super::intake::{self, Hitch, Looked, Patience, of_all, of_file};
 use super::scan::{Inbox, Kind, ScanReport, Seen};
-use super::{names, refused, sidecar};
+use super::{again, names, refused, sidecar};
 use crate::case::{Accepted, Claim, FileIdentity, case_id};
 use crate::engine::{Event, Note, Refusal, escape};
 use crate::journal::JournalError;
@@ -176,6 +176,8 @@ impl Inbox {
         let shown = escape(name.as_bytes());
         let recorded = if self.ledger.is_known(&id) {
             copied.discard();
+            // Before the record: after a crash in between it is done again.
+            again::leave_note(&self.ledger, &self.settings, &id, &name).map_err(of_all)?;
             let files = entries.iter().map(|(_, seen)| seen.file).collect();
             let contents = contents.iter().flatten().cloned().collect();
             let note = Note::Duplicate {

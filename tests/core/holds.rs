@@ -4,6 +4,7 @@ use crate::support::{Running, answer, ask, drop_picture, only_case, settings, wa
 use delta_guard::case::{Case, HoldCause, Stage, State};
 use delta_guard::engine::asked::{self, Ask, Request};
 use delta_guard::engine::{self, Event};
+use delta_guard::inbox::refused::Reason;
 use delta_guard::policy::Mode;
 use delta_guard::publish;
 use delta_guard::settings::Settings;
@@ -345,4 +346,61 @@ fn where_a_new_attempt_begins() {
         assert_eq!(after.state, state);
         assert_eq!(["predict", "fit", "trace"].map(|stage| stage_runs(&settings, stage)), stages, "{state}");
     }
+}
+
+/// A known picture is answered with its case and with how to ask again, and the note is not laid over another file's.
+#[test]
+fn a_known_picture_is_answered() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = settings(root.path(), Mode::Propose);
+    let running = Running::start(&settings);
+    drop_picture(&settings, "x.png", "label=dog\nafter=dog\n", None);
+    let case = wait_for("the rejection", || only_case(&settings).filter(|case| case.told));
+    drop_picture(&settings, "y.png", "label=dog\nafter=dog\n", None);
+    let note = settings.inbox.refused_dir.join("y.png.reason.json");
+    let reason: Reason = wait_for("the note", || serde_json::from_slice(&std::fs::read(&note).ok()?).ok());
+    assert_eq!(reason.case.as_ref(), Some(&case.id.0));
+    assert!(
+        reason.sentence.contains("ended as rejected: the candidate still reads"),
+        "{}",
+        reason.sentence
+    );
+    assert!(reason.help.contains(&format!("delta-guard retry {}", case.id.short())), "{}", reason.help);
+    assert!(
+        !settings.inbox.refused_dir.join("y.png").exists()
+            && wait_for("an empty inbox", || { (!settings.inbox.dir.join("y.png").exists()).then_some(true) })
+    );
+    // Another file's note of that name stays.
+    drop_picture(&settings, "z.png", "BROKEN", None);
+    let other = settings.inbox.refused_dir.join("z.png.reason.json");
+    let before = wait_for("the other note", || {
+        std::fs::read(&other).ok().filter(|_| settings.inbox.refused_dir.join("z.png").exists())
+    });
+    drop_picture(&settings, "z.png", "label=dog\nafter=dog\n", None);
+    let beside = settings.inbox.refused_dir.join(format!("{}-again-z.png.reason.json", case.id.short()));
+    wait_for("the note beside it", || beside.exists().then_some(()));
+    assert_eq!(std::fs::read(&other).unwrap(), before);
+    running.stop().1.unwrap();
+}
+
+/// Behind a long stage, a text file named .png: what was taken in meanwhile is answered before the next long stage.
+#[test]
+fn new_pictures_are_answered_before_the_next_long_stage() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = settings(root.path(), Mode::Propose);
+    // One scan takes in both, the good one first.
+    drop_picture(&settings, "a.png", ANOMALY, None);
+    drop_picture(&settings, "b.png", "BROKEN", None);
+    let running = Running::start(&settings);
+    wait_for("both told", || {
+        let cases = running.started.ledger.cases().unwrap();
+        (cases.len() == 2 && cases.iter().all(Case::is_over)).then_some(())
+    });
+    let (hooks, outcome) = running.stop();
+    outcome.unwrap();
+    let seen = hooks.0.lock().unwrap();
+    let at = |wanted: &dyn Fn(&Event) -> bool| seen.iter().position(wanted).expect("it happened");
+    let refused = at(&|event| matches!(event, Event::CaseEnded { state: State::Refused, .. }));
+    let traced = at(&|event| matches!(event, Event::StageStarted { stage: Stage::Trace, .. }));
+    assert!(refused < traced, "the broken picture waited for the trace");
 }
