@@ -129,7 +129,10 @@ fn the_papers_modes_only_observe() {
         ("detect: {mode: paper-code}", "observed"),
         ("detect: {mode: paper-text, allow_unlearn: false}", "observed"),
         ("detect: {mode: paper-code, allow_unlearn: true}", "proposed"),
-        ("detect: {mode: paper-code, allow_unlearn: true}\nmode: enforce", "promoted"),
+        (
+            "detect: {mode: paper-code, allow_unlearn: true}\nmode: enforce\ncaps: {max_case_share: 0.1, max_day_share: 0.1, max_total_share: 0.1}",
+            "promoted",
+        ),
     ] {
         let (found, texts) = told(more, "label=dog\nafter=ship\n", None);
         assert_eq!(found, state, "{more}");
