@@ -137,6 +137,30 @@ mod tests {
         assert!(hooks.report(&view).unwrap().contains(view.case.short()));
     }
 
+    /// The watchdog is told of life only while the inbox's thread gets on: what the engine or the mailer do meanwhile does not count.
+    #[test]
+    fn only_the_inboxs_own_steps_are_signs_of_its_life() {
+        let hooks = Outward::new(Arc::new(Metrics::new("animals", "propose")), None);
+        let before = Instant::now();
+        hooks.on(Event::Queue { open: 3, held: 0 });
+        hooks.on(Event::FileSeen);
+        hooks.on(Event::InboxTrouble { message: "it hangs".into() });
+        let passed = before.elapsed();
+        assert!(hooks.since_scan() >= passed);
+        for step in [
+            Event::Backlog { files: 1 },
+            Event::Scanned {
+                names: 1,
+                took: Duration::ZERO,
+            },
+        ] {
+            let before = Instant::now();
+            hooks.on(step);
+            let since = hooks.since_scan();
+            assert!(since <= before.elapsed());
+        }
+    }
+
     #[test]
     fn a_recipient_is_a_message() {
         let mail = serde_json::from_value(serde_json::json!({"host": "localhost", "from": "guard@example.org", "to": ["a@example.org"]})).unwrap();

@@ -7,6 +7,8 @@ mod cases;
 mod chain;
 #[path = "core/folder.rs"]
 mod folder;
+#[path = "core/hangs.rs"]
+mod hangs;
 #[path = "core/holds.rs"]
 mod holds;
 #[path = "core/index.rs"]

@@ -21,3 +21,5 @@ mod submitters;
 mod third;
 #[path = "outside/told.rs"]
 mod told;
+#[path = "outside/unit.rs"]
+mod unit;

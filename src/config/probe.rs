@@ -48,7 +48,18 @@ pub fn probe(file: &ConfigFile) -> Tried {
         folder(key, path, &mut tried);
     }
     listen(file, &mut tried);
+    tried.found.push(("writers", writers()));
     tried
+}
+
+/// Is it seen that another user's file is still open for writing?
+fn writers() -> String {
+    let lease = rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::LEASE));
+    if lease {
+        "a file that its writer still holds open waits, whoever owns it (CAP_LEASE)".into()
+    } else {
+        "without CAP_LEASE (the systemd unit gives it) only the guard's own files are known to be held open; others are taken when they settled and end as their format says".into()
+    }
 }
 
 /// The name of a user, as far as this machine knows it.
@@ -187,7 +198,8 @@ mod tests {
                 ("paths.refused", true),
                 ("paths.state", true),
                 ("paths.candidates", true),
-                ("http.listen", false)
+                ("http.listen", false),
+                ("writers", false)
             ]
         );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

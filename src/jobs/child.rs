@@ -2,11 +2,13 @@
 #![allow(unsafe_code, reason = "pre_exec; see the safety comment")]
 
 use rustix::process::{Pid, Signal, getpid, getppid, getpriority_process, kill_process_group, set_parent_process_death_signal, setpriority_process};
+use rustix::thread::clear_ambient_capability_set;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use tokio::process::Child;
 
-/// Let the command run in a process group of its own, get `last` when the thread that starts it ends (however it ends), and be at least as nice as `nice`.
+/// Let the command run in a process group of its own, get `last` when the thread that starts it ends (however it ends), be at least as nice as `nice`, and
+/// have none of the capabilities that systemd gave us (`AmbientCapabilities=`): they are for looking at the inbox, not for what decodes its files.
 pub(crate) fn prepare(command: &mut Command, nice: Option<i32>, last: Signal) {
     command.process_group(0);
     let guard = getpid();
@@ -15,6 +17,8 @@ pub(crate) fn prepare(command: &mut Command, nice: Option<i32>, last: Signal) {
     unsafe {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(last))?;
+            // Without the ambient set a program that is no root's starts with none. A kernel that does not have that set has given us nothing.
+            let _ = clear_ambient_capability_set();
             // Here and not from outside: every thread that the worker starts inherits it. No reason to fail: `is_nice` tells whether it worked.
             if let Some(nice) = nice
                 && getpriority_process(None).is_ok_and(|now| now < nice)

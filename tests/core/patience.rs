@@ -1,16 +1,14 @@
-//! Files whose writers are still at work, files that something is wrong with, and a scan that is stopped or hangs: none of them costs another file.
+//! Files whose writers are still at work, files that something is wrong with, and a scan that is stopped: none of them costs another file.
 
 use crate::folder::Place;
-use crate::support::{settings, tree, wait_for};
-use delta_guard::daemon::{self, Started};
-use delta_guard::engine::{Event, Hooks, Message, Refusal};
-use delta_guard::policy::Mode;
+use crate::support::tree;
+use delta_guard::engine::{Event, Refusal};
 use delta_guard::stop;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 fn pixel() -> Vec<u8> {
@@ -380,65 +378,4 @@ fn a_scan_stops_when_it_is_asked_to_and_shows_that_it_gets_on() {
     let mut place = place.again();
     place.settle();
     assert_eq!((place.cases().len(), place.names().len()), (60, 0));
-}
-
-/// Stands in for a file system that hangs: whoever takes a picture in is held until the gate opens.
-#[derive(Default)]
-struct Gate(Mutex<bool>, Condvar);
-
-impl Gate {
-    fn open(&self) {
-        *self.0.lock().unwrap() = true;
-        self.1.notify_all();
-    }
-}
-
-impl Hooks for Gate {
-    fn on(&self, event: Event) {
-        if let Event::Accepted { .. } = event {
-            let open = self.0.lock().unwrap();
-            drop(self.1.wait_while(open, |open| !*open).unwrap());
-        }
-    }
-
-    fn report(&self, _: &delta_guard::engine::CaseView) -> anyhow::Result<String> {
-        Ok(String::new())
-    }
-
-    fn messages(&self, _: &delta_guard::engine::CaseView) -> Vec<Message> {
-        Vec::new()
-    }
-}
-
-#[test]
-fn a_scan_that_hangs_is_told_and_does_not_keep_the_guard_from_stopping() {
-    let root = tempfile::tempdir().unwrap();
-    let mut settings = settings(root.path(), Mode::Observe);
-    settings.inbox.stall = Duration::from_millis(100);
-    let gate = Arc::new(Gate::default());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let (stopper, stop) = stop::channel();
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let task = runtime.spawn(daemon::run(settings.clone(), Arc::clone(&gate) as Arc<dyn Hooks>, stop, sender));
-    let Ok(Started { mut readiness, .. }) = runtime.block_on(receiver) else {
-        panic!("the daemon did not start")
-    };
-    let mut wait = |what: &str, wanted: fn(&daemon::Readiness) -> bool| wait_for(what, || wanted(&readiness.borrow_and_update()).then_some(()));
-    wait("readiness", |now| now.is_ready());
-    crate::support::drop_picture(&settings, "a.png", "label=dog\n", None);
-    wait("the stall", |now| {
-        !now.is_ready() && now.stalled.as_ref().is_some_and(|why| why.contains("inbox"))
-    });
-    gate.open();
-    wait("readiness again", |now| now.is_ready());
-    *gate.0.lock().unwrap() = false;
-    crate::support::drop_picture(&settings, "b.png", "label=dog\nflag=2\n", None);
-    wait("the second stall", |now| !now.is_ready());
-    stopper.stop();
-    runtime.block_on(task).unwrap().unwrap();
-    gate.open();
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Output};
 
-const GUARD: u32 = 64_901;
+pub const GUARD: u32 = 64_901;
 const ANN: u32 = 64_902;
 const BEN: u32 = 64_903;
 const STRANGER: u32 = 64_904;
@@ -36,7 +36,7 @@ fn own(path: &Path, user: u32, group: u32, mode: u32) {
 }
 
 /// Folders with the owners and modes of systemd/delta-guard.tmpfiles. None, out loud, where users cannot be changed.
-fn installed() -> Option<Place> {
+pub fn installed() -> Option<Place> {
     installed_with("")
 }
 

@@ -179,6 +179,8 @@ def main():
         file.write(task["task"] + "\n")
     with open(os.path.join(job["setup"]["cache_dir"], "niceness"), "a") as file:
         file.write(f"{os.nice(0)}\n")
+    with open("/proc/self/status") as status, open(os.path.join(job["setup"]["cache_dir"], "capabilities"), "a") as file:
+        file.writelines(line for line in status if line.startswith("Cap"))
     kind = task["task"]
     if kind == "trace":
         with open(os.path.join(job["setup"]["cache_dir"], "detect"), "a") as file:
