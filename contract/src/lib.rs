@@ -11,6 +11,7 @@ pub mod id;
 pub mod job;
 pub mod message;
 pub mod mistaken;
+pub mod passing;
 
 pub use config::{
     Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Orientation, Recipe, Resize, Schedule, Split, Stem, WorkerSetup,
@@ -20,6 +21,7 @@ pub use evidence::{FlaggedExample, TraceReport, TraceVerdict};
 pub use id::{Digest, Seed, TrainId};
 pub use job::{Job, JobResult, Task};
 pub use message::{Fault, FaultKind, Message, Outcome, Progress};
+pub use passing::is_passing;
 
 /// The libtorch that the worker is built against, and runs with.
 pub const TORCH: &str = "2.11";

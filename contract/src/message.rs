@@ -79,11 +79,11 @@ impl std::error::Error for Fault {}
 pub enum FaultKind {
     /// The submitted image or sidecar: the case is refused with the reason.
     Submission,
-    /// Configuration, checkpoint or training data: a person must act; the case is held.
+    /// Configuration, checkpoint or training data: a person must act; the case is held at once.
     Configuration,
     /// Arithmetic: values that cannot be (a cosine above 1), so that no verdict may be built on them. A person must act (`detect.precision`); the case is held.
     Numeric,
-    /// Memory, disk, device: worth another try later.
+    /// Memory, disk, device, a file system that did not answer ([`crate::is_passing`]): worth another try later.
     Resource,
     /// Everything else: a defect. Tried again a few times, then held.
     Internal,

@@ -3,11 +3,14 @@
 //! Rules: a public function that can fail returns [`Result`]. The place that knows the object (file, row, layer, key) makes the message; callers
 //! that know more wrap it with [`ResultExt::context`], which keeps kind and help. `Internal` is for broken invariants only.
 
-use delta_guard_contract::{Fault, FaultKind};
+use delta_guard_contract::{Fault, FaultKind, is_passing, passing};
 use std::fmt::Display;
 
 /// What to do for want of memory.
 const WANT_OF_MEMORY: &str = "lower worker.memory_budget, raise worker.memory_limit where one is set, or use a machine or device with more";
+
+/// What to do for want of space.
+const WANT_OF_SPACE: &str = "free some space on that file system";
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -46,6 +49,11 @@ impl Error {
         Self::new(FaultKind::Resource, message, help)
     }
 
+    /// The system's error that passes by itself ([`is_passing`]), for places that cannot hand it on as it is.
+    pub fn passing(message: impl Into<String>) -> Self {
+        Self::resource(message, passing::HELP)
+    }
+
     /// A defect.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(
@@ -70,6 +78,11 @@ impl Error {
         Self::internal(format!("the worker panicked: {line}"))
     }
 
+    /// Is it a full disk, or a quota that is used up?
+    pub fn is_want_of_space(&self) -> bool {
+        self.0.kind == FaultKind::Resource && self.0.help == WANT_OF_SPACE
+    }
+
     /// What the guard is told.
     pub fn fault(&self) -> &Fault {
         &self.0
@@ -85,12 +98,14 @@ impl Display for Error {
 impl std::error::Error for Error {}
 
 impl From<std::io::Error> for Error {
-    /// Full disks and quotas are `Resource`, the rest is `Configuration` (a file that is missing or may not be read). Use `fs_err`, so that the path is in the message.
+    /// Full disks, quotas and what passes by itself ([`is_passing`]) are `Resource`, the rest is `Configuration` (a file that is missing or may not be read).
+    /// Use `fs_err`, so that the path is in the message.
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind as K;
         match error.kind() {
-            K::StorageFull | K::QuotaExceeded => Self::resource(error.to_string(), "free some space on that file system"),
+            K::StorageFull | K::QuotaExceeded => Self::resource(error.to_string(), WANT_OF_SPACE),
             K::OutOfMemory => Self::resource(error.to_string(), WANT_OF_MEMORY),
+            _ if is_passing(&error) => Self::passing(error.to_string()),
             _ => Self::configuration(error.to_string(), ""),
         }
     }

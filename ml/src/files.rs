@@ -2,8 +2,9 @@
 
 pub mod canonical;
 
-use crate::error::{Error, Result};
-use std::fs::File;
+use crate::error::{Error, Result, ResultExt};
+use delta_guard_contract::is_passing;
+use std::fs::{File, Metadata};
 use std::io::Write;
 use std::path::Path;
 
@@ -24,13 +25,31 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::R
         .parent()
         .ok_or_else(|| Error::internal(format!("{} has no folder", path.display())))?;
     fs_err::create_dir_all(folder)?;
-    let with_path = |e: std::io::Error| std::io::Error::new(e.kind(), format!("cannot write {}: {e}", path.display()));
-    let mut temp = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder).map_err(with_path)?;
-    fill(temp.as_file_mut()).map_err(with_path)?;
-    temp.as_file().sync_all().map_err(with_path)?;
-    temp.persist(path).map_err(|e| with_path(e.error))?;
-    File::open(folder).and_then(|f| f.sync_all()).map_err(with_path)?;
-    Ok(())
+    let write = || -> std::io::Result<()> {
+        let mut temp = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
+        fill(temp.as_file_mut())?;
+        temp.as_file().sync_all()?;
+        temp.persist(path).map_err(|e| e.error)?;
+        File::open(folder)?.sync_all()
+    };
+    write().context(|| format!("cannot write {}", path.display()))
+}
+
+/// What is at a path, links followed; `None` where there is nothing, or nothing that may be looked at.
+///
+/// # Errors
+/// Those that pass by themselves ([`is_passing`]): whoever took them for "nothing" would lose what is there.
+pub fn look(path: &Path) -> Result<Option<Metadata>> {
+    match fs_err::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_passing(&error) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Is there a folder? Errors: as [`look`].
+pub fn is_dir(path: &Path) -> Result<bool> {
+    Ok(look(path)?.is_some_and(|found| found.is_dir()))
 }
 
 /// BLAKE3 of a file's content.

@@ -169,6 +169,9 @@ pub struct Case {
     pub ended_at: Option<Timestamp>,
     /// Failed attempts at the present stage.
     pub failures: u32,
+    /// Time of the first of them; None in a journal's index of an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_since: Option<Timestamp>,
     /// Why it is held or how it ended, in a sentence.
     pub reason: String,
     /// What to do about it; may be empty.
@@ -245,6 +248,7 @@ impl Case {
             accepted_at: at,
             ended_at: None,
             failures: 0,
+            failed_since: None,
             reason: String::new(),
             help: String::new(),
             held_for: None,
@@ -283,6 +287,7 @@ impl Case {
             Event::PromoteIntent { from, to } => self.promotion = Some((from.clone(), to.clone())),
             Event::StageFailed { message, help, .. } => {
                 self.failures += 1;
+                self.failed_since.get_or_insert(at);
                 // Why a case ended outlives the trouble of telling it.
                 if !self.state.is_end() && self.state != State::Held {
                     (self.reason, self.help) = (message.clone(), help.clone());
@@ -344,7 +349,7 @@ impl Case {
                 self.held_cause = Some(*cause);
                 self.held_seq = Some(seq);
                 self.holds += 1;
-                self.failures = 0;
+                self.clean_slate();
                 self.told = false;
                 (self.reason, self.help) = (reason.clone(), help.clone());
             }
@@ -357,7 +362,7 @@ impl Case {
                 self.held_cause = None;
                 self.held_seq = None;
                 self.told = false;
-                self.failures = 0;
+                self.clean_slate();
                 self.reason.clear();
                 self.help.clear();
             }
@@ -370,12 +375,17 @@ impl Case {
         let moved = to != self.state;
         if moved && to != State::Held && !matches!(event, Event::Ended { .. }) {
             // The next stage starts with a clean slate.
-            self.failures = 0;
+            self.clean_slate();
             self.reason.clear();
             self.help.clear();
         }
         self.state = to;
         Ok(())
+    }
+
+    fn clean_slate(&mut self) {
+        self.failures = 0;
+        self.failed_since = None;
     }
 
     fn keep(&mut self, stage: Stage, whole: &Option<Kept>) {

@@ -133,7 +133,7 @@ pub struct Worker {
     /// Niceness of the daemon's worker, 0 to 19: 10 lets training on the same machine go first. Where the daemon itself is nicer, so is the worker.
     #[schemars(range(min = 0, max = 19))]
     pub nice: u32,
-    /// Tries of a stage that failed for want of memory, disk or device, or by a defect, before the case is held.
+    /// Tries of a stage that failed for want of memory, disk or device, because a file system did not answer, or by a defect, before the case is held.
     #[schemars(range(min = 1, max = 20))]
     pub attempts: u32,
     /// Wait before the second try; five times as long before each further one.

@@ -1,12 +1,14 @@
 //! The loop: one case at a time, one step at a time, in the order of [`super::turns`].
 
+mod faults;
+
 use super::hooks::{Event as Outside, Hooks};
 use super::standing::{Standing, digest_ids};
-use super::trouble::{Hold, Interrupt, Trouble, blocking, blocking_plain, configuration};
+use super::trouble::{Hold, Interrupt, Trouble, blocking, blocking_plain, mend};
 use super::turns::Turns;
-use super::{Ledger, base, kept, tell, work};
+use super::{Ledger, base, tell, work};
 use crate::case::next::{Rules, Step, next};
-use crate::case::{Case, CaseId, End, Event, HoldCause, Published, Stage, State, bounds};
+use crate::case::{Case, CaseId, End, Event, HoldCause, Published, Stage, State};
 use crate::jobs::{self, Failure, Launch};
 use crate::journal::JournalError;
 use crate::policy::caps;
@@ -236,10 +238,10 @@ impl Engine {
         let candidates = self.settings.candidates_dir.clone();
         let now = {
             let candidates = candidates.clone();
-            blocking(move || publish::current(&candidates).map_err(configuration)).await?
+            blocking(move || publish::current(&candidates).map_err(|error| mend(&error, ""))).await?
         };
         let (Some(published), promotion) = (&case.published, &case.promotion) else {
-            return Err(Trouble::Fault(configuration(anyhow::anyhow!("the case has no published candidate"))));
+            return Err(Trouble::Fault(mend(&anyhow::anyhow!("the case has no published candidate"), "")));
         };
         let to = published.folder.clone();
         if now.as_ref() != Some(&to) {
@@ -263,7 +265,7 @@ impl Engine {
         if now.as_ref() != Some(&to) {
             if now != from {
                 let message = format!("`current` points to {now:?}, not to {from:?} as when the promotion began: somebody else moved it");
-                return Err(Trouble::Fault(configuration(anyhow::anyhow!(message))));
+                return Err(Trouble::Fault(mend(&anyhow::anyhow!(message), "")));
             }
             fail::fail_point!("engine::before_promote");
             let to = to.clone();
@@ -352,89 +354,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Whose fault it is decides: the submitter's is a refusal, a person's is a hold, everything else is tried again and then held.
-    async fn fault(&mut self, case: &Case, stage: Stage, fault: Fault) -> Result<(), Interrupt> {
-        let Fault { kind, message, help } = fault;
-        // The submitter knows the picture by the name that it had, not by its place in the spool.
-        let spooled = self.settings.spool_dir().join(&case.accepted.content.0);
-        let message = message.replace(&spooled.display().to_string(), &case.accepted.name);
-        let message = self.shorten(&case.id, message).await;
-        let help = bounds::cut(&help, bounds::HELP);
-        let refusable = matches!(stage, Stage::Predict | Stage::Fit | Stage::Trace);
-        if kind == FaultKind::Submission && refusable {
-            return self
-                .conclude(
-                    case,
-                    Event::Ended {
-                        end: End::Refused,
-                        reason: message,
-                        help,
-                    },
-                )
-                .await;
-        }
-        let failures = case.failures + 1;
-        let again = matches!(kind, FaultKind::Resource | FaultKind::Internal) && failures < self.settings.worker.attempts;
-        // The report's stage cannot be held: its case has ended. It is tried until it works.
-        let retry_in = (again || stage == Stage::Tell).then(|| delay(self.settings.worker.retry_delay, failures));
-        self.hooks.on(Outside::StageFailed {
-            case: case.id.clone(),
-            stage,
-            kind,
-            message: message.clone(),
-            retry_in,
-        });
-        self.record(
-            &case.id,
-            Event::StageFailed {
-                stage,
-                kind,
-                message: message.clone(),
-                help: help.clone(),
-            },
-        )
-        .await?;
-        if let Some(wait) = retry_in {
-            self.waiting.insert(case.id.clone(), Instant::now() + wait);
-            return Ok(());
-        }
-        let hold = Hold {
-            cause: HoldCause::Fault,
-            reason: message,
-            help,
-        };
-        self.hold(case, kind, hold).await
-    }
-
-    /// Wait for a person. The next step tells everybody who should know.
-    async fn hold(&mut self, case: &Case, kind: FaultKind, hold: Hold) -> Result<(), Interrupt> {
-        let Hold { cause, reason, help } = hold;
-        self.hooks.on(Outside::CaseHeld {
-            case: case.id.clone(),
-            cause,
-            reason: reason.clone(),
-            help: help.clone(),
-        });
-        self.record(&case.id, Event::Held { kind, reason, help, cause }).await?;
-        Ok(())
-    }
-
-    /// A record has room for a fault, not for a flood: what is too long goes to a file of the case, which the short form names.
-    async fn shorten(&self, id: &CaseId, message: String) -> String {
-        /// Room for the sentence that names the file.
-        const SHORT: usize = bounds::REASON / 2;
-        let short = bounds::cut_middle(&message, SHORT);
-        if short == message {
-            return message;
-        }
-        let dir = self.settings.case_dir(id);
-        match blocking_plain(move || kept::keep_text(&dir, &message).map(|kept| dir.join(kept.file))).await {
-            Ok(Ok(file)) => format!("{short}\n(the whole text: {})", file.display()),
-            // The short form says what matters; the disk will tell its trouble by itself.
-            _ => short,
-        }
-    }
-
     /// Record, and wait out a full disk: what a worker found in hours must not be lost for want of a few bytes.
     async fn record(&mut self, id: &CaseId, mut event: Event) -> Result<Case, Interrupt> {
         loop {
@@ -485,7 +404,7 @@ impl Engine {
 }
 
 fn publish_candidate(case: &Case, settings: &Settings) -> Result<(String, delta_guard_contract::Digest), Fault> {
-    let missing = || configuration(anyhow::anyhow!("the case lacks what a candidate consists of"));
+    let missing = || mend(&anyhow::anyhow!("the case lacks what a candidate consists of"), "");
     let (file, digest) = case.candidate_file.as_ref().ok_or_else(missing)?;
     let trace = case.trace.as_ref().ok_or_else(missing)?;
     // What an owner's own candidate was trained without, only the owner knows.
@@ -508,11 +427,6 @@ fn publish_candidate(case: &Case, settings: &Settings) -> Result<(String, delta_
         seq: case.certified_seq.ok_or_else(missing)?,
     };
     publish::publish_candidate(&settings.candidates_dir, &candidate).map_err(work::resource)
-}
-
-/// First the configured delay, then five times as long each time, at most an hour.
-fn delay(first: Duration, failures: u32) -> Duration {
-    first.saturating_mul(5u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_WAIT)
 }
 
 #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "named by failpoints only"))]

@@ -300,6 +300,11 @@ impl Ledger {
         (inner.book.spent.clone(), inner.journal.now())
     }
 
+    /// The time that a record would get now.
+    pub fn now(&self) -> jiff::Timestamp {
+        self.inner().journal.now()
+    }
+
     /// Journal number of the last start with another version or other settings than the start before.
     pub fn changed_at(&self) -> u64 {
         self.inner().book.changed_at

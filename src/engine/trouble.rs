@@ -2,7 +2,7 @@
 
 use crate::case::HoldCause;
 use anyhow::Context;
-use delta_guard_contract::{Fault, FaultKind};
+use delta_guard_contract::{Fault, FaultKind, is_passing, passing};
 
 /// Why the present step cannot go on.
 pub(super) enum Interrupt {
@@ -51,13 +51,22 @@ impl From<Interrupt> for Trouble {
     }
 }
 
-/// A person must mend what the guard was told to work with.
-pub(super) fn configuration(error: anyhow::Error) -> Fault {
-    Fault {
+/// A person must mend what the guard was told to work with; `help` says how. What passes by itself ([`is_passing`]) is worth another try instead.
+pub(super) fn mend(error: &anyhow::Error, help: impl Into<String>) -> Fault {
+    passing(error).unwrap_or_else(|| Fault {
         kind: FaultKind::Configuration,
         message: format!("{error:#}"),
-        help: String::new(),
-    }
+        help: help.into(),
+    })
+}
+
+/// The fault of an error that passes by itself; None of another one.
+pub(super) fn passing(error: &anyhow::Error) -> Option<Fault> {
+    is_passing(error.as_ref()).then(|| Fault {
+        kind: FaultKind::Resource,
+        message: format!("{error:#}"),
+        help: passing::HELP.into(),
+    })
 }
 
 /// Work that blocks, off the runtime's own threads.
@@ -73,4 +82,30 @@ pub(super) async fn blocking_plain<T: Send + 'static>(work: impl FnOnce() -> T +
         .await
         .context("a part of the guard panicked")
         .map_err(Interrupt::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_tried_again_whatever_it_stopped() {
+        let kind = |number: i32| {
+            let error = anyhow::Error::from(std::io::Error::from_raw_os_error(number)).context("the link `current` cannot be read");
+            mend(&error, "mend it")
+        };
+        for number in [5, 116, 110, 112] {
+            let fault = kind(number);
+            assert_eq!(fault.kind, FaultKind::Resource, "{number}");
+            assert!(
+                fault.message.starts_with("the link `current` cannot be read: ") && fault.help == passing::HELP,
+                "{fault:?}"
+            );
+        }
+        for number in [2, 13, 20, 40] {
+            let fault = kind(number);
+            assert_eq!((fault.kind, fault.help.as_str()), (FaultKind::Configuration, "mend it"), "{number}");
+        }
+        assert_eq!(mend(&anyhow::anyhow!("there is no candidate"), "").kind, FaultKind::Configuration);
+    }
 }

@@ -1,7 +1,7 @@
 //! The stages that a worker does: the job of each, and what its result means.
 
 use super::standing::{Standing, digest_ids};
-use super::trouble::Trouble;
+use super::trouble::{Trouble, mend, passing};
 use super::{base, kept};
 use crate::case::{Case, Event, Kept, Stage, StandingUse, TraceSummary, bounds};
 use crate::policy::{self, Found, Known};
@@ -107,10 +107,11 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standin
 pub(super) fn flagged_ids(case: &Case, settings: &Settings) -> Result<Vec<TrainId>, Fault> {
     let trace = case.trace.as_ref().ok_or_else(|| missing("trace"))?;
     let file = settings.case_dir(&case.id).join(&trace.file);
-    let report = super::read_trace(&file, &trace.digest).map_err(|error| Fault {
-        kind: FaultKind::Configuration,
-        message: format!("the trace report of the case cannot be used: {error:#}"),
-        help: "put the file back, or remove the case's folder and submit the picture again".into(),
+    let report = super::read_trace(&file, &trace.digest).map_err(|error| {
+        mend(
+            &error.context("the trace report of the case cannot be used"),
+            "put the file back, or remove the case's folder and submit the picture again",
+        )
     })?;
     Ok(sorted_ids(&report))
 }
@@ -150,13 +151,14 @@ pub(super) fn standing_ids(case: &Case, settings: &Settings) -> Result<Vec<Train
         anyhow::ensure!(found == named.digest, "{} was changed: its ids' BLAKE3 is {found}", file.display());
         Ok(ids)
     };
-    read().map_err(|error| Fault {
-        kind: FaultKind::Configuration,
-        message: format!("the exclusion list of the candidate cannot be used: {error:#}"),
-        help: format!(
-            "put the file back, or let the candidate be made again: `delta-guard retry {}`",
-            case.id.short()
-        ),
+    read().map_err(|error| {
+        mend(
+            &error.context("the exclusion list of the candidate cannot be used"),
+            format!(
+                "put the file back, or let the candidate be made again: `delta-guard retry {}`",
+                case.id.short()
+            ),
+        )
     })
 }
 
@@ -202,7 +204,10 @@ pub(super) fn events(case: &Case, stage: Stage, job: &Job, result: JobResult, se
         (Stage::Unlearn, JobResult::Train(result)) => {
             base::was_read(case, &doing, result.base.as_ref(), result.manifest.as_ref())?;
             let path = inside(out_dir, &result.file)?;
-            let digest = publish::digest_file(&path).map_err(|error| internal(format!("the candidate cannot be read: {error}")))?;
+            let digest = publish::digest_file(&path).map_err(|error| {
+                let error = anyhow::Error::from(error).context("the candidate cannot be read");
+                passing(&error).unwrap_or_else(|| internal(format!("{error:#}")))
+            })?;
             Ok(vec![Event::Unlearned {
                 standing: keep_standing(case, &job.task, settings)?,
                 file: relative(case, &path, settings)?,
@@ -381,9 +386,9 @@ fn internal(message: String) -> Fault {
 
 /// A failed write of our own: most likely the disk.
 pub(super) fn resource(error: anyhow::Error) -> Fault {
-    Fault {
+    passing(&error).unwrap_or_else(|| Fault {
         kind: FaultKind::Resource,
         message: format!("{error:#}"),
         help: "look at free space and permissions of the state and candidates folders".into(),
-    }
+    })
 }

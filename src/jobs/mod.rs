@@ -8,7 +8,7 @@ use crate::case::bounds;
 use crate::stop::Stop;
 use child::Group;
 pub(crate) use child::prepare as apart;
-use delta_guard_contract::{Fault, FaultKind, Job, JobResult, Message, Outcome, Progress};
+use delta_guard_contract::{Fault, FaultKind, Job, JobResult, Message, Outcome, Progress, is_passing, passing};
 use lines::{Lines, Tail};
 use std::io;
 use std::path::PathBuf;
@@ -199,6 +199,12 @@ fn judge(outcome: Option<Outcome>, status: ExitStatus) -> Result<JobResult, Faul
             message: "the worker was killed (signal 9)".into(),
             help: "most often the kernel ended it for want of memory: lower worker.memory_budget, or give the machine more".into(),
         }),
+        // Files are read through memory maps: where a page cannot be had from the disk, this signal is all that is told.
+        (_, Some(7)) => Err(Fault {
+            kind: FaultKind::Resource,
+            message: "the worker was ended while it read a file (signal 7)".into(),
+            help: format!("a file in worker.cache_dir could not be read, or was cut short: {}", passing::HELP),
+        }),
         (_, Some(signal)) => Err(internal(format!("the worker crashed (signal {signal})"))),
         (Some(Outcome::Done { .. }), None) => Err(internal(format!("the worker said that it is done, but ended with {status}"))),
         (None, None) => Err(internal(format!("the worker ended without an outcome, with {status}"))),
@@ -230,10 +236,15 @@ fn spawn_fault(launch: &Launch, error: &io::Error) -> Fault {
             message,
             help: "set worker.command to the program delta-guard-worker".into(),
         },
-        io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => Fault {
+        io::ErrorKind::OutOfMemory => Fault {
             kind: FaultKind::Resource,
             message,
             help: String::new(),
+        },
+        _ if is_passing(error) => Fault {
+            kind: FaultKind::Resource,
+            message,
+            help: passing::HELP.into(),
         },
         _ => internal(message),
     }

@@ -1,13 +1,14 @@
 //! From a file in the inbox to the end of its case.
 
-use crate::support::{Running, ask, drop_picture, only_case, run_to_end, settings, tree, wait_for};
-use delta_guard::case::{Stage, State};
+use crate::support::{Recorder, Running, ask, drop_picture, only_case, run_to_end, settings, tree, wait_for};
+use delta_guard::case::{HoldCause, Stage, State};
 use delta_guard::engine::asked::Ask;
 use delta_guard::engine::{CaseView, Event, Ledger, Note};
 use delta_guard::inbox::refused::Reason;
 use delta_guard::policy::Mode;
 use delta_guard::publish;
-use delta_guard_contract::TrainId;
+use delta_guard_contract::{FaultKind, TrainId};
+use std::time::Duration;
 
 const ANOMALY: &str = "label=dog\n";
 
@@ -200,6 +201,45 @@ fn faults_hold_a_case_until_a_start_that_may_mend_it() {
             (runs() == 2 * attempts && only_case(&settings).is_some_and(|case| case.state == State::Held && case.told)).then_some(())
         });
         running.stop().1.unwrap();
+    }
+}
+
+/// A network file system that does not answer twice costs two waits, the second one longer; one that never answers holds the case, which says how often it was tried.
+#[test]
+fn a_hiccup_of_the_file_system_is_waited_out_and_the_last_one_holds() {
+    let waits = |hooks: &Recorder| -> Vec<Option<Duration>> {
+        let events = hooks.0.lock().unwrap();
+        let failed = events.iter().filter_map(|event| match event {
+            Event::StageFailed {
+                stage: Stage::Trace,
+                kind: FaultKind::Resource,
+                retry_in,
+                ..
+            } => Some(*retry_in),
+            _ => None,
+        });
+        failed.collect()
+    };
+    let wait = |n| Some(Duration::from_millis(n));
+    for (times, wanted, state) in [
+        (2, vec![wait(10), wait(50)], State::Proposed),
+        (3, vec![wait(10), wait(50), None], State::Held),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let settings = settings(root.path(), Mode::Propose);
+        drop_picture(&settings, "x.png", &format!("label=dog\nhiccups=trace:{times}\n"), None);
+        let running = Running::start(&settings);
+        let case = wait_for("the case told", || only_case(&settings).filter(|case| case.told));
+        let (hooks, outcome) = running.stop();
+        outcome.unwrap();
+        assert_eq!((case.state, waits(&hooks)), (state, wanted), "{case:?}");
+        let holds = hooks.count(|event| matches!(event, Event::CaseHeld { .. }));
+        assert_eq!(holds, usize::from(state == State::Held));
+        if state == State::Held {
+            assert!(case.reason.starts_with("tried 3 times within "), "{}", case.reason);
+            assert!(case.reason.ends_with("Input/output error (os error 5)"), "{}", case.reason);
+            assert_eq!((case.help.as_str(), case.held_cause), ("look at the mount", Some(HoldCause::Fault)));
+        }
     }
 }
 

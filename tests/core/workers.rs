@@ -96,6 +96,7 @@ fn each_bad_end_is_a_fault_that_says_what_happened() {
         ("echo oops >&2; exit 3", FaultKind::Internal, "oops"),
         ("kill -SEGV $$", FaultKind::Internal, "signal 11"),
         ("kill -KILL $$", FaultKind::Resource, "signal 9"),
+        ("kill -BUS $$", FaultKind::Resource, "while it read a file"),
         (
             "echo \"$0: symbol lookup error: $0: undefined symbol: _ZN3c10\" >&2; exit 127",
             FaultKind::Configuration,

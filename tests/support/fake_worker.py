@@ -3,7 +3,7 @@
 
 A picture is text, `key=value` a line: `label` (what production reads), `after` (what the candidate reads), `flag` (how many are flagged), `verdict`,
 `correct_after`, `fault` (a stage and a kind of fault, `stage:kind`), `once` (a stage that crashes at its first run), `hang` (a stage that never ends),
-`odd` (flagged ids hold what tables and CSV files stumble over).
+`hiccups` (a stage and how many of its runs meet a file system that does not answer, `stage:2`), `odd` (flagged ids hold what tables and CSV files stumble over).
 
 It also plays a story: `prepare` makes three pictures to hand in, which the victim reads as `dog` unless the seed is 13 (the attack does not take); training under seed 66
 fails until there is a file `mended` in the seed's folder.
@@ -107,6 +107,14 @@ def misbehave(job, words):
     stage, _, kind = words.get("fault", "").partition(":")
     if stage == task:
         failed(kind, f"told to fail in {task}")
+    stage, _, times = words.get("hiccups", "").partition(":")
+    if stage == task:
+        count = os.path.join(job["setup"]["cache_dir"], "hiccups")
+        before = os.path.getsize(count) if os.path.exists(count) else 0
+        if before < int(times):
+            with open(count, "a") as file:
+                file.write("x")
+            failed("resource", "failed to read from file `x`: Input/output error (os error 5)", "look at the mount")
     if words.get("once") == task and not os.path.exists(os.path.join(job["out_dir"], "crashed")):
         put(job, "crashed", b"")
         sys.stderr.write("about to crash\n")

@@ -1,6 +1,7 @@
 //! Tar files, plain or gzipped, read as a stream. Nothing is ever unpacked to disk; a name that leads out of the archive is refused.
 
 use crate::error::{Error, Result, ResultExt};
+use delta_guard_contract::{FaultKind, is_passing};
 use flate2::bufread::MultiGzDecoder;
 use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
@@ -78,10 +79,14 @@ pub(crate) fn members(path: &Path, take: &mut dyn FnMut(Member) -> Result<Contro
 pub(crate) fn all_members(path: &Path, take: &mut dyn FnMut(Member) -> Result<ControlFlow<()>>) -> Result<()> {
     let damaged = |e: std::io::Error| {
         let known = Error::from(e);
+        let help = match known.fault().kind {
+            FaultKind::Resource => known.fault().help.clone(),
+            _ => "copy or pack the archive again".into(),
+        };
         Error::new(
             known.fault().kind,
             format!("reading the archive {}: {}", path.display(), known.fault().message),
-            "copy or pack the archive again",
+            help,
         )
     };
     let mut archive = tar::Archive::new(open(path)?);
@@ -136,6 +141,7 @@ pub(crate) fn is_tar(path: &Path) -> Result<bool> {
         match reader.read(&mut head[got..]) {
             Ok(0) => break,
             Ok(n) => got += n,
+            Err(error) if is_passing(&error) => return Err(error).context(|| path.display().to_string()),
             // Not even the first block of a gzip stream: not a tar.
             Err(_) => return Ok(false),
         }

@@ -7,7 +7,7 @@
 use super::manifest::ContentDigest;
 use super::map::Map;
 use crate::error::{Error, Result, ResultExt};
-use delta_guard_contract::FaultKind;
+use delta_guard_contract::{FaultKind, is_passing};
 use serde::{Deserialize, Serialize};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -82,14 +82,39 @@ fn header(key: &Key, count: u64, list: u64, pixels: &ContentDigest, list_digest:
     out
 }
 
-/// Open a cache file. `Err` of a sentence: it cannot be used, for that reason.
-pub(crate) fn open(cache_dir: &Path, key: &Key) -> std::result::Result<Pixels, String> {
+/// Why a cache file cannot be used.
+pub(crate) enum Unusable {
+    /// It is not there, or not what it should be: it is built again.
+    Because(String),
+    /// It could not be read just now: building it again would cost hours for nothing.
+    Now(Error),
+}
+
+impl From<std::io::Error> for Unusable {
+    fn from(error: std::io::Error) -> Self {
+        match is_passing(&error) {
+            true => Self::Now(error.into()),
+            false => Self::Because(error.to_string()),
+        }
+    }
+}
+
+impl From<&str> for Unusable {
+    fn from(reason: &str) -> Self {
+        Self::Because(reason.into())
+    }
+}
+
+/// Open a cache file.
+pub(crate) fn open(cache_dir: &Path, key: &Key) -> std::result::Result<Pixels, Unusable> {
     let path = key.path(cache_dir);
-    let text = |e: std::io::Error| e.to_string();
-    let mut file = fs_err::File::open(&path).map_err(text)?;
-    let length = file.metadata().map_err(text)?.len();
+    let mut file = fs_err::File::open(&path)?;
+    let length = file.metadata()?.len();
     let mut head = vec![0u8; HEADER];
-    file.read_exact(&mut head).map_err(|_| "it is cut short within its header".to_string())?;
+    file.read_exact(&mut head).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => "it is cut short within its header".into(),
+        _ => Unusable::from(error),
+    })?;
     if !head.starts_with(MAGIC) {
         return Err("it is from another version or no pixel cache".into());
     }
@@ -101,27 +126,30 @@ pub(crate) fn open(cache_dir: &Path, key: &Key) -> std::result::Result<Pixels, S
     }
     let size = count.checked_mul(key.picture()).ok_or("its header is damaged")?;
     if (HEADER as u64).checked_add(size).and_then(|s| s.checked_add(list)) != Some(length) {
-        return Err(format!(
+        return Err(Unusable::Because(format!(
             "it has {length} bytes, not the {} that its header says",
             HEADER as u64 + size + list
-        ));
+        )));
     }
     if size <= VERIFY {
         let mut hash = blake3::Hasher::new();
-        hash.update_reader((&mut file).take(size)).map_err(text)?;
+        hash.update_reader((&mut file).take(size))?;
         if *hash.finalize().as_bytes() != digest(88) {
             return Err("its pixels are damaged".into());
         }
     } else {
-        file.seek(SeekFrom::Start(HEADER as u64 + size)).map_err(text)?;
+        file.seek(SeekFrom::Start(HEADER as u64 + size))?;
     }
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(text)?;
+    file.read_to_end(&mut bytes)?;
     if *blake3::hash(&bytes).as_bytes() != digest(120) {
         return Err("its list of skipped pictures is damaged".into());
     }
-    let skipped = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-    let map = Map::new(&file, &path).map_err(|e| e.to_string())?;
+    let skipped = serde_json::from_slice(&bytes).map_err(|error| Unusable::Because(error.to_string()))?;
+    let map = Map::new(&file, &path).map_err(|error| match error.fault().kind {
+        FaultKind::Resource => Unusable::Now(error),
+        _ => Unusable::Because(error.to_string()),
+    })?;
     Ok(Pixels {
         map: Some(map),
         picture: key.picture() as usize,
@@ -166,8 +194,10 @@ pub(crate) fn build(cache_dir: &Path, key: &Key, most: usize, fill: impl FnOnce(
         // Where the file system has no locks, two builders cost time but no harm: each rename is of a whole file or fails.
         _ => {}
     }
-    if let Ok(made) = open(cache_dir, key) {
-        return Ok(made);
+    match open(cache_dir, key) {
+        Ok(made) => return Ok(made),
+        Err(Unusable::Now(error)) => return Err(error),
+        Err(Unusable::Because(_)) => {}
     }
     let done = write(&unfinished, key, most, fill).and_then(|()| {
         fs_err::rename(&unfinished, &path)?;
@@ -175,23 +205,23 @@ pub(crate) fn build(cache_dir: &Path, key: &Key, most: usize, fill: impl FnOnce(
     });
     if let Err(error) = done {
         let _ = fs_err::remove_file(&unfinished);
-        let fault = error.fault();
-        return Err(match fault.kind {
-            FaultKind::Resource => Error::resource(
-                format!("writing the pixel cache in {}: {}", cache_dir.display(), fault.message),
+        return Err(match error.is_want_of_space() {
+            true => Error::resource(
+                format!("writing the pixel cache in {}: {}", cache_dir.display(), error.fault().message),
                 format!(
                     "it needs {} MiB there: free some space, or point worker.cache_dir elsewhere",
                     (most as u64 * key.picture()).div_ceil(1 << 20)
                 ),
             ),
-            _ => error,
+            false => error,
         });
     }
-    open(cache_dir, key).map_err(|why| {
-        Error::resource(
+    open(cache_dir, key).map_err(|why| match why {
+        Unusable::Now(error) => error,
+        Unusable::Because(why) => Error::resource(
             format!("the pixel cache {} was just written, but {why}", path.display()),
             "check the disk",
-        )
+        ),
     })
 }
 

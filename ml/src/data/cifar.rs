@@ -7,6 +7,7 @@ use super::manifest::{ContentDigest, Example, Manifest};
 use super::reader::{BLOCK, Content, Raw, Reader, Sink};
 use super::stat::{Part, Stamp, StatIndex};
 use crate::error::{Error, Result, ResultExt};
+use crate::files;
 use crate::progress::Report;
 use delta_guard_contract::{Split, TrainId};
 use std::collections::BTreeMap;
@@ -276,8 +277,12 @@ impl CifarReader {
                 } else {
                     self.home.path().parent()
                 };
-                let list = folder.map(|f| f.join(self.kind.names_file())).filter(|f| f.is_file());
-                names = list.map(fs_err::read_to_string).transpose()?;
+                let list = folder.map(|f| f.join(self.kind.names_file()));
+                if let Some(list) = list
+                    && files::look(&list)?.is_some_and(|found| found.is_file())
+                {
+                    names = Some(fs_err::read_to_string(list)?);
+                }
                 for name in self.home.batches(self.kind, self.split)? {
                     report.progress("read", found.len() as u64, 0, &name);
                     let path = self.file(&name);

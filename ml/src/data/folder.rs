@@ -9,8 +9,9 @@ use super::manifest::{ContentDigest, Example, Manifest, PassedOver, Unreadable, 
 use super::reader::{BLOCK, Content, Raw, Reader, Sink, in_parallel};
 use super::stat::{Stamp, StatIndex};
 use crate::error::{Error, Result};
+use crate::files::is_dir;
 use crate::progress::Report;
-use delta_guard_contract::TrainId;
+use delta_guard_contract::{TrainId, is_passing};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
@@ -57,9 +58,15 @@ fn walk(root: &Path, class: &str, label: u32, passed_over: &mut PassedOver) -> R
             }
             Ok(entry) if !entry.file_type().is_file() => (entry.path().to_path_buf(), Err("not a regular file".to_string())),
             Ok(entry) => {
-                let stamp = entry.metadata().map(|m| Stamp::of(&m)).map_err(|e| e.to_string());
+                let stamp = match entry.metadata() {
+                    Ok(found) => Ok(Stamp::of(&found)),
+                    Err(error) if is_passing(&error) => return Err(Error::passing(format!("reading {}: {error}", entry.path().display()))),
+                    Err(error) => Err(error.to_string()),
+                };
                 (entry.into_path(), stamp)
             }
+            // One picture less would be another training set.
+            Err(error) if is_passing(&error) => return Err(Error::passing(format!("listing {}: {error}", root.display()))),
             Err(error) => match error.path() {
                 // A link that leads nowhere is one unreadable picture; a folder that cannot be listed hides who knows how many.
                 Some(path) if path.is_symlink() && !path.exists() => (path.to_path_buf(), Err("a symbolic link that leads nowhere".to_string())),
@@ -98,7 +105,7 @@ fn digest_file(path: &Path) -> std::io::Result<ContentDigest> {
 fn named_classes(root: &Path) -> Result<()> {
     for entry in fs_err::read_dir(root)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_none() && entry.path().is_dir() {
+        if entry.file_name().to_str().is_none() && is_dir(&entry.path())? {
             return Err(Error::configuration(
                 format!("{} has a class folder whose name is not UTF-8: {:?}", root.display(), entry.file_name()),
                 "rename it: a class goes by its folder's name everywhere (`convmv -f latin1 -t utf8 --notest FOLDER` does it for names in Latin-1)",
@@ -181,14 +188,22 @@ impl Reader for FolderReader {
         for block in found.chunks(BLOCK) {
             report.progress("read", manifest.examples.len() as u64, total, "");
             let digests = in_parallel(block, |file| {
-                let stamp = file.stamp.as_ref().map_err(String::clone)?;
+                let stamp = match &file.stamp {
+                    Ok(stamp) => stamp,
+                    Err(reason) => return Ok(Err(reason.clone())),
+                };
                 match index.lookup(&file.id.0, stamp) {
-                    Some([(_, digest)]) => Ok(*digest),
-                    _ => digest_file(&file.path).map_err(|e| e.to_string()),
+                    Some([(_, digest)]) => Ok(Ok(*digest)),
+                    _ => match digest_file(&file.path) {
+                        Ok(digest) => Ok(Ok(digest)),
+                        // The picture is not to blame, and a training set without it is another one.
+                        Err(error) if is_passing(&error) => Err(Error::from(error)),
+                        Err(error) => Ok(Err(error.to_string())),
+                    },
                 }
             });
             for (file, digest) in block.iter().zip(digests) {
-                match (digest, file.stamp.clone()) {
+                match (digest?, file.stamp.clone()) {
                     (Ok(digest), Ok(stamp)) => {
                         index.keep(file.id.0.clone(), stamp, vec![(String::new(), digest)]);
                         manifest.examples.push(Example {

@@ -4,7 +4,8 @@ use super::archive;
 use super::cifar::{CifarKind, Home};
 use super::manifest::some;
 use crate::error::{Error, Result, ResultExt};
-use delta_guard_contract::{DataFormat, DataSource, Split};
+use crate::files::is_dir;
+use delta_guard_contract::{DataFormat, DataSource, FaultKind, Split};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -193,7 +194,7 @@ fn tars_in(path: &Path, split: Split) -> Result<(Vec<PathBuf>, Split)> {
     }
     for part in names(split) {
         let inside = path.join(part);
-        if inside.is_dir() {
+        if is_dir(&inside)? {
             return Ok((tars(&inside)?, Split::All));
         }
     }
@@ -214,7 +215,7 @@ fn parts_of(path: &Path) -> Result<Vec<&'static str>> {
     let mut parts = Vec::new();
     for part in PARTS {
         let inside = path.join(part);
-        if inside.is_dir() {
+        if is_dir(&inside)? {
             let files = listing(&inside)?;
             let holds = files.iter().any(|(_, dir)| *dir) || !tars(&inside)?.is_empty();
             if holds && !files.iter().any(|(name, dir)| !dir && is_picture_name(name)) {
@@ -242,7 +243,7 @@ pub(crate) fn listing(path: &Path) -> Result<Vec<(String, bool)>> {
         if let Ok(name) = entry.file_name().into_string()
             && !name.starts_with('.')
         {
-            out.push((name, entry.path().is_dir()));
+            out.push((name, is_dir(&entry.path())?));
         }
     }
     out.sort();
@@ -254,7 +255,18 @@ fn cifar(path: &Path, is_dir: bool, kind: CifarKind, split: Split) -> Result<Lay
         match cifar_folder(path, kind)? {
             Some(folder) => Home::Folder(folder),
             None => {
-                let tar = tars(path)?.into_iter().find(|t| matches!(cifar_tar(t), Ok(Some(k)) if k == kind));
+                let mut tar = None;
+                for file in tars(path)? {
+                    match cifar_tar(&file) {
+                        Ok(Some(found)) if found == kind => {
+                            tar = Some(file);
+                            break;
+                        }
+                        Err(error) if error.fault().kind == FaultKind::Resource => return Err(error),
+                        // Another tar, or a damaged one: not what is looked for.
+                        _ => {}
+                    }
+                }
                 Home::Tar(tar.ok_or_else(|| {
                     Error::configuration(
                         format!("{} holds no {kind} batches", path.display()),
@@ -274,7 +286,7 @@ fn cifar(path: &Path, is_dir: bool, kind: CifarKind, split: Split) -> Result<Lay
 /// The folder that holds the batches: this one, or the one that the official archive makes.
 fn cifar_folder(path: &Path, kind: CifarKind) -> Result<Option<PathBuf>> {
     for folder in [path.to_path_buf(), path.join(kind.folder())] {
-        if folder.is_dir() && listing(&folder)?.iter().any(|(name, dir)| !dir && kind.part(name).is_some()) {
+        if is_dir(&folder)? && listing(&folder)?.iter().any(|(name, dir)| !dir && kind.part(name).is_some()) {
             return Ok(Some(folder));
         }
     }

@@ -1,6 +1,6 @@
 //! A file's bytes as a slice.
 
-use crate::error::Result;
+use crate::error::{Result, ResultExt};
 use memmap2::Mmap;
 use std::path::Path;
 
@@ -19,8 +19,7 @@ impl Map {
         crate::memory::allow_mapping(file.metadata()?.len());
         // SAFETY: see above; the map is read-only and lives as long as `Self`.
         let map = unsafe { Mmap::map(file.file()) };
-        map.map(Self)
-            .map_err(|e| std::io::Error::new(e.kind(), format!("mapping {}: {e}", path.display())).into())
+        map.map(Self).context(|| format!("mapping {}", path.display()))
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

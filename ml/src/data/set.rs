@@ -1,6 +1,6 @@
 //! An open data set.
 
-use super::cache::{self, Key, Pixels, Skipped, Writer};
+use super::cache::{self, Key, Pixels, Skipped, Unusable, Writer};
 use super::cifar::{self, CifarReader};
 use super::folder::FolderReader;
 use super::layout::{Layout, look};
@@ -93,7 +93,8 @@ impl DataSet {
         };
         let pixels = match cache::open(cache_dir, &key) {
             Ok(pixels) => pixels,
-            Err(reason) => {
+            Err(Unusable::Now(error)) => return Err(error),
+            Err(Unusable::Because(reason)) => {
                 if key.path(cache_dir).exists() {
                     report.log(&format!("the pixel cache {} is built again: {reason}", key.path(cache_dir).display()));
                 }

@@ -3,10 +3,11 @@
 use super::pass::{Pass, PassLabels};
 use crate::ekfac::{CovarianceFold, FactorKey, Factors, LambdaFold};
 use crate::error::Result;
+use crate::files;
 use crate::progress::Report;
 use delta_guard_contract::detect::{DetectSettings, Fisher};
 use delta_guard_contract::evidence::FactorUse;
-use delta_guard_contract::{Digest, Seed};
+use delta_guard_contract::{Digest, FaultKind, Seed};
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
@@ -82,7 +83,7 @@ pub fn factors(pass: &Pass<'_>, settings: &FitSettings, checkpoint: &Digest, fol
         reused,
         examples: subset.len() as u64,
     };
-    if path.exists() {
+    if files::look(&path)?.is_some() {
         match Factors::load(&path, &pass.tracked(), &key, &pass.workspace()) {
             Ok(factors) => {
                 return Ok(Fitted {
@@ -91,6 +92,8 @@ pub fn factors(pass: &Pass<'_>, settings: &FitSettings, checkpoint: &Digest, fol
                     seconds: BTreeMap::new(),
                 });
             }
+            // To fit them again costs more than another try.
+            Err(error) if error.fault().kind == FaultKind::Resource => return Err(error),
             Err(error) => report.log(&format!("the factor file cannot be used and is made anew: {}", error.fault().message)),
         }
     }

@@ -69,7 +69,7 @@ pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
     }
     let recipe = run.recipe;
     let key = resume::key(&run);
-    let saved = EpochState::load(run.out_dir, &key, run.graph, report);
+    let saved = EpochState::load(run.out_dir, &key, run.graph, report)?;
     let (weights, momentum, mut done, mut last) = match saved {
         Some(state) => (state.weights, state.momentum, state.epochs, (state.loss, state.accuracy)),
         None => (

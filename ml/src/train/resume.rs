@@ -2,9 +2,11 @@
 
 use super::Training;
 use crate::error::{Error, Result, ResultExt};
+use crate::files;
 use crate::model::weights::{read_metadata, read_tensors, write_tensors};
 use crate::model::{Graph, Weights};
 use crate::progress::Report;
+use delta_guard_contract::FaultKind;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use tch::Tensor;
@@ -66,24 +68,28 @@ impl EpochState {
     }
 
     /// The last epoch of this very run, if there is one. A damaged or foreign file is said and ignored: the run starts anew.
-    pub fn load(folder: &Path, key: &str, graph: &Graph, report: &mut dyn Report) -> Option<Self> {
+    ///
+    /// # Errors
+    /// `Resource` when it cannot be read just now: hours of training are worth another try.
+    pub fn load(folder: &Path, key: &str, graph: &Graph, report: &mut dyn Report) -> Result<Option<Self>> {
         let path = folder.join(FILE);
-        if !path.exists() {
-            return None;
+        if files::look(&path)?.is_none() {
+            return Ok(None);
         }
         match Self::read(&path, key, graph) {
             Ok(Some(state)) => {
                 report.log(&format!("going on after epoch {}", state.epochs));
-                Some(state)
+                Ok(Some(state))
             }
-            Ok(None) => None,
+            Ok(None) => Ok(None),
+            Err(error) if error.fault().kind == FaultKind::Resource => Err(error),
             Err(error) => {
                 report.log(&format!(
                     "{} cannot be used, training starts anew: {}",
                     path.display(),
                     error.fault().message
                 ));
-                None
+                Ok(None)
             }
         }
     }
