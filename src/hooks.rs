@@ -6,7 +6,7 @@ use crate::alert::{
 };
 use crate::case::Kept;
 use crate::config::file::Mail;
-use crate::engine::{self, CaseView, Event, Hooks, Ledger, Message, Note};
+use crate::engine::{self, CaseView, Event, Hooks, Ledger, Message, Note, Notice};
 use crate::metrics::Metrics;
 use crate::report;
 use std::path::PathBuf;
@@ -53,6 +53,10 @@ impl Hooks for Outward {
     fn messages(&self, view: &CaseView) -> Vec<Message> {
         self.mail.as_ref().map(|mail| alert::messages(mail, view)).unwrap_or_default()
     }
+
+    fn notices(&self, notice: &Notice) -> Vec<Message> {
+        self.mail.as_ref().map(|mail| alert::notices(mail, notice)).unwrap_or_default()
+    }
 }
 
 /// The journal as the mailer's outbox; the contents of its messages lie in the folders of their cases.
@@ -66,7 +70,7 @@ pub struct Outbox {
 impl Outbox {
     /// The file of a message's content, if it is in one, and the folder of its case.
     fn file(&self, message: &Message) -> Option<(PathBuf, Kept)> {
-        let case = self.ledger.pending_messages().into_iter().find(|(_, other)| other.id == message.id)?.0;
+        let (case, _) = self.ledger.pending_message(&message.id)?;
         Some((self.cases_dir.join(&case.0), message.kept.clone()?))
     }
 }
@@ -96,17 +100,14 @@ impl Pending for Outbox {
     }
 
     fn settle(&self, id: &str, gave_up: Option<&str>) -> anyhow::Result<()> {
-        let pending = self.ledger.pending_messages();
+        let settled = self.ledger.pending_message(id);
         match gave_up {
             None => self.ledger.message_sent(id, "accepted by the mail server")?,
             Some(reason) => self.ledger.message_given_up(id, reason)?,
         }
         // Nobody needs its content any more, unless another message says the same.
-        if let Some((case, Some(kept))) = pending
-            .iter()
-            .find(|(_, message)| message.id == id)
-            .map(|(case, message)| (case, &message.kept))
-            && !pending.iter().any(|(_, other)| other.id != id && other.kept.as_ref() == Some(kept))
+        if let Some((case, Message { kept: Some(kept), .. })) = settled
+            && !self.ledger.is_pending_content(&kept)
             && let Err(error) = fs_err::remove_file(self.cases_dir.join(&case.0).join(&kept.file))
         {
             tracing::debug!(%error, "the content of a sent mail could not be removed");

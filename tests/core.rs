@@ -17,6 +17,8 @@ mod index;
 mod intake;
 #[path = "core/kill.rs"]
 mod kill;
+#[path = "core/notices.rs"]
+mod notices;
 #[path = "core/patience.rs"]
 mod patience;
 #[path = "core/power.rs"]

@@ -6,7 +6,7 @@ use super::transport::{self, SendError, Step, Why};
 use crate::config::file::Mail;
 use crate::engine::Message;
 use crate::metrics::Metrics;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -135,7 +135,8 @@ async fn pass(
     lately: &mut HashMap<String, Lately>,
 ) -> Option<Instant> {
     let waiting: Vec<Waiting> = pending.waiting().into_iter().filter(|one| one.message.channel == CHANNEL).collect();
-    known.retain(|id, _| waiting.iter().any(|one| one.message.id == *id));
+    let ids: HashSet<&str> = waiting.iter().map(|one| one.message.id.as_str()).collect();
+    known.retain(|id, _| ids.contains(id.as_str()));
     let mut left = waiting.len();
     let mut oldest: Option<u64> = None;
     let mut unreachable: Option<SendError> = None;

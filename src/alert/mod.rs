@@ -7,8 +7,10 @@ pub mod address;
 mod compose;
 mod limited;
 pub mod mailer;
+mod notice;
 mod transport;
 pub mod trouble;
 
 pub use compose::{Content, messages, submitter};
+pub use notice::notices;
 pub use transport::{SendError, Step, Why, send};

@@ -332,8 +332,10 @@ pub enum On {
     Observed,
     /// The model reads the picture correctly, or not as the sidecar says.
     NoAnomaly,
-    /// The picture could not be read, or its sidecar names an unknown label.
+    /// A file was not acceptable, a picture could not be read, or its sidecar names an unknown label.
     Refused,
+    /// A picture was handed in that is a case already.
+    Duplicate,
     /// The case could not be brought to an end.
     Failed,
     /// The case waits for a person.

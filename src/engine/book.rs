@@ -37,6 +37,13 @@ pub enum Note {
         #[serde(default)]
         contents: Vec<Digest>,
     },
+    /// Messages about a file that did not become a case. They come before the record of its refusal: after a crash in between both are made again, under the same ids.
+    Notices {
+        /// The case that the file already is, else a digest of the refusal.
+        about: CaseId,
+        /// The messages, with their contents.
+        messages: Vec<Message>,
+    },
     /// Somebody asked for something at the command line.
     Asked {
         /// The request's id.
@@ -138,7 +145,7 @@ impl Note {
                     answer: cut(answer),
                 }
             }
-            Note::Approved { .. } | Note::Withdrawn { .. } => self,
+            Note::Approved { .. } | Note::Withdrawn { .. } | Note::Notices { .. } => self,
             Note::MessageSent { id, reply } => Note::MessageSent { id, reply: cut(reply) },
             Note::MessageGivenUp { id, reason } => Note::MessageGivenUp { id, reason: cut(reason) },
         }
@@ -155,6 +162,7 @@ impl Note {
             Note::DaemonStarted { .. } => "daemon-started",
             Note::FileRefused(_) => "file-refused",
             Note::Duplicate { .. } => "duplicate",
+            Note::Notices { .. } => "notices",
             Note::Asked { .. } => "asked",
             Note::Approved { .. } => "approved",
             Note::Withdrawn { .. } => "withdrawn",
@@ -330,6 +338,7 @@ impl Book {
                 }
             }
             Note::Asked { .. } => {}
+            Note::Notices { about, messages } => self.enqueue(&about, messages),
             Note::Approved { case, ids, count, by } => {
                 self.excluded.retain(|excluded| excluded.case != case);
                 self.excluded.push(Excluded {

@@ -2,7 +2,8 @@
 
 use super::CaseView;
 use crate::case::{CaseId, HoldCause, Kept, Stage, State};
-use delta_guard_contract::{FaultKind, Progress};
+use delta_guard_contract::{Digest, FaultKind, Progress};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -45,6 +46,35 @@ pub trait Hooks: Send + Sync {
     fn report(&self, view: &CaseView) -> anyhow::Result<String>;
     /// The messages about an ended or held case. They are recorded with it and handed out by [`super::Outbox`].
     fn messages(&self, view: &CaseView) -> Vec<Message>;
+    /// The messages about a file that did not become a case. Short enough for a record.
+    fn notices(&self, _: &Notice) -> Vec<Message> {
+        Vec::new()
+    }
+}
+
+/// A file of the inbox that did not become a case: refused, or a case already.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// Name of the installation.
+    pub instance: String,
+    /// Who is responsible for it; may be empty.
+    pub owner: String,
+    /// The case that it already is, else a digest of the refusal.
+    pub about: Digest,
+    /// Which file it was: two of one content are two occasions, the same one after a crash is not.
+    pub occasion: String,
+    /// Why.
+    pub reason: Refusal,
+    /// Its name, escaped.
+    pub name: String,
+    /// Why, in a sentence.
+    pub sentence: String,
+    /// What to do; may be empty.
+    pub help: String,
+    /// The submitter's mail address, as the sidecar says it.
+    pub mail: Option<String>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Why the inbox refused a file: a closed set, so that it can label a metric.

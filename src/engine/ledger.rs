@@ -2,7 +2,7 @@
 //! first, then believed.
 
 use super::book::{Book, Folded, LastFile, Note};
-use super::hooks::{Event as Outside, Hooks, Message};
+use super::hooks::{Event as Outside, Hooks};
 use super::standing::{Excluded, Standing};
 use crate::case::{Accepted, Case, CaseId, Event, Illegal, State};
 use crate::clock::Clock;
@@ -14,7 +14,6 @@ use anyhow::{Context, Result};
 use delta_guard_contract::{FlaggedExample, TrainId};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// See the module.
@@ -47,10 +46,10 @@ pub struct Snapshot {
     pub has_index: bool,
 }
 
-struct Inner {
+pub(super) struct Inner {
     journal: Journal,
     store: Option<Store>,
-    book: Book,
+    pub(super) book: Book,
 }
 
 impl Ledger {
@@ -149,7 +148,7 @@ impl Ledger {
         *self.now.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         // Every change is: record, then a fold that cannot fail half way. A panic in between leaves a book that is behind, and behind is safe.
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -394,43 +393,6 @@ impl Ledger {
 
     fn replay(&self) -> Result<Book> {
         super::query::replay(&self.vfs, &self.journal_dir)
-    }
-
-    /// Messages that must still be sent, with their cases.
-    pub fn pending_messages(&self) -> Vec<(CaseId, Message)> {
-        self.inner().book.outbox.values().cloned().collect()
-    }
-
-    /// The same, each with the time that it has been waited for as recorded ([`Note::OutboxWaited`]).
-    pub fn waiting_messages(&self) -> Vec<(Message, Duration)> {
-        let inner = self.inner();
-        let waited = |id: &str| {
-            inner
-                .book
-                .outbox_since
-                .get(id)
-                .map_or(0, |since| inner.book.outbox_seconds.saturating_sub(*since))
-        };
-        let messages = inner.book.outbox.values();
-        messages
-            .map(|(_, message)| (message.clone(), Duration::from_secs(waited(&message.id))))
-            .collect()
-    }
-
-    /// A message was taken by its receiver.
-    pub fn message_sent(&self, id: &str, reply: &str) -> Result<(), JournalError> {
-        self.note(&Note::MessageSent {
-            id: id.into(),
-            reply: reply.into(),
-        })
-    }
-
-    /// A message will never be taken.
-    pub fn message_given_up(&self, id: &str, reason: &str) -> Result<(), JournalError> {
-        self.note(&Note::MessageGivenUp {
-            id: id.into(),
-            reason: reason.into(),
-        })
     }
 
     /// The number of the last record, as it changes: whoever waits on it misses nothing.

@@ -13,6 +13,7 @@ pub mod refused;
 mod scan;
 mod sidecar;
 mod take;
+mod tell;
 mod trouble;
 mod watch;
 mod writers;

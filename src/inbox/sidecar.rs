@@ -53,6 +53,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Claim, String> {
     Ok(claim)
 }
 
+/// The mail address in a sidecar that may be wrong in any other way: whoever wrote it should hear what is wrong.
+pub(super) fn mail(bytes: &[u8]) -> Option<String> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    let address = value.get("mail")?.as_str()?;
+    (address.len() <= ADDRESS_BYTES).then(|| address.to_owned())
+}
+
 /// Is the JSON finished, or wrong in a way that no further byte would mend? A writer that pauses in the middle leaves it unfinished.
 pub(super) fn has_ended(bytes: &[u8]) -> bool {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
@@ -114,6 +122,20 @@ fn shorten(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_is_found_in_a_sidecar_that_is_wrong_otherwise() {
+        for (text, found) in [
+            (&br#"{"mail": "a@b.org", "what": 1}"#[..], Some("a@b.org")),
+            (b"\xef\xbb\xbf{\"mail\": \"a@b.org\"}", Some("a@b.org")),
+            (br#"{"mail": 7}"#, None),
+            (br#"["mail"]"#, None),
+            (b"{", None),
+        ] {
+            assert_eq!(mail(text).as_deref(), found);
+        }
+        assert_eq!(mail(format!("{{\"mail\": \"{}\"}}", "a".repeat(300)).as_bytes()), None);
+    }
 
     #[test]
     fn every_key_is_optional() {

@@ -20,7 +20,7 @@ use std::time::Instant;
 /// A picture without its end that nobody holds open is taken as it is when it has been quiet for so many times `settle`.
 const QUIET_SETTLES: u32 = 10;
 
-type Entry = (OsString, Seen);
+pub(super) type Entry = (OsString, Seen);
 
 impl Inbox {
     pub(super) fn deal_with_settled(&mut self, inbox: BorrowedFd, now: Instant, report: &mut ScanReport) -> Result<(), Hitch> {
@@ -180,6 +180,7 @@ impl Inbox {
             again::leave_note(&self.ledger, &self.settings, &id, &name).map_err(of_all)?;
             let files = entries.iter().map(|(_, seen)| seen.file).collect();
             let contents = contents.iter().flatten().cloned().collect();
+            self.tell_again(&id, &shown, &file, claim.mail)?;
             let note = Note::Duplicate {
                 of: id.clone(),
                 name: shown,
@@ -227,6 +228,7 @@ impl Inbox {
             Some(recorded) if recorded.reason == reason => recorded.clone(),
             _ => {
                 let record = refused::record(name, reason, sentence.clone(), files);
+                self.tell_refused(inbox, entries, &record)?;
                 self.ledger.note(&Note::FileRefused(record.clone())).map_err(of_record)?;
                 self.hooks.on(Event::Refused {
                     reason,
@@ -273,7 +275,7 @@ impl Inbox {
 }
 
 /// A journal that cannot be written stops everything; a record without room is its file's trouble.
-fn of_record(error: JournalError) -> Hitch {
+pub(super) fn of_record(error: JournalError) -> Hitch {
     match error {
         JournalError::TooLarge { .. } => of_file(error),
         _ => of_all(error),

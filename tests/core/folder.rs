@@ -3,6 +3,7 @@
 use crate::support::{Recorder, settings, tree};
 use delta_guard::case::Case;
 use delta_guard::clock::{Clock, ManualClock};
+use delta_guard::config::file::Mail;
 use delta_guard::engine::{Event, Hooks, Ledger, Refusal, query};
 use delta_guard::inbox::refused::Reason;
 use delta_guard::inbox::{Inbox, ScanReport};
@@ -38,12 +39,25 @@ impl Place {
         for dir in [&settings.inbox.dir, &settings.spool_dir()] {
             std::fs::create_dir_all(dir).unwrap();
         }
-        Self::open(root, Arc::new(settings))
+        Self::open(root, Arc::new(settings), None)
     }
 
-    fn open(root: tempfile::TempDir, settings: Arc<Settings>) -> Self {
+    /// One that sends mails.
+    pub fn mailing(mail: Mail) -> Self {
+        let Self {
+            root,
+            settings,
+            ledger,
+            inbox,
+            ..
+        } = Self::new();
+        drop((inbox, ledger));
+        Self::open(root, settings, Some(mail))
+    }
+
+    fn open(root: tempfile::TempDir, settings: Arc<Settings>, mail: Option<Mail>) -> Self {
         let clock = Arc::new(ManualClock::new("2026-11-23T12:00:00Z".parse().unwrap()));
-        let hooks = Arc::new(Recorder::default());
+        let hooks = Arc::new(Recorder(Default::default(), Default::default(), mail));
         let ledger = Ledger::open(
             Arc::new(Disk),
             &settings.journal_dir(),
@@ -75,10 +89,11 @@ impl Place {
             settings,
             ledger,
             inbox,
+            hooks,
             ..
         } = self;
         drop((inbox, ledger));
-        Self::open(root, settings)
+        Self::open(root, settings, hooks.2.clone())
     }
 
     /// Let the inbox hear of a stop.

@@ -4,7 +4,7 @@ use delta_guard::case::Case;
 use delta_guard::config::file::Mail;
 use delta_guard::daemon::{self, Started};
 use delta_guard::engine::asked::{self, Ask, Request};
-use delta_guard::engine::{CaseView, Event, Hooks, Message, query};
+use delta_guard::engine::{CaseView, Event, Hooks, Message, Notice, query};
 use delta_guard::journal::Reader;
 use delta_guard::policy::{GateLimits, Mode};
 use delta_guard::settings::{InboxSettings, Settings, StageLimits, WorkerSettings};
@@ -155,6 +155,10 @@ impl Hooks for Recorder {
 
     fn report(&self, view: &CaseView) -> anyhow::Result<String> {
         Ok(format!("<html>{} {}</html>", view.case, view.state))
+    }
+
+    fn notices(&self, notice: &Notice) -> Vec<Message> {
+        self.2.as_ref().map(|mail| delta_guard::alert::notices(mail, notice)).unwrap_or_default()
     }
 
     fn messages(&self, view: &CaseView) -> Vec<Message> {

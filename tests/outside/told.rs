@@ -100,6 +100,46 @@ fn without_a_server_the_case_ends_and_the_mail_goes_out_later_once() {
 }
 
 #[test]
+fn a_file_that_is_no_case_and_a_picture_handed_in_again_are_mailed_where_somebody_asked() {
+    let server = Server::start(&[]);
+    let more = "submitters: [example.net], others: [{to: [desk@example.org], on: [refused, duplicate]}], timeout: 5s";
+    let place = Place::new(&mail(server.port).replace("timeout: 5s", more));
+    let daemon = place.start();
+    place.drop_in(b"wrong.json", "{\"mail\": \"ann@example.net\", \"lable\": \"dog\"}");
+    place.drop_in(b"wrong.png", "label=dog\n");
+    daemon.wait_for_metric("delta_guard_refused_total{reason=\"bad-sidecar\"} 1");
+    daemon.wait_for_metric("delta_guard_mail_sent_total 2");
+    place.drop_in(b"good.png", "label=dog\n");
+    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_mail_sent_total 3");
+    place.drop_in(b"same.png", "label=dog\n");
+    daemon.wait_for_metric("delta_guard_duplicate_total 1");
+    daemon.wait_for_metric("delta_guard_mail_sent_total 4");
+    daemon.wait_for_metric("delta_guard_outbox_length 0");
+    let taken = server.taken.lock().unwrap().clone();
+    let of = |to: &str| taken.iter().filter(|taken| taken.to == [to]).map(readable).collect::<Vec<_>>();
+    let (owner, ann, desk) = (of("oncall@example.org"), of("ann@example.net"), of("desk@example.org"));
+    assert_eq!((owner.len(), ann.len(), desk.len()), (1, 1, 2));
+    assert!(owner[0].contains("good.png") && !owner[0].contains("same.png"), "{}", owner[0]);
+    assert!(
+        ann[0].contains("Your file wrong.png: not taken") && ann[0].contains("lable"),
+        "{}",
+        ann[0]
+    );
+    let case = place.json(&["cases"])[0]["case"].as_str().unwrap()[..12].to_owned();
+    let again = desk.iter().find(|mail| mail.contains("same.png")).unwrap();
+    let config = place.config();
+    for part in ["handed in again", &case, "proposed", &format!("--config {}", config.display())] {
+        assert!(again.contains(part), "{part} not in:\n{again}");
+    }
+    assert_eq!(daemon.stop(), Some(0));
+    let daemon = place.start();
+    daemon.wait_for_metric("delta_guard_outbox_length 0");
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(server.taken.lock().unwrap().len(), 4, "nothing is sent again");
+}
+
+#[test]
 fn a_hostile_name_stays_a_name() {
     let server = Server::start(&[]);
     let place = Place::new(&mail(server.port));
