@@ -1,7 +1,7 @@
 //! Wires journal, index, inbox and engine together, and stops them in order.
 
 use crate::clock::SystemClock;
-use crate::engine::{Engine, Hooks, Ledger, Note, asked};
+use crate::engine::{Engine, Hooks, Ledger, Note, asked, keep_index};
 use crate::inbox::{self, Inbox, Wake};
 use crate::publish;
 use crate::rights;
@@ -97,6 +97,7 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
             .context("the inbox's thread could not be started")?
     };
     let requests = tokio::spawn(asked::serve(Arc::clone(&ledger), Arc::clone(&settings), both.clone()));
+    let index = tokio::spawn(keep_index(Arc::clone(&ledger), both.clone()));
     let watch = tokio::spawn(watch_scans(pulse, settings.inbox.stall, settings.inbox.dir.clone(), ready.clone()));
     let mut engine = tokio::spawn(Engine::new(Arc::clone(&ledger), Arc::clone(&settings), secret, Arc::clone(&hooks), both).run());
 
@@ -122,6 +123,7 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
     wake.ring();
     // It hears of the stop itself.
     let _ = requests.await;
+    let _ = index.await;
     watch.abort();
     // A file system that hangs holds the thread in a system call; it ends with the process.
     match tokio::time::timeout(INBOX_GRACE, tokio::task::spawn_blocking(move || scanner.join())).await {

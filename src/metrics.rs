@@ -203,7 +203,10 @@ impl Metrics {
             journal_failed: declare.counter("journal_failed_total", "Failures to write the journal."),
             journal_broken: declare.gauge("journal_broken", "1 while the journal is out of use: nothing is taken in."),
             index_rebuilt: declare.counter("index_rebuilt_total", "How often the index was rebuilt from the journal."),
-            index_failed: declare.counter("index_failed_total", "Failures of the index; work goes on without it."),
+            index_failed: declare.counter(
+                "index_failed_total",
+                "How often the index failed or contradicted the journal; answers come from the journal until it is made again.",
+            ),
             mail_sent: declare.counter("mail_sent_total", "Mails that the server took."),
             mail_retried: declare.counters(
                 "mail_retried_total",

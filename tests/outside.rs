@@ -7,6 +7,8 @@ mod check;
 mod daemon;
 #[path = "outside/degraded.rs"]
 mod degraded;
+#[path = "outside/index.rs"]
+mod index;
 #[path = "outside/metrics.rs"]
 mod metrics;
 #[path = "outside/monitoring.rs"]

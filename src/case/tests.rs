@@ -4,7 +4,7 @@ use crate::policy::{Action, Found, GateLimits, Mode};
 use delta_guard_contract::TraceVerdict;
 use std::collections::BTreeSet;
 
-fn accepted() -> Accepted {
+pub(crate) fn accepted() -> Accepted {
     let file = FileIdentity {
         dev: 1,
         ino: 2,

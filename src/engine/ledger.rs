@@ -1,17 +1,21 @@
 //! The journal, its fold and its index together, shared by inbox, engine, messengers and the HTTP interface. Whatever happens, happens here: recorded
-//! first, then believed.
+//! first, then believed. [`ask`] answers questions, [`index`] makes the index again.
+
+mod ask;
+mod index;
 
 use super::book::{Book, Folded, LastFile, Note};
 use super::hooks::{Event as Outside, Hooks};
 use super::standing::{Excluded, Standing};
 use crate::case::{Accepted, Case, CaseId, Event, Illegal, State};
 use crate::clock::Clock;
-use crate::journal::store::{Change, Lookup, Store};
-use crate::journal::{Head, Journal, JournalError, Options, Reader};
+use crate::journal::store::Store;
+use crate::journal::{Head, Journal, JournalError, Options};
 use crate::policy::Spent;
 use crate::vfs::Vfs;
-use anyhow::{Context, Result};
-use delta_guard_contract::{FlaggedExample, TrainId};
+use anyhow::Result;
+pub use index::keep as keep_index;
+use index::{apply, prune};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
@@ -22,11 +26,14 @@ pub struct Ledger {
     hooks: Arc<dyn Hooks>,
     vfs: Arc<dyn Vfs>,
     journal_dir: PathBuf,
+    index_dir: PathBuf,
     recorded: watch::Sender<u64>,
     /// What is asked for often, kept apart: who asks must not wait for a record's fsync, nor a record for who asks.
     now: Mutex<Snapshot>,
     /// Every case in journal order.
     order: Mutex<Vec<CaseId>>,
+    /// How often the index was lost: whoever makes it again waits on this.
+    lost: watch::Sender<u64>,
 }
 
 /// The ledger at one moment.
@@ -49,6 +56,10 @@ pub struct Snapshot {
 pub(super) struct Inner {
     journal: Journal,
     store: Option<Store>,
+    /// Why there is none, in words that were told.
+    why_lost: String,
+    /// The one that was lost, as long as somebody may still read it.
+    lost: Option<Store>,
     pub(super) book: Book,
 }
 
@@ -90,10 +101,11 @@ impl Ledger {
         if !agrees && trouble.is_none() {
             trouble = Some("it belongs to another journal".into());
         }
+        let mut why_lost = String::new();
         if let Some(why) = trouble {
             drop(store.take());
-            match rebuild(&vfs, journal_dir, index_dir) {
-                Ok(new) => {
+            match index::rebuild(&vfs, journal_dir, index_dir, &|| false) {
+                Ok((new, _)) => {
                     // A new installation has no index to lose.
                     if journal.head().seq > 0 {
                         hooks.on(Outside::IndexRebuilt {
@@ -103,25 +115,32 @@ impl Ledger {
                     }
                     store = Some(new);
                 }
-                Err(error) => hooks.on(Outside::IndexTrouble {
-                    message: format!("{error:#}"),
-                }),
+                Err(error) => why_lost = format!("{error:#}"),
             }
         }
         if let Some(Err(error)) = store.as_ref().map(Store::flush) {
-            hooks.on(Outside::IndexTrouble {
-                message: format!("{error:#}"),
-            });
+            why_lost = format!("{error:#}");
             store = None;
+        }
+        if store.is_none() {
+            hooks.on(Outside::IndexTrouble { message: why_lost.clone() });
         }
         let (recorded, _) = watch::channel(journal.head().seq);
         let mut order: Vec<(u64, CaseId)> = book.numbers.iter().map(|(id, number)| (*number, id.clone())).collect();
         order.sort_unstable();
         let ledger = Self {
-            inner: Mutex::new(Inner { journal, store, book }),
+            inner: Mutex::new(Inner {
+                journal,
+                store,
+                why_lost,
+                lost: None,
+                book,
+            }),
             hooks,
             vfs,
             journal_dir: journal_dir.to_path_buf(),
+            index_dir: index_dir.to_path_buf(),
+            lost: watch::channel(0).0,
             recorded,
             now: Mutex::default(),
             order: Mutex::new(order.into_iter().map(|(_, id)| id).collect()),
@@ -238,10 +257,7 @@ impl Ledger {
         if let Some(store) = inner.store.as_mut()
             && let Err(error) = apply(store, &appended.head, &inner.book, &folded).and_then(|()| store.flush())
         {
-            self.hooks.on(Outside::IndexTrouble {
-                message: format!("{error:#}; going on without it until the next start"),
-            });
-            inner.store = None;
+            self.lose_index(inner, &error);
         }
         if let (Folded::Case(number), Some(case)) = (&folded, case)
             && *number == appended.head.seq
@@ -314,87 +330,6 @@ impl Ledger {
         counts(&self.inner().book)
     }
 
-    /// The index, where it is in use. Reading it takes no lock of ours.
-    fn lookup(&self) -> Option<Lookup> {
-        self.inner().store.as_ref().map(Store::lookup)
-    }
-
-    /// A case, whatever its state. Ended ones come from the index, or without it from the journal.
-    pub fn case(&self, id: &CaseId) -> Result<Option<Case>> {
-        let (number, lookup) = {
-            let inner = self.inner();
-            let Some(number) = inner.book.numbers.get(id).copied() else {
-                return Ok(None);
-            };
-            if let Some(case) = inner.book.cases.get(&number) {
-                return Ok(Some(case.clone()));
-            }
-            (number, inner.store.as_ref().map(Store::lookup))
-        };
-        match lookup {
-            Some(lookup) => lookup.case(id),
-            None => Ok(self.replay()?.cases.remove(&number)),
-        }
-    }
-
-    /// Every case, in journal order.
-    pub fn cases(&self) -> Result<Vec<Case>> {
-        match self.lookup() {
-            Some(lookup) => lookup.cases(),
-            None => Ok(self.replay()?.cases.into_values().collect()),
-        }
-    }
-
-    /// At most `limit` of the cases that `wanted` takes, the newest first. Reads no more cases than it must.
-    pub fn newest(&self, limit: usize, wanted: impl Fn(&Case) -> bool) -> Result<Vec<Case>> {
-        let Some(lookup) = self.lookup() else {
-            let all = self.replay()?.cases.into_values().rev();
-            return Ok(all.filter(wanted).take(limit).collect());
-        };
-        let mut found = Vec::new();
-        let mut before = self.order().len();
-        while before > 0 && found.len() < limit {
-            let some: Vec<CaseId> = self.order()[before.saturating_sub(LIST_STEP)..before].to_vec();
-            before = before.saturating_sub(LIST_STEP);
-            for id in some.iter().rev() {
-                found.extend(lookup.case(id)?.filter(&wanted));
-                if found.len() == limit {
-                    break;
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// At most `limit` cases whose id begins with `digits`, in journal order.
-    pub fn begin_with(&self, digits: &str, limit: usize) -> Result<Vec<Case>> {
-        if digits.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ids: Vec<CaseId> = self.order().iter().filter(|id| id.0.starts_with(digits)).take(limit).cloned().collect();
-        ids.iter().filter_map(|id| self.case(id).transpose()).collect()
-    }
-
-    /// What was flagged for a case, strongest first.
-    pub fn flagged(&self, id: &CaseId) -> Result<Vec<FlaggedExample>> {
-        match self.lookup() {
-            Some(lookup) => lookup.flagged(id),
-            None => super::query::flagged(&self.vfs, &self.journal_dir, id),
-        }
-    }
-
-    /// The cases that a training example was flagged for.
-    pub fn cases_of(&self, id: &TrainId) -> Result<Vec<CaseId>> {
-        match self.lookup() {
-            Some(lookup) => lookup.cases_of(id),
-            None => super::query::cases_of(&self.vfs, &self.journal_dir, id),
-        }
-    }
-
-    fn replay(&self) -> Result<Book> {
-        super::query::replay(&self.vfs, &self.journal_dir)
-    }
-
     /// The number of the last record, as it changes: whoever waits on it misses nothing.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.recorded.subscribe()
@@ -421,43 +356,7 @@ impl Ledger {
     }
 }
 
-/// Cases that are looked up for a list before its order is looked at again.
-const LIST_STEP: usize = 256;
-
 /// Numbers of open and of held cases.
 fn counts(book: &Book) -> (usize, usize) {
     (book.cases.len() - book.held, book.held)
-}
-
-/// A finished case is the index's business.
-fn prune(book: &mut Book, folded: &Folded) {
-    if let Folded::Case(number) = folded
-        && book.cases.get(number).is_some_and(Case::is_over)
-    {
-        book.cases.remove(number);
-    }
-}
-
-fn apply(store: &mut Store, head: &Head, book: &Book, folded: &Folded) -> Result<()> {
-    let change = match folded {
-        Folded::Nothing => Change::None,
-        Folded::Case(number) => book.cases.get(number).map_or(Change::None, Change::Case),
-        Folded::Cleared(number) => book.cases.get(number).map_or(Change::None, Change::Clear),
-        Folded::Flagged(number, examples) => book.cases.get(number).map_or(Change::None, |case| Change::Flagged(case, examples)),
-    };
-    store.apply(head, change)
-}
-
-/// Make the index again from the journal.
-fn rebuild(vfs: &Arc<dyn Vfs>, journal_dir: &Path, index_dir: &Path) -> Result<Store> {
-    let mut store = Store::restart(index_dir).context("a new index could not be made")?;
-    let mut book = Book::default();
-    Reader::new(Arc::clone(vfs), journal_dir).read(&mut |record, head| {
-        let folded = book.fold(&record)?;
-        apply(&mut store, head, &book, &folded)?;
-        prune(&mut book, &folded);
-        Ok(())
-    })?;
-    store.flush()?;
-    Ok(store)
 }

@@ -21,7 +21,7 @@ pub use book::{Book, Folded, LastFile, Note, RefusedFile};
 pub use drive::Engine;
 pub use hooks::{Event, Hooks, Message, Notice, Refusal, message_id};
 pub use kept::load;
-pub use ledger::{Ledger, Snapshot};
+pub use ledger::{Ledger, Snapshot, keep_index};
 pub use outbox::MOST_WAITING;
 pub use standing::{Excluded, Standing};
 pub use view::{CaseView, Paths, Submission, escape, read_trace};

@@ -26,7 +26,7 @@ pub struct Ready {
     pub ready: bool,
     /// Why not; empty when ready.
     pub reasons: Vec<String>,
-    /// What somebody should know although it is ready: files that have been waiting in the inbox for more than ten minutes.
+    /// What somebody should know although it is ready: files that have been waiting in the inbox for more than ten minutes, an index that is made again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -161,10 +161,14 @@ fn ready(api: &Api) -> Ready {
     }
     reasons.extend(now.trouble.clone());
     reasons.extend(now.stalled.clone());
+    let mut notes = now.notes.clone();
+    if api.ledger().is_some_and(|ledger| !ledger.snapshot().has_index) {
+        notes.push("the index is out of use and is made again; until then answers come from the journal, which takes longer".to_owned());
+    }
     Ready {
         ready: now.is_ready(),
         reasons,
-        notes: now.notes,
+        notes,
     }
 }
 

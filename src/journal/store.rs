@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// First byte of every value: the layout of what follows.
 const LAYOUT: u8 = 1;
@@ -21,9 +23,12 @@ const CASES: u8 = b'c';
 const FLAGGED: u8 = b'f';
 const IDS: u8 = b'i';
 
+/// Between two looks whether an index that is closed is still read.
+const CLOSE_PAUSE: Duration = Duration::from_millis(5);
+
 /// The index.
 pub struct Store {
-    db: sled::Db,
+    db: Arc<sled::Db>,
     dir: PathBuf,
     at: At,
 }
@@ -75,7 +80,7 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self> {
         guarded("open", || {
             fs_err::create_dir_all(dir)?;
-            let db = open_sled(dir)?;
+            let db = Arc::new(open_sled(dir)?);
             let mut store = Self {
                 db,
                 dir: dir.to_path_buf(),
@@ -131,7 +136,7 @@ impl Store {
 
     /// Take a record in. Atomic; durable only after [`Store::flush`]. Records must come in order.
     pub fn apply(&mut self, head: &Head, change: Change) -> Result<()> {
-        let (db, mut at) = (self.db.clone(), self.at.clone());
+        let (db, mut at) = (Arc::clone(&self.db), self.at.clone());
         let at = guarded("write", move || {
             let mut batch = Batch {
                 db: &db,
@@ -181,15 +186,40 @@ impl Store {
 
     /// A way to read that needs nothing of the store itself: what is written meanwhile may or may not be seen, entry by entry.
     pub fn lookup(&self) -> Lookup {
-        Lookup(self.db.clone())
+        Lookup(Arc::clone(&self.db))
+    }
+
+    /// Does this lookup read this very index?
+    pub fn is_of(&self, lookup: &Lookup) -> bool {
+        Arc::ptr_eq(&self.db, &lookup.0)
+    }
+
+    /// Wait until nobody reads it any more, and let its files go: another index may take its folder then. Blocks.
+    pub fn close(self) {
+        let Self { db, .. } = self;
+        while Arc::strong_count(&db) > 1 {
+            std::thread::sleep(CLOSE_PAUSE);
+        }
+        // sled writes on its way out, where something may be wrong with it.
+        let _ = guarded("close", || {
+            drop(db);
+            Ok(())
+        });
     }
 }
 
 /// Reads the index. See [`Store::lookup`].
 #[derive(Clone)]
-pub struct Lookup(sled::Db);
+pub struct Lookup(Arc<sled::Db>);
 
 impl Lookup {
+    /// Lose a case, as sled does with a damaged file.
+    #[cfg(test)]
+    pub(crate) fn forget(&self, id: &CaseId) -> Result<()> {
+        self.0.remove(case_key(id))?;
+        Ok(())
+    }
+
     /// A case.
     pub fn case(&self, id: &CaseId) -> Result<Option<Case>> {
         guarded("read", || self.0.get(case_key(id))?.map(|value| decode(&value)).transpose())

@@ -7,6 +7,7 @@ use delta_guard::policy::Mode;
 use delta_guard::settings::Settings;
 use delta_guard::vfs::{Disk, Vfs};
 use delta_guard_contract::TrainId;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -208,6 +209,61 @@ fn a_daemon_that_cannot_have_an_index_goes_on_without() {
     assert_eq!(ledger.flagged(&case.id).unwrap().len(), 40);
     assert_eq!(ledger.cases_of(&TrainId("dog/0003.png".into())).unwrap(), [case.id]);
     running.stop().1.unwrap();
+}
+
+/// The files are damaged under a guard that is at work: every answer is right at every moment, and after a while the index is in use again, made without a start.
+#[test]
+fn damaged_under_a_running_guard_it_is_made_again() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = settings(root.path(), Mode::Observe);
+    let running = Running::start(&settings);
+    // More than sled keeps in memory.
+    for n in 0..4 {
+        drop_picture(&settings, &format!("{n}.png"), &format!("label=dog\nflag=12000\nn={n}\n"), None);
+    }
+    let ledger = Arc::clone(&running.started.ledger);
+    let all_told = |count: usize| {
+        let cases: Vec<_> = query::read(&settings.state_dir).unwrap().0.cases.into_values().collect();
+        (cases.len() == count && cases.iter().all(|case| case.told)).then_some(())
+    };
+    wait_for("the cases", || all_told(4));
+    let ask = || {
+        let cases = ledger.cases().unwrap();
+        let flagged: Vec<_> = cases.iter().map(|case| ledger.flagged(&case.id).unwrap()).collect();
+        let of = ledger.cases_of(&TrainId("dog/0003.png".into())).unwrap();
+        serde_json::json!({ "cases": cases, "flagged": flagged, "of": of })
+    };
+    assert!(ask() == from_journal(&settings));
+    let rebuilt = || running.hooks.count(|event| matches!(event, Event::IndexRebuilt { .. }));
+    assert!(ledger.has_index() && rebuilt() == 0);
+    let damage = || {
+        for entry in std::fs::read_dir(settings.index_dir()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let length = std::fs::metadata(&path).unwrap().len();
+                std::fs::OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+                    .write_all_at(&vec![0xff; length as usize], 0)
+                    .unwrap();
+            }
+        }
+    };
+    damage();
+    assert!(ask() == from_journal(&settings), "right at once");
+    // What comes meanwhile is in the new one, too.
+    drop_picture(&settings, "late.png", "label=dog\nflag=7\n", None);
+    wait_for("the late case", || all_told(5));
+    wait_for("the new index", || (rebuilt() == 1 && ledger.has_index()).then_some(()));
+    let truth = from_journal(&settings);
+    assert!(ask() == truth && ledger.has_index());
+    drop(ledger);
+    running.stop().1.unwrap();
+    // It is a sound one.
+    let (found, again) = answers(&settings);
+    assert_eq!(again, 0);
+    assert!(found == truth);
 }
 
 fn copy_dir(from: &Path, to: &Path) {
