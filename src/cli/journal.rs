@@ -2,6 +2,7 @@
 
 use super::{Exit, Failure, Global, lookup, say};
 use crate::engine::Book;
+use crate::journal::Witness;
 use crate::journal::verify::{self, Verdict};
 use crate::vfs::Disk;
 use clap::{Args, Subcommand};
@@ -29,10 +30,13 @@ Examples:
 The first word of the answer:
   whole       every record is as it was written
   torn        so it is, and the last write was cut off; the next start of the guard cuts its bytes away
-  damaged     something was changed or lost; the answer names segment, byte and record
+  damaged     something was changed or lost; the answer names segment, byte and record, or how many
+              acknowledged records are missing at the end, which the index knows
   newer       a newer program wrote it
   unreadable  the system does not let it be read
   none        there is no journal yet
+
+The index is asked where no running guard holds it; the line `index` says so.
 
 Exit codes: 0 whole, 1 damaged, newer or unreadable, 3 torn or none")]
     Verify,
@@ -43,7 +47,10 @@ impl Journal {
         let What::Verify = self.what;
         let config = global.load_text()?;
         let dir = config.file.paths.state.join("journal");
-        if !lookup::journal(&config.file.paths.state)? && !global.json {
+        // First the index: what is recorded meanwhile must not look as if the journal lacked it.
+        let witness = Witness::ask(&config.file.paths.state.join("index"));
+        let seen = matches!(witness, Witness::Seen { seq, .. } if seq > 0);
+        if !lookup::journal(&config.file.paths.state)? && !global.json && !seen {
             return Err(Failure::new(
                 Exit::No,
                 format!("none: there is no journal in {}", dir.display()),
@@ -51,7 +58,7 @@ impl Journal {
             ));
         }
         let mut book = Book::default();
-        let found = verify::verify(Arc::new(Disk), &dir, &mut |record| {
+        let found = verify::verify(Arc::new(Disk), &dir, &witness, &mut |record| {
             book.fold(&record)?;
             Ok(())
         });
@@ -65,11 +72,15 @@ impl Journal {
                 ("cases", book.numbers.len().to_string()),
                 ("hash", found.hash.clone()),
             ];
+            facts.push(("index", found.index.clone()));
             facts.extend(found.last.map(|at| ("last", at.to_string())));
             say::out(&say::facts(&facts))?;
         }
         let help = match found.verdict {
             Verdict::Whole | Verdict::None | Verdict::Torn => "",
+            Verdict::Damaged if found.index_seen.is_some_and(|seen| seen > found.records) => {
+                "restore the journal's folder from a copy that has them; if an older journal was put back on purpose, remove the index folder (state/index)"
+            }
             Verdict::Damaged => "keep a copy of the folder as it is, then restore it from a backup; nothing was changed or skipped",
             Verdict::Newer => "use the newer program",
             Verdict::Unreadable => "mend the disk or the rights",

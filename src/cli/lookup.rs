@@ -41,7 +41,7 @@ pub(super) fn read(state: &Path) -> Salvage {
     let dir = state.join("journal");
     let found = query::salvage(&dir);
     if let Some(torn) = &found.torn {
-        say::note(&format!("note: {torn}"));
+        say::note(&format!("note: {torn}; `delta-guard journal verify` asks the index, too"));
     }
     if let Some(error) = &found.damage {
         let because = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));

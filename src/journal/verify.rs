@@ -1,6 +1,6 @@
 //! Is a journal what was written? Reads it without a lock, from its first byte to its last, and changes nothing.
 
-use super::{Head, JournalError, Reader, Record, Tail};
+use super::{Head, JournalError, Reader, Record, Tail, Witness};
 use crate::vfs::Vfs;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -18,9 +18,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub enum Verdict {
     /// Every byte is as it was written.
     Whole,
-    /// So is every record, and after the last one there is the beginning of another whose writing did not end. Nobody was told of it.
+    /// So is every record, and after the last one there is the beginning of another whose writing did not end. Nobody was told of it, as far as the index knows.
     Torn,
-    /// Something was changed or lost.
+    /// Something was changed or lost, acknowledged records at the end included, where the index has seen them.
     Damaged,
     /// A newer program wrote it.
     Newer,
@@ -61,19 +61,30 @@ pub struct Verified {
     pub segments: u32,
     /// Bytes after the last record, where the end is torn.
     pub torn_bytes: usize,
+    /// What the index says about it, in a few words.
+    pub index: String,
+    /// The last record that the index has seen; None where it was not asked.
+    pub index_seen: Option<u64>,
 }
 
-/// Verify the journal in `dir`; each record that is whole is shown to `visit`, whose error counts as damage: the records contradict each other.
-pub fn verify(vfs: Arc<dyn Vfs>, dir: &Path, visit: &mut dyn FnMut(Record) -> anyhow::Result<()>) -> Verified {
+/// Verify the journal in `dir`, and hold it against what the index said before; each record that is whole is shown to `visit`, whose error counts as damage: the
+/// records contradict each other.
+pub fn verify(vfs: Arc<dyn Vfs>, dir: &Path, witness: &Witness, visit: &mut dyn FnMut(Record) -> anyhow::Result<()>) -> Verified {
     let (mut at, mut last) = (Head::default(), None);
+    let mut agrees = None;
     let mut reader = Reader::new(vfs, dir);
     let outcome = read_to_end(&mut reader, &mut |record, head| {
         let time = record.time;
         visit(record)?;
         (at, last) = (*head, Some(time));
+        if let Witness::Seen { seq, hash } = witness
+            && *seq == head.seq
+        {
+            agrees = Some(hex::encode(head.hash) == *hash);
+        }
         Ok(())
     });
-    let (verdict, what, torn_bytes) = match &outcome {
+    let (mut verdict, mut what, torn_bytes) = match &outcome {
         Ok(tail) if tail.segment == 0 => (Verdict::None, String::new(), 0),
         Ok(tail) if tail.torn.is_empty() => (Verdict::Whole, String::new(), 0),
         Ok(tail) => (Verdict::Torn, tail.torn_words(), tail.torn.len()),
@@ -90,7 +101,40 @@ pub fn verify(vfs: Arc<dyn Vfs>, dir: &Path, visit: &mut dyn FnMut(Record) -> an
             (verdict, what, 0)
         }
     };
+    let (index, index_seen) = match witness {
+        Witness::None => ("none: it could not be asked whether records are missing at the end".into(), None),
+        Witness::Silent(why) => (format!("not asked whether records are missing at the end: {why}"), None),
+        Witness::Seen { seq, .. } => (
+            match agrees {
+                _ if *seq > at.seq => format!("has seen record {seq}"),
+                Some(false) => format!("is of another journal: its record {seq} is not this one's; the next start makes it again"),
+                _ if *seq < at.seq => format!(
+                    "is behind: it has seen record {seq} of {} and does not know whether one is missing at the end",
+                    at.seq
+                ),
+                _ => format!("agrees: it has seen record {seq} and no later one"),
+            },
+            Some(*seq),
+        ),
+    };
+    if let Some(seen) = index_seen.filter(|seen| *seen > at.seq)
+        && matches!(verdict, Verdict::Whole | Verdict::Torn | Verdict::None)
+    {
+        let missing = seen - at.seq;
+        let records = if missing == 1 { "record is" } else { "records are" };
+        let end = match torn_bytes {
+            0 => String::new(),
+            bytes => format!(", and {bytes} bytes of the next"),
+        };
+        what = format!(
+            "{missing} acknowledged {records} missing at the end: the journal ends with record {}{end}, but the index has seen record {seen}",
+            at.seq
+        );
+        verdict = Verdict::Damaged;
+    }
     Verified {
+        index,
+        index_seen,
         verdict,
         what,
         records: at.seq,

@@ -302,6 +302,27 @@ fn segments_rotate_and_belong_together() {
     }
 }
 
+/// Also where the journal was opened anew in the midst of a segment.
+#[test]
+fn a_seal_says_how_many_records_its_segment_has() {
+    let disk = MemVfs::new();
+    for n in 0..12 {
+        let (mut journal, ..) = open(&disk, 1500).unwrap();
+        for m in 0..3 {
+            journal.append("thing", false, None, json!({ "n": n, "m": m })).unwrap();
+        }
+    }
+    let (mut here, mut seals) = (0, 0);
+    for record in read(&disk).unwrap().0 {
+        here = if record.kind == "segment" { 1 } else { here + 1 };
+        if record.kind == "sealed" {
+            assert_eq!(record.data["count"], here, "record {}", record.seq);
+            seals += 1;
+        }
+    }
+    assert!(seals >= 3, "{seals}");
+}
+
 fn journal_copy(disk: &MemVfs, count: u32) -> MemVfs {
     let copy = MemVfs::new();
     for n in 1..=count {

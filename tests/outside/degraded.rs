@@ -231,3 +231,86 @@ fn the_command_line_tells_a_torn_end() {
     assert_eq!(place.json(&["journal", "verify"])["verdict"], "whole");
     assert!(!text(&place.ask(&["cases"]).stderr).contains("did not end"));
 }
+
+/// A write that was cut off is of no consequence; a record that was acknowledged and is gone is. Only the index can tell them apart.
+#[test]
+fn an_acknowledged_record_that_was_cut_off_is_no_torn_end() {
+    let place = Place::new("");
+    let daemon = place.start();
+    place.drop_in(b"wrong.png", "label=dog\n");
+    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    let beside = place.json(&["journal", "verify"]);
+    assert_eq!((&beside["verdict"], &beside["index_seen"]), (&"whole".into(), &serde_json::Value::Null));
+    assert!(beside["index"].as_str().unwrap().contains("a running guard"), "{beside}");
+    assert_eq!(daemon.stop(), Some(0));
+
+    let index = || -> Vec<_> {
+        let mut files: Vec<_> = std::fs::read_dir(place.at("state/index"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        files
+            .iter()
+            .filter(|path| path.is_file())
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect()
+    };
+    let before = index();
+    let whole = place.json(&["journal", "verify"]);
+    let records = whole["records"].as_u64().unwrap();
+    assert_eq!(
+        (&whole["verdict"], whole["index_seen"].as_u64()),
+        (&"whole".into(), Some(records)),
+        "{whole}"
+    );
+    assert!(whole["index"].as_str().unwrap().starts_with("agrees"), "{whole}");
+
+    let bytes = std::fs::read(segment(&place)).unwrap();
+    let lines: Vec<usize> = bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(at, _)| at + 1)
+        .collect();
+    let (last, before_last) = (lines[lines.len() - 2], lines[lines.len() - 3]);
+    for (cut, told) in [
+        (last, "1 acknowledged record is missing"),
+        (last + 20, "1 acknowledged record is missing"),
+        (before_last + 20, "2 acknowledged records are missing"),
+        (0, "acknowledged records are missing"),
+    ] {
+        std::fs::write(segment(&place), &bytes[..cut]).unwrap();
+        let found = place.ask(&["journal", "verify"]);
+        assert_eq!(found.status.code(), Some(1), "{cut}: {}", text(&found.stdout));
+        assert!(text(&found.stdout).contains("damaged"), "{}", text(&found.stdout));
+        let said = text(&found.stderr);
+        assert!(
+            said.contains(told) && said.contains(&format!("the index has seen record {records}")),
+            "{said}"
+        );
+        assert!(said.contains("state/index"), "{said}");
+    }
+    // Without the index nobody can know, and that is said.
+    std::fs::write(segment(&place), &bytes[..last + 20]).unwrap();
+    assert!(index() == before, "the index was changed by being asked");
+    std::fs::rename(place.at("state/index"), place.at("elsewhere")).unwrap();
+    let found = place.json(&["journal", "verify"]);
+    assert_eq!((&found["verdict"], &found["index_seen"]), (&"torn".into(), &serde_json::Value::Null));
+    assert!(found["index"].as_str().unwrap().starts_with("none"), "{found}");
+    std::fs::rename(place.at("elsewhere"), place.at("state/index")).unwrap();
+    // A write that was cut off stays what it is.
+    std::fs::write(segment(&place), [&bytes[..], b"00000040 0123456789abcdef"].concat()).unwrap();
+    let found = place.json(&["journal", "verify"]);
+    assert_eq!(
+        (&found["verdict"], found["index_seen"].as_u64()),
+        (&"torn".into(), Some(records)),
+        "{found}"
+    );
+    // A damaged index says nothing, instead of something wrong.
+    std::fs::write(place.at("state/index/db"), b"nonsense").unwrap();
+    let found = place.json(&["journal", "verify"]);
+    assert_eq!(found["verdict"], "torn", "{found}");
+    let said = found["index"].as_str().unwrap();
+    assert!(said.contains("the index cannot be read") || said.contains("is behind"), "{found}");
+}
