@@ -66,6 +66,18 @@ fn text(view: &CaseView) -> String {
             .as_ref()
             .map(|trace| format!("{} of {}", words::examples(trace.flagged.len()), words::thousands(trace.examples))),
     );
+    add(
+        "left out",
+        words::left_out(view).map(|left| match left.earlier {
+            0 => format!("{} by this case, none by earlier repairs", words::thousands(left.own)),
+            n => format!(
+                "{} by this case, {} by earlier repairs ({} in all)",
+                words::thousands(left.own),
+                words::thousands(n),
+                words::thousands(left.all)
+            ),
+        }),
+    );
     if let Some(certify) = &view.certify {
         add(
             "now read as",

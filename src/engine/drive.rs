@@ -142,6 +142,7 @@ impl Engine {
                 Stage::Unlearn => ledger.standing().map_err(work::resource)?,
                 _ => Standing::default(),
             };
+            standing.keep_cases(&settings.case_dir(&ledger_case.id)).map_err(work::resource)?;
             work::job(&ledger_case, stage, &settings, &secret, &standing).map_err(Trouble::from)
         })
         .await?;

@@ -23,7 +23,7 @@ pub use hooks::{Event, Hooks, Message, Notice, Refusal, message_id};
 pub use kept::load;
 pub use ledger::{Ledger, Snapshot, keep_index};
 pub use outbox::MOST_WAITING;
-pub use standing::{Excluded, Standing};
+pub use standing::{Earlier, Excluded, Standing};
 pub use view::{CaseView, Paths, Submission, escape, read_trace};
 
 /// Name of a candidate's checkpoint in its folder.

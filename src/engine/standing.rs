@@ -4,11 +4,13 @@
 //! The journal says which cases count ([`super::Book::excluded`]); the ids are those that were flagged for them.
 
 use crate::case::{CaseId, StandingUse};
+use crate::publish;
 use anyhow::{Result, ensure};
 use delta_guard_contract::{Digest, FlaggedExample, TrainId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// A case whose flagged examples stay out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,17 @@ pub struct Excluded {
 pub struct Standing {
     /// The ids, sorted, each once.
     pub ids: Vec<TrainId>,
+    /// Where they come from, in the order in which the cases came to the list.
+    pub cases: Vec<Earlier>,
+}
+
+/// A case from which the list comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// The case.
+    pub case: CaseId,
+    /// How many it flagged; another case may have flagged some of them, too.
+    pub count: u64,
 }
 
 impl Standing {
@@ -51,9 +64,21 @@ impl Standing {
             );
             all.extend(ids);
         }
+        let earlier = |excluded: &Excluded| Earlier {
+            case: excluded.case.clone(),
+            count: excluded.count,
+        };
         Ok(Self {
             ids: all.into_iter().collect(),
+            cases: cases.iter().map(earlier).collect(),
         })
+    }
+
+    /// Keep the cases beside the case whose candidate is made under the list, for its report.
+    pub(super) fn keep_cases(&self, case_dir: &Path) -> Result<()> {
+        let Some(named) = self.named() else { return Ok(()) };
+        publish::make_dir(case_dir)?;
+        publish::publish_file(case_dir, &cases_file(&named), &serde_json::to_vec(&self.cases)?)
     }
 
     /// BLAKE3 of the ids, one a line; None for an empty list.
@@ -68,6 +93,16 @@ impl Standing {
             count: self.ids.len() as u64,
         })
     }
+}
+
+/// The cases of a list under which a candidate was made. Empty where nobody kept them (older versions).
+pub(super) fn read_cases(case_dir: &Path, named: Option<&StandingUse>) -> Vec<Earlier> {
+    let read = named.and_then(|named| fs_err::read(case_dir.join(cases_file(named))).ok());
+    read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+fn cases_file(named: &StandingUse) -> String {
+    format!("standing-{}-cases.json", named.digest.short())
 }
 
 /// BLAKE3 of ids, one a line.

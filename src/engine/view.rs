@@ -1,6 +1,7 @@
 //! Everything that a report, a mail, the command line or the HTTP interface may say about a case.
 
 use super::kept;
+use super::standing::{self, Earlier};
 use crate::case::{Case, CaseId, HoldCause, Stage, StandingUse, State};
 use crate::policy::{Decision, GateVerdict};
 use crate::settings::Settings;
@@ -34,6 +35,8 @@ pub struct CaseView {
     pub help: String,
     /// The standing exclusion list that the candidate was made under; None where there was none.
     pub standing: Option<StandingUse>,
+    /// The cases that list comes from. Empty where there was none, and in cases of older versions.
+    pub earlier: Vec<Earlier>,
     /// Is the candidate the owner's own?
     pub given: bool,
     /// What kind of hold it is; None while it is not held.
@@ -127,6 +130,7 @@ impl CaseView {
             reason: case.reason.clone(),
             help: case.help.clone(),
             standing: case.standing.clone(),
+            earlier: standing::read_cases(&case_dir, case.standing.as_ref()),
             given: case.given.is_some(),
             held_cause: case.held_cause,
             occasion: case.occasion(),

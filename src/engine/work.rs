@@ -129,7 +129,10 @@ fn sorted_ids(report: &TraceReport) -> Vec<TrainId> {
 /// Keep the exclusion list that a candidate was made under beside it: the list may grow before the candidate is published.
 fn keep_standing(case: &Case, task: &Task, settings: &Settings) -> Result<Option<StandingUse>, Fault> {
     let Task::Unlearn { standing, .. } = task else { return Ok(None) };
-    let standing = Standing { ids: standing.clone() };
+    let standing = Standing {
+        ids: standing.clone(),
+        ..Standing::default()
+    };
     let Some(named) = standing.named() else { return Ok(None) };
     let bytes = serde_json::to_vec(&standing.ids).map_err(|error| internal(format!("the exclusion list cannot be written: {error}")))?;
     let dir = settings.case_dir(&case.id);

@@ -64,6 +64,7 @@ pub fn page(view: &CaseView) -> String {
                     (repair::readings(view))
                     (evidence::flagged(view))
                     (evidence::why(view))
+                    (repair::left_out(view))
                     (repair::before_and_after(view))
                     (next_steps(view))
                     (making::made(view))

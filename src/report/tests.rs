@@ -194,6 +194,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         reason: "the candidate passed the gate".into(),
         help: String::new(),
         standing: None,
+        earlier: Vec::new(),
         given: false,
         held_cause: None,
         occasion: String::new(),

@@ -132,6 +132,35 @@ pub fn flagged(view: &CaseView) -> usize {
     view.trace.as_ref().map_or(0, |trace| trace.flagged.len())
 }
 
+/// What a candidate was not trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Flagged by this case.
+    pub own: u64,
+    /// On the standing exclusion list: flagged by earlier cases.
+    pub earlier: u64,
+    /// Either.
+    pub all: u64,
+}
+
+impl LeftOut {
+    /// Flagged by this case and an earlier one.
+    pub fn both(self) -> u64 {
+        (self.own + self.earlier).saturating_sub(self.all)
+    }
+}
+
+/// None where nothing was trained: before the retraining, or with a checkpoint that a person gave.
+pub fn left_out(view: &CaseView) -> Option<LeftOut> {
+    let unlearn = view.unlearn.as_ref().filter(|_| !view.given)?;
+    let trace = view.trace.as_ref()?;
+    let own = trace.flagged.len() as u64;
+    let earlier = view.standing.as_ref().map_or(0, |standing| standing.count);
+    // What was trained on says it; a worker of an older version may have counted otherwise.
+    let all = trace.examples.saturating_sub(unlearn.examples).clamp(own.max(earlier), own + earlier);
+    Some(LeftOut { own, earlier, all })
+}
+
 /// How the candidate reads the picture, and as what. None where there is no candidate that was measured.
 pub fn reading(view: &CaseView) -> Option<(Reading, &str)> {
     let after = view.certify.as_ref()?.anomalies_after.first()?;

@@ -3,7 +3,7 @@
 use crate::support::{Running, ask, case_named, drop_picture, settings, told, wait_for};
 use delta_guard::case::{Case, HoldCause, State};
 use delta_guard::engine::asked::Ask;
-use delta_guard::engine::{Event, query};
+use delta_guard::engine::{CaseView, Event, query};
 use delta_guard::policy::Mode;
 use delta_guard::publish::{self, Manifest};
 use delta_guard::settings::Settings;
@@ -52,8 +52,21 @@ fn a_later_repair_leaves_out_what_earlier_ones_did() {
     assert!(out.contains("dog/0029.png") && out.contains("cat/0019.png"));
     assert_eq!((standing.len(), standing[0].0.as_str()), (30, "dog/0000.png"));
     assert_eq!(manifest.standing, second.standing.as_ref().map(|named| named.digest.clone()));
-    assert_eq!(manifest.standing, Some(first.trace.unwrap().ids), "the first case is the whole list");
+    assert_eq!(
+        manifest.standing,
+        first.trace.as_ref().map(|trace| trace.ids.clone()),
+        "the first case is the whole list"
+    );
     assert_eq!(running.started.ledger.standing().unwrap().ids.len(), 50);
+    // Its report can say where the others come from.
+    let earlier = |case: &Case| {
+        CaseView::new(case, &settings)
+            .earlier
+            .into_iter()
+            .map(|one| (one.case, one.count))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((earlier(&first), earlier(&second)), (vec![], vec![(first.id.clone(), 30)]));
     running.stop().1.unwrap();
     // From the journal alone, and without the index.
     std::fs::remove_dir_all(settings.index_dir()).unwrap();
