@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What may be promoted in mode `enforce` without a person. Shares are 0 to 1. Past a cap the case is held, and `delta-guard resume CASE` lets it pass.
+/// What may be promoted in mode `enforce` without a person. Shares are 0 to 1; a share above 0 allows one example at least, however small the set is. Past a cap
+/// the case is held, and `delta-guard resume CASE` lets it pass.
+///
+/// The defaults are below what an attack needs (about one to three in a hundred examples): a removal of that size is what a person should look at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Caps {
@@ -28,13 +31,13 @@ pub struct Caps {
 }
 
 impl Default for Caps {
-    /// 1 % of the set a case, 2 % a day, 5 % and 20 % of a class between two approvals, three promotions a day and submitter.
+    /// 0.1 % of the set a case, 0.2 % a day, 0.5 % and 2 % of a class between two approvals, three promotions a day and submitter.
     fn default() -> Self {
         Self {
-            max_case_share: 0.01,
-            max_day_share: 0.02,
-            max_total_share: 0.05,
-            max_class_share: 0.2,
+            max_case_share: 0.001,
+            max_day_share: 0.002,
+            max_total_share: 0.005,
+            max_class_share: 0.02,
             max_submitter_cases: 3,
         }
     }
@@ -84,8 +87,27 @@ fn day(at: Timestamp) -> i64 {
     at.as_second().div_euclid(86_400)
 }
 
-/// Slack for the division: far below one example of any set.
-const EPSILON: f64 = 1e-12;
+/// Slack for the product, whose rounding must not take an example away: far below one example of any set.
+const EPSILON: f64 = 1e-6;
+
+/// So many examples of a set a share allows. One at least, unless it is 0: the least that a repair can take out of a small set is more than a small share of it.
+fn most(share: f64, whole: u64) -> u64 {
+    let examples = (share * whole as f64 + EPSILON).floor();
+    match whole {
+        0 => 0,
+        _ if share > 0.0 => examples.max(1.0) as u64,
+        _ => 0,
+    }
+}
+
+/// What a person should know who decides about this repair: the cap that it alone exceeds, in a sentence. None: the guard would do as much by itself.
+pub fn alone(caps: &Caps, found: &Found) -> Option<String> {
+    let endless = Caps {
+        max_submitter_cases: u32::MAX,
+        ..caps.clone()
+    };
+    over(&endless, &Spent::default(), found, 0, Timestamp::UNIX_EPOCH).map(|(_, sentence)| sentence)
+}
 
 /// The first cap that a promotion of `found` at `now` would exceed: its key, and the sentence. None: it may be done.
 pub fn over(caps: &Caps, spent: &Spent, found: &Found, submitter: u32, now: Timestamp) -> Option<(&'static str, String)> {
@@ -133,11 +155,11 @@ pub fn over(caps: &Caps, spent: &Spent, found: &Found, submitter: u32, now: Time
         ),
     ];
     for (key, part, whole, cap, by) in shares {
-        let share = super::decide::share(part, whole);
-        if share > cap + EPSILON {
+        let most = most(cap, whole);
+        if part > most {
+            let share = 100.0 * super::decide::share(part, whole);
             let sentence = format!(
-                "{part} of {whole} training examples ({:.2} %) would be taken out {by}; without a person's word the guard may take out {:.2} % ({key})",
-                100.0 * share,
+                "{part} of {whole} training examples ({share:.2} %) would be taken out {by}; without a person's word the guard may take out {most} ({:.2} %, {key})",
                 100.0 * cap
             );
             return Some((key, sentence));
@@ -159,6 +181,17 @@ mod tests {
     use super::*;
 
     const NOON: &str = "2026-11-23T12:00:00Z";
+
+    /// Ten times the defaults: 1 % a case, 2 % a day, 5 % in total, 20 % of a class, of 10,000 examples with 1,000 in each class.
+    fn caps() -> Caps {
+        Caps {
+            max_case_share: 0.01,
+            max_day_share: 0.02,
+            max_total_share: 0.05,
+            max_class_share: 0.2,
+            ..Caps::default()
+        }
+    }
 
     fn at(time: &str) -> Timestamp {
         time.parse().unwrap()
@@ -186,7 +219,7 @@ mod tests {
     }
 
     fn key(spent: &Spent, label: &str, flagged: u64, submitter: u32, now: &str) -> Option<&'static str> {
-        let over = over(&Caps::default(), spent, &found(label, flagged), submitter, at(now));
+        let over = over(&caps(), spent, &found(label, flagged), submitter, at(now));
         if let Some((key, sentence)) = &over {
             assert!(sentence.contains(key), "{sentence}");
         }
@@ -260,6 +293,83 @@ mod tests {
             found: found("dog", 5_000),
         });
         assert_eq!(key(&passed, "dog", 100, 1, NOON), None);
+    }
+
+    /// P13.4: 0.1 % a case, 0.2 % a day, 0.5 % since a person last agreed, 2 % of a class.
+    #[test]
+    fn the_defaults_are_far_below_an_attack() {
+        let over = |spent: &Spent, label, flagged| over(&Caps::default(), spent, &found(label, flagged), 1, at(NOON)).map(|(key, _)| key);
+        let none = Spent::default();
+        assert_eq!((over(&none, "dog", 10), over(&none, "dog", 11)), (None, Some("caps.max_case_share")));
+        let today = spent(&[(NOON, 2, "cat", 10)]);
+        assert_eq!(
+            (over(&today, "dog", 10), over(&spent(&[(NOON, 2, "cat", 11)]), "dog", 10)),
+            (None, Some("caps.max_day_share"))
+        );
+        let days = ["10", "11", "12", "13"].map(|day| format!("2026-11-{day}T12:00:00Z"));
+        let earlier = |label: &'static str| spent(&days.iter().map(|day| (day.as_str(), 2, label, 10)).collect::<Vec<_>>());
+        assert_eq!(
+            (over(&earlier("cat"), "dog", 10), over(&earlier("cat"), "dog", 11)),
+            (None, Some("caps.max_case_share"))
+        );
+        let more = spent(&days.iter().map(|day| (day.as_str(), 2, "cat", 11)).collect::<Vec<_>>());
+        assert_eq!(over(&more, "dog", 7), Some("caps.max_total_share"));
+        // 2 % of the 1,000 dogs are 20.
+        let dogs = spent(&[(&days[0], 2, "dog", 10)]);
+        assert_eq!(
+            (over(&dogs, "dog", 10), over(&spent(&[(&days[0], 2, "dog", 11)]), "dog", 10)),
+            (None, Some("caps.max_class_share"))
+        );
+        // An approval begins the total anew.
+        let mut approved = more;
+        approved.approve(at("2026-11-20T12:00:00Z"));
+        assert_eq!(over(&approved, "dog", 7), None);
+    }
+
+    #[test]
+    fn one_example_passes_in_the_smallest_set_and_none_under_a_cap_of_nothing() {
+        let small = |flagged| Found {
+            examples: 60,
+            examples_of_label: 6,
+            ..found("dog", flagged)
+        };
+        let defaults = Caps::default();
+        let none = Spent::default();
+        let key = |caps: &Caps, found: &Found| over(caps, &none, found, 1, at(NOON)).map(|(key, _)| key);
+        assert_eq!(
+            (key(&defaults, &small(1)), key(&defaults, &small(2))),
+            (None, Some("caps.max_case_share"))
+        );
+        let nothing = Caps {
+            max_case_share: 0.0,
+            ..defaults.clone()
+        };
+        assert_eq!(key(&nothing, &small(1)), Some("caps.max_case_share"));
+        // The second one of a day is not the least that a repair can take out.
+        let one = spent(&[(NOON, 1, "dog", 1)]);
+        assert_eq!(
+            over(&defaults, &one, &small(1), 1, at(NOON)).map(|(key, _)| key),
+            Some("caps.max_day_share")
+        );
+        // Rounding takes no example away: 0.1 % of every thousand.
+        for thousands in 1..2000u64 {
+            assert_eq!(most(0.001, 1000 * thousands), thousands);
+        }
+    }
+
+    #[test]
+    fn who_decides_is_told_of_the_cap_that_the_guard_would_have_stopped_at() {
+        assert_eq!(alone(&Caps::default(), &found("dog", 10)), None);
+        let said = alone(&Caps::default(), &found("dog", 11)).unwrap();
+        assert!(
+            said.contains("11 of 10000") && said.contains("may take out 10 (0.10 %, caps.max_case_share)"),
+            "{said}"
+        );
+        let none_a_day = Caps {
+            max_submitter_cases: 0,
+            ..Caps::default()
+        };
+        assert_eq!(alone(&none_a_day, &found("dog", 10)), None, "who handed it in does not matter");
     }
 
     #[test]

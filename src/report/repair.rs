@@ -164,6 +164,27 @@ mod tests {
         section.split("<tr>").skip(1).map(plain).collect()
     }
 
+    /// Where a person decides, a cap stops nothing: it is said, in report and mail.
+    #[test]
+    fn a_repair_beyond_the_caps_is_told_to_who_decides() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut view = repaired(folder.path());
+        let told = |view: &CaseView| page(view).contains("without a person's word the guard may take out");
+        assert!(!told(&view), "nothing is known of the caps");
+        view.settings = serde_json::json!({"caps": crate::policy::Caps::default()});
+        let page = page(&view);
+        assert!(page.contains("150 of 5000 training examples (3.00 %)") && page.contains("may take out 5 (0.10 %, caps.max_case_share)"));
+        let mail: crate::config::file::Mail =
+            serde_json::from_value(serde_json::json!({"host": "localhost", "from": "guard@example.org", "to": ["a@example.org"]})).unwrap();
+        let content: crate::alert::Content = serde_json::from_value(crate::alert::messages(&mail, &view)[0].content.clone()).unwrap();
+        assert!(content.raw.replace("=\r\n", "").contains("caps.max_case_share"), "{}", content.raw);
+        view.state = crate::case::State::Promoted;
+        assert!(!told(&view), "somebody let it pass");
+        view.state = crate::case::State::Proposed;
+        view.settings = serde_json::json!({"caps": {"max_case_share": 0.05, "max_day_share": 0.05, "max_total_share": 0.05, "max_class_share": 0.5}});
+        assert!(!told(&view));
+    }
+
     #[test]
     fn what_this_case_and_earlier_ones_left_out_is_counted_and_named() {
         let folder = tempfile::tempdir().unwrap();

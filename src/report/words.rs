@@ -3,7 +3,7 @@
 use crate::case::{HoldCause, State};
 use crate::cli::advice;
 use crate::engine::{CaseView, escape};
-use crate::policy::{Known, Reading};
+use crate::policy::{Caps, Found, Known, Reading, caps};
 use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::job::Accuracy;
 use std::path::Path;
@@ -286,6 +286,15 @@ pub fn sentence(text: &str) -> String {
     if text.ends_with(['.', '!', '?']) { text } else { format!("{text}.") }
 }
 
+/// The cap at which the guard would have stopped in mode `enforce`, where it is a person who decides: the repair is made all the same.
+pub fn beyond_caps(view: &CaseView) -> Option<String> {
+    if !matches!(view.state, State::Proposed | State::Observed) {
+        return None;
+    }
+    let caps: Caps = serde_json::from_value(view.settings.get("caps")?.clone()).ok()?;
+    caps::alone(&caps, &Found::of(view.trace.as_ref()?))
+}
+
 /// What a person can do now.
 pub fn actions(view: &CaseView) -> Vec<Action> {
     let case = view.case.short();
@@ -300,7 +309,13 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
     }
     if flagged(view) > 0 {
         list.push(act(
-            "Look at the flagged examples in your own data, and correct or remove them at their source:".into(),
+            match beyond_caps(view) {
+                Some(much) => format!(
+                    "{} So look at the flagged examples in your own data first, and correct or remove them at their source:",
+                    sentence(&much)
+                ),
+                None => "Look at the flagged examples in your own data, and correct or remove them at their source:".into(),
+            },
             advice::flagged_into(case, &file).line(config),
         ));
     }

@@ -6,7 +6,7 @@ use delta_guard::daemon::{self, Started};
 use delta_guard::engine::asked::{self, Ask, Request};
 use delta_guard::engine::{CaseView, Event, Hooks, Message, Notice, query};
 use delta_guard::journal::Reader;
-use delta_guard::policy::{GateLimits, Mode};
+use delta_guard::policy::{Caps, GateLimits, Mode};
 use delta_guard::settings::{InboxSettings, Settings, StageLimits, WorkerSettings};
 use delta_guard::stop;
 use delta_guard::vfs::Disk;
@@ -69,7 +69,14 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
         detect: DetectConfig::default(),
         unlearn: UnlearnConfig::default(),
         gate: GateLimits::default(),
-        caps: Default::default(),
+        // The pictures of these tests flag 1 % of the set, ten times what the guard does by itself as it comes.
+        caps: Caps {
+            max_case_share: 0.01,
+            max_day_share: 0.02,
+            max_total_share: 0.05,
+            max_class_share: 0.2,
+            ..Caps::default()
+        },
         worker: WorkerSettings {
             path: fake_worker(),
             setup: WorkerSetup {
