@@ -4,9 +4,10 @@
 
 use delta_influence::ekfac::{CovarianceFold, Damping, LambdaFold, Queries, Workspace, scores};
 use delta_influence::error::Result;
-use delta_influence::influence::objective;
+use delta_influence::fold::Fold;
 use delta_influence::model::layer::Pair;
 use delta_influence::model::{Model, Weights, zoo};
+use delta_influence::passes::objective;
 use tch::{Device, Kind, Tensor};
 
 fn main() -> Result<()> {
@@ -32,10 +33,10 @@ fn main() -> Result<()> {
 
     let workspace = Workspace::new(Kind::Float, Device::Cpu);
     let mut covariance = CovarianceFold::new(&layers, workspace)?;
-    covariance.add(&training)?;
+    covariance.take(&training)?;
     let basis = covariance.finish()?.eigenbasis(&workspace, |_| {})?;
     let mut lambda = LambdaFold::new(&basis, workspace)?;
-    lambda.add(&training)?;
+    lambda.take(&training)?;
     let factors = lambda.finish()?;
 
     let query = pairs(&images.narrow(0, 7, 1), &labels.narrow(0, 7, 1))?;

@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Of the jobs: a worker of another version refuses them.
+PROTOCOL = 2
 SCHEDULE = {"kind": "one-cycle", "warmup": 0.3}
 # The recipe of config/evaluate/demo.yaml; `augment` is the story's.
 RECIPE = {"epochs": 20, "batch_size": 64, "lr": 0.1, "weight_decay": 5e-4, "schedule": SCHEDULE}
@@ -31,7 +33,7 @@ STORIES = {
 def work(worker, out, state, task):
     """Runs a job; its result, or the fault's first sentence as a string."""
     setup = {"cache_dir": str(state / "cache"), "factors_dir": str(out / "factors"), "device": "cpu", "threads": 0, "memory_budget": 1 << 30}
-    job = {"v": 1, "setup": setup, "out_dir": str(out), "task": task}
+    job = {"v": PROTOCOL, "setup": setup, "out_dir": str(out), "task": task}
     ran = subprocess.run([worker], input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=False)
     lines = [json.loads(line) for line in ran.stdout.splitlines()]
     last = lines[-1] if lines else {}

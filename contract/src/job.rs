@@ -76,6 +76,43 @@ pub enum Task {
         /// As in [`Task::Fit`]: the same for all traces that are to share factors.
         #[serde(default)]
         factors_seed: Seed,
+        /// `scores.safetensors` of a merge of [`FoldTask::Scores`]: the first scoring pass is then not computed again. Scores of another plan are refused.
+        #[serde(default)]
+        scores: Option<PathBuf>,
+    },
+    /// One part of a sum over training examples; writes `part.safetensors`. Parts may run in any order, on any machine that sees the same files; a part that was
+    /// killed is run again. → [`PartResult`]
+    FoldPart {
+        /// Data.
+        data: DataConfig,
+        /// Model.
+        model: ModelConfig,
+        /// Settings.
+        detect: DetectConfig,
+        /// As in [`Task::Fit`].
+        factors_seed: Seed,
+        /// Which sum.
+        fold: FoldTask,
+        /// Which part, counted from 0.
+        part: u32,
+        /// Number of parts.
+        parts: u32,
+    },
+    /// Put the parts of a sum together. Covariances become the eigenbasis, which the parts of Λ need, and Λ the factor file; both lie in the setup's factor folder,
+    /// where [`Task::Fit`] and [`Task::Trace`] find them. Scores become `scores.safetensors`. → [`PartResult`]
+    FoldMerge {
+        /// Data.
+        data: DataConfig,
+        /// Model.
+        model: ModelConfig,
+        /// Settings.
+        detect: DetectConfig,
+        /// As in [`Task::Fit`].
+        factors_seed: Seed,
+        /// Which sum.
+        fold: FoldTask,
+        /// The parts' files, in the order of their numbers. One of another plan is refused.
+        parts: Vec<PathBuf>,
     },
     /// Train by a recipe; writes `model.safetensors`. Goes on from the last epoch found in `out_dir`. → [`TrainResult`]
     Train {
@@ -171,6 +208,8 @@ impl Task {
             Task::Predict { .. } => "predict",
             Task::Fit { .. } => "fit",
             Task::Trace { .. } => "trace",
+            Task::FoldPart { .. } => "fold-part",
+            Task::FoldMerge { .. } => "fold-merge",
             Task::Train { .. } => "train",
             Task::Unlearn { .. } => "unlearn",
             Task::Certify { .. } => "certify",
@@ -180,6 +219,25 @@ impl Task {
             Task::Graph { .. } => "graph",
         }
     }
+}
+
+/// A sum over training examples that may be taken in parts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fold", rename_all = "kebab-case")]
+pub enum FoldTask {
+    /// Covariances of layer inputs and output gradients.
+    Covariance,
+    /// Λ in the eigenbasis; the covariances' parts must have been merged.
+    Lambda,
+    /// The first scoring pass of a case; the factors must be there.
+    Scores {
+        /// As in [`Task::Trace`].
+        anomalies: Vec<Anomaly>,
+        /// As in [`Task::Trace`].
+        limits: ImageLimits,
+        /// As in [`Task::Trace`].
+        case_seed: Seed,
+    },
 }
 
 /// A wrongly predicted picture.
@@ -211,6 +269,7 @@ pub enum JobResult {
     Predict(Prediction),
     Fit(FitResult),
     Trace(Box<TraceReport>),
+    Part(PartResult),
     Train(TrainResult),
     Certify(CertifyResult),
     Measure(MeasureResult),
@@ -268,6 +327,19 @@ pub struct FitResult {
     /// Digest of the training set that was read. None in answers of older workers.
     #[serde(default)]
     pub manifest: Option<Digest>,
+}
+
+/// Result of [`Task::FoldPart`] and [`Task::FoldMerge`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartResult {
+    /// The file.
+    pub file: PathBuf,
+    /// Its digest.
+    pub digest: Digest,
+    /// Digest of everything that all parts of this sum must agree on.
+    pub plan: Digest,
+    /// Training examples that were summed (of a merge: by all its parts).
+    pub examples: u64,
 }
 
 /// Result of [`Task::Train`] and [`Task::Unlearn`].

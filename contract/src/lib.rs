@@ -27,4 +27,4 @@ pub use passing::is_passing;
 pub const TORCH: &str = "2.11";
 
 /// Version of the job and message format. A worker refuses a job of another version.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

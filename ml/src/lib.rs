@@ -12,9 +12,14 @@ pub mod memory;
 pub mod data;
 pub mod model;
 
+pub mod fold;
+
 pub mod train;
 
 pub mod ekfac;
+
+pub mod passes;
+
 pub mod evidence;
 pub mod influence;
 

@@ -8,7 +8,7 @@ use delta_guard_contract::{
 };
 use delta_influence::data::encode_png;
 use delta_influence::files;
-use delta_influence::model::weights::{read_tensors, write_tensors};
+use delta_influence::files::tensors::{read_tensors, write_tensors};
 use delta_influence::model::{Weights, zoo};
 use delta_influence::progress::Report;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -7,8 +7,8 @@ use delta_guard_contract::config::{Augment, Device, Stem};
 use delta_guard_contract::detect::{DetectConfig, Precision};
 use delta_guard_contract::job::{Anomaly, AttackConfig, ImageLimits, PrepareResult, StoryConfig, Trigger};
 use delta_guard_contract::{DataConfig, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Seed, Task, TraceReport, TrainId, WorkerSetup};
+use delta_influence::files::tensors::{read_tensors, write_tensors};
 use delta_influence::jobs;
-use delta_influence::model::weights::{read_tensors, write_tensors};
 use delta_influence::progress::Silent;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -139,6 +139,7 @@ impl Story {
             },
             case_seed: Seed(case_seed),
             factors_seed: Seed(factors_seed),
+            scores: None,
         };
         match work(&self.folder, "trace", task) {
             JobResult::Trace(report) => *report,

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use delta_guard_contract::Digest;
 use delta_influence::ekfac::{CovarianceFold, Damping, Factors, LambdaFold, Queries, Workspace, gradient, scores};
+use delta_influence::fold::Fold;
 use delta_influence::model::layer::{Layer, LayerKind, Pair};
 use tch::{Device, Kind, Tensor};
 
@@ -55,9 +56,9 @@ fn pairs(workspace: &Workspace) -> Vec<Pair> {
 fn fit(workspace: Workspace) -> Factors {
     let pairs = pairs(&workspace);
     let mut fold = CovarianceFold::new(&layers(), workspace).unwrap();
-    fold.add(&pairs).unwrap();
+    fold.take(&pairs).unwrap();
     let mut fold = LambdaFold::new(&fold.finish().unwrap().eigenbasis(&workspace, |_| ()).unwrap(), workspace).unwrap();
-    fold.add(&pairs).unwrap();
+    fold.take(&pairs).unwrap();
     fold.finish().unwrap()
 }
 
@@ -103,7 +104,7 @@ fn q_a_is_kept_in_the_order_of_the_weight() {
     // Q_Aᵀ A Q_A is diagonal only if the file's Q_A and the covariance agree on the order of columns.
     let workspace = Workspace::new(Kind::Double, Device::Cpu);
     let mut fold = CovarianceFold::new(&layers(), workspace).unwrap();
-    fold.add(&pairs(&workspace)).unwrap();
+    fold.take(&pairs(&workspace)).unwrap();
     let covariances = fold.finish().unwrap();
     let q_a = fit(workspace).layer(0).unwrap().q_a;
     let rotated = q_a.transpose(1, 2).matmul(&covariances.blocks[0].input).matmul(&q_a);
@@ -126,8 +127,8 @@ fn damaged_and_foreign_files_are_refused() {
     let whole = fs_err::read(&path).unwrap();
     let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
 
-    assert!(refusal(&path, &layers(), &Digest("cd".repeat(32))).contains("made for key"));
-    assert!(refusal(&path, &layers()[..1], &key()).contains("other layers"));
+    assert!(refusal(&path, &layers(), &Digest("cd".repeat(32))).contains("its key is"));
+    assert!(refusal(&path, &layers()[..1], &key()).contains("its layers is"));
     let missing = folder.path().join("missing.safetensors");
     assert!(refusal(&missing, &layers(), &key()).contains("missing.safetensors"));
 
@@ -161,8 +162,9 @@ fn damaged_and_foreign_files_are_refused() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_an_error_that_names_it() {
+fn a_folder_that_cannot_be_made_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
+    fs_err::write(folder.path().join("nowhere"), b"a file").unwrap();
     let path = folder.path().join("nowhere/factors.safetensors");
     let error = fit(Workspace::new(Kind::Float, Device::Cpu)).save(&path, &key()).unwrap_err().to_string();
     assert!(error.contains("nowhere"), "{error}");

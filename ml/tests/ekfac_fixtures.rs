@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use delta_influence::ekfac::{CovarianceFold, Damping, LambdaFold, Queries, Workspace, scores, scores_and_self_influence};
+use delta_influence::fold::Fold;
 use delta_influence::model::layer::{Layer, LayerKind, Pair};
 use tch::{Device, Kind, Tensor};
 
@@ -168,11 +169,11 @@ fn compare(folder: &Path, kind: Kind) -> Vec<(String, f64)> {
     let mut check = |what: String, found: &Tensor, wanted: &Tensor| results.push((what, difference(found, wanted)));
 
     let mut fold = CovarianceFold::new(&net.layers, workspace).unwrap();
-    batches.iter().for_each(|b| fold.add(b).unwrap());
+    batches.iter().for_each(|b| fold.take(b).unwrap());
     let covariances = fold.finish().unwrap();
     let basis = covariances.eigenbasis(&workspace, |_| ()).unwrap();
     let mut fold = LambdaFold::new(&basis, workspace).unwrap();
-    batches.iter().for_each(|b| fold.add(b).unwrap());
+    batches.iter().for_each(|b| fold.take(b).unwrap());
     let factors = fold.finish().unwrap();
     let gap = if kind == Kind::Double { 1e-6 } else { 1e-3 };
     for (i, layer) in net.layers.iter().enumerate() {

@@ -8,6 +8,7 @@ use delta_influence::ekfac::{
     CovarianceFold, Damping, Eigenbasis, Factors, GradientSumFold, LambdaFold, Queries, Workspace, gradient, precondition, scores,
     scores_and_self_influence, self_influence,
 };
+use delta_influence::fold::Fold;
 use delta_influence::model::layer::{Layer, LayerKind, Pair};
 use naive::{EXAMPLES, autograd_gradient, cases, naive_covariances, pairs, rows, workspace};
 use tch::{Device, Kind, Tensor};
@@ -26,13 +27,13 @@ fn assert_close(a: &Tensor, b: &Tensor, tolerance: f64, what: &str) {
 
 fn basis(layers: &[Layer], pairs: &[Pair], workspace: Workspace) -> Eigenbasis {
     let mut fold = CovarianceFold::new(layers, workspace).unwrap();
-    fold.add(pairs).unwrap();
+    fold.take(pairs).unwrap();
     fold.finish().unwrap().eigenbasis(&workspace, |_| ()).unwrap()
 }
 
 fn fit(layers: &[Layer], pairs: &[Pair], workspace: Workspace) -> Factors {
     let mut fold = LambdaFold::new(&basis(layers, pairs, workspace), workspace).unwrap();
-    fold.add(pairs).unwrap();
+    fold.take(pairs).unwrap();
     fold.finish().unwrap()
 }
 
@@ -66,7 +67,7 @@ fn covariances_equal_loops_and_their_bases_diagonalise_them() {
     let pairs = pairs(&cases, 2);
     for budget in [1, 20_000, 1 << 24] {
         let mut fold = CovarianceFold::new(&layers, workspace(budget)).unwrap();
-        fold.add(&pairs).unwrap();
+        fold.take(&pairs).unwrap();
         let found = fold.finish().unwrap();
         assert_eq!(found.examples, EXAMPLES as u64);
         let basis = found.eigenbasis(&workspace(budget), |_| ()).unwrap();
@@ -215,10 +216,10 @@ fn batches_order_and_ranges_do_not_matter() {
             let mut s = GradientSumFold::new(&layers, 2, workspace).unwrap();
             for batch in *range {
                 let part = rows(&all, batch);
-                c.add(&part).unwrap();
-                l.add(&part).unwrap();
+                c.take(&part).unwrap();
+                l.take(&part).unwrap();
                 let index = Tensor::from_slice(batch);
-                s.add(&weights.index_select(1, &index), &part).unwrap();
+                s.add_weighted(&weights.index_select(1, &index), &part).unwrap();
                 assert_close(
                     &scores(&queries, &part).unwrap(),
                     &expected.index_select(1, &index),
@@ -273,21 +274,21 @@ fn bad_input_is_named() {
     let layers: Vec<Layer> = cases.iter().map(|c| c.layer.clone()).collect();
     let workspace = workspace(1 << 24);
     let mut fold = CovarianceFold::new(&layers, workspace).unwrap();
-    assert!(fold.add(&pairs(&cases[1..], 1)).is_err(), "a layer is missing");
+    assert!(fold.take(&pairs(&cases[1..], 1)).is_err(), "a layer is missing");
 
     let spoiled = pairs(&cases, 1);
     let _ = spoiled[3].input.narrow(0, 0, 1).fill_(f64::NAN);
-    let error = fold.add(&spoiled).unwrap_err().to_string();
+    let error = fold.take(&spoiled).unwrap_err().to_string();
     assert!(error.contains("layer stride") && error.contains("not finite"), "{error}");
 
     let basis = basis(&layers, &pairs(&cases, 1), workspace);
-    let error = LambdaFold::new(&basis, workspace).unwrap().add(&spoiled).unwrap_err().to_string();
+    let error = LambdaFold::new(&basis, workspace).unwrap().take(&spoiled).unwrap_err().to_string();
     assert!(error.contains("layer stride") && error.contains("not finite"), "{error}");
 
     let mut misfit = pairs(&cases, 1);
     misfit[0].output_grad = misfit[0].output_grad.narrow(2, 0, 3);
     let mut fold = CovarianceFold::new(&layers, workspace).unwrap();
-    let error = fold.add(&misfit).unwrap_err().to_string();
+    let error = fold.take(&misfit).unwrap_err().to_string();
     assert!(error.contains("layer plain") && error.contains("output gradient"), "{error}");
 
     let wrong = Layer {
@@ -330,7 +331,7 @@ fn group_sums_of_many_examples_are_a_product() {
         );
         let with_bias = Tensor::cat(&[&input, &Tensor::ones([count, 1], double)], 1);
         expected += Tensor::einsum("gn,no,nd->god", &[&weights, &output_grad, &with_bias], None::<i64>);
-        sums.add(&weights, &[Pair { input, output_grad }]).unwrap();
+        sums.add_weighted(&weights, &[Pair { input, output_grad }]).unwrap();
     }
     assert_close(&sums.finish().unwrap()[0], &expected, 1e-12, "3,000 examples");
 }

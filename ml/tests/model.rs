@@ -1,7 +1,7 @@
 //! Networks against PyTorch: names, shapes, values, training steps; checkpoints in both directions; bad checkpoints.
 
 use delta_guard_contract::{FaultKind, Recipe, Stem};
-use delta_influence::model::weights::{read_metadata, read_tensors, write_tensors};
+use delta_influence::files::tensors::{read_metadata, read_tensors, write_tensors};
 use delta_influence::model::{Graph, Model, Weights, zoo};
 use delta_influence::train::sgd::Sgd;
 use std::collections::{BTreeMap, HashMap};

@@ -12,6 +12,8 @@ mod measure;
 mod naive;
 #[path = "story/network.rs"]
 mod network;
+#[path = "story/parts.rs"]
+mod parts;
 #[path = "story/repair.rs"]
 mod repair;
 #[path = "story/scene.rs"]

@@ -73,6 +73,7 @@ impl Trace {
             limits: config.file.image_limits(),
             case_seed: Seed(seed),
             factors_seed: factors_seed(&config)?,
+            scores: None,
         };
         let mut report = match global.work(&config, &folder, task)? {
             JobResult::Trace(report) => report,

@@ -68,6 +68,7 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standin
                 limits,
                 case_seed: secret.case(&case.id),
                 factors_seed: secret.factors(),
+                scores: None,
             };
             (task, times.trace)
         }
@@ -354,7 +355,12 @@ fn plausible(result: &JobResult) -> Result<(), Fault> {
                 .try_for_each(prediction)
         }
         // Not asked for by the daemon.
-        JobResult::Check(_) | JobResult::Measure(_) | JobResult::Prepare(_) | JobResult::Extract { .. } | JobResult::Graph { .. } => Ok(()),
+        JobResult::Check(_)
+        | JobResult::Measure(_)
+        | JobResult::Part(_)
+        | JobResult::Prepare(_)
+        | JobResult::Extract { .. }
+        | JobResult::Graph { .. } => Ok(()),
     }
 }
 

@@ -135,6 +135,7 @@ impl Stage {
             },
             case_seed: Seed(case_seed),
             factors_seed: Seed(self.story.story.seed),
+            scores: None,
         };
         match run(&self.out.join("traces").join(folder), task)? {
             JobResult::Trace(report) => Ok(*report),

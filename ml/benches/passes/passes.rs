@@ -9,10 +9,12 @@ use delta_influence::detect::queries::{draw, picture_from_bytes};
 use delta_influence::device;
 use delta_influence::ekfac::Factors;
 use delta_influence::evidence::Evidence;
-use delta_influence::influence::fit::{FitSettings, fit};
-use delta_influence::influence::pass::{Pass, batch_size};
-use delta_influence::influence::{ModelEvidence, objective};
+use delta_influence::influence::ModelEvidence;
 use delta_influence::model::{Model, Weights, zoo};
+use delta_influence::passes::budget::Budget;
+use delta_influence::passes::fit::{FitSettings, fit};
+use delta_influence::passes::objective;
+use delta_influence::passes::stream::Stream;
 use delta_influence::progress::Silent;
 use std::path::Path;
 use std::time::Instant;
@@ -50,7 +52,7 @@ impl Passes {
         }
         .resolve(1, data.classes().len());
         let chosen = FitSettings::new(&settings, Seed(0));
-        let factors = fit(&over(&model, &data, &config), &chosen, &chosen.subset(data.len()), &mut Silent)?.0;
+        let factors = fit(&mut over(&model, &data, &config), &chosen, &chosen.subset(data.len()), &mut Silent)?.0;
         Ok(Self {
             data,
             model,
@@ -68,8 +70,8 @@ impl Passes {
 
     /// Seconds of forward + backward + weight gradients over the first `most` examples, on the layers that EK-FAC tracks.
     pub fn plain(&mut self, most: usize) -> anyhow::Result<f64> {
-        let pass = over(&self.plain, &self.data, &self.scene);
-        let weights: Vec<Tensor> = pass
+        let stream = over(&self.plain, &self.data, &self.scene);
+        let weights: Vec<Tensor> = stream
             .tracked()
             .iter()
             .flat_map(|layer| ["weight", "bias"].map(|part| format!("{}.{part}", layer.name)))
@@ -79,7 +81,7 @@ impl Passes {
         let examples: Vec<usize> = (0..self.data.len().min(most)).collect();
         let start = Instant::now();
         let mut sums = 0.0;
-        for batch in examples.chunks(pass.batch) {
+        for batch in examples.chunks(stream.batch) {
             let images = normalise(&self.data.batch(batch)?, &self.scene.image, Kind::Float, self.plain.device())?;
             let labels = self.data.labels_tensor(batch)?.to_device(self.plain.device());
             let tapped = self.plain.forward_tapped(&images)?;
@@ -95,16 +97,16 @@ impl Passes {
     pub fn scoring(&mut self) -> anyhow::Result<f64> {
         let image = &self.scene.image;
         let picture = picture_from_bytes(self.data.pixels(0), 3, image.height as usize, image.width as usize)?;
-        let queries = draw(&picture, 5, self.data.classes().len(), &self.settings, image, 0)?.queries;
+        let question = draw(&picture, 5, self.data.classes().len(), &self.settings, image, 0)?.question;
         let all: Vec<usize> = (0..self.data.len()).collect();
-        let pass = over(&self.model, &self.data, &self.scene);
+        let stream = over(&self.model, &self.data, &self.scene);
         let mut silent = Silent;
-        let mut evidence = ModelEvidence::new(pass, &self.factors, &self.settings, MEMORY_BUDGET, &mut silent);
+        let mut evidence = ModelEvidence::new(stream, &self.factors, &self.settings, &mut silent);
         let start = Instant::now();
-        let scores = evidence.scores("scores", &queries, &all, false)?;
+        let scores = evidence.scores("scores", &[question], &all, false)?;
         let seconds = start.elapsed().as_secs_f64();
         anyhow::ensure!(
-            scores.rows.len() == 51 && scores.rows.iter().all(|r| r.len() == all.len()),
+            scores.answers.iter().flat_map(|a| a.rows()).filter(|row| row.len() == all.len()).count() == 51,
             "rows are missing"
         );
         Ok(seconds)
@@ -113,18 +115,13 @@ impl Passes {
     /// Seconds of the covariance and Λ passes over all examples (the eigenbasis between them, a cost of the network alone, not counted).
     pub fn factors(&mut self) -> anyhow::Result<f64> {
         let all: Vec<usize> = (0..self.data.len()).collect();
-        let pass = over(&self.model, &self.data, &self.scene);
-        let (_, seconds) = fit(&pass, &FitSettings::new(&self.settings, Seed(0)), &all, &mut Silent)?;
+        let mut stream = over(&self.model, &self.data, &self.scene);
+        let (_, seconds) = fit(&mut stream, &FitSettings::new(&self.settings, Seed(0)), &all, &mut Silent)?;
         Ok(seconds["covariance"] + seconds["lambda"])
     }
 }
 
-fn over<'a>(model: &'a Model, data: &'a DataSet, config: &'a delta_guard_contract::DataConfig) -> Pass<'a> {
-    Pass {
-        model,
-        data,
-        image: &config.image,
-        layers: (0..model.graph.layers().len()).collect(),
-        batch: batch_size(model, MEMORY_BUDGET),
-    }
+fn over<'a>(model: &'a Model, data: &'a DataSet, config: &'a delta_guard_contract::DataConfig) -> Stream<'a> {
+    let layers = (0..model.graph.layers().len()).collect();
+    Stream::new(model, data, &config.image, layers, Budget::new(model, MEMORY_BUDGET))
 }

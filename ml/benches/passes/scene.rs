@@ -115,6 +115,7 @@ impl Scene {
             },
             case_seed: Seed(1),
             factors_seed: Seed(0),
+            scores: None,
         };
         let start = Instant::now();
         let JobResult::Trace(report) = work(&out, &out, task)? else {

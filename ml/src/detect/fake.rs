@@ -1,7 +1,7 @@
 //! Evidence over explicit vectors, for tests: gradients are given, P is a random positive matrix, everything is computed by plain loops.
 
 use crate::error::Result;
-use crate::evidence::{Evidence, Kin, Query, Scores};
+use crate::evidence::{Answer, Evidence, Kin, Query, Question, Scores};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -127,30 +127,36 @@ impl Vectors {
 }
 
 impl Evidence for Vectors {
-    fn scores(&mut self, _step: &str, queries: &[Query], examples: &[usize], self_influence: bool) -> Result<Scores> {
+    fn scores(&mut self, _step: &str, questions: &[Question], examples: &[usize], self_influence: bool) -> Result<Scores> {
         assert!(examples.is_sorted(), "ascending positions");
         self.scores_calls += 1;
         let mut rows = Vec::new();
-        for query in queries {
-            let mut v = self.query(query);
-            if let Some(place) = query.minus {
-                assert!(queries[place].minus.is_none(), "no chains");
-                v.iter_mut().zip(self.query(&queries[place])).for_each(|(a, b)| *a -= b);
+        for question in questions {
+            for (number, query) in question.queries().into_iter().enumerate() {
+                let mut v = self.query(query);
+                if number > 0 {
+                    v.iter_mut().zip(self.query(question.queries()[0])).for_each(|(a, b)| *a -= b);
+                }
+                let v = self.preconditioned(&v);
+                rows.push(examples.iter().map(|&i| dot(&v, &self.gradients[i])).collect::<Vec<f64>>());
             }
-            let v = self.preconditioned(&v);
-            rows.push(examples.iter().map(|&i| dot(&v, &self.gradients[i])).collect::<Vec<f64>>());
         }
         if let Some((query, place, value)) = self.broken_score {
             rows[query][place] = value;
-        }
-        if self.short {
-            rows.pop();
         }
         let mut own: Vec<f64> = examples.iter().filter(|_| self_influence).map(|&i| self.inner(i, i)).collect();
         if let Some((place, value)) = self.broken_self {
             own[place] = value;
         }
-        Ok(Scores { rows, self_influence: own })
+        let mut rows = rows.into_iter();
+        let mut answers: Vec<Answer> = questions.iter().map(|question| question.answer(&mut rows).unwrap()).collect();
+        if self.short {
+            answers.pop();
+        }
+        Ok(Scores {
+            answers,
+            self_influence: own,
+        })
     }
 
     fn kin(&mut self, _step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Kin> {

@@ -11,7 +11,7 @@ use super::pass::{self, Pass, mean};
 use super::stand_out::{Candidate, Rival, another_group, apart, common, objection, overlap};
 use super::{DetectCase, Detection, Detector, Flagged, Plain, paper};
 use crate::error::{Error, Result};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Opening};
 use crate::progress::Report;
 use delta_guard_contract::detect::{Combine, Precision};
 use delta_guard_contract::evidence::{Placebo, StandOut, TraceVerdict};
@@ -21,8 +21,15 @@ use delta_guard_contract::evidence::{Placebo, StandOut, TraceVerdict};
 pub struct Guard;
 
 impl Detector for Guard {
-    fn name(&self) -> &'static str {
-        "guard"
+    fn opening(&self, case: &DetectCase) -> Result<Option<Opening>> {
+        case.check()?;
+        let members = case.members();
+        // One pass either way: over everything where the plain rule is asked for too, whose rows of C then serve here.
+        if case.settings.plain {
+            return pass::opening(case, (0..case.labels.len()).collect(), true).map(Some);
+        }
+        let needed = kin::EXAMPLES_PER_SEED * kin::fewest_seeds(case.settings.seeds);
+        (members.len() >= needed).then(|| pass::opening(case, members, true)).transpose()
     }
 
     fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
@@ -37,17 +44,14 @@ impl Detector for Guard {
             )
         };
         let mut plain = None;
-        // One pass either way: over everything where the plain rule is asked for too, whose rows of C then serve here.
-        let own = if case.settings.plain {
-            let everything: Vec<usize> = (0..case.labels.len()).collect();
-            let pass = pass::score(evidence, case, &everything, true)?;
-            plain = Some(paper::plain(&paper::flagged(&pass, case, &everything), case));
-            pass.restrict(&members)
-        } else if members.len() < needed {
+        let Some(opening) = self.opening(case)? else {
             return Ok(undecided(too_few(members.len()), Vec::new(), members, Vec::new(), None));
-        } else {
-            pass::score(evidence, case, &members, true)?
         };
+        let mut own = pass::score(evidence, case, &opening)?;
+        if case.settings.plain {
+            plain = Some(paper::plain(&paper::flagged(&own, case, &opening.examples), case));
+            own = own.restrict(&members);
+        }
         let usable: Vec<usize> = (0..members.len()).filter(|&i| own.root[i] > 0.0).collect();
         let mut notes: Vec<String> = silent(members.len() - usable.len(), members.len(), case.settings.precision)
             .into_iter()
@@ -84,7 +88,6 @@ impl Detector for Guard {
             flagged,
             candidates: judged.candidates,
             stand_out: Some(judged.stand_out),
-            placebo_z_of_group: judged.placebo_z_of_group,
             plain,
             members,
             members_mean_scaled_delta: all_scaled,
@@ -100,7 +103,6 @@ fn undecided(reason: String, notes: Vec<String>, members: Vec<usize>, scaled: Ve
         flagged: Vec::new(),
         candidates: Vec::new(),
         stand_out: None,
-        placebo_z_of_group: Vec::new(),
         plain,
         histogram: histogram(&[], &scaled),
         members,
@@ -164,7 +166,6 @@ struct Judged {
     notes: Vec<String>,
     candidates: Vec<Flagged>,
     stand_out: StandOut,
-    placebo_z_of_group: Vec<Option<f64>>,
 }
 
 /// Steps 1–4. All anomalies and placebos grow in the same passes.
@@ -295,17 +296,11 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
         rounds: shown.from_drops.rounds,
         placebos: placebos.collect(),
     };
-    let placebo_z_of_group = if shown.from_drops.flagged.is_empty() {
-        Vec::new()
-    } else {
-        rivals.iter().map(|rival| rival.z_of_candidate).collect()
-    };
     Ok(Judged {
         objection,
         notes: trials.iter().filter_map(|trial| unsettled(&trial.from_drops)).collect(),
         candidates,
         stand_out,
-        placebo_z_of_group,
     })
 }
 

@@ -165,7 +165,7 @@ fn one_round(sums: &[f64], null: &[f64], root: &[f64], seeds: &[usize], rates: R
 mod tests {
     use super::*;
     use crate::detect::fake::{Vectors, random_vectors};
-    use crate::evidence::{Query, Scores};
+    use crate::evidence::{Question, Scores};
     use delta_guard_contract::FaultKind;
 
     const RATES: Rates = Rates { alpha: 0.01, chance: 0.1 };
@@ -232,7 +232,7 @@ mod tests {
     struct Rule<F>(F);
 
     impl<F: FnMut(&[usize]) -> Vec<usize>> Evidence for Rule<F> {
-        fn scores(&mut self, _: &str, _: &[Query], _: &[usize], _: bool) -> Result<Scores> {
+        fn scores(&mut self, _: &str, _: &[Question], _: &[usize], _: bool) -> Result<Scores> {
             Err(Error::internal("not asked here"))
         }
 

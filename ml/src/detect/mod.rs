@@ -29,7 +29,7 @@ mod fake;
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Opening};
 use crate::progress::Report;
 use delta_guard_contract::TrainId;
 use delta_guard_contract::config::ImageConfig;
@@ -154,8 +154,6 @@ pub struct Detection {
     pub candidates: Vec<Flagged>,
     /// `guard`: how the group stands out. None where it came to no group to be judged (too few examples).
     pub stand_out: Option<StandOut>,
-    /// `guard`: z of the candidates for each placebo in their order: does the same group act on clean pictures too? Empty without candidates.
-    pub placebo_z_of_group: Vec<Option<f64>>,
     /// The plain rule, where it was asked for (and always in the paper's modes, whose result it is).
     pub plain: Option<Plain>,
     /// C: positions of the training examples with label ŷ, ascending.
@@ -168,8 +166,11 @@ pub struct Detection {
 
 /// A way from scores to flagged examples.
 pub trait Detector {
-    /// Its name in configuration and reports.
-    fn name(&self) -> &'static str;
+    /// What it asks first, however that is answered. None: the case can be judged without any score.
+    ///
+    /// # Errors
+    /// Impossible settings, pictures that are none.
+    fn opening(&self, case: &DetectCase) -> Result<Option<Opening>>;
 
     /// Find the training examples behind the case's anomalies. Errors: impossible settings, scores that are not numbers, what `evidence` reports.
     fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection>;
@@ -179,7 +180,6 @@ pub trait Detector {
 pub fn detector(mode: DetectMode) -> &'static dyn Detector {
     match mode {
         DetectMode::Guard => &guard::Guard,
-        DetectMode::PaperCode => &paper::CountRule { name: "paper-code" },
-        DetectMode::PaperText => &paper::CountRule { name: "paper-text" },
+        DetectMode::PaperCode | DetectMode::PaperText => &paper::CountRule,
     }
 }

@@ -4,16 +4,13 @@
 use super::histogram::histogram;
 use super::{DetectCase, Detection, Detector, Flagged, Plain, pass};
 use crate::error::Result;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Opening};
 use crate::progress::Report;
 use delta_guard_contract::evidence::TraceVerdict;
 
 /// The count rule.
 #[derive(Clone, Copy, Debug)]
-pub struct CountRule {
-    /// Name of the mode.
-    pub name: &'static str,
-}
+pub struct CountRule;
 
 /// The rule's flagged examples over a pass of all of `examples` (positions), strongest count first, then the most negative mean scaled Δ.
 pub(super) fn flagged(pass: &pass::Pass, case: &DetectCase, examples: &[usize]) -> Vec<Flagged> {
@@ -47,14 +44,14 @@ pub(super) fn plain(flagged: &[Flagged], case: &DetectCase) -> Plain {
 }
 
 impl Detector for CountRule {
-    fn name(&self) -> &'static str {
-        self.name
+    fn opening(&self, case: &DetectCase) -> Result<Option<Opening>> {
+        pass::opening(case, (0..case.labels.len()).collect(), false).map(Some)
     }
 
     fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
         case.check()?;
         let examples: Vec<usize> = (0..case.labels.len()).collect();
-        let pass = pass::score(evidence, case, &examples, false)?;
+        let pass = pass::score(evidence, case, &pass::opening(case, examples.clone(), false)?)?;
         let flagged = flagged(&pass, case, &examples);
         report.log(&format!(
             "the count rule flagged {} of {} training examples",
@@ -82,7 +79,6 @@ impl Detector for CountRule {
             candidates: flagged.clone(),
             flagged,
             stand_out: None,
-            placebo_z_of_group: Vec::new(),
             members_mean_scaled_delta: members.iter().map(|&i| mean_scaled[i]).collect(),
             members,
         })

@@ -2,7 +2,7 @@
 
 use super::{DetectCase, count, queries};
 use crate::error::{Error, Result, ResultExt};
-use crate::evidence::Evidence;
+use crate::evidence::{Answer, Evidence, Opening, Query, Question};
 use delta_guard_contract::FaultKind;
 
 /// Rows of one anomaly.
@@ -25,55 +25,67 @@ pub struct Pass {
     pub root: Vec<f64>,
 }
 
-/// Ask for all of it over `examples` (ascending positions). Errors: scores of another shape, or not numbers (named).
-pub fn score(evidence: &mut dyn Evidence, case: &DetectCase, examples: &[usize], with_placebos: bool) -> Result<Pass> {
-    let mut asked = Vec::new();
-    let mut names = Vec::new();
+/// The questions of a case, and a name for each query in errors. All of C's evidence that does not depend on who the seeds are is asked at once.
+///
+/// # Errors
+/// Pictures that are none.
+pub fn opening(case: &DetectCase, examples: Vec<usize>, with_placebos: bool) -> Result<Opening> {
+    let mut questions = Vec::new();
     for (number, picture) in case.anomalies.iter().enumerate() {
-        let first = asked.len();
         let set = queries::draw(picture, case.wrong_label, case.classes, case.settings, case.image, number as u32)
             .context(|| format!("anomaly {}", number + 1))?;
-        for (j, mut query) in set.queries.into_iter().enumerate() {
-            let transform = j
-                .checked_sub(1)
-                .and_then(|j| set.transforms[j].as_ref())
-                .map_or("untransformed", |t| t.kind().name());
-            names.push(format!("query {j} of anomaly {} ({transform}, class {})", number + 1, query.label));
-            query.minus = query.minus.map(|place| place + first);
-            asked.push(query);
-        }
+        questions.push(set.question);
     }
     for placebo in case.placebos.iter().filter(|_| with_placebos) {
-        names.push(format!("placebo {}", placebo.id));
-        asked.push(queries::single(&placebo.picture, case.wrong_label, case.image).context(|| format!("placebo {}", placebo.id))?);
+        let query = queries::single(&placebo.picture, case.wrong_label, case.image).context(|| format!("placebo {}", placebo.id))?;
+        questions.push(Question::Alone(query));
     }
-    let scores = evidence.scores("score", &asked, examples, true)?;
-    drop(asked);
-    let fits = scores.rows.len() == names.len() && scores.rows.iter().chain([&scores.self_influence]).all(|row| row.len() == examples.len());
-    if !fits {
-        return Err(Error::internal(format!(
-            "scores of {} queries over {} examples came back in another shape",
-            names.len(),
-            examples.len()
-        )));
-    }
-    for (row, name) in scores.rows.iter().zip(&names) {
-        finite(row, examples, || format!("the score of {name}"))?;
-    }
-    let root = roots(&scores.self_influence, examples)?;
-    let mut rows = scores.rows.into_iter();
-    let mut take = || rows.next().unwrap_or_default();
-    let anomalies = (0..case.anomalies.len())
-        .map(|_| AnomalyRows {
-            original: take(),
-            delta: (0..case.settings.queries).map(|_| take()).collect(),
-        })
-        .collect();
-    Ok(Pass {
-        anomalies,
-        placebos: rows.collect(),
-        root,
+    Ok(Opening {
+        questions,
+        examples,
+        self_influence: true,
     })
+}
+
+/// Ask it. Errors: scores of another shape, or not numbers (named).
+pub fn score(evidence: &mut dyn Evidence, case: &DetectCase, opening: &Opening) -> Result<Pass> {
+    let examples = &opening.examples;
+    let scores = evidence.scores("score", &opening.questions, examples, opening.self_influence)?;
+    let mut pass = Pass {
+        anomalies: Vec::new(),
+        placebos: Vec::new(),
+        root: Vec::new(),
+    };
+    let shape = |rows: usize| {
+        Error::internal(format!(
+            "scores of {rows} questions over {} examples came back in another shape",
+            examples.len()
+        ))
+    };
+    let rows = scores.answers.iter().flat_map(Answer::rows);
+    if scores.answers.len() != opening.questions.len() || rows.chain([scores.self_influence.as_slice()]).any(|row| row.len() != examples.len()) {
+        return Err(shape(opening.questions.len()));
+    }
+    for (question, answer) in opening.questions.iter().zip(scores.answers) {
+        match (question, answer) {
+            (Question::Family { shifted, .. }, Answer::Family { baseline, shifted: delta }) if shifted.len() == delta.len() => {
+                let anomaly = pass.anomalies.len() + 1;
+                let name = |j: usize, query: &Query| format!("the score of query {j} of anomaly {anomaly} (class {})", query.label);
+                for (j, (row, query)) in std::iter::once(&baseline).chain(&delta).zip(question.queries()).enumerate() {
+                    finite(row, examples, || name(j, query))?;
+                }
+                pass.anomalies.push(AnomalyRows { original: baseline, delta });
+            }
+            (Question::Alone(_), Answer::Alone(row)) => {
+                let id = case.placebos.get(pass.placebos.len()).map_or("?", |placebo| &placebo.id.0);
+                finite(&row, examples, || format!("the score of placebo {id}"))?;
+                pass.placebos.push(row);
+            }
+            _ => return Err(shape(opening.questions.len())),
+        }
+    }
+    pass.root = roots(&scores.self_influence, examples)?;
+    Ok(pass)
 }
 
 /// An error that names the first value that is no number.

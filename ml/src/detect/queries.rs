@@ -3,7 +3,7 @@
 use super::labels;
 use super::transforms::{Kind, Transform};
 use crate::error::{Error, Result, ResultExt};
-use crate::evidence::Query;
+use crate::evidence::{Query, Question};
 use delta_guard_contract::config::ImageConfig;
 use delta_guard_contract::detect::{Change, DetectSettings, Space};
 use rand::{RngExt, SeedableRng};
@@ -13,8 +13,8 @@ use tch::{Device, Tensor};
 /// The queries of one anomaly.
 #[derive(Debug)]
 pub struct QuerySet {
-    /// Query 0: the picture with ŷ, absolute. Queries 1 … n_b: transformed, each minus query 0.
-    pub queries: Vec<Query>,
+    /// Query 0, the baseline: the picture with ŷ. Queries 1 … n_b: what it is shifted to.
+    pub question: Question,
     /// Transform of each of the queries 1 … n_b; None where only the label changes.
     pub transforms: Vec<Option<Transform>>,
 }
@@ -63,7 +63,6 @@ pub fn single(picture: &Tensor, label: usize, image: &ImageConfig) -> Result<Que
     Ok(Query {
         image: normalise(&checked(picture)?, image)?,
         label: label as i64,
-        minus: None,
     })
 }
 
@@ -81,10 +80,7 @@ pub fn draw(picture: &Tensor, wrong_label: usize, classes: usize, settings: &Det
     };
     let labels = labels::draw(settings.labels, settings.queries as usize, classes, wrong_label, &mut stream(0))?;
     let kinds = Kind::of_mode(settings.mode);
-    let mut set = QuerySet {
-        queries: vec![single(&picture, wrong_label, image)?],
-        transforms: Vec::with_capacity(labels.len()),
-    };
+    let (mut shifted, mut transforms) = (Vec::with_capacity(labels.len()), Vec::with_capacity(labels.len()));
     for (number, label) in (1..).zip(labels) {
         let transform = (settings.change != Change::Label).then(|| {
             let mut rng = stream(number);
@@ -99,14 +95,19 @@ pub fn draw(picture: &Tensor, wrong_label: usize, classes: usize, settings: &Det
             },
         };
         let label = if settings.change == Change::Image { wrong_label as i64 } else { label };
-        set.queries.push(Query {
+        shifted.push(Query {
             image: changed.context(|| format!("query {number}"))?,
             label,
-            minus: Some(0),
         });
-        set.transforms.push(transform);
+        transforms.push(transform);
     }
-    Ok(set)
+    Ok(QuerySet {
+        question: Question::Family {
+            baseline: single(&picture, wrong_label, image)?,
+            shifted,
+        },
+        transforms,
+    })
 }
 
 #[cfg(test)]
@@ -147,15 +148,15 @@ mod tests {
     fn query_0_is_the_anomaly_and_the_rest_are_differences_to_it() {
         for mode in [DetectMode::Guard, DetectMode::PaperCode, DetectMode::PaperText] {
             let set = drawn(&settings(mode, 5), 0);
-            assert_eq!(set.queries.len(), 51);
-            assert_eq!((set.queries[0].label, set.queries[0].minus), (4, None));
-            assert!(same(&set.queries[0].image, &normalise(&picture(), &ImageConfig::default()).unwrap()));
-            assert!(
-                set.queries[1..]
-                    .iter()
-                    .all(|q| q.label != 4 && (0..10).contains(&q.label) && q.minus == Some(0))
-            );
-            assert!(set.queries.iter().all(|q| q.image.size() == [3, 16, 12]));
+            assert_eq!(set.question.queries().len(), 51);
+            assert_eq!(set.question.queries()[0].label, 4);
+            assert!(matches!(&set.question, Question::Family { shifted, .. } if shifted.len() == 50));
+            assert!(same(
+                &set.question.queries()[0].image,
+                &normalise(&picture(), &ImageConfig::default()).unwrap()
+            ));
+            assert!(set.question.queries()[1..].iter().all(|q| q.label != 4 && (0..10).contains(&q.label)));
+            assert!(set.question.queries().iter().all(|q| q.image.size() == [3, 16, 12]));
             let seen = |kind| set.transforms.iter().flatten().any(|t| t.kind() == kind);
             assert_eq!(seen(Kind::Rotation), mode == DetectMode::PaperText);
         }
@@ -167,9 +168,10 @@ mod tests {
         let b = drawn(&settings(DetectMode::Guard, 5), 0);
         assert_eq!(a.transforms, b.transforms);
         assert!(
-            a.queries
-                .iter()
-                .zip(&b.queries)
+            a.question
+                .queries()
+                .into_iter()
+                .zip(b.question.queries())
                 .all(|(x, y)| x.label == y.label && same(&x.image, &y.image))
         );
         assert_ne!(a.transforms, drawn(&settings(DetectMode::Guard, 6), 0).transforms);
@@ -196,17 +198,19 @@ mod tests {
         let both = drawn(&both, 0);
         assert!(
             image
-                .queries
+                .question
+                .queries()
                 .iter()
-                .zip(&both.queries)
+                .zip(both.question.queries())
                 .all(|(x, y)| x.label == 4 && same(&x.image, &y.image))
         );
         assert!(
             label
-                .queries
+                .question
+                .queries()
                 .iter()
-                .zip(&both.queries)
-                .all(|(x, y)| x.label == y.label && same(&x.image, &label.queries[0].image))
+                .zip(both.question.queries())
+                .all(|(x, y)| x.label == y.label && same(&x.image, &label.question.queries()[0].image))
         );
         assert!(label.transforms.iter().all(Option::is_none));
     }
@@ -222,7 +226,8 @@ mod tests {
                 },
                 0,
             );
-            let (query, _) = set.queries[1..]
+            let queries = set.question.queries();
+            let (query, _) = queries[1..]
                 .iter()
                 .zip(&set.transforms)
                 .find(|(_, t)| **t == Some(Transform::Invert))

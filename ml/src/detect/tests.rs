@@ -51,7 +51,6 @@ fn guard_flags_the_planted_group_with_its_evidence() {
         assert!(stand_out.d_prime.unwrap() > 3.0 && stand_out.z.unwrap() > 3.0, "{stand_out:?}");
         assert!(stand_out.placebos.iter().all(|p| p.z.is_none_or(|z| z < stand_out.z.unwrap())));
         assert!(found.flagged.iter().all(|f| f.kappa > stand_out.cut));
-        assert_eq!(found.placebo_z_of_group.len(), 20);
         // One scoring pass, a kin pass per round; other chains may take longer.
         assert!(
             (scene.evidence.scores_calls, scene.evidence.kin_calls <= 12) == (1, true),
@@ -459,15 +458,4 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     assert!(scene.detect().unwrap_err().to_string().contains("anomaly 1: "));
     scene.anomalies.clear();
     assert!(scene.detect().is_err());
-}
-
-#[test]
-fn each_mode_has_its_detector() {
-    for (mode, name) in [
-        (DetectMode::Guard, "guard"),
-        (DetectMode::PaperCode, "paper-code"),
-        (DetectMode::PaperText, "paper-text"),
-    ] {
-        assert_eq!(detector(mode).name(), name);
-    }
 }

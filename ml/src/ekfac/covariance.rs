@@ -12,7 +12,8 @@ use super::geometry::{Geometry, batch_size};
 use super::unfold::{Order, once, reach, take_rows, wide};
 use super::workspace::Workspace;
 use crate::error::{Error, Result, ResultExt};
-use crate::model::layer::{Layer, Pair};
+use crate::fold::{Batch, Fold, State, Totals, number, restored, restored_number};
+use crate::model::layer::Layer;
 
 /// Running sums of a aᵀ and g gᵀ. Inputs and output gradients are counted apart, so that either may be fed alone.
 #[derive(Debug)]
@@ -78,60 +79,94 @@ impl CovarianceFold {
         })
     }
 
-    /// Adds a batch: one pair per layer, in layer order.
-    pub fn add(&mut self, pairs: &[Pair]) -> Result<()> {
-        batch_size(&self.geometries, pairs)?;
-        for (geometry, pair) in self.geometries.iter().zip(pairs) {
-            let _ = geometry.images(pair)?;
-        }
-        self.add_inputs(&pairs.iter().map(|p| &p.input).collect::<Vec<_>>())?;
-        self.add_output_grads(&pairs.iter().map(|p| &p.output_grad).collect::<Vec<_>>())
-    }
-
     /// Adds a batch of layer inputs only: A does not need a backward pass.
-    pub fn add_inputs(&mut self, inputs: &[&Tensor]) -> Result<()> {
+    pub fn add_inputs(&mut self, inputs: &[&Tensor]) -> Result<Totals> {
         let _guard = tch::no_grad_guard();
         self.one_per_layer(inputs.len())?;
-        let mut checks = Vec::new();
+        let mut totals = Totals::default();
         for ((geometry, sum), input) in self.geometries.iter().zip(&mut self.inputs).zip(inputs) {
             let image = geometry.input_image(input)?;
             let (outer, positions) =
                 input_outer(geometry, &image, &self.workspace).context(|| format!("layer {}: input covariance", geometry.name))?;
-            checks.push(sum.add(&outer, positions)?);
+            totals.note(format!("layer {}: inputs", geometry.name), &sum.add(&outer, positions)?)?;
         }
-        self.finite(&checks, "input")
+        Ok(totals)
     }
 
     /// Adds a batch of output gradients only.
-    pub fn add_output_grads(&mut self, output_grads: &[&Tensor]) -> Result<()> {
+    pub fn add_output_grads(&mut self, output_grads: &[&Tensor]) -> Result<Totals> {
         let _guard = tch::no_grad_guard();
         self.one_per_layer(output_grads.len())?;
-        let mut checks = Vec::new();
+        let mut totals = Totals::default();
         for ((geometry, sum), output_grad) in self.geometries.iter().zip(&mut self.grads).zip(output_grads) {
             let image = geometry.output_image(output_grad)?;
             let (outer, positions) =
                 grad_outer(geometry, &image, &self.workspace).context(|| format!("layer {}: gradient covariance", geometry.name))?;
-            checks.push(sum.add(&outer, positions)?);
+            totals.note(format!("layer {}: output gradients", geometry.name), &sum.add(&outer, positions)?)?;
         }
-        self.finite(&checks, "output gradient")?;
         self.examples += output_grads.first().map_or(0, |t| t.size()[0]) as u64;
+        Ok(totals)
+    }
+
+    fn one_per_layer(&self, tensors: usize) -> Result<()> {
+        if tensors != self.layers.len() {
+            return Err(Error::internal(format!("{tensors} tensors for {} tracked layers", self.layers.len())));
+        }
         Ok(())
     }
 
-    /// Adds another range's fold over the same layers.
-    pub fn merge(&mut self, other: Self) -> Result<()> {
-        if self.layers != other.layers {
+    /// The sums with their names in a saved state.
+    fn named(&mut self) -> impl Iterator<Item = (String, &mut Sum)> {
+        let name = |layer: &Layer, what: &str| format!("{}.{what}", layer.name);
+        let inputs = self.layers.iter().zip(&mut self.inputs).map(move |(layer, sum)| (name(layer, "a"), sum));
+        inputs.chain(self.layers.iter().zip(&mut self.grads).map(move |(layer, sum)| (name(layer, "g"), sum)))
+    }
+}
+
+impl Fold for CovarianceFold {
+    type Finished = Covariances;
+
+    fn add(&mut self, batch: &Batch<'_>) -> Result<Totals> {
+        batch_size(&self.geometries, batch.pairs)?;
+        for (geometry, pair) in self.geometries.iter().zip(batch.pairs) {
+            let _ = geometry.images(pair)?;
+        }
+        let mut totals = self.add_inputs(&batch.pairs.iter().map(|p| &p.input).collect::<Vec<_>>())?;
+        totals.extend(self.add_output_grads(&batch.pairs.iter().map(|p| &p.output_grad).collect::<Vec<_>>())?);
+        Ok(totals)
+    }
+
+    fn merge(&mut self, later: Self) -> Result<()> {
+        if self.layers != later.layers {
             return Err(Error::internal("covariances of different layers cannot be merged"));
         }
-        for (mine, theirs) in self.inputs.iter_mut().zip(&other.inputs).chain(self.grads.iter_mut().zip(&other.grads)) {
+        for (mine, theirs) in self.inputs.iter_mut().zip(&later.inputs).chain(self.grads.iter_mut().zip(&later.grads)) {
             let _ = mine.add(&theirs.outer.f_to_device(self.workspace.device)?, theirs.positions)?;
         }
-        self.examples += other.examples;
+        self.examples += later.examples;
         Ok(())
     }
 
-    /// The covariances.
-    pub fn finish(self) -> Result<Covariances> {
+    fn save(&mut self) -> Result<State> {
+        let examples = self.examples as f64;
+        let mut state = State::from([("examples".to_string(), number(examples))]);
+        for (name, sum) in self.named() {
+            state.insert(format!("{name}.positions"), number(sum.positions));
+            state.insert(name, sum.outer.shallow_clone());
+        }
+        Ok(state)
+    }
+
+    fn load(&mut self, mut state: State) -> Result<()> {
+        self.examples = restored_number(&mut state, "examples")? as u64;
+        for (name, sum) in self.named() {
+            sum.positions = restored_number(&mut state, &format!("{name}.positions"))?;
+            sum.outer = restored(&mut state, &name, &sum.outer)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Covariances> {
         let _guard = tch::no_grad_guard();
         let mut blocks = Vec::with_capacity(self.layers.len());
         for ((geometry, input), grad) in self.geometries.iter().zip(self.inputs).zip(self.grads) {
@@ -153,40 +188,15 @@ impl CovarianceFold {
             examples: self.examples,
         })
     }
-
-    fn one_per_layer(&self, tensors: usize) -> Result<()> {
-        if tensors != self.layers.len() {
-            return Err(Error::internal(format!("{tensors} tensors for {} tracked layers", self.layers.len())));
-        }
-        Ok(())
-    }
-
-    /// Not a number anywhere in a batch shows in the batch's sum: one transfer for all layers.
-    fn finite(&self, checks: &[Tensor], what: &str) -> Result<()> {
-        if checks.is_empty() {
-            return Ok(());
-        }
-        let totals = Vec::<f64>::try_from(Tensor::f_stack(checks, 0)?)?;
-        match totals.iter().position(|t| !t.is_finite()) {
-            Some(i) => Err(Error::configuration(
-                format!(
-                    "layer {}: the {what} has entries that are not finite, in the batch after {} examples",
-                    self.layers[i].name, self.examples
-                ),
-                "check the checkpoint and the pixels of that range; in float32 very large activations overflow",
-            )),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Sum {
-    /// Adds a batch's sum; returns a scalar that is finite only if all of it is.
+    /// Adds a batch's sum; returns it in float64.
     fn add(&mut self, outer: &Tensor, positions: f64) -> Result<Tensor> {
         let outer = outer.f_to_kind(Kind::Double)?;
         let _ = self.outer.f_add_(&outer)?;
         self.positions += positions;
-        Ok(outer.f_sum(Kind::Double)?)
+        Ok(outer)
     }
 }
 

@@ -1,10 +1,16 @@
 //! Eigenbases Q_A, Q_G of the covariances: float64 on the CPU, whatever the working precision.
 
+use std::path::Path;
+
+use delta_guard_contract::Digest;
 use tch::{Device, Kind, Tensor};
 
 use super::covariance::Covariances;
+use super::file;
+use super::geometry::Geometry;
 use super::workspace::Workspace;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
+use crate::files::tensors::write_sealed;
 use crate::model::layer::Layer;
 
 /// Eigenbases of all layers.
@@ -27,6 +33,62 @@ pub struct LayerBasis {
     pub input_eigenvalues: Tensor,
     /// Eigenvalues of G: [b, o], float64, CPU.
     pub output_grad_eigenvalues: Tensor,
+}
+
+/// Version of the file that keeps an eigenbasis between the parts of the two passes.
+const FORMAT: &str = "delta-guard-eigenbasis/1";
+
+impl Eigenbasis {
+    /// Writes the basis under its key, whole or not at all.
+    ///
+    /// # Errors
+    /// `Resource` when the disk is full.
+    pub fn save(&self, path: &Path, key: &Digest) -> Result<()> {
+        let mut tensors = file::Tensors::new();
+        for (layer, block) in self.layers.iter().zip(&self.blocks) {
+            for (what, tensor) in block.named() {
+                tensors.insert(format!("{}.{what}", layer.name), tensor.shallow_clone());
+            }
+        }
+        let texts = file::texts(FORMAT, key, &self.layers)?;
+        write_sealed(path, tensors.iter().map(|(name, t)| (name.as_str(), t)), texts).context(|| "eigenbasis".into())
+    }
+
+    /// Reads a basis and checks that it is whole, belongs to `key` and fits `layers`.
+    ///
+    /// # Errors
+    /// `Configuration`: missing, damaged, another's.
+    pub fn load(path: &Path, layers: &[Layer], key: &Digest, workspace: &Workspace) -> Result<Self> {
+        let _guard = tch::no_grad_guard();
+        let (mut tensors, _) = file::read(path, FORMAT, key, layers)?;
+        let mut blocks = Vec::with_capacity(layers.len());
+        for geometry in Geometry::list(layers)? {
+            let (b, o, d) = (geometry.groups, geometry.out, geometry.inputs());
+            let mut read = |what: &str, shape: &[i64]| file::tensor(&mut tensors, &format!("{}.{what}", geometry.name), shape);
+            blocks.push(LayerBasis {
+                q_a: workspace.take(&read("q_a", &[b, d, d])?)?,
+                q_g: workspace.take(&read("q_g", &[b, o, o])?)?,
+                input_eigenvalues: read("input_eigenvalues", &[b, d])?,
+                output_grad_eigenvalues: read("output_grad_eigenvalues", &[b, o])?,
+            });
+        }
+        Ok(Self {
+            layers: layers.to_vec(),
+            blocks,
+        })
+    }
+}
+
+impl LayerBasis {
+    /// Its tensors with their names in the file.
+    fn named(&self) -> [(&'static str, &Tensor); 4] {
+        [
+            ("q_a", &self.q_a),
+            ("q_g", &self.q_g),
+            ("input_eigenvalues", &self.input_eigenvalues),
+            ("output_grad_eigenvalues", &self.output_grad_eigenvalues),
+        ]
+    }
 }
 
 impl Covariances {

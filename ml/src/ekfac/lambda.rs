@@ -9,6 +9,7 @@ use super::outer::each_block;
 use super::rotation::{Plan, Rotation, complete};
 use super::workspace::Workspace;
 use crate::error::{Error, Result, ResultExt};
+use crate::fold::{Batch, Fold, State, Totals, number, restored, restored_number};
 use crate::model::layer::{Layer, Pair};
 
 /// Running sum of squared rotated gradients.
@@ -43,59 +44,65 @@ impl LambdaFold {
             examples: 0,
         })
     }
+}
 
-    /// Adds a batch: one pair per layer, in layer order.
-    pub fn add(&mut self, pairs: &[Pair]) -> Result<()> {
+impl Fold for LambdaFold {
+    type Finished = Factors;
+
+    fn add(&mut self, batch: &Batch<'_>) -> Result<Totals> {
         let _guard = tch::no_grad_guard();
-        let batch = batch_size(&self.geometries, pairs)?;
-        let mut checks = Vec::with_capacity(pairs.len());
-        for ((geometry, rotation), (sum, pair)) in self.geometries.iter().zip(&self.rotations).zip(self.sums.iter_mut().zip(pairs)) {
+        let count = batch_size(&self.geometries, batch.pairs)?;
+        let mut totals = Totals::default();
+        for ((geometry, rotation), (sum, pair)) in self.geometries.iter().zip(&self.rotations).zip(self.sums.iter_mut().zip(batch.pairs)) {
             let squares = squares(geometry, rotation, pair, &self.workspace)
                 .context(|| format!("layer {}: Λ", geometry.name))?
                 .f_to_kind(Kind::Double)?;
             let _ = sum.f_add_(&squares)?;
-            checks.push(squares.f_sum(Kind::Double)?);
+            totals.note(format!("layer {}: squared gradients", geometry.name), &squares)?;
         }
-        let totals = if checks.is_empty() {
-            Vec::new()
-        } else {
-            Vec::<f64>::try_from(Tensor::f_stack(&checks, 0)?)?
-        };
-        if let Some(i) = totals.iter().position(|t| !t.is_finite()) {
-            return Err(Error::configuration(
-                format!(
-                    "layer {}: squared gradients that are not finite, in the batch after {} examples",
-                    self.layers[i].name, self.examples
-                ),
-                "check the checkpoint and the pixels of that range",
-            ));
-        }
-        self.examples += batch as u64;
-        Ok(())
+        self.examples += count as u64;
+        Ok(totals)
     }
 
-    /// Adds another range's fold. Both must stand in the same basis (the same eigenbasis values, not merely the same covariances).
-    pub fn merge(&mut self, other: Self) -> Result<()> {
-        let same_basis = self.layers == other.layers
+    /// Both must stand in the same basis (the same eigenbasis values, not merely the same covariances).
+    fn merge(&mut self, later: Self) -> Result<()> {
+        let same_basis = self.layers == later.layers
             && self
                 .rotations
                 .iter()
-                .zip(&other.rotations)
+                .zip(&later.rotations)
                 .try_fold(true, |same, (a, b)| -> Result<bool> {
                     Ok(same && a.q_a.f_equal(&b.q_a.f_to_device(a.q_a.device())?)? && a.q_g.f_equal(&b.q_g.f_to_device(a.q_g.device())?)?)
                 })?;
         if !same_basis {
             return Err(Error::internal("Λ sums in different eigenbases cannot be merged"));
         }
-        for (mine, theirs) in self.sums.iter_mut().zip(&other.sums) {
+        for (mine, theirs) in self.sums.iter_mut().zip(&later.sums) {
             let _ = mine.f_add_(&theirs.f_to_device(self.workspace.device)?)?;
         }
-        self.examples += other.examples;
+        self.examples += later.examples;
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<State> {
+        let named = self
+            .layers
+            .iter()
+            .zip(&self.sums)
+            .map(|(layer, sum)| (layer.name.clone(), sum.shallow_clone()));
+        Ok(named.chain([("examples".to_string(), number(self.examples as f64))]).collect())
+    }
+
+    fn load(&mut self, mut state: State) -> Result<()> {
+        self.examples = restored_number(&mut state, "examples")? as u64;
+        for (layer, sum) in self.layers.iter().zip(&mut self.sums) {
+            *sum = restored(&mut state, &layer.name, sum)?;
+        }
         Ok(())
     }
 
     /// Λ with its basis.
-    pub fn finish(self) -> Result<Factors> {
+    fn finish(self) -> Result<Factors> {
         let _guard = tch::no_grad_guard();
         if self.examples == 0 {
             return Err(Error::internal("Λ of no examples"));

@@ -1,7 +1,7 @@
 //! EK-FAC influence: covariances, eigenbasis, Λ, preconditioning, scores, and the file that keeps the factors.
 //!
 //! This room knows layers as (input, output gradient) pairs only ([`crate::model::layer::Pair`]); it never sees a model, a data set or a detector.
-//! Every pass is a fold: `new`, `add` a batch, `merge` another range's fold, `finish`.
+//! Every pass is a [`crate::fold::Fold`].
 //!
 //! Notation: for a layer, an example i and an output position t (T of them), a_it is the unfolded input patch (with a 1 appended for a bias), g_it
 //! the output gradient; W_i = Σ_t g_it a_itᵀ is the example's weight gradient. A *block* is one group of a grouped convolution (every other layer has
@@ -13,6 +13,7 @@
 mod covariance;
 mod eigenbasis;
 mod factors;
+mod file;
 mod geometry;
 mod key;
 mod lambda;
@@ -20,6 +21,7 @@ mod outer;
 mod precondition;
 mod rotation;
 mod score;
+mod score_fold;
 mod sums;
 mod unfold;
 mod workspace;
@@ -31,5 +33,6 @@ pub use key::{FACTOR_FORMAT, FactorKey};
 pub use lambda::LambdaFold;
 pub use precondition::{Damping, Queries, precondition};
 pub use score::{gradient, scores, scores_and_self_influence, self_influence};
+pub use score_fold::{ScoreFold, Scored, SelfInfluenceFold};
 pub use sums::GradientSumFold;
 pub use workspace::Workspace;

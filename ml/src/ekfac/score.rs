@@ -1,6 +1,6 @@
 //! Third pass: per-example gradients, scores ⟨P_q, W_i⟩ of all queries at once, and self-influence.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::factors::Factors;
 use super::geometry::{Geometry, batch_size};
@@ -8,7 +8,8 @@ use super::outer::{Block, each_block, each_chunk, elements};
 use super::precondition::{Damping, Queries};
 use super::rotation::{Plan, Rotation, complete};
 use super::workspace::Workspace;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::fold::Totals;
 use crate::model::layer::{Layer, Pair};
 
 /// Gradients W_i of a batch: one tensor [B, b·o, d] per layer, columns as in the flattened weight, the bias last. For queries; training examples are
@@ -42,6 +43,13 @@ pub fn gradient(layers: &[Layer], pairs: &[Pair], workspace: &Workspace) -> Resu
 /// s(q, i) = Σ_layers ⟨P_q, W_i⟩ for every query and every example of the batch: [Q, B], working precision, on the workspace's device. Not divided by
 /// the number of training examples; positive means that training on i lowers the query's objective.
 pub fn scores(queries: &Queries, pairs: &[Pair]) -> Result<Tensor> {
+    let total = scores_as_they_come(queries, pairs)?;
+    finite(&total, SCORES)?;
+    Ok(total)
+}
+
+/// [`scores`], not looked at.
+pub(super) fn scores_as_they_come(queries: &Queries, pairs: &[Pair]) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let workspace = &queries.workspace;
     let batch = batch_size(&queries.geometries, pairs)?;
@@ -60,12 +68,18 @@ pub fn scores(queries: &Queries, pairs: &[Pair]) -> Result<Tensor> {
         let rows = queries.in_basis(index, Plan::default())?;
         each_block(geometry, pair, None, workspace, |block| add_scores(&total, block, &rows))?;
     }
-    finite(&total, "scores")?;
     Ok(total)
 }
 
 /// g_iᵀ P g_i = Σ_layers Σ (Q_Gᵀ W_i Q_A)² / (Λ + d) for every example of the batch: [B].
 pub fn self_influence(factors: &Factors, damping: Damping, pairs: &[Pair], workspace: &Workspace) -> Result<Tensor> {
+    let total = self_influence_as_it_comes(factors, damping, pairs, workspace)?;
+    finite(&total, SELF_INFLUENCES)?;
+    Ok(total)
+}
+
+/// [`self_influence`], not looked at.
+pub(super) fn self_influence_as_it_comes(factors: &Factors, damping: Damping, pairs: &[Pair], workspace: &Workspace) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let total = workspace.zeros(&[batch_size(&factors.geometries, pairs)?])?;
     for (((geometry, rotation), lambda), pair) in factors.geometries.iter().zip(&factors.rotations).zip(&factors.lambdas).zip(pairs) {
@@ -75,13 +89,20 @@ pub fn self_influence(factors: &Factors, damping: Damping, pairs: &[Pair], works
             add_squares(&total, geometry, block, (rotation, plan), &inverse)
         })?;
     }
-    finite(&total, "self-influences")?;
     Ok(total)
 }
 
 /// [`scores`] and, under the queries' own factors and damping, [`self_influence`] of the same batch: ([Q, B], [B]). The outer products are formed once, in
 /// whichever basis is cheaper for self-influence; queries are rotated into that basis once for all batches.
 pub fn scores_and_self_influence(queries: &Queries, pairs: &[Pair]) -> Result<(Tensor, Tensor)> {
+    let (total, own) = both_as_they_come(queries, pairs)?;
+    finite(&total, SCORES)?;
+    finite(&own, SELF_INFLUENCES)?;
+    Ok((total, own))
+}
+
+/// [`scores_and_self_influence`], not looked at.
+pub(super) fn both_as_they_come(queries: &Queries, pairs: &[Pair]) -> Result<(Tensor, Tensor)> {
     let _guard = tch::no_grad_guard();
     let workspace = &queries.workspace;
     let batch = batch_size(&queries.geometries, pairs)?;
@@ -95,8 +116,6 @@ pub fn scores_and_self_influence(queries: &Queries, pairs: &[Pair]) -> Result<(T
             add_squares(&own, geometry, block, (rotation, plan), inverse)
         })?;
     }
-    finite(&total, "scores")?;
-    finite(&own, "self-influences")?;
     Ok((total, own))
 }
 
@@ -138,14 +157,13 @@ fn add_squares(total: &Tensor, geometry: &Geometry, block: &Block, (rotation, pl
     Ok(())
 }
 
+pub(super) const SCORES: &str = "scores";
+pub(super) const SELF_INFLUENCES: &str = "self-influences";
+
 fn finite(values: &Tensor, what: &str) -> Result<()> {
-    if values.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
-        return Ok(());
-    }
-    Err(Error::configuration(
-        format!("{what} that are not finite came out of a batch"),
-        "check the checkpoint and the pixels; with an absolute damping as small as 1e-8 in float32, use the heuristic damping or float64",
-    ))
+    let mut totals = Totals::default();
+    totals.note(what.into(), values)?;
+    totals.check("a batch")
 }
 
 /// Whether to contract few queries without forming W_i: ⟨P, Σ_t g aᵀ⟩ = Σ_t ⟨g_t, (x ∗ P)_t⟩, one convolution per query with P as its kernel. Per o·d

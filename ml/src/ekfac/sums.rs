@@ -1,5 +1,7 @@
 //! Weighted sums of training gradients, Σ_i w_γi W_i: aggregated queries, such as the seeds of a group.
 
+use std::collections::BTreeMap;
+
 use tch::{Kind, Tensor};
 
 use super::geometry::{Geometry, batch_size};
@@ -7,11 +9,14 @@ use super::outer::each_block;
 use super::score::flat;
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
+use crate::fold::{Batch, Fold, State, Totals, restored};
 use crate::model::layer::{Layer, Pair};
 
 /// Running sums for Γ groups of weights.
 #[derive(Debug)]
 pub struct GradientSumFold {
+    /// Weights by position, Γ of each; examples that are not named weigh nothing.
+    weights: BTreeMap<usize, Vec<f64>>,
     layers: Vec<Layer>,
     geometries: Vec<Geometry>,
     workspace: Workspace,
@@ -28,7 +33,23 @@ pub struct GradientSumFold {
 const PENDING: i64 = 1024;
 
 impl GradientSumFold {
-    /// An empty fold for `groups` groups.
+    /// An empty fold for these groups: (example, weight) of each member, by position.
+    pub fn of_groups(layers: &[Layer], groups: &[Vec<(usize, f64)>], workspace: Workspace) -> Result<Self> {
+        let mut fold = Self::new(layers, groups.len(), workspace)?;
+        for (group, members) in groups.iter().enumerate() {
+            for &(example, weight) in members {
+                fold.weights.entry(example).or_insert_with(|| vec![0.0; groups.len()])[group] += weight;
+            }
+        }
+        Ok(fold)
+    }
+
+    /// Whose gradients are wanted, ascending: the members of the groups.
+    pub fn members(&self) -> Vec<usize> {
+        self.weights.keys().copied().collect()
+    }
+
+    /// An empty fold for `groups` groups, whose weights come with the batches ([`Self::add_weighted`]).
     pub fn new(layers: &[Layer], groups: usize, workspace: Workspace) -> Result<Self> {
         let geometries = Geometry::list(layers)?;
         let groups = groups as i64;
@@ -42,6 +63,7 @@ impl GradientSumFold {
         };
         let pending = geometries.iter().map(ranges).collect::<Result<_>>()?;
         Ok(Self {
+            weights: BTreeMap::new(),
             layers: layers.to_vec(),
             geometries,
             workspace,
@@ -53,7 +75,7 @@ impl GradientSumFold {
     }
 
     /// Adds a batch; `weights` is [Γ, B]. Examples of weight 0 everywhere are better left out of the batch: they cost as much as the others.
-    pub fn add(&mut self, weights: &Tensor, pairs: &[Pair]) -> Result<()> {
+    pub fn add_weighted(&mut self, weights: &Tensor, pairs: &[Pair]) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let batch = batch_size(&self.geometries, pairs)?;
         if weights.size() != [self.groups, batch] {
@@ -93,22 +115,59 @@ impl GradientSumFold {
         self.pending_examples = 0;
         Ok(())
     }
+}
 
-    /// Adds another range's fold.
-    pub fn merge(&mut self, mut other: Self) -> Result<()> {
+impl Fold for GradientSumFold {
+    type Finished = Vec<Tensor>;
+
+    /// Sums are looked at when they are finished: there are few of them, and they show all that went in.
+    fn add(&mut self, batch: &Batch<'_>) -> Result<Totals> {
+        let none = vec![0.0; self.groups as usize];
+        let matrix: Vec<f64> = batch
+            .examples
+            .iter()
+            .flat_map(|e| self.weights.get(e).unwrap_or(&none))
+            .copied()
+            .collect(); // B × Γ
+        let matrix = Tensor::f_from_slice(&matrix)?
+            .f_view([batch.examples.len() as i64, self.groups])?
+            .f_tr()?;
+        self.add_weighted(&matrix, batch.pairs)?;
+        Ok(Totals::default())
+    }
+
+    fn merge(&mut self, mut later: Self) -> Result<()> {
         let _guard = tch::no_grad_guard();
-        other.settle()?;
-        if self.layers != other.layers || self.groups != other.groups {
+        later.settle()?;
+        if self.layers != later.layers || self.groups != later.groups {
             return Err(Error::internal("gradient sums of different layers or groups cannot be merged"));
         }
-        for (mine, theirs) in self.sums.iter_mut().zip(&other.sums) {
+        for (mine, theirs) in self.sums.iter_mut().zip(&later.sums) {
             let _ = mine.f_add_(&theirs.f_to_device(self.workspace.device)?)?;
         }
         Ok(())
     }
 
+    fn save(&mut self) -> Result<State> {
+        let _guard = tch::no_grad_guard();
+        self.settle()?;
+        Ok(self
+            .layers
+            .iter()
+            .zip(&self.sums)
+            .map(|(layer, sum)| (layer.name.clone(), sum.shallow_clone()))
+            .collect())
+    }
+
+    fn load(&mut self, mut state: State) -> Result<()> {
+        for (layer, sum) in self.layers.iter().zip(&mut self.sums) {
+            *sum = restored(&mut state, &layer.name, sum)?;
+        }
+        Ok(())
+    }
+
     /// The sums, one [Γ, b·o, d] tensor per layer in working precision, columns as in the flattened weight: gradients for [`super::Queries::new`].
-    pub fn finish(mut self) -> Result<Vec<Tensor>> {
+    fn finish(mut self) -> Result<Vec<Tensor>> {
         let _guard = tch::no_grad_guard();
         self.settle()?;
         let mut gradients = Vec::with_capacity(self.sums.len());

@@ -1,13 +1,14 @@
-//! The fit job, and the laying out of factors that trace shares with it.
+//! The fit job, and the laying out of streams and factors that trace and the parts share with it.
 
 use super::{Place, bench};
 use crate::data::DataSet;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::influence::fit::{FitSettings, Fitted, factors};
-use crate::influence::pass::{Pass, batch_size};
 use crate::model::layer::{Layer, LayerKind};
 use crate::model::{Graph, Model};
+use crate::passes::budget::Budget;
+use crate::passes::fit::{FitSettings, Fitted, factors};
+use crate::passes::stream::Stream;
 use crate::progress::Report;
 use delta_guard_contract::detect::DetectSettings;
 use delta_guard_contract::job::{FitResult, JobResult};
@@ -26,9 +27,10 @@ pub fn fit(
     let settings = detect.resolve(0, train.classes().len());
     let graph = bench::graph(model, &data.image, train.classes().len())?;
     let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(settings.precision))?;
-    let pass = pass(place, &train, &model, &data.image, &settings)?;
-    let rows = pass.tracked().iter().map(size).collect();
-    let fitted = fitted(place, &pass, &settings, detect.seed.map_or(factors_seed, Seed), &checkpoint, report)?;
+    let budget = Budget::new(&model, place.setup.memory_budget);
+    let mut stream = stream(&train, &model, &data.image, &settings, budget)?;
+    let rows = stream.tracked().iter().map(size).collect();
+    let fitted = fitted(place, &mut stream, &fit_settings(detect, &settings, factors_seed), &checkpoint, report)?;
     Ok(JobResult::Fit(FitResult {
         factors: fitted.used,
         seconds: fitted.seconds,
@@ -38,34 +40,25 @@ pub fn fit(
     }))
 }
 
-/// The model over the training set, as the settings ask.
+/// What the factors are fitted by: under `detect.seed`, or the installation's.
+pub fn fit_settings(detect: &DetectConfig, settings: &DetectSettings, factors_seed: Seed) -> FitSettings {
+    FitSettings::new(settings, detect.seed.map_or(factors_seed, Seed))
+}
+
+/// The model over a data set, as the settings ask.
 ///
 /// # Errors
 /// `Configuration` when no layer is left.
-pub fn pass<'a>(place: &Place<'_>, train: &'a DataSet, model: &'a Model, image: &'a ImageConfig, settings: &DetectSettings) -> Result<Pass<'a>> {
-    let layers = tracked(&model.graph, settings)?;
-    Ok(Pass {
-        model,
-        data: train,
-        image,
-        layers,
-        batch: batch_size(model, place.setup.memory_budget),
-    })
+pub fn stream<'a>(data: &'a DataSet, model: &'a Model, image: &'a ImageConfig, settings: &DetectSettings, budget: Budget) -> Result<Stream<'a>> {
+    Ok(Stream::new(model, data, image, tracked(&model.graph, settings)?, budget))
 }
 
 /// Factors for a job, found or fitted.
 ///
 /// # Errors
 /// Of the passes.
-pub fn fitted(
-    place: &Place<'_>,
-    pass: &Pass<'_>,
-    settings: &DetectSettings,
-    seed: Seed,
-    checkpoint: &Digest,
-    report: &mut dyn Report,
-) -> Result<Fitted> {
-    factors(pass, &FitSettings::new(settings, seed), checkpoint, &place.setup.factors_dir, report)
+pub fn fitted(place: &Place<'_>, stream: &mut Stream<'_>, settings: &FitSettings, checkpoint: &Digest, report: &mut dyn Report) -> Result<Fitted> {
+    factors(stream, settings, checkpoint, &place.setup.factors_dir, report)
 }
 
 /// Places of the layers that the settings ask for.

@@ -1,10 +1,13 @@
 //! Jobs: one function per task, all of them `(task, place) → result`. A job can be repeated: what it finds of its own unfinished work it goes on from.
 
 mod bench;
+mod case;
 mod check;
 mod fit;
 mod learn;
 mod look;
+mod parts;
+mod pictures;
 mod trace;
 
 use crate::device;
@@ -89,19 +92,50 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
             limits,
             case_seed,
             factors_seed,
-        } => trace::trace(
-            &place,
-            data,
-            model,
-            detect,
-            &trace::Case {
+            scores,
+        } => {
+            let submitted = case::Submitted {
                 anomalies,
                 limits,
                 case_seed: *case_seed,
+            };
+            trace::trace(&place, data, model, detect, &submitted, (*factors_seed, scores.as_deref()), report)
+        }
+        Task::FoldPart {
+            data,
+            model,
+            detect,
+            factors_seed,
+            fold,
+            part,
+            parts,
+        } => {
+            let sum = parts::Sum {
+                data,
+                model,
+                detect,
                 factors_seed: *factors_seed,
-            },
-            report,
-        ),
+                fold,
+            };
+            parts::part(&place, &sum, *part, *parts, report)
+        }
+        Task::FoldMerge {
+            data,
+            model,
+            detect,
+            factors_seed,
+            fold,
+            parts,
+        } => {
+            let sum = parts::Sum {
+                data,
+                model,
+                detect,
+                factors_seed: *factors_seed,
+                fold,
+            };
+            parts::merge(&place, &sum, parts, report)
+        }
         Task::Train {
             data,
             model,

@@ -2,9 +2,9 @@
 
 use super::graph::{Graph, Op, StateEntry};
 use crate::error::{Error, Result, ResultExt};
-use crate::files;
+use crate::files::tensors::{kind_of, not_safetensors, read_tensors, write_tensors};
 use delta_guard_contract::mistaken::{HEAD, Mistaken, mistaken};
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use safetensors::SafeTensors;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::Path;
@@ -213,94 +213,4 @@ fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
     }
     file.read_to_end(&mut head)?;
     Ok(head)
-}
-
-fn not_safetensors(error: &SafeTensorError) -> Error {
-    match error {
-        SafeTensorError::MetadataIncompleteBuffer | SafeTensorError::InvalidHeaderLength | SafeTensorError::HeaderTooSmall => Error::configuration(
-            "the safetensors file is cut short: it ends before its tensors do, or goes on after them",
-            "copy it again, and compare the sizes",
-        ),
-        other => Error::configuration(format!("not a safetensors file: {other}"), "write it with safetensors.torch.save_file"),
-    }
-}
-
-/// All tensors of a safetensors file in memory.
-///
-/// # Errors
-/// `Configuration` when it is not one, or holds a kind of number that is not read.
-pub fn read_tensors(file: &[u8]) -> Result<BTreeMap<String, Tensor>> {
-    let help = "write it with safetensors.torch.save_file";
-    let archive = SafeTensors::deserialize(file).map_err(|e| not_safetensors(&e))?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in archive.iter() {
-        let kind =
-            kind_of(view.dtype()).ok_or_else(|| Error::configuration(format!("tensor {name} holds {:?}, which is not read", view.dtype()), help))?;
-        let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
-        let bytes = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
-        if bytes != view.data().len() {
-            return Err(Error::configuration(
-                format!("tensor {name}: {} bytes instead of {bytes}", view.data().len()),
-                help,
-            )); // tch would read past the end
-        }
-        tensors.insert(name.to_string(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
-    }
-    Ok(tensors)
-}
-
-/// The header's metadata of a safetensors file in memory.
-///
-/// # Errors
-/// `Configuration` when it is not one.
-pub fn read_metadata(file: &[u8]) -> Result<HashMap<String, String>> {
-    let (_, header) = SafeTensors::read_metadata(file).map_err(|e| not_safetensors(&e))?;
-    Ok(header.metadata().clone().unwrap_or_default())
-}
-
-/// Write tensors as safetensors, whole or not at all. The same tensors and texts are the same bytes, in whatever order they come.
-///
-/// # Errors
-/// `Resource` when the disk is full.
-pub fn write_tensors<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>, metadata: HashMap<String, String>) -> Result<()> {
-    let buffers = tensors.map(|(name, tensor)| Ok((name, to_bytes(tensor)?))).collect::<Result<Vec<_>>>()?;
-    let views = buffers
-        .iter()
-        .map(|(name, (dtype, shape, bytes))| {
-            let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| Error::internal(format!("tensor {name}: {e}")))?;
-            Ok((*name, view))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::internal(format!("safetensors: {e}")))?;
-    files::canonical::sort_header(&mut bytes)?;
-    files::write_atomic(path, &bytes)
-}
-
-/// Kinds of numbers that are read and written.
-const DTYPES: [(Dtype, Kind); 7] = [
-    (Dtype::F64, Kind::Double),
-    (Dtype::F32, Kind::Float),
-    (Dtype::F16, Kind::Half),
-    (Dtype::BF16, Kind::BFloat16),
-    (Dtype::I64, Kind::Int64),
-    (Dtype::I32, Kind::Int),
-    (Dtype::U8, Kind::Uint8),
-];
-
-fn kind_of(dtype: Dtype) -> Option<Kind> {
-    DTYPES.iter().find(|(d, _)| *d == dtype).map(|(_, kind)| *kind)
-}
-
-fn dtype_of(kind: Kind) -> Option<Dtype> {
-    DTYPES.iter().find(|(_, k)| *k == kind).map(|(dtype, _)| *dtype)
-}
-
-fn to_bytes(tensor: &Tensor) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
-    let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-    let shape: Vec<usize> = tensor.size().iter().map(|&d| d as usize).collect();
-    let kind = tensor.kind();
-    let dtype = dtype_of(kind).ok_or_else(|| Error::internal(format!("tensors of {kind:?} are not written")))?;
-    let mut bytes = vec![0; tensor.numel() * kind.elt_size_in_bytes()];
-    tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-    Ok((dtype, shape, bytes))
 }

@@ -3,7 +3,7 @@
 use super::Training;
 use crate::error::{Error, Result, ResultExt};
 use crate::files;
-use crate::model::weights::{read_metadata, read_tensors, write_tensors};
+use crate::files::tensors::{read_metadata, read_tensors, write_tensors};
 use crate::model::{Graph, Weights};
 use crate::progress::Report;
 use delta_guard_contract::FaultKind;

@@ -10,26 +10,22 @@ use delta_guard_contract::Seed;
 use delta_guard_contract::detect::{DetectConfig, DetectMode, DetectSettings, Fisher, Objective};
 use delta_influence::data::DataSet;
 use delta_influence::detect::queries::{draw, picture_from_bytes, single};
-use delta_influence::evidence::{Evidence, Query};
+use delta_influence::evidence::{Answer, Evidence, Question, Scores};
 use delta_influence::influence::ModelEvidence;
-use delta_influence::influence::fit::{self, FitSettings};
-use delta_influence::influence::pass::{Pass, batch_size};
 use delta_influence::model::Model;
+use delta_influence::passes::budget::Budget;
+use delta_influence::passes::fit::{self, FitSettings};
+use delta_influence::passes::stream::Stream;
 use delta_influence::progress::Silent;
 use tch::Tensor;
 
 /// Largest difference, relative to the row's largest value, that float64 may leave.
 const CLOSE: f64 = 1e-7;
 
-/// The victim over a data set, in batches that do not divide anything.
-fn pass<'a>(scene: &'a Scene, model: &'a Model, data: &'a DataSet) -> Pass<'a> {
-    Pass {
-        model,
-        data,
-        image: &scene.prepared.image,
-        layers: (0..model.graph.layers().len()).collect(),
-        batch: 13,
-    }
+/// The victim over a data set, in batches that do not divide anything. `kept`: bytes for pairs between passes.
+fn stream<'a>(scene: &'a Scene, model: &'a Model, data: &'a DataSet, kept: u64) -> Stream<'a> {
+    let layers = (0..model.graph.layers().len()).collect();
+    Stream::new(model, data, &scene.prepared.image, layers, Budget { batch: 13, kept })
 }
 
 fn settings(config: DetectConfig) -> DetectSettings {
@@ -49,30 +45,31 @@ fn over(values: &[f64], by: &[f64]) -> Vec<f64> {
     values.iter().zip(by).map(|(v, s)| v / s.sqrt()).collect()
 }
 
-/// Singles before, between and after families of differences; labels of several classes.
-fn queries(scene: &Scene, settings: &DetectSettings, data: &DataSet) -> Vec<Query> {
+/// Questions that stand alone before, between and after families; labels of several classes.
+fn questions(scene: &Scene, settings: &DetectSettings, data: &DataSet) -> Vec<Question> {
     let image = &scene.prepared.image;
     let side = |x: u32| x as usize;
     let picture = |i: usize| picture_from_bytes(data.pixels(i), 3, side(image.height), side(image.width)).unwrap();
+    let alone = |at, label| Question::Alone(single(&picture(at), label, image).unwrap());
     let classes = scene.prepared.classes.len();
-    let mut asked = vec![single(&picture(7), 2, image).unwrap()];
+    let mut asked = vec![alone(7, 2)];
     for (number, at, wrong) in [(0, 30, 8), (1, 55, 3)] {
-        let first = asked.len();
-        let family = draw(&picture(at), wrong, classes, settings, image, number).unwrap().queries;
-        asked.extend(family.into_iter().map(|q| Query {
-            minus: q.minus.map(|place| place + first),
-            ..q
-        }));
-        asked.push(single(&picture(at + 1), 8, image).unwrap());
-        asked.push(single(&picture(at + 2), 0, image).unwrap());
+        asked.push(draw(&picture(at), wrong, classes, settings, image, number).unwrap().question);
+        asked.push(alone(at + 1, 8));
+        asked.push(alone(at + 2, 0));
     }
     asked
 }
 
+/// All rows of answers.
+fn rows(scores: &Scores) -> Vec<&[f64]> {
+    scores.answers.iter().flat_map(Answer::rows).collect()
+}
+
 /// Rows and self-influence of queries against `examples`, by the library and by the loop.
 struct Compared {
-    found: delta_influence::evidence::Scores,
-    expected: delta_influence::evidence::Scores,
+    found: Scores,
+    expected: Scores,
 }
 
 fn compare(config: DetectConfig, examples: &[usize]) -> Compared {
@@ -80,13 +77,13 @@ fn compare(config: DetectConfig, examples: &[usize]) -> Compared {
     let settings = settings(config);
     let data = scene.open(&scene.data().train);
     let model = scene.double();
-    let pass = pass(scene, &model, &data);
+    let mut training = stream(scene, &model, &data, 1 << 20);
     let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
     let subset = fit_settings.subset(data.len());
-    let (factors, _) = fit::fit(&pass, &fit_settings, &subset, &mut Silent).unwrap();
-    let asked = queries(scene, &settings, &data);
+    let (factors, _) = fit::fit(&mut training, &fit_settings, &subset, &mut Silent).unwrap();
+    let asked = questions(scene, &settings, &data);
     let mut silent = Silent;
-    let mut library = ModelEvidence::new(pass, &factors, &settings, 1 << 20, &mut silent);
+    let mut library = ModelEvidence::new(training, &factors, &settings, &mut silent);
     let found = library.scores("score", &asked, examples, true).unwrap();
     let image = &scene.prepared.image;
     let network = Network::load(&scene.victim);
@@ -98,7 +95,7 @@ fn compare(config: DetectConfig, examples: &[usize]) -> Compared {
 
 fn same_directions(config: DetectConfig) {
     let Compared { found, expected } = compare(config, &(0..400).step_by(3).collect::<Vec<_>>());
-    for (row, (f, e)) in found.rows.iter().zip(&expected.rows).enumerate() {
+    for (row, (f, e)) in rows(&found).into_iter().zip(rows(&expected)).enumerate() {
         close(
             &over(f, &found.self_influence),
             &over(e, &expected.self_influence),
@@ -135,7 +132,7 @@ fn scores_of_the_papers_modes_have_the_size_of_the_loss() {
         &(0..400).step_by(7).collect::<Vec<_>>(),
     );
     close(&found.self_influence, &expected.self_influence, "self-influence");
-    for (row, (f, e)) in found.rows.iter().zip(&expected.rows).enumerate() {
+    for (row, (f, e)) in rows(&found).into_iter().zip(rows(&expected)).enumerate() {
         close(f, e, &format!("query {row}"));
     }
 }
@@ -149,7 +146,7 @@ fn kin_and_null_rows_are_the_loops() {
     let image = &scene.prepared.image;
     let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
     let subset = fit_settings.subset(data.len());
-    let (factors, _) = fit::fit(&pass(scene, &model, &data), &fit_settings, &subset, &mut Silent).unwrap();
+    let (factors, _) = fit::fit(&mut stream(scene, &model, &data, 0), &fit_settings, &subset, &mut Silent).unwrap();
     let network = Network::load(&scene.victim);
     let naive = Factors::fit(&network, &data, image, &subset, settings.fisher, fit_settings.seed);
     let null: Vec<usize> = validation.by_label(scene.class(&scene.prepared.target)).into_iter().step_by(2).collect();
@@ -160,7 +157,7 @@ fn kin_and_null_rows_are_the_loops() {
     let query = |number: usize| {
         let size = |x: u32| x as usize;
         let picture = picture_from_bytes(data.pixels(number), 3, size(image.height), size(image.width)).unwrap();
-        vec![single(&picture, 0, image).unwrap()]
+        vec![Question::Alone(single(&picture, 0, image).unwrap())]
     };
     let expected_own = loops.self_influence();
     // Unequal weights and signs; one group reaches outside of the examples, one is a single example.
@@ -177,8 +174,8 @@ fn kin_and_null_rows_are_the_loops() {
     ];
     for budget in [0, 1 << 20, 1 << 30] {
         let mut silent = Silent;
-        let mut library = ModelEvidence::new(pass(scene, &model, &data), &factors, &settings, budget, &mut silent)
-            .with_null(pass(scene, &model, &validation), null.clone());
+        let mut library = ModelEvidence::new(stream(scene, &model, &data, budget), &factors, &settings, &mut silent)
+            .with_null(stream(scene, &model, &validation, budget / 4), null.clone());
         let own = library.scores("score", &query(3), &all, true).unwrap().self_influence;
         let over_roots = |roots: &[f64]| -> Vec<Vec<(usize, f64)>> {
             let scaled = |group: &Vec<(usize, f64)>| group.iter().map(|&(i, w)| (i, w / roots[i].sqrt())).collect();
@@ -211,7 +208,7 @@ fn what_fits_into_the_budget_is_not_computed_again() {
     let (data, validation) = (scene.open(&scene.data().train), scene.open(&scene.data().validation));
     let fitted = scene.double();
     let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
-    let (factors, _) = fit::fit(&pass(scene, &fitted, &data), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let (factors, _) = fit::fit(&mut stream(scene, &fitted, &data, 0), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
     let all: Vec<usize> = (0..data.len()).collect();
     // (budget, examples, are they computed again)
     for (budget, examples, again) in [
@@ -222,11 +219,11 @@ fn what_fits_into_the_budget_is_not_computed_again() {
     ] {
         let model = scene.double();
         let mut silent = Silent;
-        let mut library = ModelEvidence::new(pass(scene, &model, &data), &factors, &settings, budget, &mut silent)
-            .with_null(pass(scene, &model, &validation), vec![0, 1, 2]);
+        let mut library = ModelEvidence::new(stream(scene, &model, &data, budget), &factors, &settings, &mut silent)
+            .with_null(stream(scene, &model, &validation, budget / 4), vec![0, 1, 2]);
         let image = &scene.prepared.image;
         let picture = Tensor::zeros([3, i64::from(image.height), i64::from(image.width)], (tch::Kind::Float, tch::Device::Cpu));
-        let query = || vec![single(&picture, 0, image).unwrap()];
+        let query = || vec![Question::Alone(single(&picture, 0, image).unwrap())];
         let before = library.scores("score", &query(), examples, true).unwrap().self_influence;
         let _ = model.weights.0["fc.weight"].shallow_clone().zero_();
         let after = library.scores("score", &query(), examples, true).unwrap().self_influence;
@@ -234,12 +231,12 @@ fn what_fits_into_the_budget_is_not_computed_again() {
     }
 }
 
-/// Half of the memory that is allowed, never no example at all, never more than 128.
+/// Half of the memory that is allowed for a batch, never no example at all, never more than 128; what a batch leaves is for what is kept.
 #[test]
 fn a_batch_fits_into_its_memory() {
     let model = SCENE.double();
     let example = 4 * 8 * model.graph.activation_size() as u64;
-    for (budget, batch) in [
+    for (memory, batch) in [
         (0, 1),
         (example, 1),
         (2 * example, 1),
@@ -247,7 +244,39 @@ fn a_batch_fits_into_its_memory() {
         (200 * example, 100),
         (2000 * example, 128),
     ] {
-        assert_eq!(batch_size(&model, budget), batch);
+        let budget = Budget::new(&model, memory);
+        assert_eq!(budget.batch, batch);
+        assert_eq!(budget.kept, memory.saturating_sub(batch as u64 * example));
+        let (training, null) = budget.shared();
+        assert_eq!((training.batch, null.batch), (batch, batch));
+        assert_eq!(training.kept + null.kept, budget.kept);
+        assert!(null.kept <= training.kept);
+    }
+}
+
+/// Batches that are read ahead are the batches that are asked for, kept ones left out.
+#[test]
+fn reading_ahead_changes_nothing() {
+    let scene = &*SCENE;
+    let settings = settings(detect());
+    let data = scene.open(&scene.data().train);
+    let model = scene.double();
+    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
+    let (factors, _) = fit::fit(&mut stream(scene, &model, &data, 0), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let examples: Vec<usize> = (0..100).collect();
+    let scored = |read_ahead: bool, kept: u64| {
+        let mut training = stream(scene, &model, &data, kept);
+        training.read_ahead = read_ahead;
+        let mut silent = Silent;
+        let mut library = ModelEvidence::new(training, &factors, &settings, &mut silent);
+        let asked = questions(scene, &settings, &data);
+        let first = library.scores("score", &asked, &examples, true).unwrap();
+        assert_eq!(first, library.scores("score", &asked, &examples, true).unwrap());
+        first
+    };
+    let plain = scored(false, 0);
+    for kept in [0, 1 << 20, 1 << 30] {
+        assert_eq!(scored(true, kept), plain, "{kept} bytes kept");
     }
 }
 
@@ -259,15 +288,15 @@ fn no_null_pictures_no_null_rows() {
     let data = scene.open(&scene.data().train);
     let model = scene.double();
     let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
-    let (factors, _) = fit::fit(&pass(scene, &model, &data), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let (factors, _) = fit::fit(&mut stream(scene, &model, &data, 0), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
     let mut silent = Silent;
     let mut library =
-        ModelEvidence::new(pass(scene, &model, &data), &factors, &settings, 0, &mut silent).with_null(pass(scene, &model, &data), Vec::new());
+        ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings, &mut silent).with_null(stream(scene, &model, &data, 0), Vec::new());
     let kin = library.kin("kin", &[vec![(0, 1.0), (1, 1.0)]], &[0, 1, 2]).unwrap();
     assert_eq!((kin.rows[0].len(), kin.null.len()), (3, 0));
 }
 
-/// A difference of a difference, a baseline that is not there, or nothing asked: errors, not scores.
+/// Nothing asked: an error, not scores.
 #[test]
 fn what_cannot_be_asked_is_an_error() {
     let scene = &*SCENE;
@@ -275,18 +304,10 @@ fn what_cannot_be_asked_is_an_error() {
     let data = scene.open(&scene.data().train);
     let model = scene.double();
     let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
-    let (factors, _) = fit::fit(&pass(scene, &model, &data), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let (factors, _) = fit::fit(&mut stream(scene, &model, &data, 0), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
     let mut silent = Silent;
-    let mut library = ModelEvidence::new(pass(scene, &model, &data), &factors, &settings, 0, &mut silent);
-    let image = &scene.prepared.image;
-    let query = |minus| Query {
-        image: Tensor::zeros([3, i64::from(image.height), i64::from(image.width)], (tch::Kind::Float, tch::Device::Cpu)),
-        label: 1,
-        minus,
-    };
-    for asked in [vec![], vec![query(Some(0))], vec![query(None), query(None), query(Some(0))]] {
-        assert!(library.scores("score", &asked, &[0, 1], false).is_err());
-    }
+    let mut library = ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings, &mut silent);
+    assert!(library.scores("score", &[], &[0, 1], false).is_err());
 }
 
 /// Drawn at random under the seed, spread over all, each once, ascending.

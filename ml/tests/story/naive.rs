@@ -5,7 +5,7 @@ use delta_guard_contract::ImageConfig;
 use delta_guard_contract::detect::{Fisher, Objective};
 use delta_influence::data::DataSet;
 use delta_influence::error::Result;
-use delta_influence::evidence::{Evidence, Kin, Query, Scores};
+use delta_influence::evidence::{Answer, Evidence, Kin, Query, Question, Scores};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
@@ -136,21 +136,27 @@ fn at(examples: &[usize]) -> Tensor {
 }
 
 impl Evidence for Naive {
-    fn scores(&mut self, _step: &str, queries: &[Query], examples: &[usize], self_influence: bool) -> Result<Scores> {
+    fn scores(&mut self, _step: &str, questions: &[Question], examples: &[usize], self_influence: bool) -> Result<Scores> {
         let of_query = |q: &Query| {
             self.factors
                 .preconditioned(&self.network.gradients(&q.image, q.label, self.objective), self.factor)
         };
-        let absolute: Vec<Tensor> = queries.iter().map(of_query).collect();
-        let rows: Vec<Tensor> = queries
-            .iter()
-            .zip(&absolute)
-            .map(|(q, row)| q.minus.map_or_else(|| row.shallow_clone(), |b| row - &absolute[b]))
-            .collect();
         let gradients = self.gradients.index_select(0, &at(examples));
         let own = own(&gradients, &self.preconditioned.index_select(0, &at(examples)));
+        let row = |v: Tensor| Vec::<f64>::try_from(gradients.mv(&v)).unwrap();
+        let answer = |question: &Question| match question {
+            Question::Alone(query) => Answer::Alone(row(of_query(query))),
+            Question::Family { baseline, shifted } => {
+                let base = of_query(baseline);
+                let shifted = shifted.iter().map(|q| row(of_query(q) - &base)).collect();
+                Answer::Family {
+                    baseline: row(base),
+                    shifted,
+                }
+            }
+        };
         Ok(Scores {
-            rows: matrix(&Tensor::stack(&rows, 0).matmul(&gradients.tr())),
+            answers: questions.iter().map(answer).collect(),
             self_influence: if self_influence { own } else { Vec::new() },
         })
     }

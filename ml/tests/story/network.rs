@@ -2,7 +2,7 @@
 //! folds is used here.
 
 use delta_guard_contract::ImageConfig;
-use delta_influence::model::weights::read_tensors;
+use delta_influence::files::tensors::read_tensors;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};

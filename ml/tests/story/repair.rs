@@ -3,8 +3,8 @@
 use super::scene::{SCENE, Scene, short};
 use delta_guard_contract::config::{CfConfig, UnlearnMethod};
 use delta_guard_contract::{DataConfig, DataSource, JobResult, Recipe, Schedule, Task, TrainId};
+use delta_influence::files::tensors::read_tensors;
 use delta_influence::model::Weights;
-use delta_influence::model::weights::read_tensors;
 use delta_influence::progress::Silent;
 use delta_influence::train::{Training, train};
 use delta_influence::unlearn::split;

@@ -10,7 +10,7 @@ use delta_influence::data::{DataSet, encode_png};
 use delta_influence::detect::queries::picture_from_bytes;
 use delta_influence::detect::{DetectCase, Detection, PlaceboPicture, detector};
 use delta_influence::files;
-use delta_influence::influence::fit::FitSettings;
+use delta_influence::passes::fit::FitSettings;
 use delta_influence::progress::Silent;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -38,6 +38,7 @@ fn trace(scene: &Scene, name: &str, detect: &DetectConfig, picture: PathBuf, wro
         limits: LIMITS,
         case_seed: Seed(77),
         factors_seed: Seed(78),
+        scores: None,
     };
     let JobResult::Trace(report) = scene.run(name, task) else {
         panic!("trace answers with another result");

@@ -2,7 +2,7 @@
 
 use crate::detect::fake::{Vectors, normals, random_vectors};
 use crate::detect::*;
-use crate::evidence::Query;
+use crate::evidence::{Query, Question};
 use crate::progress::Silent;
 use delta_guard_contract::detect::DetectConfig;
 use rand::SeedableRng;
@@ -118,9 +118,11 @@ impl Scene {
     }
 
     pub(super) fn queries(&self, anomaly: u32) -> Vec<Query> {
-        queries::draw(&self.anomalies[anomaly as usize], WRONG, CLASSES, &self.settings, &self.image, anomaly)
-            .unwrap()
-            .queries
+        let set = queries::draw(&self.anomalies[anomaly as usize], WRONG, CLASSES, &self.settings, &self.image, anomaly).unwrap();
+        match set.question {
+            Question::Family { baseline, shifted } => std::iter::once(baseline).chain(shifted).collect(),
+            Question::Alone(query) => vec![query],
+        }
     }
 
     /// Δ_ij from absolute scores.

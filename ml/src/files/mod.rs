@@ -1,6 +1,7 @@
 //! Writing files so that a reader sees the old one or the new one, whole.
 
 pub mod canonical;
+pub mod tensors;
 
 use crate::error::{Error, Result, ResultExt};
 use delta_guard_contract::is_passing;
@@ -21,16 +22,29 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// See [`write_atomic`].
 pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+    put_in_place(path, |temp| Ok(fill(temp.as_file_mut())?))
+}
+
+/// As [`write_atomic`], with the content written by `fill` to the path that it is given.
+///
+/// # Errors
+/// `fill`'s, and as [`write_atomic`].
+pub fn write_atomic_as(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    put_in_place(path, |temp| fill(temp.path()))
+}
+
+fn put_in_place(path: &Path, fill: impl FnOnce(&mut tempfile::NamedTempFile) -> Result<()>) -> Result<()> {
     let folder = path
         .parent()
         .ok_or_else(|| Error::internal(format!("{} has no folder", path.display())))?;
+    let folder = if folder == Path::new("") { Path::new(".") } else { folder };
     fs_err::create_dir_all(folder)?;
-    let write = || -> std::io::Result<()> {
+    let write = || -> Result<()> {
         let mut temp = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
-        fill(temp.as_file_mut())?;
+        fill(&mut temp)?;
         temp.as_file().sync_all()?;
         temp.persist(path).map_err(|e| e.error)?;
-        File::open(folder)?.sync_all()
+        Ok(File::open(folder)?.sync_all()?)
     };
     write().context(|| format!("cannot write {}", path.display()))
 }
