@@ -17,6 +17,8 @@ mod monitoring;
 mod secret;
 #[path = "outside/smtp.rs"]
 mod smtp;
+#[path = "outside/smtps.rs"]
+mod smtps;
 #[path = "outside/submitters.rs"]
 mod submitters;
 #[path = "outside/third.rs"]

@@ -266,7 +266,8 @@ fn judge(step: Step, error: &lettre::transport::smtp::Error) -> SendError {
 /// Is this 5yz about the recipient or the mail itself, so that the same mail fails for ever? A 5yz about anything else (the greeting, the sender, the
 /// login, relaying, a policy for this host, a full mailbox) is a setting that somebody may mend: the mail waits for that.
 ///
-/// The enhanced code (RFC 3463) says what it is about. Without one, a refused RCPT is not believed: servers answer 550 to "relaying denied" too.
+/// The enhanced code (RFC 3463) says what it is about. Without one, a refused RCPT is about the mailbox (RFC 5321 §4.2.3: 550, 551, 553; RFC 7504: 556), unless
+/// its words are about something else: servers say 550 to "relaying denied", too.
 fn is_final(step: Step, code: u16, said: &str) -> bool {
     if !matches!(code, 550..=556) {
         return false;
@@ -275,6 +276,7 @@ fn is_final(step: Step, code: u16, said: &str) -> bool {
     let addressee = |subject, detail| subject == 1 && !matches!(detail, 7 | 8);
     match (step, enhanced(said)) {
         (Step::Recipient, Some((subject, detail))) => addressee(subject, detail),
+        (Step::Recipient, None) => matches!(code, 550 | 551 | 553 | 556) && !is_about_relay(said),
         // Content, its size, its security, or a recipient that was looked at late.
         (Step::Content, Some((subject, detail))) => {
             addressee(subject, detail) || subject == 6 || subject == 7 || matches!((subject, detail), (3, 4) | (2, 3))
@@ -283,6 +285,40 @@ fn is_final(step: Step, code: u16, said: &str) -> bool {
         (Step::Content, None) => matches!(code, 550 | 554),
         _ => false,
     }
+}
+
+/// Is a refused RCPT about relaying, a policy, the sender or this host, by the words that servers use for these? A doubt counts as yes: a mail that waits is
+/// given up some days later, one that is lost is lost.
+fn is_about_relay(said: &str) -> bool {
+    const BEGINNINGS: [&str; 21] = [
+        "relay",
+        "auth",
+        "login",
+        "log",
+        "polic",
+        "denied",
+        "deny",
+        "reject",
+        "refus",
+        "block",
+        "black",
+        "list",
+        "spam",
+        "spf",
+        "dmarc",
+        "sender",
+        "client",
+        "permi",
+        "allow",
+        "prohib",
+        "rcpthosts",
+    ];
+    // Addresses are echoed; what stands in them is no word of the server's.
+    said.split_whitespace().filter(|part| !part.contains('@')).any(|part| {
+        part.split(|c: char| !c.is_alphanumeric())
+            .map(str::to_lowercase)
+            .any(|word| BEGINNINGS.iter().any(|beginning| word.starts_with(beginning)))
+    })
 }
 
 /// Subject and detail of an enhanced status code `5.subject.detail` at the beginning of what was said.
@@ -326,6 +362,25 @@ mod tests {
             (Step::Recipient, 550, "5.7.1 relaying denied", false),
             (Step::Recipient, 554, "5.7.1 <a@b>: Relay access denied", false),
             (Step::Recipient, 550, "relaying denied", false),
+            (Step::Recipient, 550, "User unknown", true),
+            (Step::Recipient, 550, "Requested action not taken: mailbox unavailable", true),
+            (Step::Recipient, 550, "<relay-denied@list.example.org>: No such user here", true),
+            (Step::Recipient, 551, "user not local; please try <a@b.example>", true),
+            (Step::Recipient, 553, "mailbox name not valid", true),
+            (Step::Recipient, 556, "domain does not take mail", true),
+            (Step::Recipient, 550, "", true),
+            (Step::Recipient, 550, "Relaying to <a@b.example> prohibited by administrator", false),
+            (Step::Recipient, 551, "we do not relay", false),
+            (
+                Step::Recipient,
+                553,
+                "sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)",
+                false,
+            ),
+            (Step::Recipient, 550, "Authentication required", false),
+            (Step::Recipient, 550, "Rejected for policy reasons", false),
+            (Step::Recipient, 552, "mailbox full", false),
+            (Step::Recipient, 554, "transaction failed", false),
             (Step::Recipient, 550, "5.1.8 sender's domain unknown", false),
             (Step::Recipient, 552, "5.2.2 mailbox full", false),
             (Step::Recipient, 530, "5.1.1 login first", false),

@@ -234,6 +234,7 @@ async fn only_what_is_about_the_recipient_or_the_mail_loses_it() {
         (&[("DATA", "554 5.5.1 no valid recipients")], false),
         (&[(".", "554 5.3.0 the filter is out of order")], false),
         (&[("RCPT", "550 5.1.1 no such user")], true),
+        (&[("RCPT", "550 User unknown")], true),
         (&[(".", "554 5.6.0 not with this content")], true),
     ] {
         let liar = Liar::start(script);
