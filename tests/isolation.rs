@@ -1,4 +1,4 @@
-//! The daemon knows no tensor library, and the configuration that is installed is one that it takes.
+//! The daemon knows no tensor library, the configuration that is installed is one that it takes, and pages that comments point to exist.
 
 use delta_guard::config::{self, Look};
 use std::path::Path;
@@ -31,4 +31,58 @@ fn the_installed_configuration_has_no_mistake() {
     assert_eq!(config.file.http.listen, Some(([127, 0, 0, 1], 9464).into()));
     assert_eq!(config.file.paths.state, Path::new("/var/lib/delta-guard/state"));
     assert!(config.file.mail.is_none());
+}
+
+/// Comments and schema texts say "algorithm §3": that section must be in docs/algorithm.md. No other page is cited by section.
+#[test]
+fn every_section_that_the_code_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/algorithm.md")).expect("the page is there");
+    let sections: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("## ")?.split_once(". ").map(|(number, _)| number))
+        .collect();
+    let mut named = 0;
+    let mut folders = vec![
+        root.join("src"),
+        root.join("ml"),
+        root.join("contract"),
+        root.join("config"),
+        root.join("docs"),
+    ];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder of the repository").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                if path.file_name().is_some_and(|name| name != "target") {
+                    folders.push(path);
+                }
+                continue;
+            }
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            for (number, line) in text.lines().enumerate() {
+                let place = format!("{}:{}", path.display(), number + 1);
+                for page in ["authors", "evaluation", "reliability", "architecture", "second-storey"] {
+                    assert!(
+                        !line.contains(&format!("{page} §")),
+                        "{place} points to a page that is not in the repository"
+                    );
+                }
+                for (at, _) in line.match_indices("algorithm §") {
+                    let rest = &line[at + "algorithm §".len()..];
+                    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+                    let first = digits(rest);
+                    let last = rest.strip_prefix(&format!("{first}–")).map(digits);
+                    for section in [Some(first), last].into_iter().flatten().filter(|s| !s.is_empty()) {
+                        assert!(
+                            sections.contains(&section.as_str()),
+                            "{place} names §{section} of docs/algorithm.md, which has {sections:?}"
+                        );
+                        named += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(named > 10, "only {named} places name a section: has the wording changed?");
 }

@@ -92,7 +92,7 @@ pub struct ImageConfig {
 }
 
 impl Default for ImageConfig {
-    /// CIFAR-10's size and figures (algorithm of the paper's code, `authors` §5).
+    /// CIFAR-10's size and figures (the figures of the authors' code).
     fn default() -> Self {
         Self {
             height: 32,

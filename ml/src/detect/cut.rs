@@ -2,7 +2,7 @@
 //!
 //! κ of clean examples is not normal: it is skewed, with a tail of pictures that naturally resemble a trigger, so that median + z·MAD flags some of
 //! them. The tail is measured instead where that is possible: on clean validation pictures of the same class, whose κ is that of clean training pictures
-//! (algorithm §3: "there the null must come from trusted validation images").
+//! (algorithm §3, step 3).
 
 use statrs::distribution::{ContinuousCDF, Normal};
 

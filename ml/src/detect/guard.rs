@@ -1,4 +1,4 @@
-//! `guard`, the default: Δ-Influence finds the seeds, kin finds the rest, and the group must stand out (algorithm §3, the lead).
+//! `guard`, the default: Δ-Influence finds the seeds, kin finds the rest, and the group must stand out (algorithm §3).
 //!
 //! *Several anomalies.* `Intersect`: each has its own seeds and group, each group must stand out, and what all of them hold is flagged. `Pool`:
 //! the seeds are the largest mean drops over all anomalies, there is one group, and its z is the mean of the anomalies' own z. (Not the z of

@@ -1,4 +1,4 @@
-//! Steps 1–3 of the lead (algorithm §3): the strongest are seeds, the examples that resemble them are kin, the kin are the next seeds.
+//! Steps 1–3 of the guard (algorithm §3): the strongest are seeds, the examples that resemble them are kin, the kin are the next seeds.
 //!
 //! k(a, b) = g_aᵀ P g_b / √(g_aᵀ P g_a · g_bᵀ P g_b) is a cosine; κ_i is the mean of k(i, s) over the seeds s ≠ i. Examples are places in the
 //! list of those of C that have a gradient at all.
