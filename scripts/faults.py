@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plants 27 faults, one after the other, in a scratch copy of this tree, and runs the test that must find each.
+"""Plants 49 faults, one after the other, in a scratch copy of this tree, and runs the test that must find each.
 
   scripts/faults.py            all of them; exit code 1 unless all are found
   scripts/faults.py eu split   those whose name contains one of these words
@@ -17,9 +17,12 @@ from scratch import ROOT, Scratch, since
 STORY = ["-p", "delta-influence", "--test", "story"]
 NAIVE = ["-p", "delta-influence", "--test", "ekfac_naive"]
 LIB = ["-p", "delta-influence", "--lib"]
+CORE = ["-p", "delta-guard", "--test", "core"]
+OUTSIDE = ["-p", "delta-guard", "--test", "outside"]
+GUARD = ["-p", "delta-guard", "--lib"]
 SECONDS = 900 # building and testing
 
-# name, file below ml/src, pattern (regular expression, must match once), replacement, tests (target, filter).
+# name, file (below ml/src, unless it begins with src/), pattern (regular expression, must match once), replacement, tests (target, filter).
 FAULTS = [
     # What joins the kernels to the rules.
     ("eu trains on the flagged", "unlearn/eu.rs", r"examples: case\.retained,", "examples: case.flagged,", STORY, "repair::eu"),
@@ -50,7 +53,37 @@ FAULTS = [
     ("seeds by score", "detect/guard.rs", r"\[first\(drop\), first\(&mean\(strengths\)\)\]", "[first(&mean(strengths)), { let _ = drop; first(&mean(strengths)) }]", LIB, "detect::"),
     ("d' comparison skipped", "detect/stand_out.rs", r"exceeds\(&another, d_prime\)", "exceeds(&another, d_prime.max(f64::INFINITY))", LIB, "detect::stand_out"),
     ("cf from a new initialisation", "unlearn/cf.rs", r"start: Some\(case\.production\.copy\(\)\)", "start: None", STORY, "repair::cf"),
+    # The inbox.
+    ("what was taken in is not compared", "src/inbox/scan.rs", r"content\.is_some_and\(\|content\| intake::holds\(inbox, name, file, content\)\)", "content.is_some()", CORE, "patience::a_file_is_removed"),
+    ("one file's error ends the scan", "src/inbox/take.rs", r"Err\(Hitch::File\(error\)\) => self\.trouble\(&first, format!\(\"\{error:#\}\"\), report\),", "Err(Hitch::File(error)) => return Err(Hitch::File(error)),", CORE, "patience::a_file_that_cannot_be_refused"),
+    ("the lease's answer is ignored", "src/inbox/writers.rs", r"Some\(libc::EAGAIN\) => Writers::Some,", "Some(libc::EAGAIN) => Writers::None,", CORE, "patience::a_writer_that_pauses"),
+    ("the container's end is not looked for", "src/inbox/intake.rs", r"let ended = container::has_ended\(&file, expected\.size\)\.map_err\(of_file\)\?;", "let ended = true;", CORE, "patience::a_picture_that_ends"),
+    ("the inbox is not locked", "src/inbox/scan.rs", r"self\.lock\.hold\(&inbox, &dir\)\?;", "let _ = &mut self.lock;", CORE, "patience::two_guards"),
+    ("dot names are not counted", "src/inbox/scan.rs", r"report\.wait\(&name, why, now\.saturating_duration_since\(since\)\);", "let _ = (why, since);", CORE, "patience::names_that_wait"),
+    ("a scan does not ask for the stop", "src/inbox/take.rs", r"if self\.is_stopped\(\) \{", "if false {", CORE, "patience::a_scan_stops"),
+    ("a scan that hangs is not told", "src/daemon.rs", r"pulse\.is_stalled\(stall\)\.then", "(pulse.is_stalled(stall) && false).then", CORE, "hangs::a_file_system"),
+    ("workers keep the guard's capability", "src/jobs/child.rs", r"let _ = clear_ambient_capability_set\(\);", "let _ = clear_ambient_capability_set;", OUTSIDE, "unit::the_writer"),
+    ("the caller's umask stays", "src/cli/run.rs", r"rustix::process::umask\(was \| private\);", "rustix::process::umask(was);", OUTSIDE, "unit::whatever_umask"),
+    # Mails.
+    ("a digest counts one too many", "src/alert/mailer.rs", r"&titles, messages\.len\(\)\)", "&titles, messages.len() + 1)", GUARD, "mailer::tests::past_twenty"),
+    ("one single mail more than an hour allows", "src/alert/mailer.rs", r"self\.sent\.len\(\) >= AN_HOUR", "self.sent.len() > AN_HOUR", GUARD, "mailer::tests::past_twenty"),
+    ("mails expire by the wall clock", "src/alert/mailer.rs", r"if state\.waited\(\) > mail\.give_up_after\.0 =>", "if std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(written) > mail.give_up_after.0.as_secs() =>", GUARD, "mailer::tests::a_mail_is_given_up"),
+    ("every recipient gets everything", "src/config/file.rs", r"on\.contains\(&of\)\)", "on.contains(&of) || true)", GUARD, "compose::tests::everybody_hears"),
+    ("a refused MAIL FROM loses the mail", "src/alert/transport.rs", r"(\(Step::Content, None\) => matches!\(code, 550 \| 554\),)", r"\1 (Step::Sender, _) => true,", GUARD, "mailer::tests::only_what_is_about"),
+    ("relaying denied loses the mail", "src/alert/transport.rs", r" && !is_about_relay\(said\)", "", GUARD, "transport::tests::only_a_refusal"),
+    ("who asked for refused files gets duplicates", "src/alert/notice.rs", r"On::Duplicate(\s+\} else)", r"On::Refused\1", GUARD, "notice::tests::who_asked"),
+    ("a flood of refused files is mailed one by one", "src/engine/outbox.rs", r"waiting < MOST_WAITING && ", "waiting < usize::MAX && ", CORE, "notices::a_flood"),
+    # Caps and the standing exclusion list.
+    ("a small share of a small set is nothing", "src/policy/caps.rs", r"examples\.max\(1\.0\) as u64", "examples as u64", GUARD, "caps::tests::one_example"),
+    ("an approval does not begin the total anew", "src/policy/caps.rs", r"self\.approved = self\.promotions\.len\(\);", "", GUARD, "caps::tests::an_approval"),
+    ("the caps as loose as an attack needs", "src/policy/caps.rs", r"max_case_share: 0\.001,", "max_case_share: 0.01,", GUARD, "caps::tests::the_defaults"),
+    ("the report does not name the earlier cases", "src/engine/standing.rs", r"cases: cases\.iter\(\)\.map\(earlier\)\.collect\(\),", "cases: { let _ = earlier; Vec::new() },", CORE, "standing::a_later_repair"),
 ]
+
+
+def place(file):
+    """The file's path in the tree."""
+    return file if file.startswith("src/") else "ml/src/" + file
 
 
 def planted(text, fault):
@@ -68,9 +101,9 @@ def main():
     faults = [f for f in FAULTS if not asked.words or any(w.lower() in f[0].lower() for w in asked.words)]
     if not faults:
         sys.exit("no fault's name contains any of: " + ", ".join(asked.words))
-    lost = [f for f in faults if planted((ROOT / "ml/src" / f[1]).read_text(), f) is None]
+    lost = [f for f in faults if planted((ROOT / place(f[1])).read_text(), f) is None]
     for name, file, pattern, *_ in lost:
-        print(f"cannot be planted: {name}: ml/src/{file} does not hold exactly one match of {pattern}", file=sys.stderr)
+        print(f"cannot be planted: {name}: {place(file)} does not hold exactly one match of {pattern}", file=sys.stderr)
     if lost:
         sys.exit("mend the patterns in scripts/faults.py: a fault that is not planted tells nothing")
     if asked.check:
@@ -78,14 +111,15 @@ def main():
         return
     scratch = Scratch("faults")
     print("without a fault, the tests that are to find them must pass", file=sys.stderr)
-    for target in [t for t in (STORY, NAIVE, LIB) if any(f[4] is t for f in faults)]:
-        result, failed = scratch.test((target, []), SECONDS)
+    for target in [t for t in (STORY, NAIVE, LIB, CORE, OUTSIDE, GUARD) if any(f[4] is t for f in faults)]:
+        wanted = sorted({f[5] for f in faults if f[4] is target})
+        result, failed = scratch.test((target, [] if "" in wanted else wanted), SECONDS)
         if result != "passed":
             sys.exit(f"{' '.join(target)}: {result} {' '.join(failed)} (see {scratch.log})")
     found = 0
     for name, file, *_, target, wanted in faults:
         fault = next(f for f in faults if f[0] == name)
-        path, start = "ml/src/" + file, time.monotonic()
+        path, start = place(file), time.monotonic()
         text = scratch.original(path)
         scratch.write(path, planted(text.decode(), fault).encode())
         result, failed = scratch.test((target, [wanted] if wanted else []), SECONDS)

@@ -215,6 +215,27 @@ fn files_that_cannot_be_moved_are_their_own_trouble_and_are_tried_again_later() 
     assert_eq!(place.hooks.count(|event| matches!(event, Event::Duplicate { .. })), 0);
 }
 
+/// The folder of refused files cannot be made: what should go there is each file's own trouble, and pictures are taken in all the same.
+#[test]
+fn a_file_that_cannot_be_refused_does_not_stop_those_after_it() {
+    let mut place = Place::new();
+    std::fs::write(&place.settings.inbox.refused_dir, "a file in its place").unwrap();
+    place.put("a.png", "");
+    place.put("b.png", "good");
+    place.put("c.png", "");
+    place.put("d.png", "good, too");
+    let report = place.settle();
+    assert_eq!((report.waiting, report.trouble), (2, None));
+    assert_eq!((taken(&place).len(), place.names()), (2, vec!["a.png".to_owned(), "c.png".to_owned()]));
+    std::fs::remove_file(&place.settings.inbox.refused_dir).unwrap();
+    assert_eq!(place.scan_after(2).waiting, 0);
+    assert_eq!(
+        (place.reason("a.png").reason, place.reason("c.png").reason),
+        (Refusal::Empty, Refusal::Empty)
+    );
+    assert_eq!(place.refused().len(), 2, "recorded once each");
+}
+
 #[test]
 fn names_that_wait_are_counted_and_told_and_a_folder_is_refused() {
     let mut place = Place::new();

@@ -250,6 +250,26 @@ async fn only_what_is_about_the_recipient_or_the_mail_loses_it() {
     }
 }
 
+/// How old a mail is by the clock does not matter; how long a guard has been trying does.
+#[tokio::test]
+async fn a_mail_is_given_up_by_the_time_that_it_was_tried_and_by_no_clock() {
+    let liar = Liar::start(&[("RCPT", "450 4.2.1 later")]);
+    let mut mail = mail(liar.port, &["a@example.org"]);
+    mail.give_up_after.0 = Duration::from_secs(3600);
+    let pending = filled(&mail);
+    // As after a step of the clock by half a century.
+    pending.waiting.lock().unwrap().iter_mut().for_each(|message| message.written = 1);
+    let metrics = Arc::new(Metrics::new("animals", "propose"));
+    deliver(&mail, &pending, &metrics, || *liar.connections.lock().unwrap() >= 3).await;
+    assert_eq!((pending.waiting().len(), pending.settled.lock().unwrap().len()), (1, 0));
+    // The journal says that guards have been trying for two hours.
+    *pending.waited.lock().unwrap() = Duration::from_secs(7200);
+    deliver(&mail, &pending, &metrics, || pending.waiting().is_empty()).await;
+    let settled = pending.settled.lock().unwrap().clone();
+    assert!(settled[0].1.as_ref().is_some_and(|why| why.contains("given up after")), "{settled:?}");
+    assert!(page(&metrics).contains("delta_guard_mail_expired_total 1"));
+}
+
 #[tokio::test]
 async fn a_server_that_never_ends_its_line_gets_no_memory() {
     use std::io::Write;
