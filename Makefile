@@ -62,10 +62,10 @@ install: ## what was built: programs, libtorch, systemd unit, user and folders (
 fixtures: ## the EK-FAC fixtures only; more of the same make by EKFAC_FIXTURES=dir1:dir2
 	$(WITH_TORCH) $(CARGO) test --release --locked -p delta-influence --test ekfac_fixtures -- --nocapture
 
-faults: ## plant 49 faults in a scratch copy, one by one: a test must find each (FAULTS="word …")
+faults: ## plant faults in a scratch copy, one by one: a test must find each (FAULTS="word …")
 	$(WITH_TORCH) $(PYTHON) scripts/faults.py $(FAULTS)
 
-faults-check: ## whether the 49 faults can still be planted (seconds)
+faults-check: ## whether the faults can still be planted (seconds)
 	$(PYTHON) scripts/faults.py --check
 
 mutants: ## mutation testing of a random sample; goes on with docs/mutants.csv; hours (MUTANTS, MUTANTS_SEED)

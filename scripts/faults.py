@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plants 49 faults, one after the other, in a scratch copy of this tree, and runs the test that must find each.
+"""Plants faults, one after the other, in a scratch copy of this tree, and runs the test that must find each.
 
   scripts/faults.py            all of them; exit code 1 unless all are found
   scripts/faults.py eu split   those whose name contains one of these words
@@ -17,12 +17,16 @@ from scratch import ROOT, Scratch, since
 STORY = ["-p", "delta-influence", "--test", "story"]
 NAIVE = ["-p", "delta-influence", "--test", "ekfac_naive"]
 LIB = ["-p", "delta-influence", "--lib"]
+CHECKPOINTS = ["-p", "delta-influence", "--test", "checkpoints"]
+HICCUPS = ["-p", "delta-influence", "--test", "hiccups"]
+CONTRACT = ["-p", "delta-guard-contract", "--lib"]
+CLI = ["-p", "delta-guard", "--test", "cli"]
 CORE = ["-p", "delta-guard", "--test", "core"]
 OUTSIDE = ["-p", "delta-guard", "--test", "outside"]
 GUARD = ["-p", "delta-guard", "--lib"]
 SECONDS = 900 # building and testing
 
-# name, file (below ml/src, unless it begins with src/), pattern (regular expression, must match once), replacement, tests (target, filter).
+# name, file (below ml/src, unless it begins with src/ or contract/), pattern (regular expression, must match once), replacement, tests (target, filter).
 FAULTS = [
     # What joins the kernels to the rules.
     ("eu trains on the flagged", "unlearn/eu.rs", r"examples: case\.retained,", "examples: case.flagged,", STORY, "repair::eu"),
@@ -78,12 +82,52 @@ FAULTS = [
     ("an approval does not begin the total anew", "src/policy/caps.rs", r"self\.approved = self\.promotions\.len\(\);", "", GUARD, "caps::tests::an_approval"),
     ("the caps as loose as an attack needs", "src/policy/caps.rs", r"max_case_share: 0\.001,", "max_case_share: 0.01,", GUARD, "caps::tests::the_defaults"),
     ("the report does not name the earlier cases", "src/engine/standing.rs", r"cases: cases\.iter\(\)\.map\(earlier\)\.collect\(\),", "cases: { let _ = earlier; Vec::new() },", CORE, "standing::a_later_repair"),
+    # Readers of data, checkpoints.
+    ("links in tars one member off", "data/tars.rs", r"(Given::Member\(name, member\) => \(member, Named \{ name, given: bytes\()member(\) \}\))", r"\1member.saturating_sub(1)\2", LIB, "data::tests::links"),
+    ("exif never applied", "data/picture.rs", r"Orientation::Apply => decoder\.orientation\(\)\.map_err\(\|e\| refusal\(&e\)\)\?", "Orientation::Apply => Turn::NoTransforms", LIB, "exif_orientation"),
+    ("exif always applied", "data/picture.rs", r"Orientation::Ignore => Turn::NoTransforms", "Orientation::Ignore => decoder.orientation().map_err(|e| refusal(&e))?", LIB, "exif_orientation"),
+    ("side limit off by one", "data/picture.rs", r"width\.max\(height\) > MAX_SIDE", "width.max(height) >= MAX_SIDE", LIB, "data::picture"),
+    ("resize bound off", "data/resize.rs", r"if area\(found\.0, to\.1\) <= most \{", "if area(found.0, to.1) <= 2 * most {", LIB, "data::resize"),
+    ("kinds of numbers not kept", "model/weights.rs", r"let same = tensor\.detach\(\)\.f_to_kind\(kind\)\?;", "let same = { let _ = kind; tensor.detach() };", CHECKPOINTS, "a_candidate_has"),
+    ("header of weights not sorted", "files/tensors.rs", r"canonical::sort_header_of\(fs_err::OpenOptions::new\(\)\.read\(true\)\.write\(true\)\.open\(temporary\)\?\.file\(\)\)", "{ let _ = canonical::sort_header_of; Ok(()) }", CHECKPOINTS, "equal_weights"),
+    # Command line.
+    ("a milestone beyond the epochs, not at them", "src/config/rules.rs", r"\*milestone >= f64::from\(epochs\)", "*milestone > f64::from(epochs)", GUARD, "config::tests"),
+    ("configuration forgotten in advice", "src/cli/advice.rs", r"vec!\[\"--config\"\.into\(\), path\.into\(\)\]", "{ let _ = path; Vec::new() }", CLI, "advised::what_is"),
+    ("a dead daemon taken as living", "src/cli/watch.rs", r"(None => Ok\(\(\)\),\s*Some\(status\) => )Err\(self\.lost\(status\)\)(,\s*\}\s*\}\s*/// The daemon has ended by itself)", r"\1{ let _ = status; Ok(()) }\2", CLI, "demo::a_killed_daemon"),
+    ("progress may fall", "src/progress.rs", r"self\.ratio = self\.ratio\.max\(reached\.min\(MOST\)\);", "self.ratio = reached.min(MOST);", GUARD, "progress::"),
+    ("wrong priority in the journal", "src/cli/log.rs", r"Level::WARN => \"<4>\"", 'Level::WARN => "<3>"', CLI, "log::"),
+    ("check-config does not try folders", "src/config/probe.rs", r"\bfolder\(key, path, &mut tried\);", "let _ = (key, path);", GUARD, "config::probe"),
+    ("the demo's jobs done twice", "src/cli/work.rs", r"if let Some\(result\) = done::find\(folder, &task\) \{", "if let Some(result) = done::find(folder, &task).filter(|_| false) {", CLI, "demo::ctrl_c"),
+    ("the method that failed advised again", "src/report/words.rs", r"Some\(view\.method\.other\(\)\)", "Some(view.method)", GUARD, "report::"),
+    # A file system that does not answer for a moment.
+    ("hiccup: an unreachable host is a person's business", "contract/src/passing.rs", r"(Errno::TIME,\s*)Errno::HOSTDOWN,", r"\1Errno::NOSR,", CONTRACT, "passing"),
+    ("hiccup: numbers in words are not read", "contract/src/passing.rs", r"\.or_else\(\|\| told_number\(error\)\)", ".or_else(|| told_number(error).filter(|_| false))", HICCUPS, "a_job_that"),
+    ("hiccup: a picture is left out", "data/folder.rs", r"Err\(error\) if is_passing\(&error\) => Err\(Error::from\(error\)\),", "", HICCUPS, "a_job_that"),
+    ("hiccup: a folder is taken for a file", "files/mod.rs", r"Err\(error\) if is_passing\(&error\) => Err\(error\.into\(\)\),", "", HICCUPS, "a_job_that"),
+    ("hiccup: the cache is built again", "data/cache.rs", r"true => Self::Now\(error\.into\(\)\)", "true => Self::Because(error.to_string())", HICCUPS, "a_hiccup_neither"),
+    ("hiccup: held at once", "src/engine/drive/faults.rs", r"matches!\(kind, FaultKind::Resource \| FaultKind::Internal\)", "matches!(kind, FaultKind::Internal)", CORE, "cases::a_hiccup"),
+    ("hiccup: waits do not grow", "src/engine/drive/faults.rs", r"5u32\.saturating_pow", "1u32.saturating_pow", CORE, "cases::a_hiccup"),
+    ("hiccup: tries are counted over holds", "src/case/mod.rs", r"self\.failures = 0;\s*self\.failed_since = None;", "self.failures = 0;", GUARD, "faults::"),
+    # An index that is damaged under a running guard.
+    ("index: fewer cases than there are believed", "src/engine/ledger/ask.rs", r"cases\.len\(\) >= least", "cases.len() + 1 >= least", GUARD, "ledger::"),
+    ("index: other examples than were flagged believed", "src/engine/ledger/ask.rs", r"digest_ids\(&ids\) == trace\.ids", "digest_ids(&ids) == trace.ids || true", GUARD, "ledger::"),
+    ("index: an error is the answer", "src/engine/ledger/ask.rs", r"Err\(error\) => self\.doubt_index\(&lookup, &error\),", "Err(error) => { self.doubt_index(&lookup, &error); return Err(error); }", GUARD, "ledger::"),
+    ("index: never made again", "src/engine/ledger/index.rs", r"self\.lost\.send_modify\(\|times\| \*times \+= 1\);", "", CORE, "index::damaged_under"),
+    ("index: the new one is not taken into use", "src/engine/ledger/index.rs", r"inner\.store = Some\(store\);", "drop(store);", GUARD, "ledger::"),
+    ("index: a stop waits for it", "src/engine/ledger/index.rs", r"ensure!\(!stopped\(\), \"the guard stops\"\);", "let _ = stopped;", GUARD, "ledger::"),
+    # What the index knows of the journal's end.
+    ("verify: the index is not asked", "src/journal/witness.rs", r"Ok\(\(seq, hash\)\) => Self::Seen \{ seq, hash \},", "Ok(_) => Self::None,", OUTSIDE, "degraded::an_acknowledged"),
+    ("verify: one missing record is none", "src/journal/verify.rs", r"filter\(\|seen\| \*seen > at\.seq\)", "filter(|seen| *seen > at.seq + 1)", OUTSIDE, "degraded::an_acknowledged"),
+    ("verify: a cut record is a torn end", "src/journal/verify.rs", r"Verdict::Whole \| Verdict::Torn \| Verdict::None\)", "Verdict::Whole | Verdict::None)", OUTSIDE, "degraded::an_acknowledged"),
+    ("verify: a running guard's index is asked", "src/journal/witness.rs", r"Err\(rustix::io::Errno::WOULDBLOCK\) => Ok\(true\)", "Err(rustix::io::Errno::WOULDBLOCK) => Ok(false)", OUTSIDE, "degraded::an_acknowledged"),
+    ("verify: the index is opened where it lies", "src/journal/witness.rs", r"Store::open\(copy\.path\(\)\)\?", "Store::open(dir)?", OUTSIDE, "degraded::an_acknowledged"),
+    ("a seal counts one record too few", "src/journal/writer.rs", r"self\.head\.seq \+ 2 - self\.first_seq", "self.head.seq + 1 - self.first_seq", CORE, "chain::a_seal"),
 ]
 
 
 def place(file):
     """The file's path in the tree."""
-    return file if file.startswith("src/") else "ml/src/" + file
+    return file if file.startswith(("src/", "contract/")) else "ml/src/" + file
 
 
 def planted(text, fault):
@@ -111,7 +155,7 @@ def main():
         return
     scratch = Scratch("faults")
     print("without a fault, the tests that are to find them must pass", file=sys.stderr)
-    for target in [t for t in (STORY, NAIVE, LIB, CORE, OUTSIDE, GUARD) if any(f[4] is t for f in faults)]:
+    for target in [t for t in (STORY, NAIVE, LIB, CHECKPOINTS, HICCUPS, CONTRACT, CORE, OUTSIDE, CLI, GUARD) if any(f[4] is t for f in faults)]:
         wanted = sorted({f[5] for f in faults if f[4] is target})
         result, failed = scratch.test((target, [] if "" in wanted else wanted), SECONDS)
         if result != "passed":

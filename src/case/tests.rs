@@ -66,7 +66,7 @@ fn certify() -> CertifyResult {
 }
 
 /// One event of every kind and, where it matters, every content.
-fn events() -> Vec<Event> {
+pub(crate) fn events() -> Vec<Event> {
     let found = Found {
         detector: Default::default(),
         verdict: TraceVerdict::Flagged,

@@ -213,6 +213,14 @@ impl Store {
 pub struct Lookup(Arc<sled::Db>);
 
 impl Lookup {
+    /// Lose one of the examples that were flagged for a case.
+    #[cfg(test)]
+    pub(crate) fn forget_flagged(&self, id: &CaseId) -> Result<()> {
+        let (key, _) = self.0.scan_prefix(flagged_prefix(id)).next().context("nothing is flagged")??;
+        self.0.remove(key)?;
+        Ok(())
+    }
+
     /// Lose a case, as sled does with a damaged file.
     #[cfg(test)]
     pub(crate) fn forget(&self, id: &CaseId) -> Result<()> {

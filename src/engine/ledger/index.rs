@@ -178,12 +178,13 @@ pub(super) fn apply(store: &mut Store, head: &Head, book: &Book, folded: &Folded
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::tests::accepted;
+    use crate::case::tests::{accepted, events};
     use crate::case::{CaseId, End, Event};
     use crate::clock::SystemClock;
     use crate::engine::Hooks;
+    use crate::engine::standing::digest_ids;
     use crate::vfs::Disk;
-    use delta_guard_contract::Digest;
+    use delta_guard_contract::{Digest, FlaggedExample, TrainId};
     use std::sync::Mutex;
 
     #[derive(Default)]
@@ -258,6 +259,58 @@ mod tests {
             ensure!(count(|event| matches!(event, Outside::IndexTrouble { .. })) == 1);
             ensure!(count(|event| matches!(event, Outside::IndexRebuilt { .. })) == 1);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn an_index_that_lost_what_was_flagged_is_not_believed() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (journal, index) = (folder.path().join("journal"), folder.path().join("index"));
+        std::fs::create_dir(&journal)?;
+        let ledger = Ledger::open(Arc::new(Disk), &journal, &index, Arc::new(SystemClock), Arc::new(Heard::default()))?;
+        let id = Digest("a".repeat(64));
+        ledger.accept(&id, accepted())?;
+        let names: Vec<TrainId> = ["dog/1.png", "dog/2.png"].map(|name| TrainId(name.into())).into();
+        let flagged: Vec<FlaggedExample> = (1..)
+            .zip(&names)
+            .map(|(rank, name)| {
+                serde_json::from_value(
+                    serde_json::json!({"id": name, "label": "dog", "count": 1, "mean_scaled_delta": -1.0, "kappa": 0.9, "seed": false, "rank": rank}),
+                )
+            })
+            .collect::<Result<_, _>>()?;
+        for event in events() {
+            let event = match event {
+                Event::Flagged { .. } => Event::Flagged { examples: flagged.clone() },
+                Event::Traced { mut trace, seconds } => {
+                    trace.ids = digest_ids(&names);
+                    Event::Traced { trace, seconds }
+                }
+                event @ (Event::Predicted { .. } | Event::Fitted { .. } | Event::Decided(_)) => event,
+                _ => continue,
+            };
+            ledger.record(&id, event)?;
+        }
+        for event in [
+            Event::Ended {
+                end: End::Observed,
+                reason: "r".into(),
+                help: String::new(),
+            },
+            Event::Told {
+                report: None,
+                messages: Vec::new(),
+            },
+        ] {
+            ledger.record(&id, event)?;
+        }
+        ensure!(ledger.flagged(&id)? == flagged && ledger.has_index(), "a sound index is believed");
+        let lookup = ledger.inner().store.as_ref().map(Store::lookup).context("there is an index")?;
+        lookup.forget_flagged(&id)?;
+        drop(lookup);
+        ensure!(ledger.flagged(&id)? == flagged && !ledger.has_index(), "it is not believed");
+        ledger.rebuild_index(&|| false)?;
+        ensure!(ledger.flagged(&id)? == flagged && ledger.has_index(), "the new one is");
         Ok(())
     }
 

@@ -126,6 +126,8 @@ fn resizes_as_told() {
         Err(Refusal::TooLong { .. })
     ));
     assert!(decode(&sliver, &LIMITS, &config(512, 512, Resize::Stretch)).is_ok());
+    let longest = encoded(RgbImage::new(65_535, 1), ImageFormat::Png);
+    assert!(decode(&longest, &LIMITS, &config(512, 512, Resize::Stretch)).is_ok());
     let longer = encoded(RgbImage::new(65_536, 1), ImageFormat::Png);
     for resize in [Resize::Refuse, Resize::Stretch, Resize::CenterCrop] {
         assert!(matches!(
