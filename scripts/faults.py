@@ -64,7 +64,7 @@ FAULTS = [
     ("the container's end is not looked for", "src/inbox/intake.rs", r"let ended = container::has_ended\(&file, expected\.size\)\.map_err\(of_file\)\?;", "let ended = true;", CORE, "patience::a_picture_that_ends"),
     ("the inbox is not locked", "src/inbox/scan.rs", r"self\.lock\.hold\(&inbox, &dir\)\?;", "let _ = &mut self.lock;", CORE, "patience::two_guards"),
     ("dot names are not counted", "src/inbox/scan.rs", r"report\.wait\(&name, why, now\.saturating_duration_since\(since\)\);", "let _ = (why, since);", CORE, "patience::names_that_wait"),
-    ("a scan does not ask for the stop", "src/inbox/take.rs", r"if self\.is_stopped\(\) \{", "if false {", CORE, "patience::a_scan_stops"),
+    ("a scan does not ask for the stop", "src/inbox/take.rs", r"if self\.is_stopped\(\) \{", "if false {", CORE, "patience::a_scan_of_files_that_are_refused"),
     ("a scan that hangs is not told", "src/daemon.rs", r"pulse\.is_stalled\(stall\)\.then", "(pulse.is_stalled(stall) && false).then", CORE, "hangs::a_file_system"),
     ("workers keep the guard's capability", "src/jobs/child.rs", r"let _ = clear_ambient_capability_set\(\);", "let _ = clear_ambient_capability_set;", OUTSIDE, "unit::the_writer"),
     ("the caller's umask stays", "src/cli/run.rs", r"rustix::process::umask\(was \| private\);", "rustix::process::umask(was);", OUTSIDE, "unit::whatever_umask"),

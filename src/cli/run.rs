@@ -370,7 +370,15 @@ async fn watch_over(mut readiness: watch::Receiver<Readiness>, ledger: Arc<Ledge
         let now = readiness.borrow_and_update().clone();
         if told.as_ref() != Some(&now) {
             metrics.set_ready(now.is_ready());
-            let status = now.trouble.clone().map_or_else(
+            let wrong = now.stalled.clone().or_else(|| now.trouble.clone());
+            if let Some(why) = now
+                .stalled
+                .as_ref()
+                .filter(|why| told.as_ref().and_then(|told| told.stalled.as_ref()) != Some(*why))
+            {
+                warn!(message = "The inbox is stuck.", why);
+            }
+            let status = wrong.map_or_else(
                 || "watching the inbox".to_owned(),
                 |why| format!("in trouble: {}", crate::engine::escape(why.as_bytes())),
             );

@@ -295,6 +295,28 @@ mod tests {
         assert_eq!(key(&passed, "dog", 100, 1, NOON), None);
     }
 
+    /// What was promoted on the very day of the approval was looked at, too: it counts for the day, and for nothing else.
+    #[test]
+    fn an_approval_covers_what_was_promoted_on_its_own_day() {
+        let wide_day = Caps {
+            max_day_share: 1.0,
+            ..caps()
+        };
+        let key = |spent: &Spent, label, flagged| over(&wide_day, spent, &found(label, flagged), 9, at(NOON)).map(|(key, _)| key);
+        let mut today = spent(&[(NOON, 1, "dog", 100), (NOON, 2, "dog", 90), (NOON, 3, "cat", 100), (NOON, 4, "cow", 100)]);
+        assert_eq!(key(&today, "dog", 11), Some("caps.max_class_share"));
+        assert_eq!(
+            key(
+                &spent(&[(NOON, 1, "a", 100), (NOON, 2, "b", 100), (NOON, 3, "c", 100), (NOON, 4, "d", 150)]),
+                "cat",
+                60
+            ),
+            Some("caps.max_total_share")
+        );
+        today.approve(at(NOON));
+        assert_eq!((key(&today, "dog", 100), key(&today, "dog", 101)), (None, Some("caps.max_case_share")));
+    }
+
     /// P13.4: 0.1 % a case, 0.2 % a day, 0.5 % since a person last agreed, 2 % of a class.
     #[test]
     fn the_defaults_are_far_below_an_attack() {

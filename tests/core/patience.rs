@@ -400,3 +400,26 @@ fn a_scan_stops_when_it_is_asked_to_and_shows_that_it_gets_on() {
     place.settle();
     assert_eq!((place.cases().len(), place.names().len()), (60, 0));
 }
+
+/// What is refused is never read, so that only the scan itself can ask for the stop.
+#[test]
+fn a_scan_of_files_that_are_refused_stops_too() {
+    let place = Place::new();
+    for n in 0..60 {
+        place.put(format!("{n:03}.png"), "");
+    }
+    let (stopper, stop) = stop::channel();
+    let mut place = place.stops_with(stop);
+    let mut count = 0;
+    *place.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
+        count += u32::from(matches!(event, Event::Refused { .. }));
+        if count == 10 {
+            stopper.stop();
+        }
+    }));
+    place.settle();
+    assert_eq!((place.refused().len(), place.names().len()), (10, 50));
+    let mut place = place.again();
+    place.settle();
+    assert_eq!((place.refused().len(), place.names().len()), (50, 0));
+}
