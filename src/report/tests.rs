@@ -277,7 +277,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
 }
 
 /// The same case had it ended otherwise: rejected by the gate, undecided, held before it was traced.
-fn ended(folder: &Path, state: State) -> CaseView {
+pub(crate) fn ended(folder: &Path, state: State) -> CaseView {
     let mut view = repaired(folder);
     view.state = state;
     match state {

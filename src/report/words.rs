@@ -394,6 +394,19 @@ pub fn class_changes(before: &Accuracy, after: &Accuracy) -> Vec<(String, f64, f
 #[cfg(test)]
 mod tests {
     use super::*;
+    use delta_guard_contract::config::UnlearnMethod;
+
+    #[test]
+    fn after_a_rejection_the_other_method_is_advised_not_the_one_that_failed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (failed, other) in [(UnlearnMethod::Eu, "cf"), (UnlearnMethod::Cf, "eu")] {
+            let mut view = crate::report::tests::ended(folder.path(), State::Rejected);
+            view.method = failed;
+            let advised: String = actions(&view).into_iter().map(|action| action.command).collect();
+            assert_eq!(advised.matches("--method").count(), 1, "{advised}");
+            assert!(advised.contains(&format!("--method {other}")), "{failed:?}: {advised}");
+        }
+    }
 
     #[test]
     fn numbers_for_people() {
