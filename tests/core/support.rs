@@ -13,8 +13,9 @@ use delta_guard::vfs::Disk;
 use delta_guard_contract::config::UnlearnConfig;
 use delta_guard_contract::job::ImageLimits;
 use delta_guard_contract::{DataConfig, DataSource, DetectConfig, Device, ModelConfig, Recipe, Stem, WorkerSetup};
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -100,11 +101,23 @@ pub fn fake_worker() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fake_worker.py")
 }
 
-/// A program made of a few lines of shell.
+/// A program made of a few lines of shell. Another process writes it: what this one has open for writing, a process that another test starts at this moment
+/// has open for a while, too, and such a file cannot be run ("Text file busy").
 pub fn script(dir: &Path, lines: &str) -> PathBuf {
     let path = dir.join("worker.sh");
-    std::fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut writer = Command::new("sh")
+        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writer
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(format!("#!/bin/sh\n{lines}\n").as_bytes())
+        .unwrap();
+    assert!(writer.wait().unwrap().success());
     path
 }
 
