@@ -3,6 +3,7 @@
 use super::{Exit, Global, say};
 use crate::config::{self, Config, ConfigError, EXAMPLE, Look, Tried};
 use crate::jobs;
+use crate::policy::Mode;
 use crate::report::words;
 use clap::Args;
 use delta_guard_contract::config::UnlearnMethod;
@@ -217,6 +218,20 @@ fn understood(config: &Config, tried: &Tried, seen: Option<&CheckResult>) -> Str
     };
     facts.push(("repair", repair));
     facts.push(("gate", format!("accuracy may fall by {:.1} points", 100.0 * file.gate.max_accuracy_drop)));
+    if file.mode == Mode::Enforce {
+        let (caps, percent) = (&file.caps, |share: f64| format!("{:.2} %", 100.0 * share));
+        facts.push((
+            "by itself",
+            format!(
+                "takes out at most {} of the examples a case, {} a day, {} since a person agreed, {} of a class; {} promotions a day and submitter",
+                percent(caps.max_case_share),
+                percent(caps.max_day_share),
+                percent(caps.max_total_share),
+                percent(caps.max_class_share),
+                caps.max_submitter_cases
+            ),
+        ));
+    }
     facts.push((
         "mail",
         file.mail.as_ref().map_or_else(

@@ -75,6 +75,17 @@ fn a_check_tries_things_out_and_ends_with_what_it_understood() {
         (Some(true), Some(12345))
     );
 
+    // How far it goes without a person is told where it goes without one.
+    assert!(!said.contains("by itself"), "{said}");
+    let good = std::fs::read_to_string(place.config()).unwrap();
+    std::fs::write(place.config(), format!("{good}mode: enforce\n")).unwrap();
+    let said = text(&place.ask(&["check-config"]).stdout);
+    assert!(
+        said.contains("at most 0.10 % of the examples a case") && said.contains("3 promotions a day"),
+        "{said}"
+    );
+    std::fs::write(place.config(), good).unwrap();
+
     // What would fail later fails now, with its line.
     let good = std::fs::read_to_string(place.config()).unwrap();
     std::fs::write(place.at("model.safetensors"), "BAD weights").unwrap();
