@@ -121,6 +121,7 @@ FAULTS = [
     ("verify: a cut record is a torn end", "src/journal/verify.rs", r"Verdict::Whole \| Verdict::Torn \| Verdict::None\)", "Verdict::Whole | Verdict::None)", OUTSIDE, "degraded::an_acknowledged"),
     ("verify: a running guard's index is asked", "src/journal/witness.rs", r"Err\(rustix::io::Errno::WOULDBLOCK\) => Ok\(true\)", "Err(rustix::io::Errno::WOULDBLOCK) => Ok(false)", OUTSIDE, "degraded::an_acknowledged"),
     ("verify: the index is opened where it lies", "src/journal/witness.rs", r"Store::open\(copy\.path\(\)\)\?", "Store::open(dir)?", OUTSIDE, "degraded::an_acknowledged"),
+    ("the null pictures get four times the cache", "passes/budget.rs", r"self\.kept / 4", "self.kept * 4", LIB, "passes::budget"),
     ("a seal counts one record too few", "src/journal/writer.rs", r"self\.head\.seq \+ 2 - self\.first_seq", "self.head.seq + 1 - self.first_seq", CORE, "chain::a_seal"),
 ]
 

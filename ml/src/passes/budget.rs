@@ -33,3 +33,17 @@ impl Budget {
         (kept(self.kept - other), kept(other))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_shared_out_whole_a_quarter_to_the_other() {
+        for (kept, own, others) in [(0, 0, 0), (3, 3, 0), (1000, 750, 250), (1 << 30, 3 << 28, 1 << 28)] {
+            let (this, other) = Budget { batch: 7, kept }.shared();
+            assert_eq!((this.kept, other.kept), (own, others));
+            assert_eq!((this.batch, other.batch), (7, 7));
+        }
+    }
+}
