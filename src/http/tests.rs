@@ -298,3 +298,31 @@ async fn answers_do_not_wait_for_the_ledger_and_gauges_are_of_now() {
     }
     drop(writing);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_out_of_use_is_said_and_answers_come_from_the_journal() {
+    let served = served().await;
+    let at = served.address;
+    let folder = tempfile::tempdir().unwrap();
+    let hooks: Arc<dyn Hooks> = Arc::new(Outward::new(Arc::new(Metrics::new("x", "propose")), None));
+    let (journal, index) = (folder.path().join("journal"), folder.path().join("index"));
+    crate::publish::make_dir(&journal).unwrap();
+    // No index can be made where files are.
+    std::fs::write(&index, "in the way").unwrap();
+    std::fs::write(index.with_extension("damaged"), "in the way too").unwrap();
+    let ledger = Arc::new(Ledger::open(Arc::new(Disk), &journal, &index, Arc::new(SystemClock), hooks).unwrap());
+    let digest = |letter: &str| delta_guard_contract::Digest(letter.repeat(64));
+    let accepted: Accepted = serde_json::from_value(accepted(&digest("a"), &digest("b"))).unwrap();
+    ledger.accept(&digest("c"), accepted).unwrap();
+    let (_ready, readiness) = watch::channel(Readiness {
+        journal: true,
+        scanned: true,
+        ..Readiness::default()
+    });
+    served.api.started(Arc::clone(&ledger), readiness);
+    let (status, ready) = get(at, "/readyz").await;
+    assert_eq!((status, &ready["ready"]), (200, &true.into()), "{ready}");
+    assert!(ready["notes"][0].as_str().unwrap().contains("answers come from the journal"), "{ready}");
+    assert_eq!(get(at, "/api/v1/status").await.1["index"], false);
+    assert_eq!(get(at, "/api/v1/cases").await.1.as_array().unwrap().len(), 1);
+}
