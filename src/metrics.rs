@@ -449,7 +449,7 @@ impl Metrics {
         self.progress.with_label_values(&[stage.as_str()]).set(now.ratio);
         self.time_left.with_label_values(&[stage.as_str()]).set(now.seconds_left.unwrap_or(0.0));
         if following.tenths.next(&now) {
-            info!(message = "Stage under way.", case = case.short(), stage = stage.as_str(), percent = now.percent(), step = %now.step, done = now.done, total = now.total, seconds_left = now.seconds_left.map(f64::round), note = %progress.note);
+            info!(message = "Stage under way.", case = case.short(), stage = stage.as_str(), percent = now.percent(), step = %now.step, done = now.done, total = now.total, seconds_left = now.seconds_left.map(f64::round), note = (!progress.note.is_empty()).then(|| tracing::field::display(&progress.note)));
         }
         following.now = Some(now);
     }

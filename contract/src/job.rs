@@ -12,6 +12,9 @@ use std::path::PathBuf;
 /// are few. What the submitter sent is never passed on.
 pub const PICTURE_FILE: &str = "anomaly.png";
 
+/// Name of the file, inside a job's folder, that holds its result.
+pub const OUTCOME_FILE: &str = "outcome.json";
+
 /// One job, given to a worker as one JSON document on standard input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {

@@ -1,6 +1,6 @@
 //! What a worker says: JSON lines, the last one the outcome.
 
-use crate::JobResult;
+use crate::Digest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -37,10 +37,12 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
-    /// It is done.
+    /// It is done: the result lies in the job's folder. A line could not hold a long one.
     Done {
-        /// What came out.
-        result: Box<JobResult>,
+        /// Name of the file inside the job's folder: a [`crate::JobResult`] as JSON.
+        file: String,
+        /// BLAKE3 of the file.
+        digest: Digest,
     },
     /// It failed.
     Failed {

@@ -2,7 +2,7 @@
 
 use super::{Exit, Failure, Global, say, signals};
 use crate::config::{self, Config, Look};
-use crate::jobs;
+use crate::jobs::{self, Local, Runner};
 use crate::progress::{Along, Tenths};
 use crate::publish;
 use crate::seed::Secret;
@@ -12,7 +12,7 @@ use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Seed, Task, Worker
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Global {
     /// Read and check the configuration.
@@ -78,7 +78,9 @@ impl Global {
             .context("the runtime cannot start")?;
         runtime.block_on(async {
             let mut bar = Reporter::new(self.quiet, job.task.name());
-            let outcome = jobs::run(program, &job, stop, |message| bar.say(&message)).await;
+            let runner = Local::for_a_command(program);
+            // The user's patience is the limit.
+            let outcome = runner.run(&job, Duration::MAX, stop, &mut |message| bar.say(&message)).await;
             bar.finish();
             match outcome {
                 Ok(result) => Ok(result),

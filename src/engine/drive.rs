@@ -9,7 +9,7 @@ use super::turns::Turns;
 use super::{Ledger, base, tell, work};
 use crate::case::next::{Rules, Step, next};
 use crate::case::{Case, CaseId, End, Event, HoldCause, Published, Stage, State};
-use crate::jobs::{self, Failure, Launch};
+use crate::jobs::{Failure, Local, Runner};
 use crate::journal::JournalError;
 use crate::policy::caps;
 use crate::publish;
@@ -28,6 +28,7 @@ pub struct Engine {
     settings: Arc<Settings>,
     secret: Arc<Secret>,
     hooks: Arc<dyn Hooks>,
+    runner: Box<dyn Runner>,
     rules: Rules,
     stop: Stop,
     /// Cases that failed and wait for their next attempt. In memory only: a start is a new attempt.
@@ -49,11 +50,19 @@ impl Engine {
             check_prediction: settings.check_prediction,
             gate: settings.gate.clone(),
         };
+        let worker = &settings.worker;
+        let runner = Local {
+            program: worker.path.clone(),
+            grace: worker.stop_grace,
+            // 0 to 19, as checked with the configuration.
+            nice: Some(worker.nice.min(19).cast_signed()),
+        };
         Self {
             ledger,
             settings,
             secret,
             hooks,
+            runner: Box::new(runner),
             rules,
             stop,
             waiting: HashMap::new(),
@@ -155,16 +164,8 @@ impl Engine {
         });
         fail::fail_point!(failpoint("before", stage));
         let started = Instant::now();
-        let worker = &self.settings.worker;
-        let launch = Launch {
-            program: worker.path.clone(),
-            limit,
-            grace: worker.stop_grace,
-            // 0 to 19, as checked with the configuration.
-            nice: Some(worker.nice.min(19).cast_signed()),
-        };
         let (hooks, id) = (Arc::clone(&self.hooks), case.id.clone());
-        let result = jobs::run_limited(&launch, &job, self.stop.clone(), move |message| match message {
+        let mut hear = move |message| match message {
             Message::Progress(progress) => hooks.on(Outside::Progress {
                 case: id.clone(),
                 stage,
@@ -176,12 +177,15 @@ impl Engine {
                 message,
             }),
             Message::Outcome(_) => {}
-        })
-        .await
-        .map_err(|failure| match failure {
-            Failure::Fault(fault) => Trouble::Fault(fault),
-            Failure::Stopped => Trouble::Interrupt(Interrupt::Stopped),
-        })?;
+        };
+        let result = self
+            .runner
+            .run(&job, limit, self.stop.clone(), &mut hear)
+            .await
+            .map_err(|failure| match failure {
+                Failure::Fault(fault) => Trouble::Fault(fault),
+                Failure::Stopped => Trouble::Interrupt(Interrupt::Stopped),
+            })?;
         let seconds = started.elapsed().as_secs_f64();
         let (events_case, settings) = (case.clone(), Arc::clone(&self.settings));
         let events = blocking(move || work::events(&events_case, stage, &job, result, seconds, &settings)).await?;

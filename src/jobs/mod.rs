@@ -1,42 +1,21 @@
-//! Worker processes: start one, feed it, watch it, limit it, end it. One process per job; what it breaks, it breaks alone.
+//! Jobs: where they run ([`Runner`]), and what is read of a worker. Workers are processes: start one, feed it, watch it, limit it, end it. One process per job; what it
+//! breaks, it breaks alone.
 
 mod child;
 mod last_words;
 mod lines;
+mod local;
+mod result;
 
-use crate::case::bounds;
-use crate::stop::Stop;
-use child::Group;
 pub(crate) use child::prepare as apart;
-use delta_guard_contract::{Fault, FaultKind, Job, JobResult, Message, Outcome, Progress, is_passing, passing};
-use lines::{Lines, Tail};
-use std::io;
-use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use delta_guard_contract::{Fault, FaultKind, Job, JobResult, Message};
+pub use local::{Local, MAX_LINE, NOT_STARTED, STDERR_TAIL};
+pub use result::MAX_RESULT;
+
+use crate::stop::Stop;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
-
-/// Most bytes of one line of a worker. Progress is short; the outcome of a trace names every flagged example with its evidence.
-pub const MAX_LINE: usize = 32 << 20;
-/// So much of what a worker writes on standard error is kept for the fault.
-pub const STDERR_TAIL: usize = 64 << 10;
-
-/// In the message of a worker that there is none of.
-pub const NOT_STARTED: &str = "could not be started";
-
-/// How to start workers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Launch {
-    /// The program.
-    pub program: PathBuf,
-    /// Time that the job may take.
-    pub limit: Duration,
-    /// Between SIGTERM and SIGKILL.
-    pub grace: Duration,
-    /// The worker is at least so nice, nicer when the guard is; None: as nice as the guard.
-    pub nice: Option<i32>,
-}
 
 /// How a job did not come to its result.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,171 +32,19 @@ impl From<Fault> for Failure {
     }
 }
 
-/// Run a job without the guard (the command line): no time limit but the user's patience, the user's niceness, and the stop of `stop`.
-pub async fn run(program: &std::path::Path, job: &Job, stop: Stop, on_message: impl FnMut(Message) + Send) -> Result<JobResult, Failure> {
-    let launch = Launch {
-        program: program.to_path_buf(),
-        limit: Duration::MAX,
-        grace: Duration::from_secs(5),
-        nice: None,
-    };
-    run_limited(&launch, job, stop, on_message).await
-}
+/// A job on its way.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Result<JobResult, Failure>> + Send + 'a>>;
 
-/// Run a job. `on_message` hears progress and log lines as they come; it must not block.
-///
-/// Must be awaited on a thread that lives as long as the process (a worker thread or `block_on` of the runtime): Linux ends the worker when the *thread*
-/// that started it ends.
-pub async fn run_limited(launch: &Launch, job: &Job, mut stop: Stop, mut on_message: impl FnMut(Message) + Send) -> Result<JobResult, Failure> {
-    let input = serde_json::to_vec(job).map_err(|error| internal(format!("the job cannot be written as JSON: {error}")))?;
-    let mut command = Command::new(&launch.program);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    child::prepare(command.as_std_mut(), launch.nice, rustix::process::Signal::KILL);
-    let mut child = command.spawn().map_err(|error| spawn_fault(launch, &error))?;
-    if let Some(nice) = launch.nice.filter(|nice| !child::is_nice(&child, *nice)) {
-        tracing::warn!(
-            message = "The worker could not be made as nice as configured; it works all the same.",
-            nice,
-            key = "worker.nice"
-        );
-    }
-    // From here on everything that ends this function ends the group.
-    let group = Group::of(&child);
-    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
-        return Err(internal("the worker was started without its pipes".into()).into());
-    };
-    let feed = async move {
-        // A worker that ends before it has read everything says why in its own words.
-        let _ = stdin.write_all(&input).await;
-        let _ = stdin.shutdown().await;
-    };
-    let mut tail = Tail::new(STDERR_TAIL);
-    let ended = {
-        let conversation = async {
-            let (outcome, ()) = tokio::join!(listen(Lines::new(stdout, MAX_LINE), &mut on_message), async {
-                tokio::join!(feed, tail.follow(stderr));
-            });
-            outcome
-        };
-        let exit = async {
-            let status = child.wait().await;
-            // What it started itself must not hold its pipes open.
-            group.kill();
-            status.map_err(|error| internal(format!("the worker's end could not be seen: {error}")))
-        };
-        tokio::select! {
-            both = async { tokio::try_join!(conversation, exit) } => Ended::Spoke(both),
-            () = stop.stopped() => Ended::Stopped,
-            () = tokio::time::sleep(launch.limit.min(FOREVER)) => Ended::Late,
-        }
-    };
-    match ended {
-        Ended::Spoke(Err(fault)) => {
-            end(&mut child, &group, launch.grace).await;
-            Err(with_tail(fault, &tail).into())
-        }
-        Ended::Spoke(Ok((Some(Outcome::Failed { fault }), status))) if status.code().is_some() => Err(fault.into()),
-        Ended::Spoke(Ok((outcome, status))) => judge(outcome, status).map_err(|fault| {
-            let known = last_words::fault(&tail.text(), std::env::var_os("LD_LIBRARY_PATH").as_deref());
-            known.unwrap_or_else(|| with_tail(fault, &tail)).into()
-        }),
-        Ended::Stopped => {
-            end(&mut child, &group, launch.grace).await;
-            Err(Failure::Stopped)
-        }
-        Ended::Late => {
-            end(&mut child, &group, launch.grace).await;
-            let fault = Fault {
-                kind: FaultKind::Resource,
-                message: format!("the worker did not finish within its time limit of {} s", launch.limit.as_secs()),
-                help: "give the stage more time (worker.time_limits), or less to do".into(),
-            };
-            Err(with_tail(fault, &tail).into())
-        }
-    }
-}
+/// Hears a worker's progress and log lines as they come; it must not block.
+pub type Hear<'a> = &'a mut (dyn FnMut(Message) + Send);
 
-/// tokio's timer takes no `Duration::MAX`.
-const FOREVER: Duration = Duration::from_secs(86_400 * 365 * 30);
-
-enum Ended {
-    Spoke(Result<(Option<Outcome>, ExitStatus), Fault>),
-    Stopped,
-    Late,
-}
-
-/// Read the worker's lines to their end. The outcome must be the last.
-async fn listen(mut lines: Lines<tokio::process::ChildStdout>, on_message: &mut (impl FnMut(Message) + Send)) -> Result<Option<Outcome>, Fault> {
-    let mut outcome = None;
-    while let Some(line) = lines
-        .next()
-        .await
-        .map_err(|error| internal(format!("the worker's output could not be read: {error}")))?
-    {
-        if outcome.is_some() {
-            return Err(internal("the worker went on after its outcome".into()));
-        }
-        match serde_json::from_slice(line) {
-            Ok(Message::Outcome(said)) => outcome = Some(said),
-            Ok(message) => on_message(shortened(message)),
-            Err(error) => {
-                let shown = crate::engine::escape(&line[..line.len().min(200)]);
-                return Err(internal(format!("the worker said something that is no message ({error}): {shown}")));
-            }
-        }
-    }
-    Ok(outcome)
-}
-
-/// What a worker says on its way goes into a log: a line, not a flood.
-fn shortened(message: Message) -> Message {
-    match message {
-        Message::Progress(progress) => Message::Progress(Progress {
-            step: bounds::cut(&progress.step, 100),
-            note: bounds::cut(&progress.note, bounds::SENTENCE),
-            ..progress
-        }),
-        Message::Log { message } => Message::Log {
-            message: bounds::cut(&message, bounds::NOTE),
-        },
-        Message::Outcome(outcome) => Message::Outcome(outcome),
-    }
-}
-
-/// What the outcome and the way the process ended mean together.
-fn judge(outcome: Option<Outcome>, status: ExitStatus) -> Result<JobResult, Fault> {
-    use std::os::unix::process::ExitStatusExt;
-    match (outcome, status.signal()) {
-        (Some(Outcome::Failed { fault }), _) => Err(fault),
-        (Some(Outcome::Done { result }), None) if status.success() => Ok(*result),
-        (_, Some(9)) => Err(Fault {
-            kind: FaultKind::Resource,
-            message: "the worker was killed (signal 9)".into(),
-            help: "most often the kernel ended it for want of memory: lower worker.memory_budget, or give the machine more".into(),
-        }),
-        // Files are read through memory maps: where a page cannot be had from the disk, this signal is all that is told.
-        (_, Some(7)) => Err(Fault {
-            kind: FaultKind::Resource,
-            message: "the worker was ended while it read a file (signal 7)".into(),
-            help: format!("a file in worker.cache_dir could not be read, or was cut short: {}", passing::HELP),
-        }),
-        (_, Some(signal)) => Err(internal(format!("the worker crashed (signal {signal})"))),
-        (Some(Outcome::Done { .. }), None) => Err(internal(format!("the worker said that it is done, but ended with {status}"))),
-        (None, None) => Err(internal(format!("the worker ended without an outcome, with {status}"))),
-    }
-}
-
-/// Ask the group to end, then end it.
-async fn end(child: &mut Child, group: &Group, grace: Duration) {
-    group.terminate();
-    // Whatever the wait says, the group is killed next.
-    let _ = tokio::time::timeout(grace, child.wait()).await;
-    group.kill();
-    let _ = child.wait().await;
+/// Where jobs run.
+pub trait Runner: std::fmt::Debug + Send + Sync {
+    /// Run a job within `limit` ([`Duration::MAX`]: none).
+    ///
+    /// Must be awaited on a thread that lives as long as the process (a worker thread or `block_on` of the runtime): Linux ends a worker when the *thread*
+    /// that started it ends.
+    fn run<'a>(&'a self, job: &'a Job, limit: Duration, stop: Stop, hear: Hear<'a>) -> Running<'a>;
 }
 
 fn internal(message: String) -> Fault {
@@ -226,36 +53,4 @@ fn internal(message: String) -> Fault {
         message,
         help: String::new(),
     }
-}
-
-fn spawn_fault(launch: &Launch, error: &io::Error) -> Fault {
-    let message = format!("the worker {} {NOT_STARTED}: {error}", launch.program.display());
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Fault {
-            kind: FaultKind::Configuration,
-            message,
-            help: "set worker.command to the program delta-guard-worker".into(),
-        },
-        io::ErrorKind::OutOfMemory => Fault {
-            kind: FaultKind::Resource,
-            message,
-            help: String::new(),
-        },
-        _ if is_passing(error) => Fault {
-            kind: FaultKind::Resource,
-            message,
-            help: passing::HELP.into(),
-        },
-        _ => internal(message),
-    }
-}
-
-/// A fault that is not the worker's own word gets the end of its standard error.
-fn with_tail(mut fault: Fault, tail: &Tail) -> Fault {
-    let said = tail.text();
-    if !said.is_empty() && matches!(fault.kind, FaultKind::Internal | FaultKind::Resource) {
-        fault.message.push_str("; the last that it wrote on standard error:\n");
-        fault.message.push_str(&said);
-    }
-    fault
 }

@@ -248,7 +248,7 @@ pub fn run_to_end(settings: &Settings) -> Case {
     case
 }
 
-/// Every file below a folder with its content, by relative path. Links are shown as their targets.
+/// Every file below a folder with its content, by relative path. Links are shown as their targets. What a running worker puts in place meanwhile may be missing.
 pub fn tree(dir: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     let mut found = std::collections::BTreeMap::new();
     let mut folders = vec![dir.to_path_buf()];
@@ -256,13 +256,16 @@ pub fn tree(dir: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(dir).unwrap().to_string_lossy().into_owned();
-            let meta = std::fs::symlink_metadata(&path).unwrap();
+            let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
             if meta.is_symlink() {
                 found.insert(name, std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes());
             } else if meta.is_dir() {
                 folders.push(path);
             } else if meta.is_file() && meta.len() < 1 << 24 {
-                found.insert(name, std::fs::read(&path).unwrap());
+                match std::fs::read(&path) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    content => found.insert(name, content.unwrap()),
+                };
             } else {
                 // A pipe, a socket, a giant: not to be read.
                 found.insert(name, Vec::new());

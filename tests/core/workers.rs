@@ -1,7 +1,7 @@
 //! Worker processes that end well, badly, late or not at all.
 
 use crate::support::{script, wait_for};
-use delta_guard::jobs::{Failure, Launch, run_limited};
+use delta_guard::jobs::{Failure, Local, Runner};
 use delta_guard::stop;
 use delta_guard_contract::job::StoryConfig;
 use delta_guard_contract::job::{AttackConfig, Trigger};
@@ -9,9 +9,13 @@ use delta_guard_contract::{Device, FaultKind, Job, JobResult, Message, PROTOCOL,
 use std::path::Path;
 use std::time::Duration;
 
-const DONE: &str = r#"{"type":"outcome","outcome":"done","result":{"result":"graph","file":"g.json"}}"#;
+/// What the scripts here find, and how they say it. Every job's folder holds the file.
+const RESULT: &str = r#"{"result":"graph","file":"g.json"}"#;
+const DONE: &str =
+    r#"{"type":"outcome","outcome":"done","file":"outcome.json","digest":"0448b46326d99d0dcdf939946c039f6f60a9b1ed4f3173f0252aece782bb0b5b"}"#;
 
-fn job(note: &str) -> Job {
+fn job(folder: &Path, note: &str) -> Job {
+    std::fs::write(folder.join("outcome.json"), RESULT).unwrap();
     let setup = WorkerSetup {
         cache_dir: "/c".into(),
         factors_dir: "/f".into(),
@@ -36,7 +40,7 @@ fn job(note: &str) -> Job {
     Job {
         v: PROTOCOL,
         setup,
-        out_dir: "/o".into(),
+        out_dir: folder.into(),
         task: Task::Prepare { story },
     }
 }
@@ -51,14 +55,13 @@ fn run(lines: &str, limit: Duration) -> (Result<JobResult, Failure>, Vec<Message
         .build()
         .unwrap();
     let (_stopper, stop) = stop::channel();
-    let launch = Launch {
+    let local = Local {
         program,
-        limit,
         grace: Duration::from_millis(200),
         nice: None,
     };
     let mut said = Vec::new();
-    let ended = runtime.block_on(run_limited(&launch, &job("x"), stop, |message| said.push(message)));
+    let ended = runtime.block_on(local.run(&job(dir.path(), "x"), limit, stop, &mut |message| said.push(message)));
     (ended, said)
 }
 
@@ -137,13 +140,13 @@ fn a_flood_on_standard_error_is_kept_to_its_end() {
 fn a_worker_that_cannot_be_started() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (_stopper, stop) = stop::channel();
-    let launch = Launch {
+    let local = Local {
         program: "/nonexistent/worker".into(),
-        limit: Duration::from_secs(1),
         grace: Duration::ZERO,
         nice: None,
     };
-    match runtime.block_on(run_limited(&launch, &job("x"), stop, |_| {})) {
+    let dir = tempfile::tempdir().unwrap();
+    match runtime.block_on(local.run(&job(dir.path(), "x"), Duration::from_secs(1), stop, &mut |_| {})) {
         Err(Failure::Fault(fault)) => assert!(fault.kind == FaultKind::Configuration && fault.help.contains("worker.command"), "{fault}"),
         other => panic!("{other:?}"),
     }
@@ -185,13 +188,13 @@ fn the_whole_group_ends() {
         .build()
         .unwrap();
     let (stopper, stop) = stop::channel();
-    let launch = Launch {
+    let local = Local {
         program,
-        limit: Duration::from_secs(60),
         grace: Duration::from_millis(100),
         nice: None,
     };
-    let task = runtime.spawn(async move { run_limited(&launch, &job("x"), stop, |_| {}).await });
+    let job = job(dir.path(), "x");
+    let task = runtime.spawn(async move { local.run(&job, Duration::from_secs(60), stop, &mut |_| {}).await });
     wait_for("the worker", || {
         std::fs::read_to_string(&pids).ok().filter(|pids| pids.lines().count() == 2)
     });
@@ -216,13 +219,12 @@ fn large_jobs_do_not_block() {
         .build()
         .unwrap();
     let (_stopper, stop) = stop::channel();
-    let launch = Launch {
+    let local = Local {
         program,
-        limit: Duration::from_secs(60),
         grace: Duration::from_millis(200),
         nice: None,
     };
-    let ended = runtime.block_on(run_limited(&launch, &job(&"n".repeat(1_100_000)), stop, |_| {}));
+    let ended = runtime.block_on(local.run(&job(dir.path(), &"n".repeat(1_100_000)), Duration::from_secs(60), stop, &mut |_| {}));
     assert!(ended.is_ok(), "{ended:?}");
 }
 
@@ -231,17 +233,17 @@ fn niceness(own: i32, nice: Option<i32>) -> i32 {
     let dir = tempfile::tempdir().unwrap();
     let written = dir.path().join("nice");
     let program = script(dir.path(), &format!("nice > {}; echo '{DONE}'", written.display()));
-    let launch = Launch {
+    let local = Local {
         program,
-        limit: Duration::from_secs(60),
         grace: Duration::from_millis(200),
         nice,
     };
+    let job = job(dir.path(), "x");
     let runner = std::thread::spawn(move || {
         rustix::process::setpriority_process(None, own).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (_stopper, stop) = stop::channel();
-        runtime.block_on(run_limited(&launch, &job("x"), stop, |_| {}))
+        runtime.block_on(local.run(&job, Duration::from_secs(60), stop, &mut |_| {}))
     });
     assert!(runner.join().unwrap().is_ok());
     std::fs::read_to_string(written).unwrap().trim().parse().unwrap()

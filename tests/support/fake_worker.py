@@ -27,7 +27,14 @@ def say(**message):
 
 
 def done(kind, **fields):
-    say(type="outcome", outcome="done", result={"result": kind, **fields})
+    """The result is a file of the job's folder; the last line names it with its digest."""
+    data = json.dumps({"result": kind, **fields}).encode()
+    os.makedirs(OUT, exist_ok=True)
+    path = os.path.join(OUT, "outcome.json")
+    with open(path + ".tmp", "wb") as file:
+        file.write(data)
+    os.replace(path + ".tmp", path)
+    say(type="outcome", outcome="done", file="outcome.json", digest=blake3(data))
     sys.exit(0)
 
 
@@ -44,26 +51,45 @@ def rotate(word, by):
     return (word >> by | word << 32 - by) & 0xFFFFFFFF
 
 
+IV = [0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19]
+ORDER = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8]
+MIXED = [(0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15), (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)]
+
+
+def compress(chain, block, counter, flags):
+    """BLAKE3's compression (specification, section 2.2): the new chaining value."""
+    words = [int.from_bytes(block.ljust(64, b"\0")[4 * n:4 * n + 4], "little") for n in range(16)]
+    state = chain + IV[:4] + [counter & 0xFFFFFFFF, counter >> 32, len(block), flags]
+    for _ in range(7):
+        for n, (a, b, c, d) in enumerate(MIXED):
+            for word, turn_d, turn_b in [(words[2 * n], 16, 12), (words[2 * n + 1], 8, 7)]:
+                state[a] = (state[a] + state[b] + word) & 0xFFFFFFFF
+                state[d] = rotate(state[d] ^ state[a], turn_d)
+                state[c] = (state[c] + state[d]) & 0xFFFFFFFF
+                state[b] = rotate(state[b] ^ state[c], turn_b)
+        words = [words[n] for n in ORDER]
+    return [state[n] ^ state[n + 8] for n in range(8)]
+
+
 def blake3(data):
-    """BLAKE3 of at most 1024 bytes (one chunk), as in the specification's section 2: the guard compares its own digest of the checkpoint with ours."""
-    start = [0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19]
-    order = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8]
-    chain, blocks = start, [data[n:n + 64] for n in range(0, len(data), 64)] or [b""]
-    for number, block in enumerate(blocks):
-        words = [int.from_bytes(block.ljust(64, b"\0")[4 * n:4 * n + 4], "little") for n in range(16)]
-        flags = (number == 0) | (10 if number == len(blocks) - 1 else 0)
-        state = chain + start[:4] + [0, 0, len(block), flags]
-        for _ in range(7):
-            for n, (a, b, c, d) in enumerate([(0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
-                                              (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)]):
-                for word, turn_d, turn_b in [(words[2 * n], 16, 12), (words[2 * n + 1], 8, 7)]:
-                    state[a] = (state[a] + state[b] + word) & 0xFFFFFFFF
-                    state[d] = rotate(state[d] ^ state[a], turn_d)
-                    state[c] = (state[c] + state[d]) & 0xFFFFFFFF
-                    state[b] = rotate(state[b] ^ state[c], turn_b)
-            words = [words[n] for n in order]
-        chain = [state[n] ^ state[n + 8] for n in range(8)]
-    return b"".join(word.to_bytes(4, "little") for word in chain).hex()
+    """The guard compares its own digest of checkpoints and results with ours."""
+    START, END, PARENT, ROOT = 1, 2, 4, 8
+
+    def tree(data, first, root):
+        """The chaining value of the subtree over `data`, whose first chunk has this number."""
+        if len(data) <= 1024:
+            chain, blocks = IV, [data[n:n + 64] for n in range(0, len(data), 64)] or [b""]
+            for number, block in enumerate(blocks):
+                last = number == len(blocks) - 1
+                chain = compress(chain, block, first, START * (number == 0) | END * last | ROOT * (last and root))
+            return chain
+        left = 1024
+        while 2 * left < len(data):
+            left *= 2
+        both = tree(data[:left], first, False) + tree(data[left:], first + left // 1024, False)
+        return compress(IV, b"".join(word.to_bytes(4, "little") for word in both), 0, PARENT | ROOT * root)
+
+    return b"".join(word.to_bytes(4, "little") for word in tree(data, 0, True)).hex()
 
 
 def picture(path):
@@ -196,8 +222,8 @@ def main():
     if "factors_seed" in task:
         with open(os.path.join(job["setup"]["cache_dir"], "seeds"), "a") as file:
             file.write(json.dumps([kind, task.get("case_seed", 0), task["factors_seed"]]) + "\n")
-    global CACHE
-    CACHE = job["setup"]["cache_dir"]
+    global CACHE, OUT
+    CACHE, OUT = job["setup"]["cache_dir"], job["out_dir"]
     steps = {"predict": "decode", "fit": "covariance", "trace": "score", "unlearn": "train", "certify": "measure production"}
     say(type="progress", step=steps.get(kind, kind), done=1, total=2, note="half")
     if kind == "check":

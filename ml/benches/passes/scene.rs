@@ -163,7 +163,7 @@ fn work(state: &Path, out: &Path, task: Task) -> anyhow::Result<JobResult> {
     }
     child.wait()?;
     match outcome {
-        Some(Outcome::Done { result }) => Ok(*result),
+        Some(Outcome::Done { file, .. }) => Ok(serde_json::from_slice(&std::fs::read(job.out_dir.join(file))?)?),
         Some(Outcome::Failed { fault }) => bail!("{}: {}", fault.message, fault.help),
         None => bail!("the worker ended without an outcome"),
     }

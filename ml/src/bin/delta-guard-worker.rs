@@ -2,6 +2,7 @@
 //!
 //! By hand: `delta-guard-worker < job.json`. Exit code 0: done; 1: failed, the outcome line says why; 2: no job could be read.
 
+use delta_guard_contract::job::OUTCOME_FILE;
 use delta_guard_contract::{Fault, FaultKind, Job, Message, Outcome, Progress};
 use delta_influence::error::Error;
 use delta_influence::progress::Report;
@@ -87,9 +88,15 @@ fn main() -> ExitCode {
         }
     };
     // A panic is a defect, but one that is told like any other failure; nothing of the job is used after it.
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| delta_influence::jobs::run(&job, &mut lines)));
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| delta_influence::jobs::run_to_file(&job, &mut lines)));
     let (outcome, code) = match ended {
-        Ok(Ok(result)) => (Outcome::Done { result: Box::new(result) }, 0),
+        Ok(Ok(digest)) => (
+            Outcome::Done {
+                file: OUTCOME_FILE.into(),
+                digest,
+            },
+            0,
+        ),
         Ok(Err(error)) => (
             Outcome::Failed {
                 fault: error.fault().clone(),

@@ -14,8 +14,8 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::progress::Report;
 use crate::{attack, model};
-use delta_guard_contract::job::JobResult;
-use delta_guard_contract::{Job, PROTOCOL, Task, WorkerSetup};
+use delta_guard_contract::job::{JobResult, OUTCOME_FILE};
+use delta_guard_contract::{Digest, Job, PROTOCOL, Task, WorkerSetup};
 use std::path::Path;
 use tch::Device;
 
@@ -29,6 +29,17 @@ pub struct Place<'a> {
     pub device: Device,
     /// Its description.
     pub device_name: String,
+}
+
+/// Run a job and write its result to [`OUTCOME_FILE`] in its folder; the file's digest.
+///
+/// # Errors
+/// As [`run`], and of writing.
+pub fn run_to_file(job: &Job, report: &mut dyn Report) -> Result<Digest> {
+    let result = run(job, report)?;
+    let text = serde_json::to_vec(&result).map_err(|e| Error::internal(format!("the result: {e}")))?;
+    crate::files::write_atomic(&job.out_dir.join(OUTCOME_FILE), &text)?;
+    Ok(Digest(blake3::hash(&text).to_hex().to_string()))
 }
 
 /// Run a job.

@@ -53,18 +53,22 @@ impl<'a> Bench<'a> {
         worker
     }
 
-    fn ended(worker: Child) -> Result<JobResult, Fault> {
+    fn ended(&self, name: &str, worker: Child) -> Result<JobResult, Fault> {
         let said = worker.wait_with_output().unwrap().stdout;
         let last = said.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap();
         match serde_json::from_slice(last).unwrap() {
-            Message::Outcome(Outcome::Done { result }) => Ok(*result),
+            Message::Outcome(Outcome::Done { file, digest }) => {
+                let result = bytes(&self.folder.join(name).join(file));
+                assert_eq!(digest.0, blake3::hash(&result).to_hex().as_str());
+                Ok(serde_json::from_slice(&result).unwrap())
+            }
             Message::Outcome(Outcome::Failed { fault }) => Err(fault),
             other => panic!("{other:?} is no end"),
         }
     }
 
     fn run(&self, name: &str, task: Task) -> Result<JobResult, Fault> {
-        Self::ended(self.start(name, task))
+        self.ended(name, self.start(name, task))
     }
 
     fn part(&self, fold: &FoldTask, part: u32, parts: u32) -> Task {
@@ -85,10 +89,11 @@ impl<'a> Bench<'a> {
         for pair in order.chunks(2) {
             let started = pair.iter().map(|&part| {
                 let name = format!("{}-{part}", kind(fold));
-                (part, self.start(&name, self.part(fold, part, order.len() as u32)))
+                let worker = self.start(&name, self.part(fold, part, order.len() as u32));
+                (part, name, worker)
             });
-            for (part, worker) in started.collect::<Vec<_>>() {
-                files[part as usize] = file(Self::ended(worker)).file;
+            for (part, name, worker) in started.collect::<Vec<_>>() {
+                files[part as usize] = file(self.ended(&name, worker)).file;
             }
         }
         files
