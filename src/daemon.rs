@@ -99,7 +99,16 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
     let requests = tokio::spawn(asked::serve(Arc::clone(&ledger), Arc::clone(&settings), both.clone()));
     let index = tokio::spawn(keep_index(Arc::clone(&ledger), both.clone()));
     let watch = tokio::spawn(watch_scans(pulse, settings.inbox.stall, settings.inbox.dir.clone(), ready.clone()));
-    let mut engine = tokio::spawn(Engine::new(Arc::clone(&ledger), Arc::clone(&settings), secret, Arc::clone(&hooks), both).run());
+    let mut engine = tokio::spawn(
+        Engine::new(
+            Arc::clone(&ledger),
+            Arc::clone(&settings),
+            secret,
+            (Arc::clone(&hooks), inbox::refused::return_picture),
+            both,
+        )
+        .run(),
+    );
 
     let mut asked = stop.clone();
     let early = tokio::select! {

@@ -2,9 +2,9 @@
 //!
 //! Labels come from closed sets and all their values are there from the start, at 0: an alert on a rate works from the first event on.
 
-use crate::alert::Why;
 use crate::case::{CaseId, HoldCause, Stage, State};
 use crate::engine::{Event, Refusal, Snapshot};
+use crate::mail::Why;
 use crate::progress::{Along, Tenths, UnderWay};
 use delta_guard_contract::{FaultKind, Progress};
 use prometheus::core::Collector;

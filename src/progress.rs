@@ -1,7 +1,7 @@
 //! How far a job is: one number that never falls, made from the steps that its worker reports, and from it the time that is left. The same for the
 //! terminal, the log and the metrics.
 
-use crate::report::words;
+use crate::text;
 use delta_guard_contract::Progress;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -78,10 +78,10 @@ impl fmt::Display for UnderWay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} %: {}", self.stage, self.percent(), self.step)?;
         if self.total > 0 {
-            write!(f, " {} of {}", words::thousands(self.done), words::thousands(self.total))?;
+            write!(f, " {} of {}", text::thousands(self.done), text::thousands(self.total))?;
         }
         match self.seconds_left {
-            Some(seconds) => write!(f, ", {} left", words::seconds(seconds.max(1.0).round())),
+            Some(seconds) => write!(f, ", {} left", text::seconds(seconds.max(1.0).round())),
             None => Ok(()),
         }
     }

@@ -3,8 +3,9 @@
 //! Arrows point up this list only; a test holds it against the `use` lines.
 
 pub mod error;
-pub mod files;
 pub mod progress;
+
+pub mod files;
 
 pub mod device;
 pub mod memory;
@@ -21,6 +22,7 @@ pub mod ekfac;
 pub mod passes;
 
 pub mod evidence;
+
 pub mod influence;
 
 pub mod detect;

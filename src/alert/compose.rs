@@ -1,9 +1,9 @@
 //! What a mail says. It is made once, when its case ends; its date is the case's end, its Message-ID that of the journal's message.
 
-use super::address::{domain, mailbox};
 use crate::case::State;
 use crate::config::file::{Mail, On};
 use crate::engine::{CaseView, MOST_WAITING, Message, message_id};
+use crate::mail::{domain, mailbox};
 use crate::report::picture;
 use crate::report::words::{self, Tone, actions, headline};
 use anyhow::Context;
@@ -305,7 +305,7 @@ fn host_part(instance: &str) -> String {
 
 /// A text on one line, without control and direction characters, of bounded length.
 pub(super) fn one_line(text: &str, most: usize) -> String {
-    let shown = crate::engine::escape(text.as_bytes());
+    let shown = crate::text::escape(text.as_bytes());
     if shown.chars().count() <= most {
         shown
     } else {

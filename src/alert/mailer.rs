@@ -1,10 +1,10 @@
 //! The task that sends what waits. It owns nothing that cannot be lost: what waits, and what was sent, is in the journal.
 
-use super::address;
 use super::compose::{self, CHANNEL, Content};
-use super::transport::{self, SendError, Step, Why};
+use super::transport::{self, SendError, Step};
 use crate::config::file::Mail;
 use crate::engine::Message;
+use crate::mail::{self, Why};
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -266,8 +266,8 @@ async fn send_as_one(mail: &Mail, pending: &Arc<dyn Pending>, to: &str, messages
         .collect();
     let instance = listed.first().map(|content| content.instance.clone()).unwrap_or_default();
     let raw = compose::digest(mail, &instance, to, &id, &titles, messages.len()).map_err(|error| unreadable(format!("{error:#}")))?;
-    let from = address::mailbox(&mail.from).map_err(unreadable)?;
-    let recipient = address::mailbox(to).map_err(unreadable)?;
+    let from = mail::mailbox(&mail.from).map_err(unreadable)?;
+    let recipient = mail::mailbox(to).map_err(unreadable)?;
     transport::send(mail, &from.email, &recipient.email, raw.as_bytes()).await?;
     Ok(id)
 }
@@ -302,8 +302,8 @@ fn content(pending: &Arc<dyn Pending>, message: &Message) -> Result<Content, Sen
 }
 
 async fn send(mail: &Mail, message: &Message, content: &Content) -> Result<(), SendError> {
-    let from = address::mailbox(&content.from).map_err(unreadable)?;
-    let to = address::mailbox(&message.to).map_err(unreadable)?;
+    let from = mail::mailbox(&content.from).map_err(unreadable)?;
+    let to = mail::mailbox(&message.to).map_err(unreadable)?;
     transport::send(mail, &from.email, &to.email, content.raw.as_bytes()).await
 }
 

@@ -1,10 +1,10 @@
 //! Mails about files that did not become a case: refused before they were one, or handed in again. They are short, and nothing comes along: the reason
 //! lies in `refused/` beside the file.
 
-use super::address::mailbox;
 use super::compose::{self, CHANNEL, Letter, one_line};
 use crate::config::file::{Mail, On};
 use crate::engine::{Message, Notice, Refusal, message_id};
+use crate::mail::mailbox;
 use crate::report::words::sentence;
 
 /// One message for each recipient who asked for it (`refused` or `duplicate` in `mail.on`), and one for the submitter who may hear of it.

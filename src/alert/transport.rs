@@ -1,8 +1,8 @@
 //! One mail to one recipient over SMTP, and what to make of a failure.
 
-use super::address;
 use super::limited::Limited;
 use crate::config::file::{Mail, Tls};
+use crate::mail::{self, Why};
 use anyhow::Context as _;
 use lettre::Address;
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
@@ -76,40 +76,6 @@ impl Step {
     }
 }
 
-/// Kinds of failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// No connection, no name, no answer.
-    Connection,
-    /// The server did not answer in time.
-    Timeout,
-    /// TLS could not be had as configured.
-    Tls,
-    /// The server refused for now (4yz).
-    Deferred,
-    /// The server refused with 5yz.
-    Refused,
-    /// The password file cannot be read.
-    Password,
-}
-
-impl Why {
-    /// All, for the metric.
-    pub const ALL: [Self; 6] = [Self::Connection, Self::Timeout, Self::Tls, Self::Deferred, Self::Refused, Self::Password];
-
-    /// Label of the metric.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Connection => "connection",
-            Self::Timeout => "timeout",
-            Self::Tls => "tls",
-            Self::Deferred => "deferred",
-            Self::Refused => "refused",
-            Self::Password => "password",
-        }
-    }
-}
-
 /// Send `message` (headers and body, as fixed when it was enqueued) to one recipient. A connection of its own: a case ends a few times a day.
 ///
 /// # Errors
@@ -143,7 +109,7 @@ async fn dialogue(mail: &Mail, from: &Address, to: &Address, message: &[u8], ste
         }
         _ => None,
     };
-    let host = address::domain(&mail.host).ok_or_else(|| fail(*step, Why::Connection, format!("{:?} is not a host name", mail.host)))?;
+    let host = mail::domain(&mail.host).ok_or_else(|| fail(*step, Why::Connection, format!("{:?} is not a host name", mail.host)))?;
     let limit = mail.timeout.0;
 
     *step = Step::Connect;

@@ -2,10 +2,11 @@
 //! once; every other way of hearing of it (`readyz`, metrics, log) says the same.
 
 use super::compose::{self, Letter};
+use super::mailer;
 use super::transport::{self, SendError};
-use super::{address, mailer};
 use crate::config::file::{Mail, On};
 use crate::engine::message_id;
+use crate::mail;
 use crate::metrics::Metrics;
 use crate::report::words::sentence;
 use delta_guard_contract::Digest;
@@ -34,8 +35,8 @@ pub async fn tell(mail: Mail, trouble: Trouble, metrics: &Metrics) {
         let letter = letter(&trouble);
         let made = compose::envelope(&mail, &trouble.instance, to, &id, now, letter);
         let outcome = match made.and_then(|raw| {
-            let from = address::mailbox(&mail.from).map_err(anyhow::Error::msg)?;
-            let to = address::mailbox(to).map_err(anyhow::Error::msg)?;
+            let from = mail::mailbox(&mail.from).map_err(anyhow::Error::msg)?;
+            let to = mail::mailbox(to).map_err(anyhow::Error::msg)?;
             Ok((raw, from.email, to.email))
         }) {
             Ok((raw, from, recipient)) => until_taken(&mail, &id, to, || transport::send(&mail, &from, &recipient, raw.as_bytes()), metrics).await,

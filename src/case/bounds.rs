@@ -2,8 +2,8 @@
 //! not for a flood. What grows with the data (class names, results per class, mails) lies in a file of the case, see [`Kept`]; here every text gets its
 //! bound, so that no record comes near [`MAX_WRITTEN`](crate::journal::frame::MAX_WRITTEN).
 
+use super::Message;
 use super::event::{Claim, Event};
-use crate::engine::Message;
 use crate::policy::{Decision, GateVerdict};
 use delta_guard_contract::job::{Accuracy, CertifyResult, FitResult, Prediction};
 use delta_guard_contract::{Digest, TraceVerdict};

@@ -438,14 +438,14 @@ pub enum Event {
         /// Number of messages in the records before this one; 0 begins anew.
         after: u64,
         /// Messages, each with its fixed id.
-        messages: Vec<crate::engine::Message>,
+        messages: Vec<super::Message>,
     },
     /// Report and messages were made.
     Told {
         /// BLAKE3 of the report; None where it could not be made.
         report: Option<Digest>,
         /// Messages to send (the last of them, where `queued` records have the others), each with its fixed id.
-        messages: Vec<crate::engine::Message>,
+        messages: Vec<super::Message>,
     },
 }
 

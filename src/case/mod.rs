@@ -4,11 +4,15 @@
 
 pub mod bounds;
 mod event;
+mod message;
 pub mod next;
+mod refusal;
 mod transitions;
 
 pub use bounds::Kept;
 pub use event::{Accepted, Claim, End, Event, FileIdentity, HoldCause, Published, Retried, Stage, StandingUse, TraceSummary};
+pub use message::{Message, message_id};
+pub use refusal::{Refusal, RefusedFile};
 pub use transitions::{Illegal, Move, TRANSITIONS};
 
 use crate::policy::{Decision, GateVerdict};

@@ -2,8 +2,9 @@
 
 use super::lookup;
 use crate::case::{Case, CaseId, Event};
-use crate::engine::{Book, Note, RefusedFile, escape};
+use crate::engine::{Book, Note, RefusedFile};
 use crate::journal::{Reader, Record};
+use crate::text::escape;
 use crate::vfs::Disk;
 use anyhow::Context;
 use std::path::Path;

@@ -2,6 +2,7 @@
 
 use super::{Exit, Failure, Global, lookup, say};
 use crate::engine::Book;
+use crate::index::witness;
 use crate::journal::Witness;
 use crate::journal::verify::{self, Verdict};
 use crate::vfs::Disk;
@@ -48,7 +49,7 @@ impl Journal {
         let config = global.load_text()?;
         let dir = config.file.paths.state.join("journal");
         // First the index: what is recorded meanwhile must not look as if the journal lacked it.
-        let witness = Witness::ask(&config.file.paths.state.join("index"));
+        let witness = witness::ask(&config.file.paths.state.join("index"));
         let seen = matches!(witness, Witness::Seen { seq, .. } if seq > 0);
         if !lookup::journal(&config.file.paths.state)? && !global.json && !seen {
             return Err(Failure::new(

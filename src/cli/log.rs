@@ -140,7 +140,7 @@ struct Said {
 impl Said {
     fn add(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
-            self.sentence = crate::engine::escape(value.as_bytes());
+            self.sentence = crate::text::escape(value.as_bytes());
         } else {
             let _ = write!(self.fields, " {}={}", field.name(), logfmt(value));
         }
@@ -163,7 +163,7 @@ fn logfmt(value: &str) -> String {
     let end = value.floor_char_boundary(MOST);
     let rest = value.len() - end;
     let value = &value[..end];
-    let shown = crate::engine::escape(value.as_bytes());
+    let shown = crate::text::escape(value.as_bytes());
     let plain = !value.is_empty() && rest == 0 && shown == value && !value.contains(|c: char| c.is_whitespace() || c == '"' || c == '=');
     if plain {
         return shown;

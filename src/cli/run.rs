@@ -210,7 +210,7 @@ async fn lives(settings: Settings, around: Around, mut stop: Stop) -> anyhow::Re
             mailing = around.tell_owner(&settings, &trouble);
         }
         write_address(&around.state_dir, around.address);
-        let status = format!("cannot work: {}", crate::engine::escape(trouble.why.as_bytes()));
+        let status = format!("cannot work: {}", crate::text::escape(trouble.why.as_bytes()));
         // For systemd it has started, and it is alive: restarting it mends nothing.
         tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
         let better = tokio::select! {
@@ -380,7 +380,7 @@ async fn watch_over(mut readiness: watch::Receiver<Readiness>, ledger: Arc<Ledge
             }
             let status = wrong.map_or_else(
                 || "watching the inbox".to_owned(),
-                |why| format!("in trouble: {}", crate::engine::escape(why.as_bytes())),
+                |why| format!("in trouble: {}", crate::text::escape(why.as_bytes())),
             );
             if now.scanned {
                 let was = told.as_ref().is_some_and(|told| told.scanned);

@@ -2,7 +2,7 @@
 
 use super::{advice, log};
 use crate::config::ConfigError;
-use crate::engine::escape;
+use crate::text::escape;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use delta_guard_contract::{Fault, FaultKind};
 use std::fmt;

@@ -202,7 +202,7 @@ fn look(ledger: &Ledger, settings: &Settings) -> Result<()> {
         match carry_out(ledger, settings, &request, by)? {
             Answer::Later => continue,
             Answer::Given { done, answer } => {
-                let reason: String = super::escape(request.reason.as_bytes()).chars().take(MAX_REASON).collect();
+                let reason: String = crate::text::escape(request.reason.as_bytes()).chars().take(MAX_REASON).collect();
                 tracing::info!(case = request.ask.case().short(), by, done, answer, "a request was answered");
                 ledger.note(&Note::Asked {
                     id: id.chars().take(64).collect(),

@@ -1,9 +1,8 @@
 //! The fold of the whole journal: cases, messages to send, the last file of the inbox. Pure; the daemon and the command line share it.
 
 use super::asked::Request;
-use super::hooks::{Message, Refusal};
 use super::standing::Excluded;
-use crate::case::{Case, CaseId, Event, FileIdentity, Stage, State, bounds};
+use crate::case::{Case, CaseId, Event, FileIdentity, Message, RefusedFile, Stage, State, bounds};
 use crate::journal::Record;
 use crate::policy::{Promotion, Spent};
 use anyhow::{Context, Result, anyhow, bail};
@@ -94,21 +93,6 @@ pub enum Note {
         /// Seconds.
         seconds: u64,
     },
-}
-
-/// A file that the inbox refused.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RefusedFile {
-    /// Why.
-    pub reason: Refusal,
-    /// In a sentence.
-    pub sentence: String,
-    /// The file's name, escaped.
-    pub name: String,
-    /// The same, byte for byte.
-    pub name_base64: String,
-    /// The file, and its sidecar.
-    pub files: Vec<FileIdentity>,
 }
 
 impl Note {

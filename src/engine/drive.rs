@@ -28,6 +28,7 @@ pub struct Engine {
     settings: Arc<Settings>,
     secret: Arc<Secret>,
     hooks: Arc<dyn Hooks>,
+    give_back: tell::GiveBack,
     runner: Box<dyn Runner>,
     rules: Rules,
     stop: Stop,
@@ -43,7 +44,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 impl Engine {
     /// An engine over a ledger.
-    pub fn new(ledger: Arc<Ledger>, settings: Arc<Settings>, secret: Arc<Secret>, hooks: Arc<dyn Hooks>, stop: Stop) -> Self {
+    pub fn new(
+        ledger: Arc<Ledger>,
+        settings: Arc<Settings>,
+        secret: Arc<Secret>,
+        (hooks, give_back): (Arc<dyn Hooks>, tell::GiveBack),
+        stop: Stop,
+    ) -> Self {
         let rules = Rules {
             mode: settings.mode,
             allow_unlearn: settings.detect.allow_unlearn,
@@ -62,6 +69,7 @@ impl Engine {
             settings,
             secret,
             hooks,
+            give_back,
             runner: Box::new(runner),
             rules,
             stop,
@@ -313,10 +321,10 @@ impl Engine {
     async fn tell(&mut self, case: &Case) -> Result<(), Trouble> {
         let started = Instant::now();
         self.start_quietly(case, Stage::Tell);
-        let (tell_case, settings, hooks) = (case.clone(), Arc::clone(&self.settings), Arc::clone(&self.hooks));
+        let (tell_case, settings, hooks, give_back) = (case.clone(), Arc::clone(&self.settings), Arc::clone(&self.hooks), self.give_back);
         // A report that cannot be made must not keep the message from being sent for ever.
         let last = case.failures + 1 >= self.settings.worker.attempts;
-        let told = blocking(move || tell::tell(&tell_case, &settings, hooks.as_ref(), last).map_err(work::resource)).await?;
+        let told = blocking(move || tell::tell(&tell_case, &settings, hooks.as_ref(), give_back, last).map_err(work::resource)).await?;
         fail::fail_point!(failpoint("before_record", Stage::Tell));
         for event in told {
             if self.record(&case.id, event).await?.told {

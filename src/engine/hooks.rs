@@ -1,42 +1,10 @@
 //! What the engine calls outside: metrics and log, the report, messages.
 
 use super::CaseView;
-use crate::case::{CaseId, HoldCause, Kept, Stage, State};
+use crate::case::{CaseId, HoldCause, Message, Refusal, Stage, State};
 use delta_guard_contract::{Digest, FaultKind, Progress};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
-
-/// A message to be sent at least once. It is recorded in the journal together with the end of its case; every repetition carries the same id.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Message {
-    /// Fixed id, the same for every attempt (see [`message_id`]).
-    pub id: String,
-    /// How to send it (`mail`, …): the sender's own word.
-    pub channel: String,
-    /// To whom.
-    pub to: String,
-    /// What; the sender's own form, fixed here so that a repetition is the same byte for byte. In the journal it is null: `kept` names the file.
-    pub content: serde_json::Value,
-    /// The content's file in the case's folder. None until the message is recorded, and in journals of older versions, where the content is in the record.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kept: Option<Kept>,
-    /// When it was written, in Unix seconds; 0 in journals of older versions.
-    #[serde(default)]
-    pub written: i64,
-}
-
-/// The id of the message about a case to one recipient: equal whenever and however often it is made. `occasion` tells the messages of one case apart
-/// ([`CaseView::occasion`]); it is empty for the case's first end.
-pub fn message_id(instance: &str, case: &CaseId, occasion: &str, channel: &str, to: &str) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("delta-guard message v1");
-    let occasion = (!occasion.is_empty()).then_some(occasion);
-    for part in [instance, &case.0, channel, to].into_iter().chain(occasion) {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    hasher.finalize().to_hex().as_str()[..40].to_string()
-}
 
 /// What the engine asks of the outside world. Called from its tasks: must not block for long.
 pub trait Hooks: Send + Sync {
@@ -75,68 +43,6 @@ pub struct Notice {
     pub mail: Option<String>,
     /// When.
     pub at: Timestamp,
-}
-
-/// Why the inbox refused a file: a closed set, so that it can label a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Refusal {
-    /// Not a regular file (link, pipe, socket, device).
-    NotRegular,
-    /// The file has further names (hard links).
-    HardLinks,
-    /// No bytes.
-    Empty,
-    /// More bytes than allowed.
-    TooLarge,
-    /// The sidecar is not JSON, or not an object of the four known keys.
-    BadSidecar,
-    /// A sidecar without its picture.
-    LoneSidecar,
-    /// Two pictures share one sidecar.
-    AmbiguousSidecar,
-    /// The file may not be read.
-    Unreadable,
-    /// The worker could not read the picture, or the sidecar names an unknown label.
-    Submission,
-    /// The model reads it correctly, or not as the sidecar says.
-    NoAnomaly,
-    /// It is a case already; only the note lies there, for nothing is wrong with the picture.
-    Duplicate,
-}
-
-impl Refusal {
-    /// Every reason.
-    pub const ALL: [Refusal; 11] = [
-        Refusal::NotRegular,
-        Refusal::HardLinks,
-        Refusal::Empty,
-        Refusal::TooLarge,
-        Refusal::BadSidecar,
-        Refusal::LoneSidecar,
-        Refusal::AmbiguousSidecar,
-        Refusal::Unreadable,
-        Refusal::Submission,
-        Refusal::NoAnomaly,
-        Refusal::Duplicate,
-    ];
-
-    /// Its name, as in journal and reason file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Refusal::NotRegular => "not-regular",
-            Refusal::HardLinks => "hard-links",
-            Refusal::Empty => "empty",
-            Refusal::TooLarge => "too-large",
-            Refusal::BadSidecar => "bad-sidecar",
-            Refusal::LoneSidecar => "lone-sidecar",
-            Refusal::AmbiguousSidecar => "ambiguous-sidecar",
-            Refusal::Unreadable => "unreadable",
-            Refusal::Submission => "submission",
-            Refusal::NoAnomaly => "no-anomaly",
-            Refusal::Duplicate => "duplicate",
-        }
-    }
 }
 
 /// What happened. A closed set, so that nothing can happen unseen.

@@ -9,7 +9,7 @@ use super::hooks::{Event as Outside, Hooks};
 use super::standing::{Excluded, Standing};
 use crate::case::{Accepted, Case, CaseId, Event, Illegal, State};
 use crate::clock::Clock;
-use crate::journal::store::Store;
+use crate::index::Store;
 use crate::journal::{Head, Journal, JournalError, Options};
 use crate::policy::Spent;
 use crate::vfs::Vfs;

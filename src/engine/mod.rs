@@ -16,17 +16,18 @@ mod turns;
 mod view;
 mod work;
 
+pub use crate::case::{Message, Refusal, RefusedFile, message_id};
+pub use crate::publish::CHECKPOINT_FILE;
 pub use asked::Retry;
-pub use book::{Book, Folded, LastFile, Note, RefusedFile};
+pub use book::{Book, Folded, LastFile, Note};
 pub use drive::Engine;
-pub use hooks::{Event, Hooks, Message, Notice, Refusal, message_id};
+pub use hooks::{Event, Hooks, Notice};
 pub use kept::load;
 pub use ledger::{Ledger, Snapshot, keep_index};
 pub use outbox::MOST_WAITING;
 pub use standing::{Earlier, Excluded, Standing};
-pub use view::{CaseView, Paths, Submission, escape, read_trace};
+pub use tell::GiveBack;
+pub use view::{CaseView, Paths, Submission, read_trace};
 
-/// Name of a candidate's checkpoint in its folder.
-pub const CHECKPOINT_FILE: &str = "model.safetensors";
 /// Name of the report in a case's folder.
 pub const REPORT_FILE: &str = "report.html";

@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use super::book::Note;
-use super::hooks::Message;
+use crate::case::Message;
 use crate::case::{CaseId, Kept, bounds};
 use crate::journal::JournalError;
 use std::time::Duration;

@@ -1,25 +1,27 @@
 //! The last stage: the report, the messages, and for a refused submission the picture with its reason in `refused/`.
 
-use super::hooks::{Event as Outside, Hooks, Message, Refusal};
+use super::hooks::{Event as Outside, Hooks};
 use super::{CaseView, REPORT_FILE, kept};
-use crate::case::{Case, Event, State, bounds};
-use crate::inbox::refused;
+use crate::case::{Case, Event, Message, Refusal, State, bounds};
 use crate::publish;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use delta_guard_contract::Digest;
 use std::path::Path;
 
+/// Puts a refused submission's picture with its reason where its submitter finds it: the inbox's business.
+pub type GiveBack = fn(&Case, Refusal, &Settings) -> Result<()>;
+
 /// Make report and messages of an ended case; returns the records of it. Doing it again gives the same. `last`: go on without a report where it cannot
 /// be made.
-pub(super) fn tell(case: &Case, settings: &Settings, hooks: &dyn Hooks, last: bool) -> Result<Vec<Event>> {
+pub(super) fn tell(case: &Case, settings: &Settings, hooks: &dyn Hooks, give_back: GiveBack, last: bool) -> Result<Vec<Event>> {
     let refusal = match case.state {
         State::Refused => Some(Refusal::Submission),
         State::NoAnomaly => Some(Refusal::NoAnomaly),
         _ => None,
     };
     if let Some(reason) = refusal {
-        refused::return_picture(case, reason, settings)?;
+        give_back(case, reason, settings)?;
         let sentence = case.reason.clone();
         hooks.on(Outside::Refused {
             reason,

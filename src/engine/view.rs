@@ -5,6 +5,7 @@ use super::standing::{self, Earlier};
 use crate::case::{Case, CaseId, HoldCause, Stage, StandingUse, State};
 use crate::policy::{Decision, GateVerdict};
 use crate::settings::Settings;
+use crate::text::escape;
 use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::{Digest, TraceReport};
@@ -180,43 +181,4 @@ fn whole<T: serde::de::DeserializeOwned>(case: &Case, stage: Stage, case_dir: &P
 /// Read a trace report and hold it against its digest.
 pub fn read_trace(file: &Path, digest: &Digest) -> anyhow::Result<TraceReport> {
     Ok(serde_json::from_slice(&kept::read_checked(file, digest)?)?)
-}
-
-/// Bytes as text that is safe to print: what is not UTF-8, control characters, line ends and direction marks are written as escapes; the rest stays readable.
-pub fn escape(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            let invisible = matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}');
-            if character.is_control() || invisible || character == '\\' {
-                out.extend(character.escape_default());
-            } else {
-                out.push(character);
-            }
-        }
-        for byte in chunk.invalid() {
-            out.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::escape;
-
-    #[test]
-    fn names_are_made_harmless_and_stay_readable() {
-        for (name, shown) in [
-            (&b"cat 7.png"[..], "cat 7.png"),
-            ("Füchse-狐.png".as_bytes(), "Füchse-狐.png"),
-            (b"a\r\nBcc: x@y", "a\\r\\nBcc: x@y"),
-            (b"\xff\xfe.png", "\\xff\\xfe.png"),
-            ("gnp.\u{202e}exe".as_bytes(), "gnp.\\u{202e}exe"),
-            (b"back\\slash", "back\\\\slash"),
-            (b"\x1b[31mred", "\\u{1b}[31mred"),
-        ] {
-            assert_eq!(escape(name), shown);
-        }
-    }
 }

@@ -2,8 +2,9 @@
 
 use super::refused::{self, Reason};
 use crate::case::{Case, CaseId, State};
-use crate::engine::{Ledger, Refusal, escape};
+use crate::engine::{Ledger, Refusal};
 use crate::settings::Settings;
+use crate::text::escape;
 use anyhow::Result;
 use base64::Engine as _;
 use std::ffi::OsStr;

@@ -145,7 +145,7 @@ pub(super) fn record(name: &OsStr, reason: Refusal, sentence: String, files: Vec
     RefusedFile {
         reason,
         sentence,
-        name: crate::engine::escape(name.as_bytes()),
+        name: crate::text::escape(name.as_bytes()),
         name_base64: base64::engine::general_purpose::STANDARD.encode(name.as_bytes()),
         files,
     }

@@ -52,7 +52,7 @@ fn version_in(folder: &Path) -> Option<String> {
         .map(|v| v.trim_matches(['\'', '"']));
     let packed = std::fs::read_to_string(folder.join("build-version")).unwrap_or_default();
     let version = of_python.unwrap_or(packed.trim());
-    (!version.is_empty() && version.len() < 40).then(|| crate::engine::escape(version.as_bytes()))
+    (!version.is_empty() && version.len() < 40).then(|| crate::text::escape(version.as_bytes()))
 }
 
 fn allocator(line: &str) -> Option<Fault> {

@@ -64,7 +64,7 @@ impl Tail {
     pub fn text(&self) -> String {
         let (a, b) = self.bytes.as_slices();
         let bytes = [a, b].concat();
-        let lines: Vec<String> = bytes.split(|byte| *byte == b'\n').map(crate::engine::escape).collect();
+        let lines: Vec<String> = bytes.split(|byte| *byte == b'\n').map(crate::text::escape).collect();
         lines.join("\n").trim().to_string()
     }
 }

@@ -149,7 +149,7 @@ async fn listen(mut lines: Lines<tokio::process::ChildStdout>, on_message: Hear<
             Ok(Message::Outcome(said)) => outcome = Some(said),
             Ok(message) => on_message(shortened(message)),
             Err(error) => {
-                let shown = crate::engine::escape(&line[..line.len().min(200)]);
+                let shown = crate::text::escape(&line[..line.len().min(200)]);
                 return Err(internal(format!("the worker said something that is no message ({error}): {shown}")));
             }
         }

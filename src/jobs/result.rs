@@ -44,7 +44,7 @@ fn inside(folder: &Path, file: &str) -> Result<PathBuf, Fault> {
     match (parts.next(), parts.next()) {
         (Some(Component::Normal(name)), None) if name == OsStr::new(file) => Ok(folder.join(name)),
         _ => {
-            let shown = crate::engine::escape(file.as_bytes());
+            let shown = crate::text::escape(file.as_bytes());
             Err(internal(format!("the worker's result is said to be {shown}, which is no file name")))
         }
     }

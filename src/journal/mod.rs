@@ -13,16 +13,14 @@ mod error;
 pub mod frame;
 mod reader;
 mod segment;
-pub mod store;
 mod tail;
 pub mod verify;
-mod witness;
 mod writer;
 
 pub use error::{JournalError, is_full};
 pub use reader::{Reader, Tail};
 pub use segment::{SEGMENT_BYTES, segment_name};
-pub use witness::Witness;
+pub use verify::Witness;
 pub use writer::{Appended, Journal, Opened, Options, renew_last_segment};
 
 use jiff::Timestamp;

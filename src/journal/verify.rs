@@ -1,12 +1,28 @@
 //! Is a journal what was written? Reads it without a lock, from its first byte to its last, and changes nothing.
 
-use super::{Head, JournalError, Reader, Record, Tail, Witness};
+use super::{Head, JournalError, Reader, Record, Tail};
 use crate::vfs::Vfs;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What the index says, or why it was not asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Witness {
+    /// It has seen this record, with this link of the chain (BLAKE3, hexadecimal).
+    Seen {
+        /// The record's number; 0: none.
+        seq: u64,
+        /// Its link.
+        hash: String,
+    },
+    /// There is no index.
+    None,
+    /// It could not be asked, for this reason.
+    Silent(String),
+}
 
 /// A record that is being written looks torn for a moment; so often it is looked again before it is called so.
 const LOOKS: u32 = 10;

@@ -111,7 +111,7 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
         }
         fs_err::create_dir(&temporary)?;
         fs_err::set_permissions(&temporary, Permissions::from_mode(super::FOLDER_MODE))?;
-        let (size, digest) = copy_synced(candidate.checkpoint, &temporary.join(crate::engine::CHECKPOINT_FILE))?;
+        let (size, digest) = copy_synced(candidate.checkpoint, &temporary.join(super::CHECKPOINT_FILE))?;
         ensure!(
             digest == *candidate.digest,
             "{} was changed since it was trained: its BLAKE3 is {digest}, not {}",
@@ -119,7 +119,7 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
             candidate.digest
         );
         let mut files = vec![ManifestFile {
-            name: crate::engine::CHECKPOINT_FILE.into(),
+            name: super::CHECKPOINT_FILE.into(),
             size,
             blake3: digest,
         }];

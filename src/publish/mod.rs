@@ -3,6 +3,9 @@
 
 mod candidate;
 
+/// Name of a candidate's checkpoint in its folder.
+pub const CHECKPOINT_FILE: &str = "model.safetensors";
+
 pub use candidate::{Candidate, MANIFEST, Manifest, ManifestFile, publish_candidate, read_manifest};
 
 use anyhow::{Context, Result, bail};

@@ -2,8 +2,10 @@
 
 use crate::case::{HoldCause, State};
 use crate::cli::advice;
-use crate::engine::{CaseView, escape};
+use crate::engine::CaseView;
 use crate::policy::{Caps, Found, Known, Reading, caps};
+use crate::text::escape;
+pub use crate::text::{seconds, thousands};
 use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::job::Accuracy;
 use std::path::Path;
@@ -51,19 +53,6 @@ pub fn examples(n: usize) -> String {
     }
 }
 
-/// `1,234,567`.
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 /// `98.7 %`.
 pub fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
@@ -80,20 +69,6 @@ pub fn points(before: f64, after: f64) -> String {
         "±"
     };
     format!("{sign}{:.1} pp", change.abs())
-}
-
-/// `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`.
-pub fn seconds(seconds: f64) -> String {
-    if !seconds.is_finite() || seconds < 0.0 {
-        return "–".into();
-    }
-    let whole = seconds.round() as u64;
-    match whole {
-        _ if seconds < 9.95 => format!("{seconds:.1} s"),
-        0..=119 => format!("{whole} s"),
-        120..=7199 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
-    }
 }
 
 /// A scaled Δ: `−491`, `−0.83`. Its scale differs from model to model.

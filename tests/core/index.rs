@@ -2,7 +2,7 @@
 
 use crate::support::{Running, drop_picture, only_case, run_to_end, settings, wait_for};
 use delta_guard::engine::{Event, query};
-use delta_guard::journal::store::Store;
+use delta_guard::index::Store;
 use delta_guard::policy::Mode;
 use delta_guard::settings::Settings;
 use delta_guard::vfs::{Disk, Vfs};

@@ -5,7 +5,7 @@ use super::Ledger;
 use crate::case::{Case, CaseId};
 use crate::engine::query;
 use crate::engine::standing::digest_ids;
-use crate::journal::store::Lookup;
+use crate::index::Lookup;
 use anyhow::{Result, ensure};
 use delta_guard_contract::{FlaggedExample, TrainId};
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ impl Ledger {
     /// Ask the index; where that does not do, the journal.
     fn ask<T>(&self, index: impl FnOnce(&Lookup) -> Result<T>, journal: impl FnOnce() -> Result<T>) -> Result<T> {
         // Reading it takes no lock of ours.
-        let lookup = self.inner().store.as_ref().map(crate::journal::store::Store::lookup);
+        let lookup = self.inner().store.as_ref().map(crate::index::Store::lookup);
         if let Some(lookup) = lookup {
             match index(&lookup) {
                 Ok(answer) => return Ok(answer),

@@ -5,7 +5,7 @@ use super::{Inner, Ledger};
 use crate::case::Case;
 use crate::engine::book::{Book, Folded};
 use crate::engine::hooks::Event as Outside;
-use crate::journal::store::{Change, Lookup, Store};
+use crate::index::{Change, Lookup, Store};
 use crate::journal::{Head, Reader};
 use crate::stop::Stop;
 use crate::vfs::Vfs;

@@ -1,7 +1,8 @@
 //! What the index knows about the journal: the last record that it has seen. A journal that ends before it has lost acknowledged records, however clean its end
 //! looks.
 
-use super::store::Store;
+use super::Store;
+use crate::journal::Witness;
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 use std::path::Path;
@@ -9,37 +10,19 @@ use std::path::Path;
 /// File of the index that its owner locks.
 const LOCKED: &str = "db";
 
-/// What the index says, or why it was not asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Witness {
-    /// It has seen this record, with this link of the chain (BLAKE3, hexadecimal).
-    Seen {
-        /// The record's number; 0: none.
-        seq: u64,
-        /// Its link.
-        hash: String,
-    },
-    /// There is no index.
-    None,
-    /// It could not be asked, for this reason.
-    Silent(String),
-}
-
-impl Witness {
-    /// Ask the index in `dir`. Nothing is changed there: opening it would write, so that a copy is opened. While a guard has it, it is not asked.
-    pub fn ask(dir: &Path) -> Self {
-        if !dir.join(LOCKED).exists() {
-            return Self::None;
-        }
-        match is_held(dir) {
-            Ok(false) => {}
-            Ok(true) => return Self::Silent("a running guard holds the index".into()),
-            Err(error) => return Self::Silent(format!("the index cannot be read: {error:#}")),
-        }
-        match last(dir) {
-            Ok((seq, hash)) => Self::Seen { seq, hash },
-            Err(error) => Self::Silent(format!("the index cannot be read: {error:#}")),
-        }
+/// Ask the index in `dir`. Nothing is changed there: opening it would write, so that a copy is opened. While a guard has it, it is not asked.
+pub fn ask(dir: &Path) -> Witness {
+    if !dir.join(LOCKED).exists() {
+        return Witness::None;
+    }
+    match is_held(dir) {
+        Ok(false) => {}
+        Ok(true) => return Witness::Silent("a running guard holds the index".into()),
+        Err(error) => return Witness::Silent(format!("the index cannot be read: {error:#}")),
+    }
+    match last(dir) {
+        Ok((seq, hash)) => Witness::Seen { seq, hash },
+        Err(error) => Witness::Silent(format!("the index cannot be read: {error:#}")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Mail addresses in the form in which every server takes them: the domain as punycode, the local part in ASCII.
+//! Mail addresses in the form in which every server takes them (the domain as punycode, the local part in ASCII), and why a server did not take a mail.
 
 use lettre::Address;
 use lettre::message::Mailbox;
@@ -26,6 +26,40 @@ pub fn domain(name: &str) -> Option<String> {
         return Some(name.to_owned());
     }
     idna::domain_to_ascii(name).ok().filter(|ascii| !ascii.is_empty())
+}
+
+/// Why a mail was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No connection, no name, no answer.
+    Connection,
+    /// The server did not answer in time.
+    Timeout,
+    /// TLS could not be had as configured.
+    Tls,
+    /// The server refused for now (4yz).
+    Deferred,
+    /// The server refused with 5yz.
+    Refused,
+    /// The password file cannot be read.
+    Password,
+}
+
+impl Why {
+    /// All, for the metric.
+    pub const ALL: [Self; 6] = [Self::Connection, Self::Timeout, Self::Tls, Self::Deferred, Self::Refused, Self::Password];
+
+    /// Label of the metric.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Deferred => "deferred",
+            Self::Refused => "refused",
+            Self::Password => "password",
+        }
+    }
 }
 
 #[cfg(test)]

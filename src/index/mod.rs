@@ -4,8 +4,10 @@
 //! is never believed: a fingerprint of all entries is kept beside them and checked on opening, everything runs under `catch_unwind`, and whatever is
 //! wrong with it, it is put aside and made again from the journal. Only this file knows sled.
 
-use super::Head;
+pub mod witness;
+
 use crate::case::{Case, CaseId};
+use crate::journal::Head;
 use crate::vfs::{LOCK_PAUSE, LOCK_TRIES};
 use anyhow::{Context, Result, anyhow, bail};
 use delta_guard_contract::{FlaggedExample, TrainId};
