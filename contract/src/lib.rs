@@ -12,6 +12,7 @@ pub mod job;
 pub mod message;
 pub mod mistaken;
 pub mod passing;
+pub mod story;
 
 pub use config::{
     Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Orientation, Recipe, Resize, Schedule, Split, Stem, WorkerSetup,

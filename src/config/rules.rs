@@ -1,17 +1,19 @@
 //! What no schema can say: how keys depend on each other, and on the files that they name.
 
+mod mail;
+mod paths;
+
+pub(super) use paths::{as_in_a_shell, make_absolute};
+
 use super::Look;
 use super::check::{Finding, nearest};
-use super::file::{ConfigFile, Mail, Tls};
+use super::file::ConfigFile;
 use super::tree::{Mark, Step};
-use crate::case::bounds::RECIPIENT;
-use crate::mail::mailbox;
 use crate::policy::Mode;
 use delta_guard_contract::detect::Damping;
 use delta_guard_contract::{Schedule, mistaken};
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 /// Architectures that are known by name; anything else is the path of a graph file.
 const ARCHITECTURES: [&str; 3] = ["resnet18", "small-cnn", "fixture"];
@@ -57,7 +59,7 @@ pub(super) fn check(file: &ConfigFile, look: Look) -> Vec<Finding> {
         );
     }
     if let Some(mail) = &file.mail {
-        mail_rules(mail, look, &mut found);
+        mail::check(mail, look, &mut found);
     }
     if look == Look::AtFiles {
         files(file, &mut found);
@@ -262,83 +264,6 @@ pub(crate) fn host_of(url: &str) -> Option<String> {
     Some(uri.authority().filter(|authority| !authority.as_str().contains('@'))?.to_string())
 }
 
-fn mail_rules(mail: &Mail, look: Look, found: &mut Findings) {
-    found.unless(!mail.host.trim().is_empty(), "mail.host", "is empty", "name the SMTP server");
-    found.unless(
-        !mail.to.is_empty(),
-        "mail.to",
-        "names no recipient",
-        "list at least one address, or remove the section `mail`",
-    );
-    let address = "write an address such as guard@example.org or Delta Guard <guard@example.org>";
-    if let Err(what) = mailbox(&mail.from) {
-        found.add("mail.from", what, address);
-    }
-    let others = mail.others.iter().enumerate();
-    let lists = std::iter::once(("mail.to".to_owned(), &mail.to)).chain(others.map(|(i, more)| (format!("mail.others.{i}.to"), &more.to)));
-    for (key, list) in lists {
-        for (i, to) in list.iter().enumerate() {
-            if let Err(what) = mailbox(to) {
-                found.add(&format!("{key}.{i}"), what, address);
-            }
-            found.unless(
-                to.chars().count() <= RECIPIENT,
-                &format!("{key}.{i}"),
-                format!("is longer than {RECIPIENT} characters"),
-                "shorten the name before the address",
-            );
-        }
-    }
-    for (i, name) in mail.submitters.iter().enumerate() {
-        if mailbox(&format!("a@{name}")).is_err() {
-            found.add(
-                &format!("mail.submitters.{i}"),
-                format!("{name:?} is not a domain"),
-                "write what stands behind the @ of the submitters' addresses, such as example.org",
-            );
-        }
-    }
-    match (&mail.username, &mail.password_file) {
-        (Some(_), None) => found.add(
-            "mail.username",
-            "has no mail.password_file",
-            "put the password into a file that only the guard can read, and name it",
-        ),
-        (None, Some(_)) => found.add(
-            "mail.password_file",
-            "has no mail.username",
-            "name the user to log in as, or remove the password",
-        ),
-        (Some(_), Some(_)) if mail.tls == Tls::None && !is_loopback(&mail.host) => {
-            found.add(
-                "mail.tls",
-                "a password would cross the network in clear",
-                "set tls to starttls or required; none with a login is for a server on this machine only",
-            );
-        }
-        _ => {}
-    }
-    if let (Some(file), Look::AtFiles) = (&mail.password_file, look)
-        && let Err(error) = std::fs::File::open(file)
-    {
-        found.add(
-            "mail.password_file",
-            format!("{} cannot be read: {error}", file.display()),
-            "make it readable to the guard's user and to nobody else",
-        );
-    }
-}
-
-/// Is the host this machine, without asking a name server?
-pub(crate) fn is_loopback(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
-}
-
 /// What people have in the place of a checkpoint (a pickle, a Git LFS pointer, a web page) is told by its first bytes; tensors are the worker's.
 fn not_a_checkpoint(path: &Path, found: &mut Findings) {
     let mut head = Vec::new();
@@ -438,77 +363,4 @@ pub(super) fn not_world_writable(path: &Path) -> Result<(), String> {
     } else {
         Err(format!("everyone may write it (mode {:o})", mode & 0o7777))
     }
-}
-
-/// Every path of the file, with its key.
-fn paths(file: &mut ConfigFile) -> Vec<(&'static str, &mut PathBuf)> {
-    let mut paths = vec![
-        ("paths.inbox", &mut file.paths.inbox),
-        ("paths.state", &mut file.paths.state),
-        ("paths.candidates", &mut file.paths.candidates),
-        ("data.train.path", &mut file.data.train.path),
-        ("data.validation.path", &mut file.data.validation.path),
-        ("model.checkpoint", &mut file.model.checkpoint),
-    ];
-    paths.extend(file.paths.refused.as_mut().map(|path| ("paths.refused", path)));
-    paths.extend(file.worker.command.as_mut().map(|path| ("worker.command", path)));
-    let password = file.mail.as_mut().and_then(|mail| mail.password_file.as_mut());
-    paths.extend(password.map(|path| ("mail.password_file", path)));
-    paths
-}
-
-/// Makes every path of the file absolute and free of `.` and `..`.
-pub(super) fn make_absolute(file: &mut ConfigFile, base: &Path) {
-    for (_, path) in paths(file) {
-        *path = tidy(&base.join(&*path));
-    }
-    if file.model.architecture.ends_with(".json") {
-        file.model.architecture = tidy(&base.join(&file.model.architecture)).to_string_lossy().into_owned();
-    }
-}
-
-/// Paths that only a shell would understand. They are not expanded: the daemon runs as another user, whose home is another one, and the same file would
-/// name different folders to the two.
-pub(super) fn as_in_a_shell(file: &ConfigFile) -> Vec<Finding> {
-    let mut found = Findings::default();
-    let mut copy = file.clone();
-    let mut written: Vec<(&str, PathBuf)> = paths(&mut copy).into_iter().map(|(key, path)| (key, path.clone())).collect();
-    written.push(("model.architecture", PathBuf::from(&file.model.architecture)));
-    for (key, path) in written {
-        if let Some(part) = shell_part(&path) {
-            found.add(
-                key,
-                format!("{part:?} is not replaced here as a shell would replace it"),
-                "write the path in full, from /: the guard may run as another user, with another home",
-            );
-        }
-    }
-    found.0
-}
-
-/// The part of a path that a shell would replace: `~` or `~name` in front, `$NAME` or `${NAME}` anywhere.
-fn shell_part(path: &Path) -> Option<String> {
-    path.components().enumerate().find_map(|(place, part)| {
-        let Component::Normal(name) = part else { return None };
-        let name = name.to_string_lossy();
-        let variable = name
-            .split_once('$')
-            .is_some_and(|(_, rest)| rest.starts_with(|c: char| c == '{' || c == '_' || c.is_ascii_alphabetic()));
-        (variable || place == 0 && name.starts_with('~')).then(|| name.into_owned())
-    })
-}
-
-/// Takes `.` and `..` out of a path by name only, so that `a/../inbox` and `inbox` compare as equal.
-fn tidy(path: &Path) -> PathBuf {
-    let mut tidy = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                tidy.pop();
-            }
-            part => tidy.push(part),
-        }
-    }
-    tidy
 }

@@ -35,3 +35,40 @@ impl Moments {
         Ok((mean.map(round), std))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two pictures of two pixels, red then green then blue.
+    fn of(pictures: [[u8; 6]; 2]) -> Moments {
+        let mut moments = Moments::default();
+        pictures.iter().for_each(|picture| moments.add(picture));
+        moments
+    }
+
+    #[test]
+    fn mean_and_deviation_are_each_channels_own() {
+        let (mean, std) = of([[0, 255, 51, 51, 0, 0], [0, 255, 102, 102, 0, 204]]).figures().unwrap();
+        assert_eq!(mean, [0.5, 0.3, 0.2]);
+        assert_eq!(std, [0.5, 0.1, 0.34641]);
+    }
+
+    #[test]
+    fn a_channel_that_does_not_vary_is_refused() {
+        for channel in 0..3 {
+            let mut pictures = [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]];
+            for picture in &mut pictures {
+                picture[2 * channel..2 * channel + 2].fill(9);
+            }
+            assert!(
+                of(pictures)
+                    .figures()
+                    .unwrap_err()
+                    .to_string()
+                    .contains("the same in every training picture")
+            );
+        }
+        assert!(Moments::default().figures().is_err(), "no picture at all");
+    }
+}
