@@ -29,7 +29,7 @@ FAULTS ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup build demo test fixtures faults faults-check mutants lint layering data-cifar10 examples evaluate evaluate-cifar10 bench idle install screenshots soak
+.PHONY: help setup build demo test fixtures faults faults-check mutants lint layering data-cifar10 examples evaluate evaluate-cifar10 bench golden idle install screenshots soak
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -89,6 +89,9 @@ evaluate-cifar10: build ## the same on the CIFAR-10 subset (DATA, SEEDS, OUT)
 
 bench: ## what influence costs, as ratios to a plain pass, interleaved (DATA, BENCH="--rounds 5")
 	$(WITH_TORCH) $(CARGO) bench --locked -p delta-influence --bench passes -- $(if $(DATA),--data $(abspath $(DATA))) $(BENCH)
+
+golden: build ## what the guard found on kept victims, found again (DATA=<cifar10>: a third story, whose victim is trained first)
+	@$(PYTHON) scripts/golden.py check $(if $(DATA),--data $(DATA))
 
 idle: build ## what the daemon costs while nothing happens: time to ready, memory
 	@$(PYTHON) scripts/idle.py $(BIN)

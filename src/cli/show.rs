@@ -4,6 +4,7 @@ use super::{Exit, Global, lookup, say};
 use crate::engine::CaseView;
 use crate::report::{self, words};
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -41,16 +42,21 @@ impl Show {
     }
 }
 
+/// `2026-11-26 03:21:19 UTC`.
+fn second(at: Timestamp) -> String {
+    at.strftime("%F %T UTC").to_string()
+}
+
 fn text(view: &CaseView) -> String {
     let head = words::headline(view);
     let mut facts = vec![
         ("case", view.case.to_string()),
         ("state", view.state.to_string()),
         ("picture", view.submission.name.clone()),
-        ("accepted", view.accepted_at.to_string()),
+        ("accepted", second(view.accepted_at)),
     ];
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
-    add("ended", view.ended_at.map(|at| at.to_string()));
+    add("ended", view.ended_at.map(second));
     add(
         "read as",
         view.prediction

@@ -2,6 +2,7 @@
 //! repairs, each of which passes the gate, have changed the model beyond recognition.
 
 use super::Found;
+use crate::text::thousands;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -159,7 +160,10 @@ pub fn over(caps: &Caps, spent: &Spent, found: &Found, submitter: u32, now: Time
         if part > most {
             let share = 100.0 * super::decide::share(part, whole);
             let sentence = format!(
-                "{part} of {whole} training examples ({share:.2} %) would be taken out {by}; without a person's word the guard may take out {most} ({:.2} %, {key})",
+                "{} of {} training examples ({share:.2} %) would be taken out {by}; without a person's word the guard may take out {} ({:.2} %, {key})",
+                thousands(part),
+                thousands(whole),
+                thousands(most),
                 100.0 * cap
             );
             return Some((key, sentence));

@@ -160,12 +160,16 @@ pub(super) fn shared(shared: &SharedPixels) -> Option<String> {
     } else {
         "all".into()
     };
+    let others = if shared.others_alike < 0.0005 {
+        "none".into()
+    } else {
+        format!("at most {}", percent(shared.others_alike))
+    };
     (shared.pixels > 0).then(|| {
         format!(
-            "They share {} of {} pixels, in a box of {rows} × {columns} at row {row}, column {column}: there {alike} of the flagged look alike, and at most {} of the others of their class look like them.",
+            "They share {} of {} pixels, in a box of {rows} × {columns} at row {row}, column {column}: there {alike} of the flagged look alike, and {others} of the others of their class look like them.",
             thousands(shared.pixels),
             thousands(shared.of),
-            percent(shared.others_alike),
         )
     })
 }

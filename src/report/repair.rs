@@ -173,7 +173,7 @@ mod tests {
         assert!(!told(&view), "nothing is known of the caps");
         view.settings = serde_json::json!({"caps": crate::policy::Caps::default()});
         let page = page(&view);
-        assert!(page.contains("150 of 5000 training examples (3.00 %)") && page.contains("may take out 5 (0.10 %, caps.max_case_share)"));
+        assert!(page.contains("150 of 5,000 training examples (3.00 %)") && page.contains("may take out 5 (0.10 %, caps.max_case_share)"));
         let mail: crate::config::file::Mail =
             serde_json::from_value(serde_json::json!({"host": "localhost", "from": "guard@example.org", "to": ["a@example.org"]})).unwrap();
         let content: crate::alert::Content = serde_json::from_value(crate::alert::messages(&mail, &view)[0].content.clone()).unwrap();
