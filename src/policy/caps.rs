@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(alone(&Caps::default(), &found("dog", 10)), None);
         let said = alone(&Caps::default(), &found("dog", 11)).unwrap();
         assert!(
-            said.contains("11 of 10000") && said.contains("may take out 10 (0.10 %, caps.max_case_share)"),
+            said.contains("11 of 10,000") && said.contains("may take out 10 (0.10 %, caps.max_case_share)"),
             "{said}"
         );
         let none_a_day = Caps {
