@@ -132,6 +132,10 @@ def main():
     failed = False
     for name, story in stories(asked.data).items():
         kept, page = HOME / f"{name}.safetensors", HOME / f"{name}.json"
+        if asked.what == "check" and not page.exists():
+            print(f"{name}: not recorded yet (scripts/golden.py record --data ...)")
+            failed = True
+            continue
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(asked.worker, pathlib.Path(folder))
             again = asked.what == "record" or "victim" in story
