@@ -34,7 +34,7 @@ pub struct Job {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "task", rename_all = "kebab-case")]
 pub enum Task {
-    /// Do data, network and checkpoint go together? Reads no picture, writes nothing. → [`CheckResult`]
+    /// Do data, network and checkpoint go together? Reads no picture, writes nothing but its result. → [`CheckResult`]
     Check {
         /// Data.
         data: DataConfig,
@@ -88,16 +88,8 @@ pub enum Task {
     /// One part of a sum over training examples; writes `part.safetensors`. Parts may run in any order, on any machine that sees the same files; a part that was
     /// killed is run again. → [`PartResult`]
     FoldPart {
-        /// Data.
-        data: DataConfig,
-        /// Model.
-        model: ModelConfig,
-        /// Settings.
-        detect: DetectConfig,
-        /// As in [`Task::Fit`].
-        factors_seed: Seed,
-        /// Which sum.
-        fold: FoldTask,
+        /// The sum.
+        sum: FoldSum,
         /// Which part, counted from 0.
         part: u32,
         /// Number of parts.
@@ -106,16 +98,8 @@ pub enum Task {
     /// Put the parts of a sum together. Covariances become the eigenbasis, which the parts of Λ need, and Λ the factor file; both lie in the setup's factor folder,
     /// where [`Task::Fit`] and [`Task::Trace`] find them. Scores become `scores.safetensors`. → [`PartResult`]
     FoldMerge {
-        /// Data.
-        data: DataConfig,
-        /// Model.
-        model: ModelConfig,
-        /// Settings.
-        detect: DetectConfig,
-        /// As in [`Task::Fit`].
-        factors_seed: Seed,
-        /// Which sum.
-        fold: FoldTask,
+        /// The sum.
+        sum: FoldSum,
         /// The parts' files, in the order of their numbers. One of another plan is refused.
         parts: Vec<PathBuf>,
     },
@@ -224,6 +208,21 @@ impl Task {
             Task::Graph { .. } => "graph",
         }
     }
+}
+
+/// A sum, and all that its parts must agree on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FoldSum {
+    /// Data.
+    pub data: DataConfig,
+    /// Model.
+    pub model: ModelConfig,
+    /// Settings.
+    pub detect: DetectConfig,
+    /// As in [`Task::Fit`].
+    pub factors_seed: Seed,
+    /// Which sum.
+    pub fold: FoldTask,
 }
 
 /// A sum over training examples that may be taken in parts.

@@ -2,12 +2,14 @@
 
 use super::internal;
 use delta_guard_contract::{Digest, Fault, FaultKind, JobResult, is_passing, passing};
+use rustix::fs::OFlags;
 use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Most bytes of a result. A trace of a million flagged examples has some 200 MiB.
-pub const MAX_RESULT: u64 = 1 << 30;
+pub const MAX_RESULT: u64 = 256 << 20;
 
 /// Read the result `file` of the job in `folder`.
 ///
@@ -22,7 +24,7 @@ pub(super) async fn read(folder: &Path, file: String, digest: Digest) -> Result<
 fn read_now(folder: &Path, file: &str, digest: &Digest, most: u64) -> Result<JobResult, Fault> {
     let path = inside(folder, file)?;
     let mut bytes = Vec::new();
-    std::fs::File::open(&path)
+    open(&path)
         .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
         .map_err(|error| Fault {
             kind: if is_passing(&error) { FaultKind::Resource } else { FaultKind::Internal },
@@ -36,6 +38,16 @@ fn read_now(folder: &Path, file: &str, digest: &Digest, most: u64) -> Result<Job
         return Err(internal(format!("the worker's result {} is not the one that it wrote", path.display())));
     }
     serde_json::from_slice(&bytes).map_err(|error| internal(format!("the worker's result {} is none: {error}", path.display())))
+}
+
+/// A regular file, no link: a pipe in its place would be waited for without end.
+fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    Ok(file)
 }
 
 /// A plain name only: nothing that a worker says leads out of its folder.
@@ -73,6 +85,17 @@ mod tests {
         refused("outcome.json", &digest(b"another"), whole, "not the one");
         refused("outcome.json", &digest(text), whole - 1, "more than");
         refused("nowhere.json", &digest(text), whole, "cannot be read");
+        std::os::unix::fs::symlink("outcome.json", folder.path().join("link.json")).unwrap();
+        refused("link.json", &digest(text), whole, "cannot be read");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            folder.path().join("pipe.json"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        refused("pipe.json", &digest(text), whole, "not a regular file");
         std::fs::write(folder.path().join("none.json"), b"{}").unwrap();
         refused("none.json", &digest(b"{}"), whole, "is none");
         for name in ["", ".", "..", "/etc/passwd", "a/b", "../outcome.json", "./outcome.json", "outcome.json/"] {

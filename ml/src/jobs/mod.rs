@@ -112,41 +112,8 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
             };
             trace::trace(&place, data, model, detect, &submitted, (*factors_seed, scores.as_deref()), report)
         }
-        Task::FoldPart {
-            data,
-            model,
-            detect,
-            factors_seed,
-            fold,
-            part,
-            parts,
-        } => {
-            let sum = parts::Sum {
-                data,
-                model,
-                detect,
-                factors_seed: *factors_seed,
-                fold,
-            };
-            parts::part(&place, &sum, *part, *parts, report)
-        }
-        Task::FoldMerge {
-            data,
-            model,
-            detect,
-            factors_seed,
-            fold,
-            parts,
-        } => {
-            let sum = parts::Sum {
-                data,
-                model,
-                detect,
-                factors_seed: *factors_seed,
-                fold,
-            };
-            parts::merge(&place, &sum, parts, report)
-        }
+        Task::FoldPart { sum, part, parts } => parts::part(&place, sum, *part, *parts, report),
+        Task::FoldMerge { sum, parts } => parts::merge(&place, sum, parts, report),
         Task::Train {
             data,
             model,

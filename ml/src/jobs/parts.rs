@@ -16,9 +16,9 @@ use crate::passes::fit::{FitSettings, factors_file, found};
 use crate::passes::parts::Plan;
 use crate::passes::stream::{Keep, Stream};
 use crate::progress::Report;
+use delta_guard_contract::Digest;
 use delta_guard_contract::detect::DetectSettings;
-use delta_guard_contract::job::{FoldTask, JobResult, PartResult};
-use delta_guard_contract::{DataConfig, DetectConfig, Digest, ModelConfig, Seed};
+use delta_guard_contract::job::{FoldSum, FoldTask, JobResult, PartResult};
 use std::path::{Path, PathBuf};
 
 /// A part's file inside its job's folder.
@@ -27,20 +27,6 @@ const PART: &str = "part.safetensors";
 const SCORES: &str = "scores.safetensors";
 /// Version of the file of merged scores.
 const SCORES_FORMAT: &str = "delta-guard-scores/1";
-
-/// What is to be summed, and by what.
-pub struct Sum<'a> {
-    /// Data.
-    pub data: &'a DataConfig,
-    /// Model.
-    pub model: &'a ModelConfig,
-    /// Settings.
-    pub detect: &'a DetectConfig,
-    /// Seed of the factors where none is configured.
-    pub factors_seed: Seed,
-    /// Which sum.
-    pub fold: &'a FoldTask,
-}
 
 /// One part, or all of them.
 #[derive(Clone, Copy)]
@@ -59,17 +45,17 @@ impl Work<'_> {
 }
 
 /// [`delta_guard_contract::Task::FoldPart`]
-pub fn part(place: &Place<'_>, sum: &Sum<'_>, part: u32, parts: u32, report: &mut dyn Report) -> Result<JobResult> {
+pub fn part(place: &Place<'_>, sum: &FoldSum, part: u32, parts: u32, report: &mut dyn Report) -> Result<JobResult> {
     run(place, sum, Work::Part { part, parts }, report)
 }
 
 /// [`delta_guard_contract::Task::FoldMerge`]
-pub fn merge(place: &Place<'_>, sum: &Sum<'_>, files: &[PathBuf], report: &mut dyn Report) -> Result<JobResult> {
+pub fn merge(place: &Place<'_>, sum: &FoldSum, files: &[PathBuf], report: &mut dyn Report) -> Result<JobResult> {
     run(place, sum, Work::Merge(files), report)
 }
 
-fn run(place: &Place<'_>, sum: &Sum<'_>, work: Work<'_>, report: &mut dyn Report) -> Result<JobResult> {
-    match sum.fold {
+fn run(place: &Place<'_>, sum: &FoldSum, work: Work<'_>, report: &mut dyn Report) -> Result<JobResult> {
+    match &sum.fold {
         FoldTask::Covariance | FoldTask::Lambda => of_factors(place, sum, work, report),
         FoldTask::Scores {
             anomalies,
@@ -87,19 +73,19 @@ fn run(place: &Place<'_>, sum: &Sum<'_>, work: Work<'_>, report: &mut dyn Report
 }
 
 /// Covariances and Λ.
-fn of_factors(place: &Place<'_>, sum: &Sum<'_>, work: Work<'_>, report: &mut dyn Report) -> Result<JobResult> {
-    let train = bench::training_set(place, sum.data, report)?;
+fn of_factors(place: &Place<'_>, sum: &FoldSum, work: Work<'_>, report: &mut dyn Report) -> Result<JobResult> {
+    let train = bench::training_set(place, &sum.data, report)?;
     let settings = sum.detect.resolve(0, train.classes().len());
-    let graph = bench::graph(sum.model, &sum.data.image, train.classes().len())?;
+    let graph = bench::graph(&sum.model, &sum.data.image, train.classes().len())?;
     let (model, checkpoint) = bench::load(place, &graph, &sum.model.checkpoint, device::kind(settings.precision))?;
     let budget = Budget::new(&model, place.setup.memory_budget);
     let mut stream = fit::stream(&train, &model, &sum.data.image, &settings, budget)?;
-    let fit_settings = fit::fit_settings(sum.detect, &settings, sum.factors_seed);
+    let fit_settings = fit::fit_settings(&sum.detect, &settings, sum.factors_seed);
     let key = fit_settings.key(&stream, &checkpoint)?;
     let subset = fit_settings.subset(train.len());
     let (layers, workspace) = (stream.tracked(), stream.workspace());
     let basis_file = place.setup.factors_dir.join(format!("{}.basis.safetensors", key.0));
-    if *sum.fold == FoldTask::Covariance {
+    if sum.fold == FoldTask::Covariance {
         let plan = Plan::new(&["covariance", &key.0], subset.len(), stream.batch, work.parts())?;
         let empty = || CovarianceFold::new(&layers, workspace);
         return match work {
@@ -147,12 +133,12 @@ fn of_factors(place: &Place<'_>, sum: &Sum<'_>, work: Work<'_>, report: &mut dyn
 }
 
 /// The first scoring pass of a case.
-fn of_scores(place: &Place<'_>, sum: &Sum<'_>, submitted: &Submitted<'_>, work: Work<'_>, report: &mut dyn Report) -> Result<JobResult> {
-    let case = Case::lay_out(place, sum.data, sum.model, sum.detect, submitted, report)?;
+fn of_scores(place: &Place<'_>, sum: &FoldSum, submitted: &Submitted<'_>, work: Work<'_>, report: &mut dyn Report) -> Result<JobResult> {
+    let case = Case::lay_out(place, &sum.data, &sum.model, &sum.detect, submitted, report)?;
     let settings = &case.settings;
     let budget = Budget::new(&case.model, place.setup.memory_budget);
     let stream = fit::stream(&case.train, &case.model, case.image, settings, budget)?;
-    let fit_settings = fit::fit_settings(sum.detect, settings, sum.factors_seed);
+    let fit_settings = fit::fit_settings(&sum.detect, settings, sum.factors_seed);
     let (key, factors) = factors_there(place, &stream, &fit_settings, &case, report)?;
     let opening = opening(settings, &case.question())?;
     let what = plan_of_case(settings, &key, &opening)?;

@@ -10,6 +10,7 @@ use delta_guard_contract::Seed;
 use delta_guard_contract::detect::{DetectConfig, DetectMode, DetectSettings, Fisher, Objective};
 use delta_influence::data::DataSet;
 use delta_influence::detect::queries::{draw, picture_from_bytes, single};
+use delta_influence::ekfac as library;
 use delta_influence::evidence::{Answer, Evidence, Question, Scores};
 use delta_influence::influence::ModelEvidence;
 use delta_influence::model::Model;
@@ -30,6 +31,13 @@ fn stream<'a>(scene: &'a Scene, model: &'a Model, data: &'a DataSet, kept: u64) 
 
 fn settings(config: DetectConfig) -> DetectSettings {
     config.resolve(0, SCENE.prepared.classes.len())
+}
+
+/// Factors of six examples: for tests that ask nothing about their values.
+fn rough(scene: &Scene, model: &Model, data: &DataSet, settings: &DetectSettings) -> library::Factors {
+    let fit_settings = FitSettings::new(settings, Seed(settings.seed));
+    let six = [0, 1, 2, 3, 40, 50];
+    fit::fit(&mut stream(scene, model, data, 0), &fit_settings, &six, &mut Silent).unwrap().0
 }
 
 fn close(found: &[f64], expected: &[f64], what: &str) {
@@ -207,8 +215,7 @@ fn what_fits_into_the_budget_is_not_computed_again() {
     let settings = settings(detect());
     let (data, validation) = (scene.open(&scene.data().train), scene.open(&scene.data().validation));
     let fitted = scene.double();
-    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
-    let (factors, _) = fit::fit(&mut stream(scene, &fitted, &data, 0), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let factors = rough(scene, &fitted, &data, &settings);
     let all: Vec<usize> = (0..data.len()).collect();
     // (budget, examples, are they computed again)
     for (budget, examples, again) in [
@@ -261,8 +268,7 @@ fn reading_ahead_changes_nothing() {
     let settings = settings(detect());
     let data = scene.open(&scene.data().train);
     let model = scene.double();
-    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
-    let (factors, _) = fit::fit(&mut stream(scene, &model, &data, 0), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let factors = rough(scene, &model, &data, &settings);
     let examples: Vec<usize> = (0..100).collect();
     let scored = |read_ahead: bool, kept: u64| {
         let mut training = stream(scene, &model, &data, kept);
@@ -287,8 +293,7 @@ fn no_null_pictures_no_null_rows() {
     let settings = settings(detect());
     let data = scene.open(&scene.data().train);
     let model = scene.double();
-    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
-    let (factors, _) = fit::fit(&mut stream(scene, &model, &data, 0), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let factors = rough(scene, &model, &data, &settings);
     let mut silent = Silent;
     let mut library =
         ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings, &mut silent).with_null(stream(scene, &model, &data, 0), Vec::new());
@@ -303,8 +308,7 @@ fn what_cannot_be_asked_is_an_error() {
     let settings = settings(detect());
     let data = scene.open(&scene.data().train);
     let model = scene.double();
-    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
-    let (factors, _) = fit::fit(&mut stream(scene, &model, &data, 0), &fit_settings, &[0, 1, 2, 3, 40, 50], &mut Silent).unwrap();
+    let factors = rough(scene, &model, &data, &settings);
     let mut silent = Silent;
     let mut library = ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings, &mut silent);
     assert!(library.scores("score", &[], &[0, 1], false).is_err());

@@ -2,7 +2,7 @@
 
 use super::scene::{LIMITS, SCENE, Scene, anomaly, detect};
 use delta_guard_contract::detect::DetectConfig;
-use delta_guard_contract::job::{FoldTask, PartResult};
+use delta_guard_contract::job::{FoldSum, FoldTask, PartResult};
 use delta_guard_contract::{Device, Fault, Job, JobResult, Message, Outcome, PROTOCOL, Seed, Task, TraceReport, WorkerSetup};
 use delta_influence::files::tensors::read_tensors;
 use std::io::Write;
@@ -73,13 +73,19 @@ impl<'a> Bench<'a> {
 
     fn part(&self, fold: &FoldTask, part: u32, parts: u32) -> Task {
         Task::FoldPart {
+            sum: self.sum_of(fold),
+            part,
+            parts,
+        }
+    }
+
+    fn sum_of(&self, fold: &FoldTask) -> FoldSum {
+        FoldSum {
             data: self.scene.data(),
             model: self.scene.model(),
             detect: self.detect.clone(),
             factors_seed: Seed(78),
             fold: fold.clone(),
-            part,
-            parts,
         }
     }
 
@@ -101,11 +107,7 @@ impl<'a> Bench<'a> {
 
     fn merge(&self, fold: &FoldTask, files: Vec<PathBuf>) -> Result<JobResult, Fault> {
         let task = Task::FoldMerge {
-            data: self.scene.data(),
-            model: self.scene.model(),
-            detect: self.detect.clone(),
-            factors_seed: Seed(78),
-            fold: fold.clone(),
+            sum: self.sum_of(fold),
             parts: files,
         };
         self.run(&format!("{}-merge", kind(fold)), task)
