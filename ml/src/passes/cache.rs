@@ -37,3 +37,31 @@ impl PairCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::labels::PassLabels;
+    use delta_guard_contract::detect::Objective;
+
+    /// The gradients of one batch differ with what was asked of it.
+    #[test]
+    fn pairs_answer_only_what_they_were_made_for() {
+        let ask = |labels, objective| Ask { labels, objective };
+        let pair = || Pair {
+            input: Tensor::from_slice(&[1.0]),
+            output_grad: Tensor::from_slice(&[2.0]),
+        };
+        let kept = ask(PassLabels::Training, Objective::Margin);
+        let mut cache = PairCache::new(1 << 10);
+        cache.offer(kept, &[3, 5], vec![pair()]);
+        assert!(cache.get(kept, &[3, 5]).is_some());
+        assert!(cache.get(kept, &[3]).is_none() && cache.get(kept, &[5, 3]).is_none());
+        assert!(cache.get(ask(PassLabels::Training, Objective::Loss), &[3, 5]).is_none());
+        assert!(
+            cache
+                .get(ask(PassLabels::Sampled { seed: 1, draw: 0 }, Objective::Margin), &[3, 5])
+                .is_none()
+        );
+    }
+}

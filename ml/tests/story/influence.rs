@@ -12,7 +12,7 @@ use delta_influence::data::DataSet;
 use delta_influence::detect::queries::{draw, picture_from_bytes, single};
 use delta_influence::ekfac as library;
 use delta_influence::evidence::{Answer, Evidence, Question, Scores};
-use delta_influence::influence::ModelEvidence;
+use delta_influence::influence::{ModelEvidence, plan_of_scores};
 use delta_influence::model::Model;
 use delta_influence::passes::budget::Budget;
 use delta_influence::passes::fit::{self, FitSettings};
@@ -312,6 +312,28 @@ fn what_cannot_be_asked_is_an_error() {
     let mut silent = Silent;
     let mut library = ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings, &mut silent);
     assert!(library.scores("score", &[], &[0, 1], false).is_err());
+}
+
+/// Scores that are known answer the questions that they were taken for, and no others.
+#[test]
+fn known_scores_answer_their_own_questions_only() {
+    let scene = &*SCENE;
+    let settings = settings(detect());
+    let data = scene.open(&scene.data().train);
+    let model = scene.double();
+    let factors = rough(scene, &model, &data, &settings);
+    let asked = questions(scene, &settings, &data);
+    let plan = plan_of_scores(&asked, &[0, 1], true).unwrap();
+    let known = Scores {
+        answers: vec![Answer::Alone(vec![1.0, 2.0])],
+        self_influence: vec![3.0, 4.0],
+    };
+    let mut silent = Silent;
+    let mut library = ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings, &mut silent).with_known(plan, known.clone());
+    assert_eq!(library.scores("score", &asked, &[0, 1], true).unwrap(), known);
+    for (questions, examples, own) in [(&asked[..], [0, 2], true), (&asked[..], [0, 1], false), (&asked[1..], [0, 1], true)] {
+        assert_ne!(library.scores("score", questions, &examples, own).unwrap(), known);
+    }
 }
 
 /// Drawn at random under the seed, spread over all, each once, ascending.
