@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod id;
 pub mod job;
 pub mod message;
+pub mod method;
 pub mod mistaken;
 pub mod passing;
 pub mod story;

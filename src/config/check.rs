@@ -117,7 +117,7 @@ impl<'a> Walk<'a> {
             return self.constant(schema, &allowed, value);
         }
         if let Some(options) = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Value::as_array) {
-            return self.union(options, value);
+            return self.union(schema, options, value);
         }
         let types: Vec<&str> = match schema.get("type") {
             Some(Value::String(one)) => vec![one],
@@ -179,8 +179,8 @@ impl<'a> Walk<'a> {
         );
     }
 
-    /// Options of a union: nothing, or objects told apart by a key with a constant value (`kind: step`).
-    fn union(&mut self, options: &'a [Value], value: &Value) {
+    /// Options of a union: nothing, or objects told apart by a key with a constant value (`kind: step`); without that key its default value is meant, where there is one.
+    fn union(&mut self, schema: &'a Value, options: &'a [Value], value: &Value) {
         let options: Vec<&'a Value> = options.iter().map(|option| resolve(self.root, option)).collect();
         if value.is_null() && options.iter().any(|option| allows_null(option)) {
             return;
@@ -203,7 +203,7 @@ impl<'a> Walk<'a> {
         let Value::Object(map) = value else {
             return self.find(format!("expected a mapping with the key {tag:?}, found {}", kind(value)), help);
         };
-        match map.get(tag) {
+        match map.get(tag).or_else(|| schema.get("default")?.get(tag)) {
             None => self.find(format!("the key {tag:?} is missing"), help),
             Some(Value::String(name)) if names.contains(&name.as_str()) => {
                 if let Some(option) = options
