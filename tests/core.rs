@@ -19,6 +19,8 @@ mod intake;
 mod kill;
 #[path = "core/notices.rs"]
 mod notices;
+#[path = "core/old_journal.rs"]
+mod old_journal;
 #[path = "core/patience.rs"]
 mod patience;
 #[path = "core/power.rs"]
