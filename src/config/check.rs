@@ -5,6 +5,7 @@
 
 use super::tree::{Mark, Step};
 use super::units::{Size, Span};
+use delta_guard_contract::method::MOVED;
 use serde_json::{Map, Value};
 
 /// A mistake, before its place in the text is looked up.
@@ -237,6 +238,16 @@ impl<'a> Walk<'a> {
             match properties.and_then(|properties| properties.get(key)) {
                 Some(schema) => self.value(schema, value),
                 None if schema.get("additionalProperties") == Some(&Value::Bool(false)) => {
+                    if let Some(now) = schema.get(MOVED).and_then(|moved| moved.get(key)).and_then(Value::as_str) {
+                        self.findings.push(Finding {
+                            path: self.path.clone(),
+                            mark: Mark::Key(0),
+                            what: "there is no such key any more".into(),
+                            help: now.into(),
+                        });
+                        self.path.pop();
+                        continue;
+                    }
                     let names: Vec<&str> = known.keys().map(String::as_str).collect();
                     let meant = nearest(key, names.iter().copied())
                         .map(|name| format!("did you mean {name:?}? "))

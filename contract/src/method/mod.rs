@@ -9,15 +9,20 @@
 //! In a configuration a method's name stands under the key `method`, its own keys beside it: `{ method: cf, epochs: 8 }`. Without the key the default method is meant.
 //! What else of the project asks about a method (what it needs, whether its result may be used) asks the registry, never by name.
 
+mod edit;
+mod name;
 #[allow(dead_code, reason = "the registries use it")]
 mod section;
 
-pub use section::{Common, Section};
+pub use edit::{changed, other};
+pub use name::Name;
+pub use section::{Common, MOVED, Section};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::PathBuf;
 
 /// The key that a method's name stands under.
 pub const METHOD: &str = "method";
@@ -33,6 +38,11 @@ pub struct Mistake {
     pub help: String,
 }
 
+/// A mistake where a rule does not hold.
+pub fn unless(holds: bool, key: &str, what: impl Into<String>, help: impl Into<String>) -> Option<Mistake> {
+    (!holds).then(|| Mistake::new(key, what, help))
+}
+
 impl Mistake {
     /// A mistake.
     pub fn new(key: &str, what: impl Into<String>, help: impl Into<String>) -> Self {
@@ -41,6 +51,15 @@ impl Mistake {
             what: what.into(),
             help: help.into(),
         }
+    }
+
+    /// The same, seen from a section around: its key stands below `section`.
+    pub fn below(self, section: &str) -> Self {
+        let key = match self.key.is_empty() {
+            true => section.into(),
+            false => format!("{section}.{}", self.key),
+        };
+        Self { key, ..self }
     }
 }
 
@@ -53,10 +72,25 @@ impl fmt::Display for Mistake {
     }
 }
 
+impl Mistake {
+    /// The sentence that says it, with the whole key: `attack.poisons is 0`.
+    pub fn sentence(&self, section: &str) -> String {
+        match self.key.is_empty() {
+            true => format!("{section} {}", self.what),
+            false => format!("{section}.{} {}", self.key, self.what),
+        }
+    }
+}
+
 /// The settings of one method: what its section may say, with defaults.
 pub trait Keys: Clone + fmt::Debug + Default + PartialEq + Serialize + DeserializeOwned + JsonSchema {
     /// Every rule that the schema cannot say and that does not hold. The one definition: the guard checks its configuration with it, the worker its job.
     fn check(&self) -> Vec<Mistake> {
+        Vec::new()
+    }
+
+    /// The files that it names. Relative ones start at the folder of the file that the settings stand in.
+    fn files(&mut self) -> Vec<&mut PathBuf> {
         Vec::new()
     }
 }
@@ -76,11 +110,27 @@ pub trait Method: Clone + fmt::Debug + Default + PartialEq + Serialize + Deseria
 
     /// See [`Keys::check`].
     fn check(&self) -> Vec<Mistake>;
+
+    /// See [`Keys::files`].
+    fn files(&mut self) -> Vec<&mut PathBuf>;
 }
 
 /// The registry of a kind: the default method first, one line each: `Variant(file)` with its name. Makes the enum, its names, its form in configurations and its schema.
+/// `Kind as Trait`: every method's keys answer that trait, and `own()` gives them as such.
 #[allow(unused_macros, reason = "the registries use it")]
 macro_rules! methods {
+    ($(#[$doc:meta])* $Kind:ident as $Trait:path, $kind:literal; $($Variant:ident($file:ident) = $name:literal,)*) => {
+        $crate::method::methods! { $(#[$doc])* $Kind, $kind; $($Variant($file) = $name,)* }
+
+        impl $Kind {
+            /// What only the method's own file knows.
+            pub fn own(&self) -> &dyn $Trait {
+                match self {
+                    $(Self::$Variant(keys) => keys,)*
+                }
+            }
+        }
+    };
     ($(#[$doc:meta])* $Kind:ident, $kind:literal; $Default:ident($default:ident) = $first:literal, $($Variant:ident($file:ident) = $name:literal,)*) => {
         pub mod $default;
         $(pub mod $file;)*
@@ -126,6 +176,13 @@ macro_rules! methods {
                     $(Self::$Variant(keys) => $crate::method::Keys::check(keys),)*
                 }
             }
+
+            fn files(&mut self) -> Vec<&mut std::path::PathBuf> {
+                match self {
+                    Self::$Default(keys) => $crate::method::Keys::files(keys),
+                    $(Self::$Variant(keys) => $crate::method::Keys::files(keys),)*
+                }
+            }
         }
 
         impl<'de> serde::Deserialize<'de> for $Kind {
@@ -134,8 +191,8 @@ macro_rules! methods {
                 let (name, keys) = $crate::method::section::take_name::<Self>(serde::Deserialize::deserialize(deserializer)?).map_err(D::Error::custom)?;
                 let within = |error: serde_json::Error| D::Error::custom(format!("{name}: {error}"));
                 match name.as_str() {
-                    $first => serde_json::from_value(keys).map(Self::$Default).map_err(within),
-                    $($name => serde_json::from_value(keys).map(Self::$Variant).map_err(within),)*
+                    $first => $crate::method::section::over_defaults(keys).map(Self::$Default).map_err(within),
+                    $($name => $crate::method::section::over_defaults(keys).map(Self::$Variant).map_err(within),)*
                     _ => Err(D::Error::custom($crate::method::section::unknown::<Self>(&name))),
                 }
             }
@@ -148,8 +205,8 @@ macro_rules! methods {
 
             fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
                 let options = [
-                    ($first, <$default::Keys as schemars::JsonSchema>::json_schema(generator)),
-                    $(($name, <$file::Keys as schemars::JsonSchema>::json_schema(generator)),)*
+                    ($first, $crate::method::section::keys_schema::<$default::Keys>(generator)),
+                    $(($name, $crate::method::section::keys_schema::<$file::Keys>(generator)),)*
                 ];
                 $crate::method::section::schema($first, options)
             }

@@ -1,15 +1,19 @@
 //! A made-up kind with two methods.
 
 mod registry {
+    pub trait Own {
+        fn size(&self) -> u32;
+    }
+
     crate::method::methods! {
         /// A kind.
-        Way, "way";
+        Way as Own, "way";
         First(first) = "first",
         Second(second) = "second-way",
     }
 }
 
-use super::{Common, Method, Section};
+use super::{Common, MOVED, Method, Name, Section, changed, other};
 use registry::Way;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +28,7 @@ struct Shared {
 
 impl Common for Shared {
     const KEYS: &'static [&'static str] = &["seed"];
+    const MOVED: &'static [(&'static str, &'static str)] = &[("length", "it is called `size`")];
 }
 
 type Ways = Section<Shared, Way>;
@@ -75,4 +80,38 @@ fn the_schema_tells_methods_apart_and_has_the_shared_keys_in_each() {
     assert_eq!(options[0]["properties"]["method"]["const"], "first");
     assert_eq!((options[0].get("required"), &options[1]["required"]), (None, &json!(["method"])));
     assert!(options.iter().all(|option| option["additionalProperties"] == false));
+}
+
+#[test]
+fn what_a_method_alone_knows_is_asked_without_its_name() {
+    let sizes = Way::NAMES.iter().map(|name| Way::named(name).unwrap().own().size());
+    assert_eq!(sizes.collect::<Vec<_>>(), [7, 0]);
+    let names: Vec<Name<Way>> = Name::all().collect();
+    assert_eq!((names[0].other(), names[1].other()), (names[1], names[0]));
+    assert_eq!("second-way".parse(), Ok(names[1]));
+    assert_eq!(
+        "third".parse::<Name<Way>>().unwrap_err(),
+        "there is no way `third`: take one of first, second-way"
+    );
+}
+
+#[test]
+fn a_key_that_moved_is_told_where_it_went() {
+    let said = from_value::<Ways>(json!({"length": 3})).unwrap_err().to_string();
+    assert_eq!(said, "there is no key `length` any more: it is called `size`");
+    let schema = schemars::schema_for!(Ways).to_value();
+    assert!((0..2).all(|i| schema["oneOf"][i][MOVED]["length"] == "it is called `size`"));
+}
+
+#[test]
+fn keys_are_changed_by_name_and_have_their_defaults_in_the_schema() {
+    let way = changed(&Way::default(), "size", json!(9)).unwrap();
+    assert_eq!((way.own().size(), other(&way, "second-way").unwrap().name()), (9, "second-way"));
+    for (key, value) in [("seed", json!(1)), ("method", json!("second-way"))] {
+        let said = changed(&way, key, value).unwrap_err();
+        assert_eq!(said, format!("way first has no key `{key}`; it has size"));
+    }
+    assert!(changed(&way, "size", json!("many")).unwrap_err().starts_with("size: "));
+    let schema = schemars::schema_for!(Ways).to_value();
+    assert_eq!(schema["oneOf"][0]["properties"]["size"]["default"], 7);
 }

@@ -26,3 +26,9 @@ impl crate::method::Keys for Keys {
             .collect()
     }
 }
+
+impl super::Own for Keys {
+    fn size(&self) -> u32 {
+        self.size
+    }
+}

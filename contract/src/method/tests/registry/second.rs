@@ -9,3 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct Keys {}
 
 impl crate::method::Keys for Keys {}
+
+impl super::Own for Keys {
+    fn size(&self) -> u32 {
+        0
+    }
+}
