@@ -375,6 +375,8 @@ mod tests {
         let before: &[(&str, u64, u64)] = &[("a", 100, 90), ("b", 100, 90), ("c", 100, 90), ("d", 1000, 500)];
         let one = verdict("cat", before, &[("a", 100, 90), ("b", 100, 79), ("c", 100, 90), ("d", 1000, 511)]);
         assert!(one.reasons.len() == 1 && one.reasons[0].ends_with("(gate.max_class_drop)"), "{one:?}");
+        let two = verdict("cat", before, &[("a", 100, 79), ("b", 100, 60), ("c", 100, 90), ("d", 1000, 541)]);
+        assert!(two.reasons[0].ends_with("; another class exceeds that limit, too"), "{two:?}");
         let three = verdict("cat", before, &[("a", 100, 79), ("b", 100, 60), ("c", 100, 70), ("d", 1000, 561)]);
         assert_eq!(three.reasons.len(), 1, "{three:?}");
         assert!(
