@@ -5,6 +5,10 @@
 mod cases;
 #[path = "core/chain.rs"]
 mod chain;
+#[path = "core/clock.rs"]
+mod clock;
+#[path = "core/disk.rs"]
+mod disk;
 #[path = "core/folder.rs"]
 mod folder;
 #[path = "core/hangs.rs"]

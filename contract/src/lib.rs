@@ -7,6 +7,7 @@
 pub mod config;
 pub mod detect;
 pub mod evidence;
+pub mod fault;
 pub mod id;
 pub mod job;
 pub mod message;
@@ -20,9 +21,10 @@ pub use config::{
 };
 pub use detect::{DetectConfig, DetectSettings};
 pub use evidence::{FlaggedExample, TraceReport, TraceVerdict};
+pub use fault::{Code, Fault, FaultKind};
 pub use id::{Digest, Seed, TrainId};
 pub use job::{Job, JobResult, Task};
-pub use message::{Fault, FaultKind, Message, Outcome, Progress};
+pub use message::{Message, Outcome, Progress};
 pub use passing::is_passing;
 
 /// The libtorch that the worker is built against, and runs with.

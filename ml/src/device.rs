@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use delta_guard_contract::detect::Precision;
-use delta_guard_contract::{Device as Wanted, TORCH};
+use delta_guard_contract::{Code, Device as Wanted, TORCH};
 use tch::{Cuda, Device, Kind};
 
 /// Set threads and find the device; says what was found.
@@ -15,7 +15,8 @@ pub fn set_up(wanted: Wanted, threads: u32) -> Result<(Device, String)> {
     }
     let gpu = Cuda::is_available();
     match wanted {
-        Wanted::Cuda if !gpu => Err(Error::configuration(
+        Wanted::Cuda if !gpu => Err(Error::new(
+            Code::DeviceMissing,
             "worker.device is `cuda`, but libtorch finds no GPU",
             format!(
                 "set worker.device to auto or cpu, or start the worker with LD_LIBRARY_PATH at the lib folder of an installed torch {TORCH} (CUDA build)"

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::layer::Pair;
+use delta_guard_contract::Code;
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
@@ -104,7 +105,8 @@ impl Totals {
 
     fn refused(&self, at: usize, place: &str) -> Error {
         let name = self.0.get(at).map_or("", |(name, _)| name.as_str());
-        Error::configuration(
+        Error::new(
+            Code::NotFinite,
             format!("{name} that are not finite came out of {place}"),
             "check the checkpoint and the pixels of that range; in float32 very large activations overflow: detect.precision f64 tells, and so does the \
              heuristic damping where an absolute one is as small as 1e-8",
@@ -161,7 +163,7 @@ impl Looks {
 /// # Errors
 /// `Configuration`: it is missing or has another shape or kind of number.
 pub fn restored(state: &mut State, name: &str, like: &Tensor) -> Result<Tensor> {
-    let damaged = |why: String| Error::configuration(format!("{name} {why}"), "take this part anew");
+    let damaged = |why: String| Error::new(Code::KeptFileUnusable, format!("{name} {why}"), "take this part anew");
     let found = state.remove(name).ok_or_else(|| damaged("is missing".into()))?;
     if found.size() != like.size() || found.kind() != like.kind() {
         return Err(damaged(format!(

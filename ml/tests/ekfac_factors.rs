@@ -7,25 +7,21 @@ use std::path::Path;
 use delta_guard_contract::Digest;
 use delta_influence::ekfac::{CovarianceFold, Damping, Factors, LambdaFold, Queries, Workspace, gradient, scores};
 use delta_influence::fold::Fold;
-use delta_influence::model::layer::{Layer, LayerKind, Pair};
+use delta_influence::model::layer::{Conv, Layer, LayerKind, Linear, Pair};
 use tch::{Device, Kind, Tensor};
 
 fn layers() -> Vec<Layer> {
-    let conv = LayerKind::Conv2d {
-        in_channels: 4,
-        out_channels: 6,
-        kernel: [3, 3],
-        stride: [1, 1],
+    let conv = LayerKind::Conv2d(Conv {
         padding: [1, 1],
-        dilation: [1, 1],
         groups: 2,
         bias: true,
-    };
-    let linear = LayerKind::Linear {
+        ..Conv::new([4, 6], [3, 3])
+    });
+    let linear = LayerKind::Linear(Linear {
         in_features: 5,
         out_features: 3,
         bias: false,
-    };
+    });
     vec![
         Layer {
             name: "block.conv".into(),

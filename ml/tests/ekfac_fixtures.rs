@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use delta_influence::ekfac::{CovarianceFold, Damping, LambdaFold, Queries, Workspace, scores, scores_and_self_influence};
 use delta_influence::fold::Fold;
-use delta_influence::model::layer::{Layer, LayerKind, Pair};
+use delta_influence::model::layer::{Conv, Layer, LayerKind, Linear, Pair};
 use tch::{Device, Kind, Tensor};
 
 type Tensors = HashMap<String, Tensor>;
@@ -49,25 +49,21 @@ impl Net {
     fn new(weights: Tensors) -> Self {
         let conv = |name: &str, stride: i64, padding: i64| {
             let size = get(&weights, &format!("{name}.weight")).size();
-            let kind = LayerKind::Conv2d {
-                in_channels: size[1],
-                out_channels: size[0],
-                kernel: [size[2], size[3]],
+            let kind = LayerKind::Conv2d(Conv {
                 stride: [stride; 2],
                 padding: [padding; 2],
-                dilation: [1, 1],
-                groups: 1,
                 bias: weights.contains_key(&format!("{name}.bias")),
-            };
+                ..Conv::new([size[1], size[0]], [size[2], size[3]])
+            });
             Layer { name: name.into(), kind }
         };
         let linear = |name: &str| {
             let size = get(&weights, &format!("{name}.weight")).size();
-            let kind = LayerKind::Linear {
+            let kind = LayerKind::Linear(Linear {
                 in_features: size[1],
                 out_features: size[0],
                 bias: weights.contains_key(&format!("{name}.bias")),
-            };
+            });
             Layer { name: name.into(), kind }
         };
         let layers = vec![
@@ -89,9 +85,9 @@ impl Net {
                 get(&self.weights, &format!("{}.weight", layer.name)),
                 self.weights.get(&format!("{}.bias", layer.name)),
             );
-            let y = match layer.kind {
-                LayerKind::Conv2d { stride, padding, .. } => x.conv2d(weight, bias, stride, padding, [1, 1], 1),
-                LayerKind::Linear { .. } => x.linear(weight, bias),
+            let y = match &layer.kind {
+                LayerKind::Conv2d(conv) => conv.apply(&x, weight, bias).unwrap(),
+                LayerKind::Linear(_) => x.linear(weight, bias),
             };
             // Weights want no gradient: the first output is where the graph begins.
             let y = if outputs.is_empty() { y.detach().set_requires_grad(true) } else { y };

@@ -9,7 +9,7 @@ use delta_influence::ekfac::{
     scores_and_self_influence, self_influence,
 };
 use delta_influence::fold::Fold;
-use delta_influence::model::layer::{Layer, LayerKind, Pair};
+use delta_influence::model::layer::{Conv, Layer, LayerKind, Linear, Pair};
 use naive::{EXAMPLES, autograd_gradient, cases, naive_covariances, pairs, rows, workspace};
 use tch::{Device, Kind, Tensor};
 
@@ -293,16 +293,11 @@ fn bad_input_is_named() {
 
     let wrong = Layer {
         name: "odd".into(),
-        kind: LayerKind::Conv2d {
-            in_channels: 3,
-            out_channels: 4,
-            kernel: [3, 3],
-            stride: [1, 1],
+        kind: LayerKind::Conv2d(Conv {
             padding: [1, 1],
-            dilation: [1, 1],
             groups: 2,
-            bias: false,
-        },
+            ..Conv::new([3, 4], [3, 3])
+        }),
     };
     let error = CovarianceFold::new(&[wrong], workspace).unwrap_err().to_string();
     assert!(error.contains("layer odd") && error.contains("groups"), "{error}");
@@ -313,11 +308,11 @@ fn bad_input_is_named() {
 /// Group sums settle into float64 every 1,024 examples: over more than that, nothing is lost or counted twice.
 #[test]
 fn group_sums_of_many_examples_are_a_product() {
-    let kind = LayerKind::Linear {
+    let kind = LayerKind::Linear(Linear {
         in_features: 4,
         out_features: 3,
         bias: true,
-    };
+    });
     let layer = Layer { name: "fc".into(), kind };
     tch::manual_seed(11);
     let (double, count) = ((Kind::Double, Device::Cpu), 600);

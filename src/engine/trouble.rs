@@ -2,7 +2,7 @@
 
 use crate::case::HoldCause;
 use anyhow::Context;
-use delta_guard_contract::{Fault, FaultKind, is_passing, passing};
+use delta_guard_contract::{Code, Fault, is_passing};
 
 /// Why the present step cannot go on.
 pub(super) enum Interrupt {
@@ -53,20 +53,12 @@ impl From<Interrupt> for Trouble {
 
 /// A person must mend what the guard was told to work with; `help` says how. What passes by itself ([`is_passing`]) is worth another try instead.
 pub(super) fn mend(error: &anyhow::Error, help: impl Into<String>) -> Fault {
-    passing(error).unwrap_or_else(|| Fault {
-        kind: FaultKind::Configuration,
-        message: format!("{error:#}"),
-        help: help.into(),
-    })
+    passing(error).unwrap_or_else(|| Fault::new(Code::Configuration, format!("{error:#}"), help))
 }
 
 /// The fault of an error that passes by itself; None of another one.
 pub(super) fn passing(error: &anyhow::Error) -> Option<Fault> {
-    is_passing(error.as_ref()).then(|| Fault {
-        kind: FaultKind::Resource,
-        message: format!("{error:#}"),
-        help: passing::HELP.into(),
-    })
+    is_passing(error.as_ref()).then(|| Fault::passing(format!("{error:#}")))
 }
 
 /// Work that blocks, off the runtime's own threads.
@@ -87,6 +79,7 @@ pub(super) async fn blocking_plain<T: Send + 'static>(work: impl FnOnce() -> T +
 #[cfg(test)]
 mod tests {
     use super::*;
+    use delta_guard_contract::{FaultKind, passing};
 
     #[test]
     fn what_passes_by_itself_is_tried_again_whatever_it_stopped() {

@@ -9,7 +9,7 @@ use crate::publish;
 use crate::seed::Secret;
 use crate::settings::Settings;
 use delta_guard_contract::job::{Anomaly, Prediction};
-use delta_guard_contract::{Digest, Fault, FaultKind, Job, JobResult, PROTOCOL, Task, TraceReport, TrainId};
+use delta_guard_contract::{Code, Digest, Fault, Job, JobResult, PROTOCOL, Task, TraceReport, TrainId};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -299,11 +299,11 @@ fn plausible(result: &JobResult) -> Result<(), Fault> {
     let optional = |digests: &[&Option<Digest>]| digests.iter().copied().flatten().try_for_each(|one| digest("what it read", one));
     let name = |name: &str| match bounds::json_bytes(name) <= bounds::CLASS_NAME {
         true => Ok(()),
-        false => Err(Fault {
-            kind: FaultKind::Configuration,
-            message: format!("a class name is longer than {} bytes: {:?}", bounds::CLASS_NAME, bounds::cut(name, 60)),
-            help: "give the class's folder a shorter name".into(),
-        }),
+        false => Err(Fault::new(
+            Code::DataUnusable,
+            format!("a class name is longer than {} bytes: {:?}", bounds::CLASS_NAME, bounds::cut(name, 60)),
+            "give the class's folder a shorter name",
+        )),
     };
     let prediction = |prediction: &Prediction| {
         digest("the checkpoint", &prediction.checkpoint)?;
@@ -324,15 +324,15 @@ fn plausible(result: &JobResult) -> Result<(), Fault> {
                 name(&example.label)?;
                 match bounds::json_bytes(&example.id.0) <= bounds::TRAIN_ID {
                     true => Ok(()),
-                    false => Err(Fault {
-                        kind: FaultKind::Configuration,
-                        message: format!(
+                    false => Err(Fault::new(
+                        Code::DataUnusable,
+                        format!(
                             "the id of a training example is longer than {} bytes: {:?}",
                             bounds::TRAIN_ID,
                             bounds::cut(&example.id.0, 60)
                         ),
-                        help: "give the file, or the folders that it lies in, shorter names".into(),
-                    }),
+                        "give the file, or the folders that it lies in, shorter names",
+                    )),
                 }
             })
         }
@@ -386,18 +386,16 @@ fn missing(what: &str) -> Fault {
 }
 
 fn internal(message: String) -> Fault {
-    Fault {
-        kind: FaultKind::Internal,
-        message,
-        help: String::new(),
-    }
+    Fault::internal(message)
 }
 
 /// A failed write of our own: most likely the disk.
 pub(super) fn resource(error: anyhow::Error) -> Fault {
-    passing(&error).unwrap_or_else(|| Fault {
-        kind: FaultKind::Resource,
-        message: format!("{error:#}"),
-        help: "look at free space and permissions of the state and candidates folders".into(),
+    passing(&error).unwrap_or_else(|| {
+        Fault::new(
+            Code::Resource,
+            format!("{error:#}"),
+            "look at free space and permissions of the state and candidates folders",
+        )
     })
 }

@@ -1,7 +1,7 @@
 //! Ends of a worker that no code of its own can report: the loader's, before its first line runs, and the allocators', which abort it. Their words on standard
 //! error are known, and become a fault that says what to do.
 
-use delta_guard_contract::{Fault, FaultKind, TORCH};
+use delta_guard_contract::{Code, Fault, TORCH};
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -26,14 +26,14 @@ fn loader(line: &str, search: Option<&OsStr>) -> Option<Fault> {
         }
         (None, _) => format!("the worker could not be loaded: it needs libtorch {TORCH}, and finds another version"),
     };
-    Some(Fault {
-        kind: FaultKind::Configuration,
-        message: format!("{message} ({})", line.trim()),
-        help: format!(
+    Some(Fault::new(
+        Code::VersionMismatch,
+        format!("{message} ({})", line.trim()),
+        format!(
             "set LD_LIBRARY_PATH to the folder torch/lib of an installed torch {TORCH} (`pip install \"torch=={TORCH}.*\"`), or unset it: then the libtorch that was \
              installed with delta-guard is used"
         ),
-    })
+    ))
 }
 
 /// Version and folder of the first libtorch that the loader would find there.
@@ -62,16 +62,19 @@ fn allocator(line: &str) -> Option<Fault> {
         "Cannot allocate memory",
         "DefaultCPUAllocator: can't allocate memory",
     ];
-    words.iter().any(|words| line.contains(words)).then(|| Fault {
-        kind: FaultKind::Resource,
-        message: format!("the worker needed more memory than it may use ({})", line.trim()),
-        help: "lower worker.memory_budget, raise worker.memory_limit where one is set, or give the machine more memory".into(),
+    words.iter().any(|words| line.contains(words)).then(|| {
+        Fault::new(
+            Code::OutOfMemory,
+            format!("the worker needed more memory than it may use ({})", line.trim()),
+            "lower worker.memory_budget, raise worker.memory_limit where one is set, or give the machine more memory",
+        )
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use delta_guard_contract::FaultKind;
 
     #[test]
     fn the_loaders_words_name_both_versions() {

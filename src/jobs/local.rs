@@ -2,10 +2,10 @@
 
 use super::child::{self, Group};
 use super::lines::{Lines, Tail};
-use super::{Failure, Hear, Runner, Running, internal, last_words, result};
+use super::{Failure, Hear, Runner, Running, broken, last_words, result};
 use crate::case::bounds;
 use crate::stop::Stop;
-use delta_guard_contract::{Digest, Fault, FaultKind, Job, JobResult, Message, Outcome, Progress, is_passing, passing};
+use delta_guard_contract::{Code, Digest, Fault, FaultKind, Job, JobResult, Message, Outcome, Progress, is_passing, passing};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -50,7 +50,7 @@ impl Runner for Local {
 }
 
 async fn run(launch: &Local, job: &Job, limit: Duration, mut stop: Stop, on_message: Hear<'_>) -> Result<JobResult, Failure> {
-    let input = serde_json::to_vec(job).map_err(|error| internal(format!("the job cannot be written as JSON: {error}")))?;
+    let input = serde_json::to_vec(job).map_err(|error| Fault::internal(format!("the job cannot be written as JSON: {error}")))?;
     let mut command = Command::new(&launch.program);
     command
         .stdin(Stdio::piped())
@@ -69,7 +69,7 @@ async fn run(launch: &Local, job: &Job, limit: Duration, mut stop: Stop, on_mess
     // From here on everything that ends this function ends the group.
     let group = Group::of(&child);
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
-        return Err(internal("the worker was started without its pipes".into()).into());
+        return Err(Fault::internal("the worker was started without its pipes").into());
     };
     let feed = async move {
         // A worker that ends before it has read everything says why in its own words.
@@ -88,7 +88,7 @@ async fn run(launch: &Local, job: &Job, limit: Duration, mut stop: Stop, on_mess
             let status = child.wait().await;
             // What it started itself must not hold its pipes open.
             group.kill();
-            status.map_err(|error| internal(format!("the worker's end could not be seen: {error}")))
+            status.map_err(|error| Fault::internal(format!("the worker's end could not be seen: {error}")))
         };
         tokio::select! {
             both = async { tokio::try_join!(conversation, exit) } => Ended::Spoke(both),
@@ -115,11 +115,11 @@ async fn run(launch: &Local, job: &Job, limit: Duration, mut stop: Stop, on_mess
         }
         Ended::Late => {
             end(&mut child, &group, launch.grace).await;
-            let fault = Fault {
-                kind: FaultKind::Resource,
-                message: format!("the worker did not finish within its time limit of {} s", limit.as_secs()),
-                help: "give the stage more time (worker.time_limits), or less to do".into(),
-            };
+            let fault = Fault::new(
+                Code::TimeLimit,
+                format!("the worker did not finish within its time limit of {} s", limit.as_secs()),
+                "give the stage more time (worker.time_limits), or less to do",
+            );
             Err(with_tail(fault, &tail).into())
         }
     }
@@ -140,17 +140,17 @@ async fn listen(mut lines: Lines<tokio::process::ChildStdout>, on_message: Hear<
     while let Some(line) = lines
         .next()
         .await
-        .map_err(|error| internal(format!("the worker's output could not be read: {error}")))?
+        .map_err(|error| broken(format!("the worker's output could not be read: {error}")))?
     {
         if outcome.is_some() {
-            return Err(internal("the worker went on after its outcome".into()));
+            return Err(broken("the worker went on after its outcome"));
         }
         match serde_json::from_slice(line) {
             Ok(Message::Outcome(said)) => outcome = Some(said),
             Ok(message) => on_message(shortened(message)),
             Err(error) => {
                 let shown = crate::text::escape(&line[..line.len().min(200)]);
-                return Err(internal(format!("the worker said something that is no message ({error}): {shown}")));
+                return Err(broken(format!("the worker said something that is no message ({error}): {shown}")));
             }
         }
     }
@@ -178,20 +178,20 @@ fn judge(outcome: Option<Outcome>, status: ExitStatus) -> Result<(String, Digest
     match (outcome, status.signal()) {
         (Some(Outcome::Failed { fault }), _) => Err(fault),
         (Some(Outcome::Done { file, digest }), None) if status.success() => Ok((file, digest)),
-        (_, Some(9)) => Err(Fault {
-            kind: FaultKind::Resource,
-            message: "the worker was killed (signal 9)".into(),
-            help: "most often the kernel ended it for want of memory: lower worker.memory_budget, or give the machine more".into(),
-        }),
+        (_, Some(9)) => Err(Fault::new(
+            Code::WorkerKilled,
+            "the worker was killed (signal 9)",
+            "most often the kernel ended it for want of memory: lower worker.memory_budget, or give the machine more",
+        )),
         // Files are read through memory maps: where a page cannot be had from the disk, this signal is all that is told.
-        (_, Some(7)) => Err(Fault {
-            kind: FaultKind::Resource,
-            message: "the worker was ended while it read a file (signal 7)".into(),
-            help: format!("a file in worker.cache_dir could not be read, or was cut short: {}", passing::HELP),
-        }),
-        (_, Some(signal)) => Err(internal(format!("the worker crashed (signal {signal})"))),
-        (Some(Outcome::Done { .. }), None) => Err(internal(format!("the worker said that it is done, but ended with {status}"))),
-        (None, None) => Err(internal(format!("the worker ended without an outcome, with {status}"))),
+        (_, Some(7)) => Err(Fault::new(
+            Code::NoAnswer,
+            "the worker was ended while it read a file (signal 7)",
+            format!("a file in worker.cache_dir could not be read, or was cut short: {}", passing::HELP),
+        )),
+        (_, Some(signal)) => Err(broken(format!("the worker crashed (signal {signal})"))),
+        (Some(Outcome::Done { .. }), None) => Err(broken(format!("the worker said that it is done, but ended with {status}"))),
+        (None, None) => Err(broken(format!("the worker ended without an outcome, with {status}"))),
     }
 }
 
@@ -207,22 +207,12 @@ async fn end(child: &mut Child, group: &Group, grace: Duration) {
 fn spawn_fault(launch: &Local, error: &io::Error) -> Fault {
     let message = format!("the worker {} {NOT_STARTED}: {error}", launch.program.display());
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Fault {
-            kind: FaultKind::Configuration,
-            message,
-            help: "set worker.command to the program delta-guard-worker".into(),
-        },
-        io::ErrorKind::OutOfMemory => Fault {
-            kind: FaultKind::Resource,
-            message,
-            help: String::new(),
-        },
-        _ if is_passing(error) => Fault {
-            kind: FaultKind::Resource,
-            message,
-            help: passing::HELP.into(),
-        },
-        _ => internal(message),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            Fault::new(Code::WorkerUnusable, message, "set worker.command to the program delta-guard-worker")
+        }
+        io::ErrorKind::OutOfMemory => Fault::new(Code::OutOfMemory, message, ""),
+        _ if is_passing(error) => Fault::passing(message),
+        _ => Fault::internal(message),
     }
 }
 

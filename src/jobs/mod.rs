@@ -8,7 +8,7 @@ mod local;
 mod result;
 
 pub(crate) use child::prepare as apart;
-use delta_guard_contract::{Fault, FaultKind, Job, JobResult, Message};
+use delta_guard_contract::{Code, Fault, Job, JobResult, Message};
 pub use local::{Local, MAX_LINE, NOT_STARTED, STDERR_TAIL};
 pub use result::MAX_RESULT;
 
@@ -47,10 +47,7 @@ pub trait Runner: std::fmt::Debug + Send + Sync {
     fn run<'a>(&'a self, job: &'a Job, limit: Duration, stop: Stop, hear: Hear<'a>) -> Running<'a>;
 }
 
-fn internal(message: String) -> Fault {
-    Fault {
-        kind: FaultKind::Internal,
-        message,
-        help: String::new(),
-    }
+/// The worker crashed, or said what no worker says.
+fn broken(message: impl Into<String>) -> Fault {
+    Fault::new(Code::WorkerBroken, message, "")
 }

@@ -1,7 +1,7 @@
 //! A job's result: a file of its folder, which the worker names with its digest.
 
-use super::internal;
-use delta_guard_contract::{Digest, Fault, FaultKind, JobResult, is_passing, passing};
+use super::broken;
+use delta_guard_contract::{Digest, Fault, JobResult, is_passing};
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
 use std::io::Read;
@@ -18,7 +18,7 @@ pub const MAX_RESULT: u64 = 256 << 20;
 pub(super) async fn read(folder: &Path, file: String, digest: Digest) -> Result<JobResult, Fault> {
     let folder = folder.to_path_buf();
     let read = tokio::task::spawn_blocking(move || read_now(&folder, &file, &digest, MAX_RESULT));
-    read.await.map_err(|error| internal(format!("the result could not be read: {error}")))?
+    read.await.map_err(|error| broken(format!("the result could not be read: {error}")))?
 }
 
 fn read_now(folder: &Path, file: &str, digest: &Digest, most: u64) -> Result<JobResult, Fault> {
@@ -26,18 +26,17 @@ fn read_now(folder: &Path, file: &str, digest: &Digest, most: u64) -> Result<Job
     let mut bytes = Vec::new();
     open(&path)
         .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
-        .map_err(|error| Fault {
-            kind: if is_passing(&error) { FaultKind::Resource } else { FaultKind::Internal },
-            message: format!("the worker's result {} cannot be read: {error}", path.display()),
-            help: if is_passing(&error) { passing::HELP.into() } else { String::new() },
+        .map_err(|error| {
+            let message = format!("the worker's result {} cannot be read: {error}", path.display());
+            if is_passing(&error) { Fault::passing(message) } else { broken(message) }
         })?;
     if bytes.len() as u64 > most {
-        return Err(internal(format!("the worker's result {} has more than {most} bytes", path.display())));
+        return Err(broken(format!("the worker's result {} has more than {most} bytes", path.display())));
     }
     if blake3::hash(&bytes).to_hex().as_str() != digest.0 {
-        return Err(internal(format!("the worker's result {} is not the one that it wrote", path.display())));
+        return Err(broken(format!("the worker's result {} is not the one that it wrote", path.display())));
     }
-    serde_json::from_slice(&bytes).map_err(|error| internal(format!("the worker's result {} is none: {error}", path.display())))
+    serde_json::from_slice(&bytes).map_err(|error| broken(format!("the worker's result {} is none: {error}", path.display())))
 }
 
 /// A regular file, no link: a pipe in its place would be waited for without end.
@@ -57,7 +56,7 @@ fn inside(folder: &Path, file: &str) -> Result<PathBuf, Fault> {
         (Some(Component::Normal(name)), None) if name == OsStr::new(file) => Ok(folder.join(name)),
         _ => {
             let shown = crate::text::escape(file.as_bytes());
-            Err(internal(format!("the worker's result is said to be {shown}, which is no file name")))
+            Err(broken(format!("the worker's result is said to be {shown}, which is no file name")))
         }
     }
 }
@@ -65,6 +64,7 @@ fn inside(folder: &Path, file: &str) -> Result<PathBuf, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use delta_guard_contract::FaultKind;
 
     fn digest(text: &[u8]) -> Digest {
         Digest(blake3::hash(text).to_hex().to_string())

@@ -1,9 +1,10 @@
 //! The journal against truncation, flipped bits, lost, doubled and swapped records.
 
-use delta_guard::clock::{ManualClock, SystemClock};
+use crate::clock::ManualClock;
+use crate::disk::MemVfs;
+use delta_guard::clock::SystemClock;
 use delta_guard::journal::{Head, Journal, JournalError, Opened, Options, Reader, Record, Tail, segment_name};
 use delta_guard::vfs::Vfs;
-use delta_guard::vfs::mem::MemVfs;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! A place for tests of the inbox alone.
 
+use crate::clock::ManualClock;
 use crate::support::{Recorder, settings, tree};
 use delta_guard::case::Case;
-use delta_guard::clock::{Clock, ManualClock};
+use delta_guard::clock::Clock;
 use delta_guard::config::file::Mail;
 use delta_guard::engine::{Event, Hooks, Ledger, Refusal, query};
 use delta_guard::inbox::refused::Reason;

@@ -1,8 +1,8 @@
 //! Power loss and full disks, on a model disk: what was acknowledged is there, what is there is whole.
 
 use crate::chain::{DIR, open, read, segment};
+use crate::disk::MemVfs;
 use delta_guard::journal::{JournalError, renew_last_segment};
-use delta_guard::vfs::mem::MemVfs;
 use serde_json::json;
 use std::path::Path;
 

@@ -12,7 +12,7 @@ use delta_guard::settings::Settings;
 use delta_guard::vfs::Disk;
 use delta_guard_contract::evidence::FactorUse;
 use delta_guard_contract::job::{Accuracy, CertifyResult, FitResult, Prediction, TrainResult};
-use delta_guard_contract::{Digest, Fault, FaultKind, FlaggedExample, JobResult, Outcome, TraceVerdict, TrainId};
+use delta_guard_contract::{Code, Digest, Fault, FlaggedExample, JobResult, Outcome, TraceVerdict, TrainId};
 use proptest::prelude::*;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -265,11 +265,11 @@ fn a_worker_that_says_two_megabytes_holds_its_case_and_its_words_are_kept() {
     let root = tempfile::tempdir().unwrap();
     let mut settings = settings(root.path(), Mode::Propose);
     settings.worker.attempts = 1;
-    let fault = Fault {
-        kind: FaultKind::Internal,
-        message: format!("it began so; {} and ended so", "\u{1}words ".repeat(300_000)),
-        help: "h".repeat(2 << 20),
-    };
+    let fault = Fault::new(
+        Code::Defect,
+        format!("it began so; {} and ended so", "\u{1}words ".repeat(300_000)),
+        "h".repeat(2 << 20),
+    );
     let words = Words {
         fault: Some(("trace", fault.clone())),
         ..Words::default()
@@ -342,10 +342,10 @@ proptest! {
         let root = tempfile::tempdir().unwrap();
         let mut settings = settings(root.path(), Mode::Propose);
         settings.worker.attempts = 1;
-        let kind = if submission { FaultKind::Submission } else { FaultKind::Configuration };
+        let code = if submission { Code::Submission } else { Code::Configuration };
         let said = Words {
             classes: (0..classes).map(|n| format!("{n} {class}")).collect(),
-            fault: fault.map(|(stage, text)| (stage, Fault { kind, message: text.clone(), help: text })),
+            fault: fault.map(|(stage, text)| (stage, Fault::new(code, text.clone(), text))),
             ..Words::default()
         };
         let_say(&mut settings, root.path(), &said);

@@ -39,7 +39,8 @@ def done(kind, **fields):
 
 
 def failed(kind, message, help=""):
-    say(type="outcome", outcome="failed", fault={"kind": kind, "message": message, "help": help})
+    code = {"numeric": "numbers-impossible", "internal": "defect"}.get(kind, kind)
+    say(type="outcome", outcome="failed", fault={"kind": kind, "code": code, "message": message, "help": help})
     sys.exit(1)
 
 

@@ -3,7 +3,7 @@
 //! By hand: `delta-guard-worker < job.json`. Exit code 0: done; 1: failed, the outcome line says why; 2: no job could be read.
 
 use delta_guard_contract::job::OUTCOME_FILE;
-use delta_guard_contract::{Fault, FaultKind, Job, Message, Outcome, Progress};
+use delta_guard_contract::{Fault, Job, Message, Outcome, Progress};
 use delta_influence::error::Error;
 use delta_influence::progress::Report;
 use std::io::{Read, Write};
@@ -78,11 +78,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: delta-guard-worker: {error}");
             lines.send(&Message::Outcome(Outcome::Failed {
-                fault: Fault {
-                    kind: FaultKind::Internal,
-                    message: error,
-                    help: String::new(),
-                },
+                fault: Fault::internal(error),
             }));
             return ExitCode::from(2);
         }

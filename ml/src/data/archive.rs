@@ -1,7 +1,7 @@
 //! Tar files, plain or gzipped, read as a stream. Nothing is ever unpacked to disk; a name that leads out of the archive is refused.
 
 use crate::error::{Error, Result, ResultExt};
-use delta_guard_contract::{FaultKind, is_passing};
+use delta_guard_contract::{Code, FaultKind, is_passing};
 use flate2::bufread::MultiGzDecoder;
 use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
@@ -64,7 +64,11 @@ impl Member<'_> {
 }
 
 fn cut_short(name: &str) -> Error {
-    Error::configuration(format!("the archive ends within {name}"), "copy the archive again: it is cut short")
+    Error::new(
+        Code::DataUnusable,
+        format!("the archive ends within {name}"),
+        "copy the archive again: it is cut short",
+    )
 }
 
 /// Call `take` with each member in the archive's order, until it breaks. Folders and hidden members (a part of the name starts with a dot) are passed over.
@@ -78,16 +82,11 @@ pub(crate) fn members(path: &Path, take: &mut dyn FnMut(Member) -> Result<Contro
 /// [`members`] with the hidden ones: links may name them.
 pub(crate) fn all_members(path: &Path, take: &mut dyn FnMut(Member) -> Result<ControlFlow<()>>) -> Result<()> {
     let damaged = |e: std::io::Error| {
-        let known = Error::from(e);
-        let help = match known.fault().kind {
-            FaultKind::Resource => known.fault().help.clone(),
-            _ => "copy or pack the archive again".into(),
-        };
-        Error::new(
-            known.fault().kind,
-            format!("reading the archive {}: {}", path.display(), known.fault().message),
-            help,
-        )
+        let known = Error::from(e).within(|| format!("reading the archive {}", path.display()));
+        match known.fault().kind {
+            FaultKind::Resource => known,
+            _ => known.coded(Code::DataUnusable).helped("copy or pack the archive again"),
+        }
     };
     let mut archive = tar::Archive::new(open(path)?);
     for entry in archive.entries().map_err(damaged)? {
@@ -191,7 +190,8 @@ fn clean(raw: &[u8], tar: &Path) -> Result<Option<String>> {
     let shown = || String::from_utf8_lossy(&raw[..raw.len().min(200)]).into_owned();
     let refuse = |why: &str| {
         let help = "pack the archive anew, with relative UTF-8 names that stay inside it";
-        Err(Error::configuration(
+        Err(Error::new(
+            Code::DataUnusable,
             format!("{} has a member whose name {why}: {}", tar.display(), shown()),
             help,
         ))

@@ -9,7 +9,7 @@ use super::stat::{Part, Stamp, StatIndex};
 use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::progress::Report;
-use delta_guard_contract::{Split, TrainId};
+use delta_guard_contract::{Code, Split, TrainId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{BufReader, Read};
@@ -206,7 +206,7 @@ impl CifarReader {
                 place(),
                 self.kind
             );
-            return Err(Error::configuration(message, help));
+            return Err(Error::new(Code::DataUnusable, message, help));
         }
         let mut row = vec![0u8; record];
         let mut rows = Vec::with_capacity(usize::try_from(size / record as u64).unwrap_or(0).min(1 << 20));
@@ -215,7 +215,8 @@ impl CifarReader {
             let label = u32::from(row[self.kind.label_bytes() - 1]);
             if label as usize >= self.kind.classes() {
                 let help = "check data.*.format: is this the other CIFAR, or another file altogether?";
-                return Err(Error::configuration(
+                return Err(Error::new(
+                    Code::DataUnusable,
                     format!(
                         "{}, row {n} has the label {label}; {} has 0 to {}",
                         place(),
@@ -314,7 +315,8 @@ impl CifarReader {
         let Some(text) = text else {
             return match known {
                 Some(known) if known.len() == count => Ok(known.to_vec()),
-                Some(known) => Err(Error::configuration(
+                Some(known) => Err(Error::new(
+                    Code::DataUnusable,
                     format!(
                         "{place} is {} without {}, and the training set has {} classes",
                         self.kind,
@@ -335,7 +337,8 @@ impl CifarReader {
                 names.len(),
                 distinct.len()
             );
-            return Err(Error::configuration(
+            return Err(Error::new(
+                Code::DataUnusable,
                 message,
                 "restore the file, or delete it: then the classes are named by their numbers",
             ));
@@ -355,7 +358,8 @@ impl Reader for CifarReader {
                 Split::Test => "test ",
             };
             let message = format!("{} holds no {part}batches of {}", place.display(), self.kind);
-            return Err(Error::configuration(
+            return Err(Error::new(
+                Code::DataUnusable,
                 message,
                 format!("expected {} there; check split", self.kind.expected()),
             ));
@@ -373,7 +377,11 @@ impl Reader for CifarReader {
                     "{} has the class {name}, which the training set does not have (it has {known})",
                     place.display()
                 );
-                Error::configuration(message, "use validation pictures of the same classes as the training set")
+                Error::new(
+                    Code::DataUnusable,
+                    message,
+                    "use validation pictures of the same classes as the training set",
+                )
             })?;
             map.insert(label, to as u32);
         }

@@ -11,7 +11,7 @@ use super::stat::{Stamp, StatIndex};
 use crate::error::{Error, Result};
 use crate::files::is_dir;
 use crate::progress::Report;
-use delta_guard_contract::{TrainId, is_passing};
+use delta_guard_contract::{Code, TrainId, is_passing};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
@@ -75,7 +75,7 @@ fn walk(root: &Path, class: &str, label: u32, passed_over: &mut PassedOver) -> R
                         Some(_) => "remove the link that leads back into a folder above it",
                         None => "make the folder readable for the service",
                     };
-                    return Err(Error::configuration(format!("listing {}: {error}", root.display()), help));
+                    return Err(Error::new(Code::DataUnusable, format!("listing {}: {error}", root.display()), help));
                 }
             },
         };
@@ -106,7 +106,8 @@ fn named_classes(root: &Path) -> Result<()> {
     for entry in fs_err::read_dir(root)? {
         let entry = entry?;
         if entry.file_name().to_str().is_none() && is_dir(&entry.path())? {
-            return Err(Error::configuration(
+            return Err(Error::new(
+                Code::DataUnusable,
                 format!("{} has a class folder whose name is not UTF-8: {:?}", root.display(), entry.file_name()),
                 "rename it: a class goes by its folder's name everywhere (`convmv -f latin1 -t utf8 --notest FOLDER` does it for names in Latin-1)",
             ));
@@ -117,7 +118,7 @@ fn named_classes(root: &Path) -> Result<()> {
 
 pub(crate) fn no_classes(place: &Path) -> Error {
     let help = "one sub-folder per class is expected, with the class's pictures in it; check path and split";
-    Error::configuration(format!("{} has no class folders", place.display()), help)
+    Error::new(Code::DataUnusable, format!("{} has no class folders", place.display()), help)
 }
 
 /// Every class folder `found` must be among the `filled` ones.
@@ -131,7 +132,7 @@ pub(crate) fn class_folders(place: &Path, found: &BTreeSet<String>, filled: &BTr
         message += &format!(" ({passed_over})");
     }
     let help = "put pictures into the folders, or remove them: a class without examples cannot be learned";
-    Err(Error::configuration(message, help))
+    Err(Error::new(Code::DataUnusable, message, help))
 }
 
 /// Class names in label order, each with its files; of known classes also those without a folder, with 0.

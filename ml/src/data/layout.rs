@@ -5,7 +5,7 @@ use super::cifar::{CifarKind, Home};
 use super::manifest::some;
 use crate::error::{Error, Result, ResultExt};
 use crate::files::is_dir;
-use delta_guard_contract::{DataFormat, DataSource, FaultKind, Split};
+use delta_guard_contract::{Code, DataFormat, DataSource, FaultKind, Split};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,8 @@ pub(crate) fn choose_part<'a>(found: &[&'a str], split: Split, place: &Path) -> 
     }
     if split == Split::All {
         let help = "set split to train or test, or point the path at one of them";
-        return Err(Error::configuration(
+        return Err(Error::new(
+            Code::DataUnusable,
             format!("{} holds parts of a data set ({}), not classes", place.display(), some(found)),
             help,
         ));
@@ -48,7 +49,8 @@ pub(crate) fn choose_part<'a>(found: &[&'a str], split: Split, place: &Path) -> 
         return Ok(Some(part));
     }
     let wanted = if split == Split::Train { "training" } else { "test" };
-    Err(Error::configuration(
+    Err(Error::new(
+        Code::DataUnusable,
         format!(
             "{} has no {wanted} part: looked for {}, found {}",
             place.display(),
@@ -65,14 +67,19 @@ pub(crate) fn look(source: &DataSource) -> Result<Layout> {
     let meta = match fs_err::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let help = "check data.train.path and data.validation.path, and that the file system is mounted";
-            return Err(Error::configuration(format!("the data {} does not exist", path.display()), help));
+            return Err(Error::new(
+                Code::DataUnusable,
+                format!("the data {} does not exist", path.display()),
+                help,
+            ));
         }
         other => other.context(|| "the data cannot be read".into())?,
     };
     match source.format {
         DataFormat::Auto => auto(path, meta.is_dir(), source.split),
         DataFormat::Folder if meta.is_dir() => folder(path, source.split),
-        DataFormat::Folder => Err(Error::configuration(
+        DataFormat::Folder => Err(Error::new(
+            Code::DataUnusable,
             format!("{} is no folder", path.display()),
             "set format: auto, or point the path at a folder",
         )),
@@ -83,7 +90,11 @@ pub(crate) fn look(source: &DataSource) -> Result<Layout> {
                 (vec![path.clone()], source.split)
             };
             if files.is_empty() {
-                return Err(Error::configuration(format!("{} holds no tar files", path.display()), "set format: auto"));
+                return Err(Error::new(
+                    Code::DataUnusable,
+                    format!("{} holds no tar files", path.display()),
+                    "set format: auto",
+                ));
             }
             Ok(Layout::Tars { files, split })
         }
@@ -173,7 +184,8 @@ fn auto(path: &Path, is_dir: bool, split: Split) -> Result<Layout> {
 }
 
 fn unknown(path: &Path) -> Error {
-    Error::configuration(
+    Error::new(
+        Code::DataUnusable,
         format!("{} is no data set that is known here", path.display()),
         "give a folder with one sub-folder per class, a tar of it, or CIFAR-10/100 binary batches",
     )
@@ -268,7 +280,8 @@ fn cifar(path: &Path, is_dir: bool, kind: CifarKind, split: Split) -> Result<Lay
                     }
                 }
                 Home::Tar(tar.ok_or_else(|| {
-                    Error::configuration(
+                    Error::new(
+                        Code::DataUnusable,
                         format!("{} holds no {kind} batches", path.display()),
                         format!("expected {} in it", kind.expected()),
                     )

@@ -1,7 +1,7 @@
 //! What a data set holds, by name, label and content: the list that everything computed from the data is keyed by.
 
 use crate::error::{Error, Result};
-use delta_guard_contract::{Digest, TrainId};
+use delta_guard_contract::{Code, Digest, TrainId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
@@ -76,7 +76,8 @@ impl Manifest {
     /// Checks what every source must hold to: something is there, and ids are unique.
     pub(crate) fn checked(self, source: &Path) -> Result<Self> {
         if self.examples.is_empty() && self.unreadable.is_empty() {
-            return Err(Error::configuration(
+            return Err(Error::new(
+                Code::DataUnusable,
                 format!("{} holds no pictures", source.display()),
                 "check the path and split of data.train and data.validation",
             ));
@@ -84,7 +85,11 @@ impl Manifest {
         let mut seen = HashSet::with_capacity(self.examples.len());
         if let Some(twice) = self.examples.iter().find(|e| !seen.insert(&e.id)) {
             let help = "give every picture a name of its own: verdicts name training examples by it";
-            return Err(Error::configuration(format!("{} holds {} twice", source.display(), twice.id), help));
+            return Err(Error::new(
+                Code::DataUnusable,
+                format!("{} holds {} twice", source.display(), twice.id),
+                help,
+            ));
         }
         Ok(self)
     }
@@ -123,7 +128,8 @@ pub(crate) fn class_order(found: &BTreeSet<String>, known: Option<&[String]>, so
     if unknown.is_empty() {
         return Ok(known.to_vec());
     }
-    Err(Error::configuration(
+    Err(Error::new(
+        Code::DataUnusable,
         format!(
             "{} has classes that the training set does not have: {} (the training set has {})",
             source.display(),

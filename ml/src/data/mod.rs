@@ -30,7 +30,7 @@ pub use manifest::{PassedOver, Unreadable};
 pub use picture::encode_png;
 pub use set::{DataSet, peek_sizes};
 pub use submission::decode_submission;
-pub use tensor::normalise;
+pub use tensor::{normalise, standardise};
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use super::stat::StatIndex;
 use super::tars::TarReader;
 use crate::error::{Error, Result, ResultExt};
 use crate::progress::Report;
-use delta_guard_contract::{DataSource, Digest, ImageConfig, Orientation, Resize, TrainId};
+use delta_guard_contract::{Code, DataSource, Digest, ImageConfig, Orientation, Resize, TrainId};
 use std::collections::HashMap;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
@@ -71,7 +71,8 @@ impl DataSet {
                 image.width,
                 image.height
             );
-            return Err(Error::configuration(
+            return Err(Error::new(
+                Code::DataUnusable,
                 message,
                 "set data.image.height and width to 32, or data.image.resize to stretch",
             ));
@@ -158,7 +159,7 @@ impl DataSet {
                 super::manifest::some(&lost)
             );
             let help = sizes_help(&pixels.skipped).map_or_else(String::new, |help| format!("; {help}"));
-            return Err(Error::configuration(message, format!("the first: {}{help}", shown(&skipped))));
+            return Err(Error::new(Code::DataUnusable, message, format!("the first: {}{help}", shown(&skipped))));
         }
         let positions = ids.iter().cloned().enumerate().map(|(i, id)| (id, i)).collect();
         Ok(Self {
@@ -448,7 +449,8 @@ fn file_bytes(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn changed(what: &str) -> Error {
-    Error::configuration(
+    Error::new(
+        Code::ChangedWhileRead,
         format!("the data changed while they were read ({what})"),
         "run again when nobody writes to them",
     )
@@ -483,7 +485,8 @@ fn sizes_help(left_out: &[Skipped]) -> Option<String> {
 }
 
 fn too_many(skipped: &[Unreadable], left_out: &[Skipped], count: &str, total: usize, max: f64, source: &DataSource) -> Error {
-    Error::configuration(
+    Error::new(
+        Code::DataUnusable,
         format!(
             "{}: {count} of {total} pictures are unreadable, more than the share of {max} allowed. The first: {}",
             source.path.display(),

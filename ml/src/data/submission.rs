@@ -3,7 +3,7 @@
 use super::picture::{Refusal, decode};
 use crate::error::{Error, Result};
 use delta_guard_contract::job::ImageLimits;
-use delta_guard_contract::{FaultKind, ImageConfig};
+use delta_guard_contract::{Code, FaultKind, ImageConfig};
 use std::io::Read;
 use std::path::Path;
 
@@ -12,23 +12,21 @@ use std::path::Path;
 /// At most `limits.max_bytes` + 1 bytes are read, and nothing is allocated for more than `limits.max_pixels` pixels, whatever the header claims.
 /// Errors: `Submission`, always, except where the machine is at fault (memory, disk).
 pub fn decode_submission(path: &Path, limits: &ImageLimits, image: &ImageConfig) -> Result<Vec<u8>> {
-    let refused = |refusal: &Refusal| Error::new(FaultKind::Submission, format!("{}: {refusal}", path.display()), refusal.remedy());
+    let refused = |refusal: &Refusal| Error::new(Code::PictureUnusable, format!("{}: {refusal}", path.display()), refusal.remedy());
     let unreadable = |error: std::io::Error| {
         let known = Error::from(error);
         match known.fault().kind {
             FaultKind::Resource => known,
-            _ => Error::new(
-                FaultKind::Submission,
-                known.fault().message.clone(),
-                "submit the picture again, readable for the service",
-            ),
+            _ => known
+                .coded(Code::PictureUnusable)
+                .helped("submit the picture again, readable for the service"),
         }
     };
     // A pipe or a device would block or never end; look before opening.
     let meta = fs_err::metadata(path).map_err(unreadable)?;
     if !meta.is_file() {
         return Err(Error::new(
-            FaultKind::Submission,
+            Code::PictureUnusable,
             format!("{}: not a regular file", path.display()),
             "submit the picture itself",
         ));

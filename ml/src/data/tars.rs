@@ -10,7 +10,7 @@ use super::reader::{BLOCK, BLOCK_BYTES, Content, Raw, Reader, Sink};
 use super::stat::{Part, Stamp, StatIndex};
 use crate::error::{Error, Result, ResultExt};
 use crate::progress::Report;
-use delta_guard_contract::{Split, TrainId};
+use delta_guard_contract::{Code, Split, TrainId};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -132,7 +132,8 @@ fn survey(file: &Path, report: &mut dyn Report) -> Result<Vec<Named>> {
             continue;
         }
         let found = links.give(name, MOST_NAMES - by_links).ok_or_else(|| {
-            Error::configuration(
+            Error::new(
+                Code::DataUnusable,
                 format!("{place} names more than {MOST_NAMES} files through links"),
                 "pack the archive anew, with files in the place of linked folders (tar --dereference)",
             )
@@ -267,7 +268,8 @@ impl Reader for TarReader {
                 };
                 // The scan left out what is larger; here it can only be so when the archive was replaced meanwhile.
                 let Some(bytes) = member.bytes(DATA_LIMITS.max_bytes)? else {
-                    return Err(Error::configuration(
+                    return Err(Error::new(
+                        Code::ChangedWhileRead,
                         format!("{} changed while it was read", member.name),
                         "run again when nobody writes to the archive",
                     ));

@@ -15,18 +15,33 @@ pub fn normalise(batch: &Tensor, image: &ImageConfig, kind: Kind, device: Device
             batch.size()
         )));
     }
+    let work = if kind == Kind::Double { Kind::Double } else { Kind::Float };
+    let unit = batch.f_to_device(device)?.f_to_kind(work)?.f_div_scalar(255.0)?;
+    Ok(standardise(&unit, image)?.f_to_kind(kind)?)
+}
+
+/// (x − mean) / std per channel, of pictures in [0, 1]: floats [3, H, W] or [B, 3, H, W]. THE definition; [`normalise`] calls it.
+///
+/// Errors: a tensor of another shape (`Internal`), a std that is not above 0 (`Configuration`).
+pub fn standardise(pictures: &Tensor, image: &ImageConfig) -> Result<Tensor> {
+    let shape = pictures.size();
+    if !matches!(shape[..], [3, _, _] | [_, 3, _, _]) || !pictures.is_floating_point() {
+        return Err(Error::internal(format!(
+            "standardise was given {:?} {shape:?}, not floats [3, H, W] or [B, 3, H, W]",
+            pictures.kind()
+        )));
+    }
     if image.std.iter().any(|&s| !(s.is_finite() && s > 0.0)) || image.mean.iter().any(|m| !m.is_finite()) {
         return Err(Error::configuration(
             format!("mean {:?} and std {:?} cannot normalise pictures", image.mean, image.std),
             "set data.image.std to figures above 0 and data.image.mean to finite ones, as in training",
         ));
     }
-    let work = if kind == Kind::Double { Kind::Double } else { Kind::Float };
-    let channel =
-        |values: &[f64; 3]| -> Result<Tensor> { Ok(Tensor::f_from_slice(values)?.f_to_kind(work)?.f_to_device(device)?.f_view([1, 3, 1, 1])?) };
-    let x = batch.f_to_device(device)?.f_to_kind(work)?;
-    let x = x.f_div_scalar(255.0)?.f_sub(&channel(&image.mean)?)?.f_div(&channel(&image.std)?)?;
-    Ok(x.f_to_kind(kind)?)
+    let channel = |values: &[f64; 3]| -> Result<Tensor> {
+        let values = Tensor::f_from_slice(values)?.f_to_kind(pictures.kind())?;
+        Ok(values.f_to_device(pictures.device())?.f_view([3, 1, 1])?)
+    };
+    Ok(pictures.f_sub(&channel(&image.mean)?)?.f_div(&channel(&image.std)?)?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::{DetectCase, count, queries};
 use crate::error::{Error, Result, ResultExt};
 use crate::evidence::{Answer, Evidence, Opening, Query, Question};
-use delta_guard_contract::FaultKind;
+use delta_guard_contract::Code;
 
 /// Rows of one anomaly.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +93,7 @@ pub(super) fn finite(values: &[f64], examples: &[usize], what: impl Fn() -> Stri
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(i) => Err(Error::new(
-            FaultKind::Configuration,
+            Code::NotFinite,
             format!(
                 "{} against training example {} (counted from 0) is {}, not a number",
                 what(),

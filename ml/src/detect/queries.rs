@@ -2,6 +2,7 @@
 
 use super::labels;
 use super::transforms::{Kind, Transform};
+use crate::data::standardise;
 use crate::error::{Error, Result, ResultExt};
 use crate::evidence::{Query, Question};
 use delta_guard_contract::config::ImageConfig;
@@ -33,17 +34,6 @@ pub fn picture_from_bytes(bytes: &[u8], channels: usize, height: usize, width: u
     Ok(flat.f_view([channels as i64, height as i64, width as i64])?)
 }
 
-/// (x − mean) / std per channel, of a 3 × H × W picture in [0, 1].
-pub fn normalise(picture: &Tensor, image: &ImageConfig) -> Result<Tensor> {
-    let channel = |values: &[f64; 3]| {
-        Tensor::f_from_slice(values)?
-            .f_to_kind(picture.kind())?
-            .f_to_device(picture.device())?
-            .f_view([3, 1, 1])
-    };
-    Ok(picture.f_sub(&channel(&image.mean)?)?.f_div(&channel(&image.std)?)?)
-}
-
 /// The picture as a float tensor on the CPU, checked: 3 × H × W, finite. Queries are made there whatever the model's device, so that they are
 /// the same everywhere.
 fn checked(picture: &Tensor) -> Result<Tensor> {
@@ -61,7 +51,7 @@ fn checked(picture: &Tensor) -> Result<Tensor> {
 /// One picture under one label: a placebo's query, or query 0.
 pub fn single(picture: &Tensor, label: usize, image: &ImageConfig) -> Result<Query> {
     Ok(Query {
-        image: normalise(&checked(picture)?, image)?,
+        image: standardise(&checked(picture)?, image)?,
         label: label as i64,
     })
 }
@@ -88,10 +78,10 @@ pub fn draw(picture: &Tensor, wrong_label: usize, classes: usize, settings: &Det
             Transform::draw(kind, &mut rng, height as usize, width as usize)
         });
         let changed = match &transform {
-            None => normalise(&picture, image),
+            None => standardise(&picture, image),
             Some(transform) => match settings.space {
-                Space::Pixels => transform.apply(&picture).and_then(|x| normalise(&x, image)),
-                Space::Normalised => normalise(&picture, image).and_then(|x| transform.apply(&x)),
+                Space::Pixels => transform.apply(&picture).and_then(|x| standardise(&x, image)),
+                Space::Normalised => standardise(&picture, image).and_then(|x| transform.apply(&x)),
             },
         };
         let label = if settings.change == Change::Image { wrong_label as i64 } else { label };
@@ -153,7 +143,7 @@ mod tests {
             assert!(matches!(&set.question, Question::Family { shifted, .. } if shifted.len() == 50));
             assert!(same(
                 &set.question.queries()[0].image,
-                &normalise(&picture(), &ImageConfig::default()).unwrap()
+                &standardise(&picture(), &ImageConfig::default()).unwrap()
             ));
             assert!(set.question.queries()[1..].iter().all(|q| q.label != 4 && (0..10).contains(&q.label)));
             assert!(set.question.queries().iter().all(|q| q.image.size() == [3, 16, 12]));
@@ -233,8 +223,8 @@ mod tests {
                 .find(|(_, t)| **t == Some(Transform::Invert))
                 .expect("50 draws of 7");
             let expected = match space {
-                Space::Pixels => normalise(&(1.0 - picture()), &image).unwrap(),
-                Space::Normalised => 1.0 - normalise(&picture(), &image).unwrap(),
+                Space::Pixels => standardise(&(1.0 - picture()), &image).unwrap(),
+                Space::Normalised => 1.0 - standardise(&picture(), &image).unwrap(),
             };
             assert!(query.image.allclose(&expected, 1e-6, 1e-6, false));
         }

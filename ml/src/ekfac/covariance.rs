@@ -62,7 +62,7 @@ impl CovarianceFold {
                 .iter()
                 .map(|g| {
                     Ok(Sum {
-                        outer: workspace.accumulator(&[g.groups, size(g), size(g)])?,
+                        outer: workspace.accumulator(&[g.conv.groups, size(g), size(g)])?,
                         positions: 0.0,
                     })
                 })
@@ -203,10 +203,10 @@ impl Sum {
 /// Σ a aᵀ of a batch in native order, upper kernel-row blocks only, and N·T.
 fn input_outer(geometry: &Geometry, image: &Tensor, workspace: &Workspace) -> Result<(Tensor, f64)> {
     let (batch, _, height, width) = image.size4()?;
-    let [output_height, output_width] = geometry.output_size([height, width]);
+    let [output_height, output_width] = geometry.conv.output_size([height, width]);
     let (row, kernel_inputs) = (geometry.row(), geometry.kernel_inputs());
-    let outer = workspace.zeros(&[geometry.groups, geometry.inputs(), geometry.inputs()])?;
-    let elements = height * geometry.groups * (output_width * row + (width + 2 * geometry.padding[1]) * geometry.channels);
+    let outer = workspace.zeros(&[geometry.conv.groups, geometry.inputs(), geometry.inputs()])?;
+    let elements = height * geometry.conv.groups * (output_width * row + (width + 2 * geometry.conv.padding[1]) * geometry.channels);
     for (start, length) in workspace.chunks(batch, elements) {
         let rows = wide(geometry, &workspace.take(&image.f_narrow(0, start, length)?)?, Order::Rows, workspace)?;
         let rows = once(geometry, &rows)?;
@@ -214,16 +214,16 @@ fn input_outer(geometry: &Geometry, image: &Tensor, workspace: &Workspace) -> Re
             let _ = outer.f_narrow(1, y * row, row)?.f_narrow(2, z * row, row)?.f_add_(product)?;
             Ok(())
         };
-        if geometry.stride[0] == 1 {
+        if geometry.conv.stride[0] == 1 {
             shifted_products(geometry, &rows, [height, output_height], add)?;
         } else {
             strided_products(geometry, &rows, [height, output_height], add)?;
         }
-        if geometry.bias {
-            for y in 0..geometry.kernel[0] {
+        if geometry.conv.bias {
+            for y in 0..geometry.conv.kernel[0] {
                 let reach = reach(geometry, y, height, output_height);
                 let sum =
-                    take_rows(&rows, 1, reach.input, reach.rows, geometry.stride[0])?.f_sum_dim_intlist([1i64, 2, 3].as_slice(), false, None)?;
+                    take_rows(&rows, 1, reach.input, reach.rows, geometry.conv.stride[0])?.f_sum_dim_intlist([1i64, 2, 3].as_slice(), false, None)?;
                 let _ = outer
                     .f_narrow(2, kernel_inputs, 1)?
                     .f_narrow(1, y * row, row)?
@@ -232,7 +232,7 @@ fn input_outer(geometry: &Geometry, image: &Tensor, workspace: &Workspace) -> Re
         }
     }
     let positions = (batch * output_height * output_width) as f64;
-    if geometry.bias {
+    if geometry.conv.bias {
         let _ = outer.f_narrow(1, kernel_inputs, 1)?.f_narrow(2, kernel_inputs, 1)?.f_fill_(positions)?;
     }
     Ok((outer, positions))
@@ -245,13 +245,13 @@ fn shifted_products(
     [height, output_height]: [i64; 2],
     add: impl Fn(i64, i64, &Tensor) -> Result<()>,
 ) -> Result<()> {
-    let kernel = geometry.kernel[0];
+    let kernel = geometry.conv.kernel[0];
     for distance in 0..kernel {
-        let shift = distance * geometry.dilation[0];
+        let shift = distance * geometry.conv.dilation[0];
         // Rows u with x[u]·x[u + shift] in block (y, y + distance): where both kernel rows stay off the padding.
         let ranges: Vec<(i64, i64)> = (0..kernel - distance)
             .map(|y| {
-                let offset = geometry.dilation[0] * y - geometry.padding[0];
+                let offset = geometry.conv.dilation[0] * y - geometry.conv.padding[0];
                 (offset.max(0), (output_height + offset).min(height - shift))
             })
             .collect();
@@ -287,10 +287,10 @@ fn strided_products(
     [height, output_height]: [i64; 2],
     add: impl Fn(i64, i64, &Tensor) -> Result<()>,
 ) -> Result<()> {
-    let stride = geometry.stride[0];
-    for y in 0..geometry.kernel[0] {
+    let stride = geometry.conv.stride[0];
+    for y in 0..geometry.conv.kernel[0] {
         let first = reach(geometry, y, height, output_height);
-        for z in y..geometry.kernel[0] {
+        for z in y..geometry.conv.kernel[0] {
             let second = reach(geometry, z, height, output_height);
             let start = first.output.max(second.output);
             let count = (first.output + first.rows).min(second.output + second.rows) - start;
@@ -323,13 +323,13 @@ fn gram(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 fn grad_outer(geometry: &Geometry, image: &Tensor, workspace: &Workspace) -> Result<(Tensor, f64)> {
     let (batch, _, height, width) = image.size4()?;
     let positions = height * width;
-    let mut outer = workspace.zeros(&[geometry.groups, geometry.out, geometry.out])?;
+    let mut outer = workspace.zeros(&[geometry.conv.groups, geometry.out, geometry.out])?;
     for (start, length) in workspace.chunks(batch, 2 * geometry.outputs() * positions) {
         let chunk = workspace.take(&image.f_narrow(0, start, length)?)?;
-        let split = chunk.f_reshape([length, geometry.groups, geometry.out, positions])?;
+        let split = chunk.f_reshape([length, geometry.conv.groups, geometry.out, positions])?;
         let flat = split
             .f_permute([1, 0, 3, 2])?
-            .f_reshape([geometry.groups, length * positions, geometry.out])?;
+            .f_reshape([geometry.conv.groups, length * positions, geometry.out])?;
         let _ = outer.f_add_(&gram(&flat, &flat)?)?;
     }
     Ok((outer, (batch * positions) as f64))

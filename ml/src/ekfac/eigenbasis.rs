@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use delta_guard_contract::Digest;
+use delta_guard_contract::{Code, Digest};
 use tch::{Device, Kind, Tensor};
 
 use super::covariance::Covariances;
@@ -63,7 +63,7 @@ impl Eigenbasis {
         let (mut tensors, _) = file::read(path, FORMAT, key, layers)?;
         let mut blocks = Vec::with_capacity(layers.len());
         for geometry in Geometry::list(layers)? {
-            let (b, o, d) = (geometry.groups, geometry.out, geometry.inputs());
+            let (b, o, d) = (geometry.conv.groups, geometry.out, geometry.inputs());
             let mut read = |what: &str, shape: &[i64]| file::tensor(&mut tensors, &format!("{}.{what}", geometry.name), shape);
             blocks.push(LayerBasis {
                 q_a: workspace.take(&read("q_a", &[b, d, d])?)?,
@@ -120,14 +120,16 @@ fn eigh(matrix: &Tensor, layer: &str, what: &str, workspace: &Workspace) -> Resu
     let matrix = matrix.f_add(&matrix.f_transpose(1, 2)?)?.f_mul_scalar(0.5)?;
     if !matrix.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
         let help = "check the checkpoint and the pixels: a NaN or an infinite activation spoils the whole layer";
-        return Err(Error::configuration(
+        return Err(Error::new(
+            Code::NotFinite,
             format!("layer {layer}: the {what} has entries that are not finite"),
             help,
         ));
     }
     let (values, vectors) = matrix.f_linalg_eigh("L").map_err(|error| {
         let line = error.to_string().lines().next().unwrap_or_default().to_string();
-        Error::configuration(
+        Error::new(
+            Code::NotFinite,
             format!(
                 "layer {layer}: the eigendecomposition of the {what} ({0} × {0}) did not converge: {line}",
                 matrix.size()[1]
@@ -137,7 +139,8 @@ fn eigh(matrix: &Tensor, layer: &str, what: &str, workspace: &Workspace) -> Resu
     })?;
     // An overflow while decomposing a finite matrix would show here.
     if !values.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
-        return Err(Error::configuration(
+        return Err(Error::new(
+            Code::NotFinite,
             format!("layer {layer}: the {what} has eigenvalues that are not finite"),
             "check the scale of the pixels",
         ));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use delta_guard_contract::Digest;
+use delta_guard_contract::{Code, Digest};
 use tch::Tensor;
 
 use super::file;
@@ -94,12 +94,16 @@ impl Factors {
         let examples = texts.get("examples").map(|n| n.parse());
         let Some(Ok(examples)) = examples else {
             let message = format!("{}: its header does not tell the number of examples", path.display());
-            return Err(Error::configuration(message, "delete the file; the factors are then fitted again"));
+            return Err(Error::new(
+                Code::KeptFileUnusable,
+                message,
+                "delete the file; the factors are then fitted again",
+            ));
         };
         let geometries = Geometry::list(layers)?;
         let (mut rotations, mut lambdas) = (Vec::with_capacity(layers.len()), Vec::with_capacity(layers.len()));
         for geometry in &geometries {
-            let (b, o, d) = (geometry.groups, geometry.out, geometry.inputs());
+            let (b, o, d) = (geometry.conv.groups, geometry.out, geometry.inputs());
             let mut read = |what: &str, shape: [i64; 3]| {
                 file::tensor(&mut tensors, &format!("{}.{what}", geometry.name), &shape).context(|| path.display().to_string())
             };

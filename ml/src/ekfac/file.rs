@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use delta_guard_contract::Digest;
+use delta_guard_contract::{Code, Digest};
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result, ResultExt};
@@ -27,7 +27,13 @@ pub(super) fn read(path: &Path, format: &str, key: &Digest, layers: &[Layer]) ->
 
 /// A tensor of the file, of this shape and finite.
 pub(super) fn tensor(tensors: &mut Tensors, name: &str, shape: &[i64]) -> Result<Tensor> {
-    let refused = |why: String| Error::configuration(format!("{name} {why}"), "delete the file; what it held is then computed again");
+    let refused = |why: String| {
+        Error::new(
+            Code::KeptFileUnusable,
+            format!("{name} {why}"),
+            "delete the file; what it held is then computed again",
+        )
+    };
     let tensor = tensors.remove(name).ok_or_else(|| refused("is missing".into()))?;
     if tensor.size() != shape {
         return Err(refused(format!("has shape {:?}, expected {shape:?}", tensor.size())));

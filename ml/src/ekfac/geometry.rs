@@ -1,86 +1,52 @@
 //! A layer seen as one shape of convolution: a linear layer is a 1×1 one.
 
+use delta_guard_contract::Code;
 use tch::Tensor;
 
 use crate::error::{Error, Result};
-use crate::model::layer::{Layer, LayerKind, Pair};
+use crate::model::layer::{Conv, Layer, LayerKind, Pair};
 
 /// Geometry of a tracked layer, per block (group).
 #[derive(Clone, Debug)]
 pub(super) struct Geometry {
     pub name: String,
-    /// Blocks: groups of a convolution, 1 for a linear layer.
-    pub groups: i64,
+    /// The layer as a convolution; its groups are the blocks.
+    pub conv: Conv,
     /// Output channels per block.
     pub out: i64,
     /// Input channels per block.
     pub channels: i64,
-    pub kernel: [i64; 2],
-    pub stride: [i64; 2],
-    pub padding: [i64; 2],
-    pub dilation: [i64; 2],
-    pub bias: bool,
     linear: bool,
 }
 
 impl Geometry {
     /// Reads a layer; a geometry that no layer can have is a configuration error that names it.
     pub fn of(layer: &Layer) -> Result<Self> {
-        let name = layer.name.clone();
-        let geometry = match layer.kind {
-            LayerKind::Conv2d {
-                in_channels,
-                out_channels,
-                kernel,
-                stride,
-                padding,
-                dilation,
-                groups,
-                bias,
-            } => {
-                if groups < 1 || in_channels % groups != 0 || out_channels % groups != 0 {
-                    return Err(invalid(
-                        &name,
-                        format!("{in_channels} input and {out_channels} output channels do not divide into {groups} groups"),
-                    ));
-                }
-                Self {
-                    name,
-                    groups,
-                    out: out_channels / groups,
-                    channels: in_channels / groups,
-                    kernel,
-                    stride,
-                    padding,
-                    dilation,
-                    bias,
-                    linear: false,
-                }
-            }
-            LayerKind::Linear {
-                in_features,
-                out_features,
-                bias,
-            } => Self {
-                name,
-                groups: 1,
-                out: out_features,
-                channels: in_features,
-                kernel: [1, 1],
-                stride: [1, 1],
-                padding: [0, 0],
-                dilation: [1, 1],
-                bias,
-                linear: true,
-            },
+        let (name, conv) = (layer.name.clone(), layer.kind.conv());
+        let Conv {
+            in_channels,
+            out_channels,
+            groups,
+            ..
+        } = conv;
+        if !conv.divides() {
+            let why = format!("{in_channels} input and {out_channels} output channels do not divide into {groups} groups");
+            return Err(invalid(&name, why));
+        }
+        let geometry = Self {
+            name,
+            out: out_channels / groups,
+            channels: in_channels / groups,
+            conv,
+            linear: matches!(layer.kind, LayerKind::Linear(_)),
         };
-        let positive = [geometry.out, geometry.channels]
+        let conv = &geometry.conv;
+        let mut sizes = [geometry.out, geometry.channels]
             .into_iter()
-            .chain(geometry.kernel)
-            .chain(geometry.stride)
-            .chain(geometry.dilation)
-            .all(|n| n >= 1);
-        if !positive || geometry.padding.iter().any(|&n| n < 0) {
+            .chain(conv.kernel)
+            .chain(conv.stride)
+            .chain(conv.dilation);
+        if !sizes.all(|n| n >= 1) || conv.padding.iter().any(|&n| n < 0) {
             return Err(invalid(
                 &geometry.name,
                 format!("sizes, kernel, stride and dilation must be positive: {:?}", layer.kind),
@@ -96,41 +62,41 @@ impl Geometry {
 
     /// Inputs per block without the bias: channels · kernel height · kernel width.
     pub fn kernel_inputs(&self) -> i64 {
-        self.channels * self.kernel[0] * self.kernel[1]
+        self.channels * self.conv.kernel[0] * self.conv.kernel[1]
     }
 
     /// d: inputs per block, bias counted.
     pub fn inputs(&self) -> i64 {
-        self.kernel_inputs() + i64::from(self.bias)
+        self.kernel_inputs() + i64::from(self.conv.bias)
     }
 
     /// b·o: outputs over all blocks.
     pub fn outputs(&self) -> i64 {
-        self.groups * self.out
+        self.conv.groups * self.out
     }
 
     /// Width of one kernel row in native order: kernel width · channels.
     pub fn row(&self) -> i64 {
-        self.kernel[1] * self.channels
+        self.conv.kernel[1] * self.channels
     }
 
     /// (start, width) of the column ranges in native order that are formed separately: one per kernel row, and the bias.
     pub fn ranges(&self) -> Vec<(i64, i64)> {
-        let bias = self.bias.then_some((self.kernel_inputs(), 1));
-        (0..self.kernel[0]).map(|y| (y * self.row(), self.row())).chain(bias).collect()
+        let bias = self.conv.bias.then_some((self.kernel_inputs(), 1));
+        (0..self.conv.kernel[0]).map(|y| (y * self.row(), self.row())).chain(bias).collect()
     }
 
     /// For each native column the column of the flattened weight. Native order is (kernel row, kernel column, channel, bias), the order in which unfolding
     /// by shifted copies yields columns; a weight has (channel, kernel row, kernel column, bias).
     pub fn native_columns(&self) -> Vec<i64> {
-        let [height, width] = self.kernel;
+        let [height, width] = self.conv.kernel;
         let mut columns = Vec::with_capacity(self.inputs() as usize);
         for y in 0..height {
             for x in 0..width {
                 columns.extend((0..self.channels).map(|c| (c * height + y) * width + x));
             }
         }
-        if self.bias {
+        if self.conv.bias {
             columns.push(self.kernel_inputs());
         }
         columns
@@ -146,18 +112,12 @@ impl Geometry {
         inverse
     }
 
-    /// Output height and width for an input height and width; 0 or less where the kernel does not fit.
-    pub fn output_size(&self, input: [i64; 2]) -> [i64; 2] {
-        let size = |i: usize| (input[i] + 2 * self.padding[i] - self.dilation[i] * (self.kernel[i] - 1) - 1).div_euclid(self.stride[i]) + 1;
-        [size(0), size(1)]
-    }
-
     /// The input as B × C × H × W (a linear layer's positions along H), checked.
     pub fn input_image(&self, input: &Tensor) -> Result<Tensor> {
         let image = self.image(input, "input")?;
-        let channels = self.groups * self.channels;
+        let channels = self.conv.groups * self.channels;
         match image.size()[..] {
-            [_, c, h, w] if c == channels && self.output_size([h, w]).iter().all(|&n| n >= 1) => Ok(image),
+            [_, c, h, w] if c == channels && self.conv.output_size([h, w]).iter().all(|&n| n >= 1) => Ok(image),
             _ => Err(shape(&self.name, "input", input, &format!("{channels} channels"))),
         }
     }
@@ -175,7 +135,7 @@ impl Geometry {
     pub fn images(&self, pair: &Pair) -> Result<(Tensor, Tensor)> {
         let (input, output) = (self.input_image(&pair.input)?, self.output_image(&pair.output_grad)?);
         let (i, o) = (input.size(), output.size());
-        let expected = self.output_size([i[2], i[3]]);
+        let expected = self.conv.output_size([i[2], i[3]]);
         if i[0] != o[0] || expected != [o[2], o[3]] {
             let wanted = format!(
                 "{} examples of {}×{} positions, to fit an input {:?}",
@@ -234,7 +194,7 @@ pub(super) fn batch_size(geometries: &[Geometry], pairs: &[Pair]) -> Result<i64>
 }
 
 fn invalid(name: &str, why: String) -> Error {
-    Error::configuration(format!("layer {name}: {why}"), "check the model's graph")
+    Error::new(Code::GraphUnusable, format!("layer {name}: {why}"), "check the model's graph")
 }
 
 fn shape(name: &str, what: &str, tensor: &Tensor, wanted: &str) -> Error {

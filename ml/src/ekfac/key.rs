@@ -43,17 +43,17 @@ impl FactorKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::layer::LayerKind;
+    use crate::model::layer::{LayerKind, Linear};
 
     #[test]
     fn every_field_changes_the_digest() {
         let linear = |name: &str| Layer {
             name: name.into(),
-            kind: LayerKind::Linear {
+            kind: LayerKind::Linear(Linear {
                 in_features: 3,
                 out_features: 2,
                 bias: true,
-            },
+            }),
         };
         let key = FactorKey {
             checkpoint: "c".into(),

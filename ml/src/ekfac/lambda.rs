@@ -33,7 +33,7 @@ impl LambdaFold {
         let mut sums = Vec::with_capacity(geometries.len());
         for (geometry, block) in geometries.iter().zip(&basis.blocks) {
             rotations.push(Rotation::new(geometry, &block.q_a, &block.q_g, &workspace)?);
-            sums.push(workspace.accumulator(&[geometry.groups, geometry.out, geometry.inputs()])?);
+            sums.push(workspace.accumulator(&[geometry.conv.groups, geometry.out, geometry.inputs()])?);
         }
         Ok(Self {
             layers: basis.layers.clone(),
@@ -119,7 +119,7 @@ impl Fold for LambdaFold {
 /// Σ_i (Q_Gᵀ W_i Q_A)² of a batch: [b, o, d].
 fn squares(geometry: &Geometry, rotation: &Rotation, pair: &Pair, workspace: &Workspace) -> Result<Tensor> {
     let plan = Plan::for_pair(geometry, pair);
-    let total = workspace.zeros(&[geometry.groups, geometry.out, geometry.inputs()])?;
+    let total = workspace.zeros(&[geometry.conv.groups, geometry.out, geometry.inputs()])?;
     each_block(geometry, pair, Some((rotation, plan)), workspace, |block| {
         let mut rotated = complete(geometry, &block.columns, rotation, plan)?;
         let squares = rotated.f_square_()?.f_sum_dim_intlist([0i64].as_slice(), false, None)?;

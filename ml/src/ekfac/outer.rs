@@ -74,12 +74,12 @@ pub(super) fn each_block(
     workspace: &Workspace,
     mut body: impl FnMut(&Block) -> Result<()>,
 ) -> Result<()> {
-    let whole = geometry.groups > 1 || rotation.is_some_and(|(_, plan)| !plan.grads_first);
+    let whole = geometry.conv.groups > 1 || rotation.is_some_and(|(_, plan)| !plan.grads_first);
     let copies = if rotation.is_some() { 2 } else { 1 };
     let fit = workspace.elements() / 2 / EXAMPLES / (copies * geometry.inputs());
     let outputs = if whole { geometry.out } else { even(geometry.out, fit) };
     let plan = rotation.map_or_else(Plan::default, |(_, plan)| plan);
-    let elements = |size: [i64; 2]| elements(geometry, plan, size) + geometry.groups * copies * outputs * geometry.inputs();
+    let elements = |size: [i64; 2]| elements(geometry, plan, size) + geometry.conv.groups * copies * outputs * geometry.inputs();
     each_chunk(geometry, pair, elements, workspace, |image, grads, start| {
         let sides = Sides::new(geometry, (image, grads), rotation, workspace)?;
         for first in (0..geometry.out).step_by(outputs as usize) {
@@ -103,14 +103,14 @@ fn even(all: i64, most: i64) -> i64 {
 
 /// Elements per example of what blocks are made of: unfolded inputs, and where inputs are rotated first all patches and their rotation.
 pub(super) fn elements(geometry: &Geometry, plan: Plan, [height, width]: [i64; 2]) -> i64 {
-    let [output_height, output_width] = geometry.output_size([height, width]);
+    let [output_height, output_width] = geometry.conv.output_size([height, width]);
     let wide = height * output_width * geometry.row();
     let patches = if plan.inputs_first {
         2 * output_height * output_width * geometry.inputs()
     } else {
         0
     };
-    geometry.groups * (wide + patches)
+    geometry.conv.groups * (wide + patches)
 }
 
 /// The two sides of a chunk's outer products.
@@ -131,7 +131,7 @@ enum Inputs {
 impl Sides {
     fn new(geometry: &Geometry, (image, grads): (&Tensor, &Tensor), rotation: Option<(&Rotation, Plan)>, workspace: &Workspace) -> Result<Self> {
         let (batch, _, height, width) = grads.size4()?;
-        let groups = geometry.groups;
+        let groups = geometry.conv.groups;
         let mut by_position = by_position(grads, groups)?;
         if let Some((rotation, Plan { grads_first: true, .. })) = rotation {
             by_position = right_rotated(&by_position, &rotation.q_g)?;
@@ -166,12 +166,12 @@ impl Sides {
             }
             Inputs::Wide(wide) => wide,
         };
-        let mut columns = Vec::with_capacity(geometry.kernel[0] as usize + 1);
+        let mut columns = Vec::with_capacity(geometry.conv.kernel[0] as usize + 1);
         for part in parts(geometry, wide, &grads)? {
             let outer = product(&part.grads, &part.inputs)?;
             columns.push(Columns { start: part.start, outer });
         }
-        if geometry.bias {
+        if geometry.conv.bias {
             let outer = grads
                 .f_sum_dim_intlist([1i64, 2].as_slice(), false, None)?
                 .f_reshape([-1, self.groups, outputs, 1])?;

@@ -60,7 +60,7 @@ impl Queries {
         let count = batch_size(&factors.geometries, pairs)?;
         Self::build(factors, damping, workspace, count, |index, geometry, rotation| {
             let pair = &pairs[index];
-            let rows = workspace.zeros(&[count, geometry.groups, geometry.out, geometry.inputs()])?;
+            let rows = workspace.zeros(&[count, geometry.conv.groups, geometry.out, geometry.inputs()])?;
             let plan = Plan::for_pair(geometry, pair);
             each_block(geometry, pair, Some((rotation, plan)), &workspace, |block| {
                 let part = rows
@@ -80,9 +80,9 @@ impl Queries {
             let (out, inputs) = (geometry.out, geometry.inputs());
             let order = Tensor::f_from_slice(&geometry.native_columns())?.f_to_device(workspace.device)?;
             let native = workspace.take(&gradients[index])?.f_index_select(2, &order)?;
-            let turned = right_rotated(&native.f_reshape([count, geometry.groups, out, inputs])?, &rotation.q_a)?;
-            let flat = turned.f_reshape([count * geometry.groups, out, inputs])?;
-            Ok(left_rotated(&rotation.q_g, &flat, count)?.f_reshape([count, geometry.groups, out, inputs])?)
+            let turned = right_rotated(&native.f_reshape([count, geometry.conv.groups, out, inputs])?, &rotation.q_a)?;
+            let flat = turned.f_reshape([count * geometry.conv.groups, out, inputs])?;
+            Ok(left_rotated(&rotation.q_g, &flat, count)?.f_reshape([count, geometry.conv.groups, out, inputs])?)
         })
     }
 
@@ -193,7 +193,7 @@ impl Queries {
     /// Turns back the sides that `plan` does not rotate before the outer product.
     fn turn(&self, index: usize, plan: Plan) -> Result<Vec<Tensor>> {
         let (geometry, rotation) = (&self.geometries[index], &self.rotations[index]);
-        let (blocks, out, inputs) = (geometry.groups, geometry.out, geometry.inputs());
+        let (blocks, out, inputs) = (geometry.conv.groups, geometry.out, geometry.inputs());
         let mut rows = self.rows[index].shallow_clone();
         if !plan.grads_first {
             let flat = rows.f_reshape([self.count * blocks, out, inputs])?;

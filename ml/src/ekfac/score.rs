@@ -23,7 +23,7 @@ pub fn gradient(layers: &[Layer], pairs: &[Pair], workspace: &Workspace) -> Resu
         let order = Tensor::f_from_slice(&geometry.weight_columns())?.f_to_device(workspace.device)?;
         let all = workspace.zeros(&[batch, geometry.outputs(), geometry.inputs()])?;
         each_block(geometry, pair, None, workspace, |block| {
-            let outputs = geometry.groups * block.outputs.1; // where there are groups, all outputs are in one block
+            let outputs = geometry.conv.groups * block.outputs.1; // where there are groups, all outputs are in one block
             let shaped: Vec<Tensor> = block
                 .columns
                 .iter()
@@ -190,10 +190,15 @@ impl Kernel {
         let matrix = queries.layer(index)?;
         let weight = matrix
             .f_narrow(2, 0, geometry.kernel_inputs())?
-            .f_reshape([count, geometry.groups, geometry.out, geometry.kernel_inputs()])?
+            .f_reshape([count, geometry.conv.groups, geometry.out, geometry.kernel_inputs()])?
             .f_transpose(0, 1)?
-            .f_reshape([count * geometry.outputs(), geometry.channels, geometry.kernel[0], geometry.kernel[1]])?;
-        let bias = if geometry.bias {
+            .f_reshape([
+                count * geometry.outputs(),
+                geometry.channels,
+                geometry.conv.kernel[0],
+                geometry.conv.kernel[1],
+            ])?;
+        let bias = if geometry.conv.bias {
             Some(matrix.f_select(2, geometry.kernel_inputs())?.f_tr()?)
         } else {
             None
@@ -203,8 +208,8 @@ impl Kernel {
 
     /// [Q, B]
     fn scores(&self, geometry: &Geometry, image: &Tensor, grads: &Tensor) -> Result<Tensor> {
-        let (batch, blocks) = (image.size()[0], geometry.groups);
-        let output = image.f_conv2d(&self.weight, None::<Tensor>, geometry.stride, geometry.padding, geometry.dilation, blocks)?;
+        let (batch, blocks) = (image.size()[0], geometry.conv.groups);
+        let output = geometry.conv.apply(image, &self.weight, None)?;
         let output = output.f_reshape([batch * blocks, self.count, -1])?;
         let grads = grads.f_contiguous()?;
         let products = output

@@ -1,5 +1,6 @@
 //! Scores and self-influences of many batches, in the order in which the examples come.
 
+use delta_guard_contract::Code;
 use tch::{Device, Kind, Tensor};
 
 use super::factors::Factors;
@@ -37,7 +38,7 @@ impl Scored {
     pub fn from_state(state: &mut State) -> Result<Self> {
         let mut take = |name: &str, dimensions: usize| {
             let found = state.remove(name).filter(|tensor| tensor.dim() == dimensions);
-            found.ok_or_else(|| Error::configuration(format!("{name} is missing or misshapen"), "take it anew"))
+            found.ok_or_else(|| Error::new(Code::KeptFileUnusable, format!("{name} is missing or misshapen"), "take it anew"))
         };
         Self::of(&take("scores", 2)?, &take("self_influence", 1)?)
     }
@@ -101,7 +102,7 @@ impl Fold for ScoreFold<'_> {
     }
 
     fn load(&mut self, mut state: State) -> Result<()> {
-        let damaged = |what: &str| Error::configuration(format!("{what} is missing or misshapen"), "take this part anew");
+        let damaged = |what: &str| Error::new(Code::KeptFileUnusable, format!("{what} is missing or misshapen"), "take this part anew");
         let mut take = |name: &str| state.remove(name).ok_or_else(|| damaged(name));
         let (scores, own) = (take("scores")?, take("self_influence")?);
         let (queries, examples) = scores.size2().map_err(|_| damaged("scores"))?;
@@ -165,7 +166,7 @@ impl Fold for SelfInfluenceFold<'_> {
     fn load(&mut self, mut state: State) -> Result<()> {
         let own = state.remove("self_influence").filter(|own| own.dim() == 1);
         self.own
-            .push(own.ok_or_else(|| Error::configuration("self_influence is missing or misshapen", "take this part anew"))?);
+            .push(own.ok_or_else(|| Error::new(Code::KeptFileUnusable, "self_influence is missing or misshapen", "take this part anew"))?);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Weighted sums of training gradients, Σ_i w_γi W_i: aggregated queries, such as the seeds of a group.
 
+use delta_guard_contract::Code;
 use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
@@ -175,7 +176,8 @@ impl Fold for GradientSumFold {
             let order = Tensor::f_from_slice(&geometry.weight_columns())?.f_to_device(self.workspace.device)?;
             let gradient = sum.f_to_kind(self.workspace.kind)?.f_index_select(2, &order)?;
             if !gradient.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite() {
-                return Err(Error::configuration(
+                return Err(Error::new(
+                    Code::NotFinite,
                     format!("layer {}: gradients that are not finite", geometry.name),
                     "check the checkpoint and the pixels",
                 ));

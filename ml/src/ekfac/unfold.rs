@@ -21,7 +21,7 @@ pub(super) enum Order {
 /// Unfolds an image B × (b·c) × H × W along its width: for each output column the kernel row's (column, channel) entries, zero where padded.
 pub(super) fn wide(geometry: &Geometry, image: &Tensor, order: Order, workspace: &Workspace) -> Result<Tensor> {
     let (batch, _, height, width) = image.size4()?;
-    let (groups, channels, padding) = (geometry.groups, geometry.channels, geometry.padding[1]);
+    let (groups, channels, padding) = (geometry.conv.groups, geometry.channels, geometry.conv.padding[1]);
     let split = image.f_reshape([batch, groups, channels, height, width])?;
     let (split, lead) = match order {
         Order::Examples => (split.f_permute([0, 1, 3, 4, 2])?, [batch, groups, height]),
@@ -35,19 +35,19 @@ pub(super) fn wide(geometry: &Geometry, image: &Tensor, order: Order, workspace:
         padded.f_narrow(3, padding, width)?.f_copy_(&split)?;
         padded
     };
-    let columns = geometry.output_size([height, width])[1];
-    if geometry.kernel[1] == 1 && geometry.stride[1] == 1 {
+    let columns = geometry.conv.output_size([height, width])[1];
+    if geometry.conv.kernel[1] == 1 && geometry.conv.stride[1] == 1 {
         return Ok(padded);
     }
     let line = padded_width * channels;
     let overlapping = padded.f_as_strided(
-        [lead[0], lead[1], lead[2], columns, geometry.kernel[1], channels],
+        [lead[0], lead[1], lead[2], columns, geometry.conv.kernel[1], channels],
         [
             lead[1] * lead[2] * line,
             lead[2] * line,
             line,
-            geometry.stride[1] * channels,
-            geometry.dilation[1] * channels,
+            geometry.conv.stride[1] * channels,
+            geometry.conv.dilation[1] * channels,
             1,
         ],
         0,
@@ -68,7 +68,7 @@ pub(super) struct Reach {
 
 /// The reach of kernel row `y` for an input of `height` rows.
 pub(super) fn reach(geometry: &Geometry, y: i64, height: i64, output_height: i64) -> Reach {
-    let (stride, shift) = (geometry.stride[0], geometry.dilation[0] * y - geometry.padding[0]);
+    let (stride, shift) = (geometry.conv.stride[0], geometry.conv.dilation[0] * y - geometry.conv.padding[0]);
     // output row t reads input row stride·t + shift, which must lie in 0..height
     let first = (-shift).max(0).div_euclid(stride) + i64::from((-shift).max(0).rem_euclid(stride) != 0);
     let end = ((height - 1 - shift).div_euclid(stride) + 1).min(output_height);
@@ -100,7 +100,7 @@ pub(super) struct Part {
 /// A width-unfolded input whose picture rows are read by several kernel rows, copied once, so that each of them reads a view. (It is a view itself, of
 /// overlapping patches. Where rows are skipped each kernel row copies its own.)
 pub(super) fn once(geometry: &Geometry, wide: &Tensor) -> Result<Tensor> {
-    Ok(if geometry.kernel[0] > 1 && geometry.stride[0] == 1 {
+    Ok(if geometry.conv.kernel[0] > 1 && geometry.conv.stride[0] == 1 {
         wide.f_contiguous()?
     } else {
         wide.shallow_clone()
@@ -114,10 +114,10 @@ pub(super) fn parts(geometry: &Geometry, wide: &Tensor, grads: &Tensor) -> Resul
     let blocks = size[0] * size[1];
     let rows_of = wide.f_reshape([blocks, height, columns, row])?;
     let (_, output_height, _, out) = grads.size4()?;
-    (0..geometry.kernel[0])
+    (0..geometry.conv.kernel[0])
         .map(|y| {
             let reach = reach(geometry, y, height, output_height);
-            let inputs = take_rows(&rows_of, 1, reach.input, reach.rows, geometry.stride[0])?.f_reshape([blocks, reach.rows * columns, row])?;
+            let inputs = take_rows(&rows_of, 1, reach.input, reach.rows, geometry.conv.stride[0])?.f_reshape([blocks, reach.rows * columns, row])?;
             let grads = take_rows(grads, 1, reach.output, reach.rows, 1)?.f_reshape([blocks, reach.rows * columns, out])?;
             Ok(Part {
                 start: y * row,
@@ -134,18 +134,18 @@ pub(super) fn patches(geometry: &Geometry, wide: &Tensor, output_height: i64, wo
     let (height, columns, row) = (size[2], size[3], geometry.row());
     let inputs = geometry.inputs();
     let flat = [size[0], size[1], output_height * columns, inputs];
-    if !geometry.bias && geometry.kernel[0] == 1 && geometry.stride[0] == 1 && geometry.padding[0] == 0 {
+    if !geometry.conv.bias && geometry.conv.kernel[0] == 1 && geometry.conv.stride[0] == 1 && geometry.conv.padding[0] == 0 {
         return Ok(wide.f_reshape(flat)?);
     }
     let all = workspace.zeros(&[size[0], size[1], output_height, columns, inputs])?;
-    for y in 0..geometry.kernel[0] {
+    for y in 0..geometry.conv.kernel[0] {
         let reach = reach(geometry, y, height, output_height);
         if reach.rows > 0 {
-            let rows = take_rows(wide, 2, reach.input, reach.rows, geometry.stride[0])?;
+            let rows = take_rows(wide, 2, reach.input, reach.rows, geometry.conv.stride[0])?;
             all.f_narrow(4, y * row, row)?.f_narrow(2, reach.output, reach.rows)?.f_copy_(&rows)?;
         }
     }
-    if geometry.bias {
+    if geometry.conv.bias {
         let _ = all.f_narrow(4, geometry.kernel_inputs(), 1)?.f_fill_(1.0)?;
     }
     Ok(all.f_reshape(flat)?)

@@ -4,6 +4,7 @@
 
 use super::{canonical, write_atomic_as};
 use crate::error::{Error, Result, ResultExt};
+use delta_guard_contract::Code;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 use safetensors::{View, serialize_to_file};
 use std::borrow::Cow;
@@ -26,12 +27,18 @@ pub fn read_tensors(file: &[u8]) -> Result<BTreeMap<String, Tensor>> {
     let archive = SafeTensors::deserialize(file).map_err(|e| not_safetensors(&e))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in archive.iter() {
-        let kind =
-            kind_of(view.dtype()).ok_or_else(|| Error::configuration(format!("tensor {name} holds {:?}, which is not read", view.dtype()), help))?;
+        let kind = kind_of(view.dtype()).ok_or_else(|| {
+            Error::new(
+                Code::FileUnusable,
+                format!("tensor {name} holds {:?}, which is not read", view.dtype()),
+                help,
+            )
+        })?;
         let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
         let bytes = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
         if bytes != view.data().len() {
-            return Err(Error::configuration(
+            return Err(Error::new(
+                Code::FileUnusable,
                 format!("tensor {name}: {} bytes instead of {bytes}", view.data().len()),
                 help,
             )); // tch would read past the end
@@ -75,13 +82,18 @@ pub fn write_sealed<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a
 pub fn read_sealed(path: &Path, wanted: &[(&str, &str)]) -> Result<(BTreeMap<String, Tensor>, Texts)> {
     let what = || path.display().to_string();
     let bytes = fs_err::read(path)?;
-    let damaged = |why: String| Error::configuration(format!("{}: {why}", what()), "");
+    let refused = |code: Code, why: String| Error::new(code, format!("{}: {why}", what()), "");
     let texts = read_metadata(&bytes).context(what)?;
     for (key, value) in wanted {
         match texts.get(*key) {
             Some(found) if found == value => {}
-            Some(found) => return Err(damaged(format!("its {key} is {}, wanted {}", short(found), short(value)))),
-            None => return Err(damaged(format!("its header has no {key}"))),
+            Some(found) => {
+                return Err(refused(
+                    Code::KeptFileForeign,
+                    format!("its {key} is {}, wanted {}", short(found), short(value)),
+                ));
+            }
+            None => return Err(refused(Code::KeptFileUnusable, format!("its header has no {key}"))),
         }
     }
     let archive = SafeTensors::deserialize(&bytes).map_err(|e| not_safetensors(&e)).context(what)?;
@@ -89,7 +101,10 @@ pub fn read_sealed(path: &Path, wanted: &[(&str, &str)]) -> Result<(BTreeMap<Str
     views.sort_by(|a, b| a.0.cmp(&b.0));
     let content = seal(views.iter().map(|(name, view)| (name.as_str(), Cow::Borrowed(view.data()))));
     if texts.get(SEAL) != Some(&content) {
-        return Err(damaged("damaged: its content does not have the digest that was written with it".into()));
+        return Err(refused(
+            Code::KeptFileUnusable,
+            "damaged: its content does not have the digest that was written with it".into(),
+        ));
     }
     Ok((read_tensors(&bytes).context(what)?, texts))
 }
@@ -190,10 +205,15 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
 /// What is wrong with bytes that were to be a safetensors file.
 pub fn not_safetensors(error: &SafeTensorError) -> Error {
     match error {
-        SafeTensorError::MetadataIncompleteBuffer | SafeTensorError::InvalidHeaderLength | SafeTensorError::HeaderTooSmall => Error::configuration(
+        SafeTensorError::MetadataIncompleteBuffer | SafeTensorError::InvalidHeaderLength | SafeTensorError::HeaderTooSmall => Error::new(
+            Code::FileUnusable,
             "the safetensors file is cut short: it ends before its tensors do, or goes on after them",
             "copy it again, and compare the sizes",
         ),
-        other => Error::configuration(format!("not a safetensors file: {other}"), "write it with safetensors.torch.save_file"),
+        other => Error::new(
+            Code::FileUnusable,
+            format!("not a safetensors file: {other}"),
+            "write it with safetensors.torch.save_file",
+        ),
     }
 }

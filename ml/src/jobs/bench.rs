@@ -7,7 +7,7 @@ use crate::files;
 use crate::model::{Graph, Model, Weights, zoo};
 use crate::progress::Report;
 use delta_guard_contract::job::{Anomaly, ImageLimits};
-use delta_guard_contract::{DataConfig, DataSource, Digest, ImageConfig, ModelConfig};
+use delta_guard_contract::{Code, DataConfig, DataSource, Digest, ImageConfig, ModelConfig};
 use std::path::Path;
 use tch::Kind;
 
@@ -25,7 +25,8 @@ pub fn training_set(place: &Place<'_>, data: &DataConfig, report: &mut dyn Repor
 /// A model that tells classes apart needs two of them. One alone is most often a path that is a folder too deep or too high.
 fn several_classes(set: &DataSet, path: &Path) -> Result<()> {
     let [only] = set.classes() else { return Ok(()) };
-    Err(Error::configuration(
+    Err(Error::new(
+        Code::DataUnusable,
         format!(
             "the data have one class only, `{only}`: one folder per class was looked for in {}",
             path.display()
@@ -91,7 +92,8 @@ pub fn weights(graph: &Graph, checkpoint: &Path, kind: Kind) -> Result<(Weights,
     if files::digest(checkpoint)? == digest {
         return Ok((weights, digest));
     }
-    Err(Error::configuration(
+    Err(Error::new(
+        Code::ChangedWhileRead,
         format!("the checkpoint {} was replaced while it was read", checkpoint.display()),
         "let nothing write to it while the guard works; put a new checkpoint in its place by renaming it",
     ))
@@ -104,7 +106,7 @@ pub fn weights(graph: &Graph, checkpoint: &Path, kind: Kind) -> Result<(Weights,
 pub fn class_of(name: &str, classes: &[String]) -> Result<u32> {
     classes.iter().position(|c| c == name).map(|p| p as u32).ok_or_else(|| {
         Error::new(
-            delta_guard_contract::FaultKind::Submission,
+            Code::LabelUnknown,
             format!("there is no class `{name}`"),
             format!("the classes are: {}", classes.join(", ")),
         )

@@ -10,7 +10,7 @@ use crate::model::Model;
 use crate::progress::Report;
 use delta_guard_contract::detect::{DetectMode, DetectSettings};
 use delta_guard_contract::job::{Anomaly, ImageLimits};
-use delta_guard_contract::{DataConfig, DetectConfig, Digest, FaultKind, ImageConfig, ModelConfig, Seed};
+use delta_guard_contract::{Code, DataConfig, DetectConfig, Digest, ImageConfig, ModelConfig, Seed};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -147,7 +147,7 @@ fn wrong_label(
         };
         if let Some(first) = found.filter(|&first| first != label) {
             return Err(Error::new(
-                FaultKind::Submission,
+                Code::Submission,
                 format!(
                     "the anomalies are read as different classes: {} and {}",
                     name(train, first),

@@ -4,7 +4,7 @@ use super::{Place, bench};
 use crate::data::DataSet;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::model::layer::{Layer, LayerKind};
+use crate::model::layer::Layer;
 use crate::model::{Graph, Model};
 use crate::passes::budget::Budget;
 use crate::passes::fit::{FitSettings, Fitted, factors};
@@ -81,20 +81,7 @@ fn tracked(graph: &Graph, settings: &DetectSettings) -> Result<Vec<usize>> {
 
 /// Name, rows of G, rows of A.
 fn size(layer: &Layer) -> (String, u64, u64) {
-    let (out, inner, bias) = match layer.kind {
-        LayerKind::Conv2d {
-            in_channels,
-            out_channels,
-            kernel,
-            groups,
-            bias,
-            ..
-        } => (out_channels, in_channels / groups * kernel[0] * kernel[1], bias),
-        LayerKind::Linear {
-            in_features,
-            out_features,
-            bias,
-        } => (out_features, in_features, bias),
-    };
-    (layer.name.clone(), out as u64, (inner + i64::from(bias)) as u64)
+    let conv = layer.kind.conv();
+    let [out, inner, height, width] = conv.weight_shape();
+    (layer.name.clone(), out as u64, (inner * height * width + i64::from(conv.bias)) as u64)
 }

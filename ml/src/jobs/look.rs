@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::progress::Report;
 use delta_guard_contract::job::{Anomaly, CertifyResult, ImageLimits, JobResult, MeasureResult, PICTURE_FILE, PredictedExample};
-use delta_guard_contract::{DataConfig, DataSource, ModelConfig, TrainId};
+use delta_guard_contract::{Code, DataConfig, DataSource, ModelConfig, TrainId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -144,7 +144,7 @@ pub fn extract(place: &Place<'_>, data: &DataConfig, source: &DataSource, ids: &
     for (n, id) in ids.iter().enumerate() {
         let position = set
             .position(id)
-            .ok_or_else(|| Error::configuration(format!("`{id}` is not in {}", source.path.display()), ""))?;
+            .ok_or_else(|| Error::new(Code::IdUnknown, format!("`{id}` is not in {}", source.path.display()), ""))?;
         let png = encode_png(set.pixels(position), data.image.height, data.image.width, 1)?;
         let file = format!("{n}.png");
         files::write_atomic(&place.out_dir.join(&file), &png)?;

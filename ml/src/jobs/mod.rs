@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::progress::Report;
 use crate::{attack, model};
 use delta_guard_contract::job::{JobResult, OUTCOME_FILE};
-use delta_guard_contract::{Digest, Job, PROTOCOL, Task, WorkerSetup};
+use delta_guard_contract::{Code, Digest, Job, PROTOCOL, Task, WorkerSetup};
 use std::path::Path;
 use tch::Device;
 
@@ -48,7 +48,8 @@ pub fn run_to_file(job: &Job, report: &mut dyn Report) -> Result<Digest> {
 /// See [`delta_guard_contract::FaultKind`]: whose fault it is decides what the guard does next.
 pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
     if job.v != PROTOCOL {
-        return Err(Error::configuration(
+        return Err(Error::new(
+            Code::VersionMismatch,
             format!("the job speaks protocol {}, this worker {PROTOCOL}", job.v),
             "install delta-guard and delta-guard-worker of the same version",
         ));

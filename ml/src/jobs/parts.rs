@@ -106,7 +106,7 @@ fn of_factors(place: &Place<'_>, sum: &FoldSum, work: Work<'_>, report: &mut dyn
     }
     let basis = Eigenbasis::load(&basis_file, &layers, &key, &workspace).map_err(|error| {
         let help = "put the parts of the covariance together first, under the same settings and with the same factor folder";
-        Error::configuration(format!("the eigenbasis of these factors: {}", error.fault().message), help)
+        error.within(|| "the eigenbasis of these factors".into()).helped(help)
     })?;
     let plan = Plan::new(
         &["lambda", &key.0, &files::digest(&basis_file)?.0],

@@ -1,7 +1,7 @@
 //! The one executor of graphs: evaluation, training, and evaluation with taps on the tracked layers.
 
 use super::graph::{Graph, INPUT, Node, Op};
-use super::layer::Pair;
+use super::layer::{Conv, Pair};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -20,8 +20,9 @@ fn fast_layout(tensor: &Tensor) -> Tensor {
 /// Input and stride of a convolution. A 1×1 kernel that strides reads a subset of the positions: taking that first, with stride 1 afterwards, is the same.
 /// On a CPU it must be so: oneDNN's own way there writes past a buffer when it computes the weight gradient of few channels that lie innermost in memory
 /// (<https://github.com/uxlfoundation/oneDNN/issues/6035>, open in the version inside libtorch 2.11); seen here as crashes and wrong weights.
-fn unit_stride(x: &Tensor, kernel: [i64; 2], stride: [i64; 2], padding: [i64; 2]) -> Result<(Tensor, [i64; 2])> {
-    if kernel != [1, 1] || padding != [0, 0] || stride == [1, 1] || x.device() != Device::Cpu {
+fn unit_stride(x: &Tensor, conv: &Conv) -> Result<(Tensor, [i64; 2])> {
+    let stride = conv.stride;
+    if conv.kernel != [1, 1] || conv.padding != [0, 0] || stride == [1, 1] || x.device() != Device::Cpu {
         return Ok((x.shallow_clone(), stride));
     }
     let taken = x.f_slice(2, 0, None, stride[0])?.f_slice(3, 0, None, stride[1])?;
@@ -169,7 +170,7 @@ impl Model {
                 .collect::<Result<Vec<_>>>()?;
             let mut output = self.apply(node, &inputs, mode)?;
             if let Some((tap_inputs, tap_outputs)) = taps.as_deref_mut()
-                && matches!(node.op, Op::Conv2d { .. } | Op::Linear { .. })
+                && matches!(node.op, Op::Conv2d(_) | Op::Linear(_))
             {
                 if !output.requires_grad() {
                     output = output.detach().set_requires_grad(true);
@@ -199,18 +200,11 @@ impl Model {
             .first()
             .ok_or_else(|| Error::internal(format!("node {} reads nothing", node.name)))?;
         Ok(match &node.op {
-            Op::Conv2d {
-                kernel,
-                stride,
-                padding,
-                dilation,
-                groups,
-                ..
-            } => {
-                let (x, stride) = unit_stride(x, *kernel, *stride, *padding)?;
-                x.f_conv2d(need("weight")?, self.weight(node, "bias"), stride, padding, dilation, *groups)?
+            Op::Conv2d(conv) => {
+                let (x, stride) = unit_stride(x, conv)?;
+                Conv { stride, ..conv.clone() }.apply(&x, need("weight")?, self.weight(node, "bias"))?
             }
-            Op::Linear { .. } => x.f_linear(need("weight")?, self.weight(node, "bias"))?,
+            Op::Linear(_) => x.f_linear(need("weight")?, self.weight(node, "bias"))?,
             Op::BatchNorm2d { eps, momentum, .. } => {
                 let (mean, var) = (need("running_mean")?, need("running_var")?);
                 if mode == Mode::Train {

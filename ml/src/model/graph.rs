@@ -1,8 +1,9 @@
 //! A network as data: named layers and what they read. It can be written to and read from a file, so that importers of other formats need no
 //! new code in the executor.
 
-use super::layer::{Layer, LayerKind};
+use super::layer::{self, Conv, Layer, LayerKind, Linear};
 use crate::error::{Error, Result, ResultExt};
+use delta_guard_contract::Code;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -42,40 +43,10 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
-    /// 2-d convolution, zero padding; weight out × in/groups × kh × kw.
-    Conv2d {
-        /// Input channels.
-        in_channels: i64,
-        /// Output channels.
-        out_channels: i64,
-        /// Kernel size.
-        kernel: [i64; 2],
-        /// Stride.
-        #[serde(default = "ones")]
-        stride: [i64; 2],
-        /// Padding on both sides.
-        #[serde(default)]
-        padding: [i64; 2],
-        /// Dilation.
-        #[serde(default = "ones")]
-        dilation: [i64; 2],
-        /// Groups.
-        #[serde(default = "one")]
-        groups: i64,
-        /// Has a bias.
-        #[serde(default)]
-        bias: bool,
-    },
-    /// y = W x + b on B × features.
-    Linear {
-        /// Input features.
-        in_features: i64,
-        /// Output features.
-        out_features: i64,
-        /// Has a bias.
-        #[serde(default = "yes")]
-        bias: bool,
-    },
+    /// 2-d convolution.
+    Conv2d(Conv),
+    /// Linear layer on B × features.
+    Linear(Linear),
     /// Batch normalisation over channels: (x − mean) / √(variance + ε) · weight + bias.
     BatchNorm2d {
         /// Channels.
@@ -112,9 +83,6 @@ pub enum Op {
     Add,
 }
 
-fn one() -> i64 {
-    1
-}
 /// PyTorch's default.
 fn bn_eps() -> f64 {
     1e-5
@@ -122,12 +90,6 @@ fn bn_eps() -> f64 {
 /// PyTorch's default.
 fn bn_momentum() -> f64 {
     0.1
-}
-fn ones() -> [i64; 2] {
-    [1, 1]
-}
-fn yes() -> bool {
-    true
 }
 
 /// An entry of the state dict.
@@ -165,7 +127,8 @@ impl Graph {
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs_err::read_to_string(path)?;
         let graph: Self = serde_json::from_str(&text).map_err(|e| {
-            Error::configuration(
+            Error::new(
+                Code::GraphUnusable,
                 format!("{}: not a layer graph: {e}", path.display()),
                 "`delta-guard graph --classes NUMBER --out FILE.json` writes one to compare with",
             )
@@ -179,7 +142,7 @@ impl Graph {
     /// # Errors
     /// `Configuration` naming the node.
     pub fn check(&self) -> Result<()> {
-        let wrong = |message: String| Error::configuration(message, "correct the graph file");
+        let wrong = |message: String| Error::new(Code::GraphUnusable, message, "correct the graph file");
         if self.format != FORMAT {
             return Err(wrong(format!("graph format {} is not known (this version reads {FORMAT})", self.format)));
         }
@@ -211,9 +174,10 @@ impl Graph {
                 .collect::<std::result::Result<Vec<_>, _>>();
             let shape = inputs
                 .and_then(|inputs| node.op.shape(&inputs))
-                .map_err(|why| Error::configuration(format!("node `{}`: {why}", node.name), "correct the graph file"))?;
+                .map_err(|why| Error::new(Code::GraphUnusable, format!("node `{}`: {why}", node.name), "correct the graph file"))?;
             if node.name.is_empty() || known.contains_key(node.name.as_str()) {
-                return Err(Error::configuration(
+                return Err(Error::new(
+                    Code::GraphUnusable,
                     format!("node name `{}` is empty or used twice", node.name),
                     "correct the graph file",
                 ));
@@ -255,32 +219,16 @@ impl Graph {
                 });
             };
             match &node.op {
-                Op::Conv2d {
-                    in_channels,
-                    out_channels,
-                    kernel,
-                    groups,
-                    bias,
-                    ..
-                } => {
-                    push(
-                        "weight",
-                        vec![*out_channels, in_channels / groups, kernel[0], kernel[1]],
-                        Kind::Float,
-                        true,
-                    );
-                    if *bias {
-                        push("bias", vec![*out_channels], Kind::Float, true);
+                Op::Conv2d(conv) => {
+                    push("weight", conv.weight_shape().to_vec(), Kind::Float, true);
+                    if conv.bias {
+                        push("bias", vec![conv.out_channels], Kind::Float, true);
                     }
                 }
-                Op::Linear {
-                    in_features,
-                    out_features,
-                    bias,
-                } => {
-                    push("weight", vec![*out_features, *in_features], Kind::Float, true);
-                    if *bias {
-                        push("bias", vec![*out_features], Kind::Float, true);
+                Op::Linear(linear) => {
+                    push("weight", linear.weight_shape().to_vec(), Kind::Float, true);
+                    if linear.bias {
+                        push("bias", vec![linear.out_features], Kind::Float, true);
                     }
                 }
                 Op::BatchNorm2d { features, .. } => {
@@ -319,35 +267,9 @@ impl Op {
     }
 
     fn layer_kind(&self) -> Option<LayerKind> {
-        match *self {
-            Op::Conv2d {
-                in_channels,
-                out_channels,
-                kernel,
-                stride,
-                padding,
-                dilation,
-                groups,
-                bias,
-            } => Some(LayerKind::Conv2d {
-                in_channels,
-                out_channels,
-                kernel,
-                stride,
-                padding,
-                dilation,
-                groups,
-                bias,
-            }),
-            Op::Linear {
-                in_features,
-                out_features,
-                bias,
-            } => Some(LayerKind::Linear {
-                in_features,
-                out_features,
-                bias,
-            }),
+        match self {
+            Op::Conv2d(conv) => Some(LayerKind::Conv2d(conv.clone())),
+            Op::Linear(linear) => Some(LayerKind::Linear(linear.clone())),
             _ => None,
         }
     }
@@ -375,7 +297,7 @@ impl Op {
                     "window kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} makes no sense"
                 ));
             }
-            let out = (size + 2 * padding - dilation * (kernel - 1) - 1).div_euclid(stride) + 1;
+            let out = layer::window(size, kernel, stride, padding, dilation);
             if out < 1 {
                 Err(format!("its window is larger than its input of {size}"))
             } else {
@@ -383,31 +305,30 @@ impl Op {
             }
         };
         match self {
-            Op::Conv2d {
-                in_channels,
-                out_channels,
-                kernel,
-                stride,
-                padding,
-                dilation,
-                groups,
-                ..
-            } => {
+            Op::Conv2d(conv) => {
                 let (c, h, w) = plane()?;
+                let Conv {
+                    in_channels,
+                    out_channels,
+                    kernel,
+                    stride,
+                    padding,
+                    dilation,
+                    groups,
+                    ..
+                } = conv;
                 if c != *in_channels {
                     return Err(format!("expects {in_channels} channels, gets {c}"));
                 }
-                if *out_channels < 1 || *groups < 1 || in_channels % groups != 0 || out_channels % groups != 0 {
+                if *out_channels < 1 || !conv.divides() {
                     return Err(format!("{in_channels} → {out_channels} channels do not divide into {groups} groups"));
                 }
                 let h = window(h, kernel[0], stride[0], padding[0], dilation[0])?;
                 Ok(vec![*out_channels, h, window(w, kernel[1], stride[1], padding[1], dilation[1])?])
             }
-            Op::Linear {
-                in_features, out_features, ..
-            } => match input {
-                [n] if n == in_features && *out_features >= 1 => Ok(vec![*out_features]),
-                other => Err(format!("expects [{in_features}], gets {other:?}")),
+            Op::Linear(linear) => match input {
+                [n] if *n == linear.in_features && linear.out_features >= 1 => Ok(vec![linear.out_features]),
+                other => Err(format!("expects [{}], gets {other:?}", linear.in_features)),
             },
             Op::BatchNorm2d { features, eps, momentum } => {
                 let (c, h, w) = plane()?;

@@ -1,10 +1,11 @@
 //! Tracked layers and what a pass sees of them.
 
 use crate::error::Result;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 /// A convolution or linear layer as EK-FAC knows it: its name and its geometry.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Name in the state dict, without `.weight` (`layer1.0.conv1`).
     pub name: String,
@@ -13,37 +14,129 @@ pub struct Layer {
 }
 
 /// Geometry of a tracked layer.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum LayerKind {
-    /// 2-d convolution; pairs are (height, width). Weight: out × in/groups × kh × kw.
-    Conv2d {
-        /// Input channels.
-        in_channels: i64,
-        /// Output channels.
-        out_channels: i64,
-        /// Kernel.
-        kernel: [i64; 2],
-        /// Stride.
-        stride: [i64; 2],
-        /// Zero padding on both sides.
-        padding: [i64; 2],
-        /// Dilation.
-        dilation: [i64; 2],
-        /// Groups.
-        groups: i64,
-        /// Has a bias.
-        bias: bool,
-    },
-    /// Linear layer. Weight: out × in.
-    Linear {
-        /// Input features.
-        in_features: i64,
-        /// Output features.
-        out_features: i64,
-        /// Has a bias.
-        bias: bool,
-    },
+    /// 2-d convolution.
+    Conv2d(Conv),
+    /// Linear layer.
+    Linear(Linear),
+}
+
+/// Geometry of a 2-d convolution with zero padding; pairs are (height, width). Weight: out × in/groups × kh × kw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conv {
+    /// Input channels.
+    pub in_channels: i64,
+    /// Output channels.
+    pub out_channels: i64,
+    /// Kernel size.
+    pub kernel: [i64; 2],
+    /// Stride.
+    #[serde(default = "ones")]
+    pub stride: [i64; 2],
+    /// Padding on both sides.
+    #[serde(default)]
+    pub padding: [i64; 2],
+    /// Dilation.
+    #[serde(default = "ones")]
+    pub dilation: [i64; 2],
+    /// Groups.
+    #[serde(default = "one")]
+    pub groups: i64,
+    /// Has a bias.
+    #[serde(default)]
+    pub bias: bool,
+}
+
+/// Geometry of a linear layer, y = W x + b. Weight: out × in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Linear {
+    /// Input features.
+    pub in_features: i64,
+    /// Output features.
+    pub out_features: i64,
+    /// Has a bias.
+    #[serde(default = "yes")]
+    pub bias: bool,
+}
+
+fn one() -> i64 {
+    1
+}
+
+fn ones() -> [i64; 2] {
+    [1, 1]
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl LayerKind {
+    /// The layer as a convolution: a linear layer is a 1×1 one.
+    pub fn conv(&self) -> Conv {
+        match self {
+            Self::Conv2d(conv) => conv.clone(),
+            Self::Linear(linear) => Conv {
+                bias: linear.bias,
+                ..Conv::new([linear.in_features, linear.out_features], [1, 1])
+            },
+        }
+    }
+}
+
+impl Conv {
+    /// One of these (input, output) channels and this kernel: stride and dilation 1, no padding, no groups, no bias.
+    pub fn new([in_channels, out_channels]: [i64; 2], kernel: [i64; 2]) -> Self {
+        Self {
+            in_channels,
+            out_channels,
+            kernel,
+            stride: ones(),
+            padding: [0, 0],
+            dilation: ones(),
+            groups: one(),
+            bias: false,
+        }
+    }
+
+    /// Do the channels divide into the groups?
+    pub fn divides(&self) -> bool {
+        self.groups >= 1 && self.in_channels % self.groups == 0 && self.out_channels % self.groups == 0
+    }
+
+    /// Shape of the weight.
+    pub fn weight_shape(&self) -> [i64; 4] {
+        [self.out_channels, self.in_channels / self.groups, self.kernel[0], self.kernel[1]]
+    }
+
+    /// Height and width of the output for those of an input; 0 or less where the kernel does not fit.
+    pub fn output_size(&self, input: [i64; 2]) -> [i64; 2] {
+        [0, 1].map(|i| window(input[i], self.kernel[i], self.stride[i], self.padding[i], self.dilation[i]))
+    }
+
+    /// The convolution of a B × C × H × W input.
+    ///
+    /// # Errors
+    /// When libtorch fails (memory, a tensor that does not fit).
+    pub fn apply(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        Ok(x.f_conv2d(weight, bias, self.stride, self.padding, self.dilation, self.groups)?)
+    }
+}
+
+impl Linear {
+    /// Shape of the weight.
+    pub fn weight_shape(&self) -> [i64; 2] {
+        [self.out_features, self.in_features]
+    }
+}
+
+/// Places that a window takes along one axis.
+pub(super) fn window(size: i64, kernel: i64, stride: i64, padding: i64, dilation: i64) -> i64 {
+    (size + 2 * padding - dilation * (kernel - 1) - 1).div_euclid(stride) + 1
 }
 
 /// What a tapped forward and backward pass yields for one layer and a batch of B examples, each example's gradient being that of its own

@@ -3,6 +3,7 @@
 use super::graph::{Graph, Op, StateEntry};
 use crate::error::{Error, Result, ResultExt};
 use crate::files::tensors::{kind_of, not_safetensors, read_tensors, write_tensors};
+use delta_guard_contract::Code;
 use delta_guard_contract::mistaken::{HEAD, Mistaken, mistaken};
 use safetensors::SafeTensors;
 use std::collections::{BTreeMap, HashMap};
@@ -38,33 +39,20 @@ impl Weights {
             };
             let uniform = |shape: &[i64], bound: f64| Tensor::rand(shape, cpu) * (2.0 * bound) - bound;
             match &node.op {
-                Op::Conv2d {
-                    in_channels,
-                    out_channels,
-                    kernel,
-                    groups,
-                    bias,
-                    ..
-                } => {
-                    let (taps, fan_in) = (kernel[0] * kernel[1], in_channels / groups * kernel[0] * kernel[1]);
-                    let std = (2.0 / (out_channels * taps) as f64).sqrt();
-                    set(
-                        "weight",
-                        Tensor::randn([*out_channels, in_channels / groups, kernel[0], kernel[1]], cpu) * std,
-                    );
-                    if *bias {
-                        set("bias", uniform(&[*out_channels], 1.0 / (fan_in as f64).sqrt()));
+                Op::Conv2d(conv) => {
+                    let [out, inner, height, width] = conv.weight_shape();
+                    let taps = height * width;
+                    let std = (2.0 / (out * taps) as f64).sqrt();
+                    set("weight", Tensor::randn(conv.weight_shape(), cpu) * std);
+                    if conv.bias {
+                        set("bias", uniform(&[out], 1.0 / ((inner * taps) as f64).sqrt()));
                     }
                 }
-                Op::Linear {
-                    in_features,
-                    out_features,
-                    bias,
-                } => {
-                    let bound = 1.0 / (*in_features as f64).sqrt();
-                    set("weight", uniform(&[*out_features, *in_features], bound));
-                    if *bias {
-                        set("bias", uniform(&[*out_features], bound));
+                Op::Linear(linear) => {
+                    let bound = 1.0 / (linear.in_features as f64).sqrt();
+                    set("weight", uniform(&linear.weight_shape(), bound));
+                    if linear.bias {
+                        set("bias", uniform(&[linear.out_features], bound));
                     }
                 }
                 Op::BatchNorm2d { features, .. } => {
@@ -108,7 +96,8 @@ impl Weights {
             };
             let same = tensor.detach().f_to_kind(kind)?;
             if same.is_floating_point() && same.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
-                return Err(Error::configuration(
+                return Err(Error::new(
+                    Code::CheckpointUnusable,
                     format!(
                         "tensor {name} of the new model does not fit into {kind:?}, the kind of numbers of {}",
                         path.display()
@@ -131,7 +120,8 @@ impl Weights {
             .map(|e| e.name.as_str())
             .collect();
         if !missing.is_empty() {
-            return Err(Error::configuration(
+            return Err(Error::new(
+                Code::CheckpointUnusable,
                 format!("{} missing: {}", plural(missing.len(), "tensor"), list(&missing)),
                 help,
             ));
@@ -142,7 +132,8 @@ impl Weights {
         }
         if !tensors.is_empty() {
             let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
-            return Err(Error::configuration(
+            return Err(Error::new(
+                Code::CheckpointUnusable,
                 format!("{} too many: {}", plural(names.len(), "tensor"), list(&names)),
                 help,
             ));
@@ -175,7 +166,8 @@ fn checked_tensor(tensor: Option<Tensor>, entry: &StateEntry, kind: Kind, help: 
         return Ok(Tensor::zeros([] as [i64; 0], (Kind::Int64, Device::Cpu))); // batch norm's counter: only the training loop reads it
     };
     if tensor.size() != entry.shape {
-        return Err(Error::configuration(
+        return Err(Error::new(
+            Code::CheckpointUnusable,
             format!("tensor {} has shape {:?} instead of {:?}", entry.name, tensor.size(), entry.shape),
             help,
         ));
@@ -184,14 +176,16 @@ fn checked_tensor(tensor: Option<Tensor>, entry: &StateEntry, kind: Kind, help: 
         return Ok(tensor.to_kind(Kind::Int64));
     }
     if !tensor.is_floating_point() {
-        return Err(Error::configuration(
+        return Err(Error::new(
+            Code::CheckpointUnusable,
             format!("tensor {} holds {:?} instead of floats", entry.name, tensor.kind()),
             help,
         ));
     }
     let tensor = tensor.to_kind(kind);
     if tensor.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
-        return Err(Error::configuration(
+        return Err(Error::new(
+            Code::CheckpointUnusable,
             format!("tensor {} holds a NaN or an infinity", entry.name),
             "the training run that made it diverged: use another checkpoint",
         ));
@@ -206,7 +200,8 @@ fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
     (&mut file).take(HEAD as u64).read_to_end(&mut head)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if let Some(Mistaken { what, help, .. }) = mistaken(&head, &name) {
-        return Err(Error::configuration(
+        return Err(Error::new(
+            Code::CheckpointUnusable,
             format!("checkpoint {} is not a safetensors file: the file is {what}", path.display()),
             help,
         ));

@@ -1,8 +1,9 @@
 //! The architectures that come with the program, as graphs.
 
 use super::graph::{Graph, INPUT, Node, Op};
+use super::layer::{Conv, Linear};
 use crate::error::{Error, Result};
-use delta_guard_contract::{ModelConfig, Stem};
+use delta_guard_contract::{Code, ModelConfig, Stem};
 use std::path::Path;
 
 /// Builds a graph node by node; each call reads the node before unless told otherwise.
@@ -45,17 +46,13 @@ impl Builder {
 }
 
 /// "Same" padding for odd kernels.
-fn conv((in_channels, out_channels): (i64, i64), kernel: i64, stride: i64, bias: bool) -> Op {
-    Op::Conv2d {
-        in_channels,
-        out_channels,
-        kernel: [kernel, kernel],
-        stride: [stride, stride],
-        padding: [kernel / 2, kernel / 2],
-        dilation: [1, 1],
-        groups: 1,
+fn conv((from, to): (i64, i64), kernel: i64, stride: i64, bias: bool) -> Op {
+    Op::Conv2d(Conv {
+        stride: [stride; 2],
+        padding: [kernel / 2; 2],
         bias,
-    }
+        ..Conv::new([from, to], [kernel; 2])
+    })
 }
 
 /// The graph that a configuration asks for, for pictures of `height` × `width` and `classes` classes.
@@ -71,7 +68,8 @@ pub fn graph(model: &ModelConfig, height: u32, width: u32, classes: usize) -> Re
         path if Path::new(path).extension().is_some_and(|e| e == "json") => {
             let graph = Graph::load(Path::new(path))?;
             if graph.input != input {
-                return Err(Error::configuration(
+                return Err(Error::new(
+                    Code::GraphUnusable,
                     format!(
                         "{path}: the graph takes pictures of {:?} (channels, height, width), data.image says {input:?}",
                         graph.input
@@ -89,7 +87,8 @@ pub fn graph(model: &ModelConfig, height: u32, width: u32, classes: usize) -> Re
         }
     };
     if graph.classes() != classes {
-        return Err(Error::configuration(
+        return Err(Error::new(
+            Code::GraphUnusable,
             format!("the model has {} classes, the training set {classes}", graph.classes()),
             "check data.train.path and model.architecture",
         ));
@@ -133,11 +132,11 @@ pub fn resnet18(input: [i64; 3], w: i64, stem: Stem, classes: i64) -> Result<Gra
     b.then("flatten", Op::Flatten);
     b.then(
         "fc",
-        Op::Linear {
+        Op::Linear(Linear {
             in_features: channels,
             out_features: classes,
             bias: true,
-        },
+        }),
     );
     Graph::new(input, b.nodes)
 }
@@ -160,11 +159,11 @@ pub fn small_cnn(input: [i64; 3], w: i64, classes: i64) -> Result<Graph> {
     b.then("flatten", Op::Flatten);
     b.then(
         "fc",
-        Op::Linear {
+        Op::Linear(Linear {
             in_features: 4 * w,
             out_features: classes,
             bias: true,
-        },
+        }),
     );
     Graph::new(input, b.nodes)
 }
@@ -187,20 +186,20 @@ pub fn fixture(input: [i64; 3], w: i64, classes: i64) -> Result<Graph> {
     let side = |size: i64| (size + 1) / 2 / 3;
     b.then(
         "fc1",
-        Op::Linear {
+        Op::Linear(Linear {
             in_features: 2 * w * side(input[1]) * side(input[2]),
             out_features: 2 * w,
             bias: false,
-        },
+        }),
     );
     b.then("relu4", Op::Relu);
     b.then(
         "fc2",
-        Op::Linear {
+        Op::Linear(Linear {
             in_features: 2 * w,
             out_features: classes,
             bias: true,
-        },
+        }),
     );
     Graph::new(input, b.nodes)
 }

@@ -9,7 +9,7 @@ use crate::data::{DataSet, normalise};
 use crate::error::{Error, Result};
 use crate::model::{Graph, Model, Weights};
 use crate::progress::Report;
-use delta_guard_contract::{ImageConfig, Recipe};
+use delta_guard_contract::{Code, ImageConfig, Recipe};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -62,7 +62,8 @@ pub struct Trained {
 /// `Configuration` when there is nothing to train on or the loss is no longer finite; `Resource` for memory and disk.
 pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
     if run.examples.is_empty() {
-        return Err(Error::configuration(
+        return Err(Error::new(
+            Code::NothingLeft,
             "no training examples are left",
             "check data.train.path and the list of removed ids",
         ));
@@ -115,7 +116,8 @@ pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
                 let seen = ((i + 1) * batch_size).min(order.len()) as f64;
                 last = (sums.double_value(&[0]) / seen, sums.double_value(&[1]) / seen);
                 if !last.0.is_finite() {
-                    return Err(Error::configuration(
+                    return Err(Error::new(
+                        Code::NotFinite,
                         format!(
                             "training diverged: the loss is {} in epoch {} of {}, step {} of {per_epoch}, at learning rate {lr:.3e}",
                             last.0,

@@ -6,7 +6,7 @@ use crate::files;
 use crate::files::tensors::{read_metadata, read_tensors, write_tensors};
 use crate::model::{Graph, Weights};
 use crate::progress::Report;
-use delta_guard_contract::FaultKind;
+use delta_guard_contract::{Code, FaultKind};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use tch::Tensor;
@@ -104,7 +104,7 @@ impl EpochState {
             metadata
                 .get(name)
                 .and_then(|v| v.parse::<f64>().ok())
-                .ok_or_else(|| Error::configuration(format!("no {name} in it"), ""))
+                .ok_or_else(|| Error::new(Code::KeptFileUnusable, format!("no {name} in it"), ""))
         };
         let (epochs, loss, accuracy) = (number("epochs")? as u32, number("loss")?, number("accuracy")?);
         let (mut weights, mut momentum) = (BTreeMap::new(), BTreeMap::new());
@@ -112,7 +112,7 @@ impl EpochState {
             match name.split_once('.') {
                 Some(("w", name)) => weights.insert(name.to_string(), tensor),
                 Some(("m", name)) => momentum.insert(name.to_string(), tensor),
-                _ => return Err(Error::configuration(format!("tensor {name} does not belong in it"), "")),
+                _ => return Err(Error::new(Code::KeptFileUnusable, format!("tensor {name} does not belong in it"), "")),
             };
         }
         let missing = graph
@@ -120,7 +120,11 @@ impl EpochState {
             .into_iter()
             .find(|e| weights.get(&e.name).map(Tensor::size).as_ref() != Some(&e.shape));
         if let Some(entry) = missing {
-            return Err(Error::configuration(format!("tensor {} is missing or misshapen", entry.name), ""));
+            return Err(Error::new(
+                Code::KeptFileUnusable,
+                format!("tensor {} is missing or misshapen", entry.name),
+                "",
+            ));
         }
         Ok(Some(Self {
             weights: Weights(weights),

@@ -1,7 +1,7 @@
 //! Layers of many geometries, random pairs for them, and what EK-FAC sums over them, by plain loops and by autograd.
 
 use delta_influence::ekfac::Workspace;
-use delta_influence::model::layer::{Layer, LayerKind, Pair};
+use delta_influence::model::layer::{Conv, Layer, LayerKind, Linear, Pair};
 use tch::{Device, Kind, Tensor};
 
 pub const EXAMPLES: i64 = 7;
@@ -24,29 +24,26 @@ pub fn conv(
     bias: bool,
     size: [i64; 2],
 ) -> Case {
-    let [in_channels, out_channels] = channels;
-    let kind = LayerKind::Conv2d {
-        in_channels,
-        out_channels,
-        kernel,
+    let kind = LayerKind::Conv2d(Conv {
         stride,
         padding,
         dilation,
         groups,
         bias,
-    };
+        ..Conv::new(channels, kernel)
+    });
     Case {
         layer: Layer { name: name.into(), kind },
-        input: vec![EXAMPLES, in_channels, size[0], size[1]],
+        input: vec![EXAMPLES, channels[0], size[0], size[1]],
     }
 }
 
 pub fn linear(name: &str, features: [i64; 2], bias: bool, positions: &[i64]) -> Case {
-    let kind = LayerKind::Linear {
+    let kind = LayerKind::Linear(Linear {
         in_features: features[0],
         out_features: features[1],
         bias,
-    };
+    });
     let input = [&[EXAMPLES], positions, &[features[0]]].concat();
     Case {
         layer: Layer { name: name.into(), kind },
@@ -96,33 +93,19 @@ pub fn workspace(budget_bytes: usize) -> Workspace {
 /// The layer applied by libtorch.
 pub fn apply(layer: &Layer, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     match &layer.kind {
-        LayerKind::Conv2d {
-            stride,
-            padding,
-            dilation,
-            groups,
-            ..
-        } => x.conv2d(weight, bias, *stride, *padding, *dilation, *groups),
-        LayerKind::Linear { .. } => x.linear(weight, bias),
+        LayerKind::Conv2d(conv) => conv.apply(x, weight, bias).unwrap(),
+        LayerKind::Linear(_) => x.linear(weight, bias),
     }
 }
 
 pub fn has_bias(layer: &Layer) -> bool {
-    matches!(layer.kind, LayerKind::Conv2d { bias: true, .. } | LayerKind::Linear { bias: true, .. })
+    layer.kind.conv().bias
 }
 
 pub fn weight_shape(layer: &Layer) -> Vec<i64> {
-    match layer.kind {
-        LayerKind::Conv2d {
-            in_channels,
-            out_channels,
-            kernel,
-            groups,
-            ..
-        } => vec![out_channels, in_channels / groups, kernel[0], kernel[1]],
-        LayerKind::Linear {
-            in_features, out_features, ..
-        } => vec![out_features, in_features],
+    match &layer.kind {
+        LayerKind::Conv2d(conv) => conv.weight_shape().to_vec(),
+        LayerKind::Linear(linear) => linear.weight_shape().to_vec(),
     }
 }
 
@@ -175,28 +158,23 @@ pub fn autograd_gradient(layer: &Layer, pair: &Pair) -> Tensor {
 
 /// A and G by loops over examples, positions and pairs of entries.
 pub fn naive_covariances(layer: &Layer, pair: &Pair) -> (Tensor, Tensor) {
-    let (x, g) = match layer.kind {
-        LayerKind::Conv2d { .. } => (pair.input.shallow_clone(), pair.output_grad.shallow_clone()),
-        LayerKind::Linear {
-            in_features, out_features, ..
-        } => {
+    let (x, g) = match &layer.kind {
+        LayerKind::Conv2d(_) => (pair.input.shallow_clone(), pair.output_grad.shallow_clone()),
+        LayerKind::Linear(linear) => {
             let n = pair.input.size()[0];
             let image = |t: &Tensor, features: i64| t.reshape([n, -1, features]).transpose(1, 2).unsqueeze(-1).contiguous();
-            (image(&pair.input, in_features), image(&pair.output_grad, out_features))
+            (image(&pair.input, linear.in_features), image(&pair.output_grad, linear.out_features))
         }
     };
-    let (kernel, stride, padding, dilation, groups, bias) = match layer.kind {
-        LayerKind::Conv2d {
-            kernel,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            ..
-        } => (kernel, stride, padding, dilation, groups, bias),
-        LayerKind::Linear { bias, .. } => ([1, 1], [1, 1], [0, 0], [1, 1], 1, bias),
-    };
+    let Conv {
+        kernel,
+        stride,
+        padding,
+        dilation,
+        groups,
+        bias,
+        ..
+    } = layer.kind.conv();
     let (n, c, h, w) = x.size4().unwrap();
     let (_, o, oh, ow) = g.size4().unwrap();
     let xs = Vec::<f64>::try_from(x.contiguous().view(-1)).unwrap();

@@ -1,7 +1,7 @@
 //! A disk in memory that crashes the way disks do. Content becomes durable by `sync`, names by `sync_dir`; [`MemVfs::crash`] gives one of the states
 //! that a power loss may leave. Errors can be injected by operation number, and space can run out.
 
-use super::{Vfs, VfsFile};
+use delta_guard::vfs::{Vfs, VfsFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Cursor, Read};

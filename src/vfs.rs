@@ -1,7 +1,6 @@
-//! The seam for the file operations that the journal relies on. [`Disk`] is the real thing; [`mem::MemVfs`] is a model of a disk that forgets what was
-//! not synced, tears what was being written and runs full: a kill of the process proves nothing about fsync, because the page cache survives it.
-
-pub mod mem;
+//! The seam for the file operations that the journal relies on. [`Disk`] is the real thing. Tests put a model of a disk in its place (`tests/core/disk.rs`)
+//! that forgets what was not synced, tears what was being written and runs full: a kill of the process proves nothing about fsync, because the page cache
+//! survives it.
 
 use std::ffi::OsString;
 use std::fmt::Debug;
