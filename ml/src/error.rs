@@ -220,7 +220,10 @@ mod tests {
     #[test]
     fn another_code_brings_its_kind() {
         let error = system(2).coded(Code::PictureUnusable).helped("submit it again");
-        assert_eq!((error.fault().kind, error.fault().help.as_str()), (FaultKind::Submission, "submit it again"));
+        assert_eq!(
+            (error.fault().kind, error.fault().help.as_str()),
+            (FaultKind::Submission, "submit it again")
+        );
         assert!(error.source().is_some());
     }
 }

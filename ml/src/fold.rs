@@ -26,7 +26,7 @@ impl<'a> Batch<'a> {
 }
 
 /// What a fold has summed so far, by name.
-pub type State = BTreeMap<String, Tensor>;
+pub type FoldState = BTreeMap<String, Tensor>;
 
 /// A sum over examples.
 pub trait Fold: Sized {
@@ -57,13 +57,13 @@ pub trait Fold: Sized {
     ///
     /// # Errors
     /// When libtorch fails (memory).
-    fn save(&mut self) -> Result<State>;
+    fn save(&mut self) -> Result<FoldState>;
 
     /// Take over what [`Self::save`] gave. The fold must be empty.
     ///
     /// # Errors
     /// `Configuration`: a tensor is missing or has another shape.
-    fn load(&mut self, state: State) -> Result<()>;
+    fn load(&mut self, state: FoldState) -> Result<()>;
 
     /// The result.
     ///
@@ -162,7 +162,7 @@ impl Looks {
 ///
 /// # Errors
 /// `Configuration`: it is missing or has another shape or kind of number.
-pub fn restored(state: &mut State, name: &str, like: &Tensor) -> Result<Tensor> {
+pub fn restored(state: &mut FoldState, name: &str, like: &Tensor) -> Result<Tensor> {
     let damaged = |why: String| Error::new(Code::KeptFileUnusable, format!("{name} {why}"), "take this part anew");
     let found = state.remove(name).ok_or_else(|| damaged("is missing".into()))?;
     if found.size() != like.size() || found.kind() != like.kind() {
@@ -186,7 +186,7 @@ pub fn number(value: f64) -> Tensor {
 ///
 /// # Errors
 /// As [`restored`].
-pub fn restored_number(state: &mut State, name: &str) -> Result<f64> {
+pub fn restored_number(state: &mut FoldState, name: &str) -> Result<f64> {
     Ok(restored(state, name, &number(0.0))?.f_double_value(&[])?)
 }
 
@@ -223,16 +223,16 @@ mod tests {
     #[test]
     fn a_state_of_another_making_is_refused() {
         let like = Tensor::from_slice(&[0.0, 0.0]);
-        let of = |tensor: Tensor| State::from([("sum".to_string(), tensor)]);
+        let of = |tensor: Tensor| FoldState::from([("sum".to_string(), tensor)]);
         assert!(restored(&mut of(Tensor::from_slice(&[1.0, 2.0])), "sum", &like).is_ok());
         for (mut state, why) in [
             (of(Tensor::from_slice(&[1.0])), "shape"),
             (of(Tensor::from_slice(&[1.0f32, 2.0])), "Float"),
-            (State::new(), "missing"),
+            (FoldState::new(), "missing"),
         ] {
             let error = restored(&mut state, "sum", &like).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
-        assert_eq!(restored_number(&mut State::from([("n".into(), number(3.0))]), "n").unwrap(), 3.0);
+        assert_eq!(restored_number(&mut FoldState::from([("n".into(), number(3.0))]), "n").unwrap(), 3.0);
     }
 }

@@ -18,16 +18,16 @@ impl Report for Silent {
 }
 
 /// One report for several that report at once (an evidence source and the detector that asks it).
-pub struct Shared<'a>(std::cell::RefCell<&'a mut dyn Report>);
+pub struct SharedReport<'a>(std::cell::RefCell<&'a mut dyn Report>);
 
-impl<'a> Shared<'a> {
+impl<'a> SharedReport<'a> {
     /// Share this one; every `&Shared` is a [`Report`].
     pub fn new(report: &'a mut dyn Report) -> Self {
         Self(std::cell::RefCell::new(report))
     }
 }
 
-impl Report for &Shared<'_> {
+impl Report for &SharedReport<'_> {
     fn progress(&mut self, step: &str, done: u64, total: u64, note: &str) {
         self.0.borrow_mut().progress(step, done, total, note);
     }

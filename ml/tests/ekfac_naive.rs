@@ -1,4 +1,4 @@
-//! EK-FAC against plain loops over every multiply-add and against autograd of the weight itself, in float64.
+//! EK-FAC against its formulas (`ekfac::spec`), and these against loops over every multiply-add and against autograd of the weight itself, in float64.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,7 +6,7 @@ mod naive;
 
 use delta_influence::ekfac::{
     CovarianceFold, Damping, Eigenbasis, Factors, GradientSumFold, LambdaFold, Queries, Workspace, gradient, precondition, scores,
-    scores_and_self_influence, self_influence,
+    scores_and_self_influence, self_influence, spec,
 };
 use delta_influence::fold::Fold;
 use delta_influence::model::layer::{Conv, Layer, LayerKind, Linear, Pair};
@@ -37,31 +37,75 @@ fn fit(layers: &[Layer], pairs: &[Pair], workspace: Workspace) -> Factors {
     fold.finish().unwrap()
 }
 
-/// W_i in blocks: [N, b, o, d].
-fn blocked(gradient: &Tensor, q_g: &Tensor) -> Tensor {
-    let (n, _, d) = gradient.size3().unwrap();
-    gradient.reshape([n, q_g.size()[0], q_g.size()[1], d])
+/// What the formulas say of a layer and its pair.
+struct Plain {
+    w: Tensor,
+    a: Tensor,
+    g: Tensor,
 }
 
-fn rotated(gradient: &Tensor, q_a: &Tensor, q_g: &Tensor) -> Tensor {
-    Tensor::einsum("bop,nboe,bed->nbpd", &[q_g, &blocked(gradient, q_g), q_a], None::<i64>)
+fn plain(layer: &Layer, pair: &Pair) -> Plain {
+    let (a, g) = spec::patches(layer, pair).unwrap();
+    Plain {
+        w: spec::weight_gradients(&a, &g).unwrap(),
+        a: spec::covariance(&a).unwrap(),
+        g: spec::covariance(&g).unwrap(),
+    }
+}
+
+/// [N, b, o, d] as the fast code lays gradients out: [N, b·o, d].
+fn flat(blocks: &Tensor) -> Tensor {
+    blocks.flatten(1, 2)
+}
+
+/// The formulas, held against loops over single numbers and against autograd of the weight.
+#[test]
+fn the_specification_equals_loops_and_autograd() {
+    let cases = cases();
+    for (case, pair) in cases.iter().zip(&pairs(&cases, 2)) {
+        let (layer, formula) = (&case.layer, plain(&case.layer, pair));
+        let (a, g) = naive_covariances(layer, pair);
+        assert_close(&formula.a, &a, 1e-12, &format!("(2) A of {}", layer.name));
+        assert_close(&formula.g, &g, 1e-12, &format!("(2) G of {}", layer.name));
+        assert_close(
+            &flat(&formula.w),
+            &autograd_gradient(layer, pair),
+            1e-12,
+            &format!("(1) W of {}", layer.name),
+        );
+        let (q_a, q_g) = (spec::eigenvectors(&a).unwrap(), spec::eigenvectors(&g).unwrap());
+        // (3): Q is orthogonal and turns A into a diagonal.
+        let turned = q_a.transpose(1, 2).matmul(&a).matmul(&q_a);
+        assert_close(&turned, &turned.diagonal(0, 1, 2).diag_embed(0, -2, -1), 1e-10, "(3)");
+        // (5): P undoes Q_G [ (Q_Gᵀ · Q_A) ∘ (Λ + d) ] Q_Aᵀ.
+        let lambda = spec::lambda(&formula.w, &q_a, &q_g).unwrap();
+        let d = spec::heuristic(&lambda, 0.1).unwrap();
+        let p = spec::preconditioned(&formula.w, &q_a, &q_g, &lambda, d).unwrap();
+        let undone = spec::rotated(&p, &q_a, &q_g).unwrap() * (&lambda + d);
+        assert_close(&undone, &spec::rotated(&formula.w, &q_a, &q_g).unwrap(), 1e-10, "(5)");
+        // (6) is a plain product of flattened gradients, and W_iᵀ P W_i its diagonal.
+        let scores = p.flatten(1, -1).matmul(&formula.w.flatten(1, -1).tr());
+        assert_close(&spec::scores(&p, &formula.w).unwrap(), &scores, 1e-12, "(6)");
+        let own = spec::self_influence(&formula.w, &q_a, &q_g, &lambda, d).unwrap();
+        assert_close(&own, &scores.diagonal(0, 0, 1), 1e-12, "self-influence");
+    }
 }
 
 #[test]
-fn gradients_equal_autograd_of_the_weight() {
+fn gradients_equal_the_formula() {
     let cases = cases();
     let layers: Vec<Layer> = cases.iter().map(|c| c.layer.clone()).collect();
     let pairs = pairs(&cases, 1);
     for budget in [1, 20_000, 1 << 24] {
         let gradients = gradient(&layers, &pairs, &workspace(budget)).unwrap();
         for ((layer, pair), found) in layers.iter().zip(&pairs).zip(&gradients) {
-            assert_close(found, &autograd_gradient(layer, pair), 1e-12, &layer.name);
+            assert_close(found, &flat(&plain(layer, pair).w), 1e-12, &layer.name);
         }
     }
 }
 
 #[test]
-fn covariances_equal_loops_and_their_bases_diagonalise_them() {
+fn covariances_equal_the_formula_and_their_bases_diagonalise_them() {
     let cases = cases();
     let layers: Vec<Layer> = cases.iter().map(|c| c.layer.clone()).collect();
     let pairs = pairs(&cases, 2);
@@ -72,7 +116,7 @@ fn covariances_equal_loops_and_their_bases_diagonalise_them() {
         assert_eq!(found.examples, EXAMPLES as u64);
         let basis = found.eigenbasis(&workspace(budget), |_| ()).unwrap();
         for (i, layer) in layers.iter().enumerate() {
-            let (a, g) = naive_covariances(layer, &pairs[i]);
+            let Plain { a, g, .. } = plain(layer, &pairs[i]);
             assert_close(&found.blocks[i].input, &a, 1e-12, &format!("A of {}", layer.name));
             assert_close(&found.blocks[i].output_grad, &g, 1e-12, &format!("G of {}", layer.name));
             let block = &basis.blocks[i];
@@ -85,7 +129,7 @@ fn covariances_equal_loops_and_their_bases_diagonalise_them() {
 }
 
 #[test]
-fn lambda_and_scores_equal_the_formulas_on_autograd_gradients() {
+fn lambda_and_scores_equal_the_formulas() {
     let cases = cases();
     let layers: Vec<Layer> = cases.iter().map(|c| c.layer.clone()).collect();
     let (training, asked) = (pairs(&cases, 3), pairs(&cases, 4));
@@ -99,25 +143,18 @@ fn lambda_and_scores_equal_the_formulas_on_autograd_gradients() {
             let preconditioned = precondition(&factors, damping, &query_gradients, &workspace).unwrap();
             for (i, layer) in layers.iter().enumerate() {
                 let block = factors.layer(i).unwrap();
-                let w = rotated(&autograd_gradient(layer, &training[i]), &block.q_a, &block.q_g);
-                let lambda = w.square().mean_dim([0i64].as_slice(), false, None);
+                let (q_a, q_g) = (&block.q_a, &block.q_g);
+                let (w, v) = (plain(layer, &training[i]).w, plain(layer, &asked[i]).w);
+                let lambda = spec::lambda(&w, q_a, q_g).unwrap();
                 assert_close(&block.lambda, &lambda, 1e-10, &format!("Λ of {}", layer.name));
                 let d = match damping {
                     Damping::Absolute(d) => d,
-                    Damping::Heuristic(f) => f * lambda.mean(Kind::Double).double_value(&[]),
+                    Damping::Heuristic(factor) => spec::heuristic(&lambda, factor).unwrap(),
                 };
-                let v = rotated(&autograd_gradient(layer, &asked[i]), &block.q_a, &block.q_g) / (&lambda + d);
-                expected += v.flatten(1, -1).matmul(&w.flatten(1, -1).tr());
-                expected_self += (w.square() / (&lambda + d))
-                    .flatten(1, -1)
-                    .sum_dim_intlist([1i64].as_slice(), false, None);
-                let p = Tensor::einsum("bop,nbpd,bed->nboe", &[&block.q_g, &v, &block.q_a], None::<i64>);
-                assert_close(
-                    &preconditioned[i],
-                    &p.reshape(preconditioned[i].size()),
-                    1e-10,
-                    &format!("P of {}", layer.name),
-                );
+                let p = spec::preconditioned(&v, q_a, q_g, &lambda, d).unwrap();
+                assert_close(&preconditioned[i], &flat(&p), 1e-10, &format!("P of {}", layer.name));
+                expected += spec::scores(&p, &w).unwrap();
+                expected_self += spec::self_influence(&w, q_a, q_g, &lambda, d).unwrap();
             }
             let queries = Queries::new(&factors, damping, &query_gradients, workspace).unwrap();
             assert_close(&scores(&queries, &training).unwrap(), &expected, 1e-10, "scores");
@@ -175,15 +212,14 @@ fn each_layer_alone_gives_its_share() {
         let block = factors.layer(0).unwrap();
         let gradients = gradient(&layers, &asked, &workspace).unwrap();
         let queries = Queries::new(&factors, Damping::Heuristic(0.1), &gradients, workspace).unwrap();
-        let w = autograd_gradient(&case.layer, &training[0]);
-        let expected = queries.layer(0).unwrap().flatten(1, -1).matmul(&w.flatten(1, -1).tr());
+        let w = plain(&case.layer, &training[0]).w;
+        let p = queries.layer(0).unwrap();
+        let expected = spec::scores(&p.reshape([&[p.size()[0]], &w.size()[1..]].concat()), &w).unwrap();
         let (joint, own) = scores_and_self_influence(&queries, &training).unwrap();
         assert_close(&scores(&queries, &training).unwrap(), &expected, 1e-11, &case.layer.name);
         assert_close(&joint, &expected, 1e-11, &case.layer.name);
-        let d = 0.1 * block.lambda.mean(Kind::Double).double_value(&[]);
-        let expected = (rotated(&w, &block.q_a, &block.q_g).square() / (&block.lambda + d))
-            .flatten(1, -1)
-            .sum_dim_intlist([1i64].as_slice(), false, None);
+        let d = spec::heuristic(&block.lambda, 0.1).unwrap();
+        let expected = spec::self_influence(&w, &block.q_a, &block.q_g, &block.lambda, d).unwrap();
         assert_close(&own, &expected, 1e-11, &case.layer.name);
     }
 }
@@ -234,12 +270,11 @@ fn batches_order_and_ranges_do_not_matter() {
         let (covariances, lambda, sums) = (covariances.finish().unwrap(), lambda.finish().unwrap(), sums.finish().unwrap());
         assert_eq!((covariances.examples, lambda.examples()), (EXAMPLES as u64, EXAMPLES as u64));
         for (i, layer) in layers.iter().enumerate() {
-            let (a, g) = naive_covariances(layer, &all[i]);
+            let Plain { w, a, g } = plain(layer, &all[i]);
             assert_close(&covariances.blocks[i].input, &a, 1e-12, &layer.name);
             assert_close(&covariances.blocks[i].output_grad, &g, 1e-12, &layer.name);
             assert_close(&lambda.layer(i).unwrap().lambda, &reference.layer(i).unwrap().lambda, 1e-11, &layer.name);
-            let w = autograd_gradient(layer, &all[i]);
-            assert_close(&sums[i], &Tensor::einsum("gn,nod->god", &[&weights, &w], None::<i64>), 1e-12, &layer.name);
+            assert_close(&sums[i], &flat(&spec::group_sums(&weights, &w).unwrap()), 1e-12, &layer.name);
         }
     }
 }

@@ -116,7 +116,7 @@ fn each_bad_end_is_a_fault_that_says_what_happened() {
         (&format!("echo '{DONE}'; echo '{DONE}'"), FaultKind::Internal, "went on after its outcome"),
         (&format!("echo '{DONE}'; kill -SEGV $$"), FaultKind::Internal, "signal 11"),
         (
-            r#"echo '{"type":"outcome","outcome":"failed","fault":{"kind":"configuration","message":"no such layer","help":""}}'; exit 4"#,
+            r#"echo '{"type":"outcome","outcome":"failed","fault":{"kind":"configuration","code":"configuration","message":"no such layer","help":""}}'; exit 4"#,
             FaultKind::Configuration,
             "no such layer",
         ),

@@ -4,8 +4,8 @@
 
 use super::archive;
 use super::manifest::{ContentDigest, Example, Manifest};
-use super::reader::{BLOCK, Content, Raw, Reader, Sink};
-use super::stat::{Part, Stamp, StatIndex};
+use super::reader::{BLOCK, Raw, RawContent, SetReader, Sink};
+use super::stat::{NamedDigest, Stamp, StatIndex};
 use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::progress::Report;
@@ -239,11 +239,11 @@ impl CifarReader {
             Home::Tar(tar) => {
                 let stamp = Stamp::of(&fs_err::metadata(tar)?);
                 let key = format!("{}|{:?}", tar.display(), self.split);
-                let known = index.lookup(&key, &stamp).map(<[Part]>::to_vec);
+                let known = index.lookup(&key, &stamp).map(<[NamedDigest]>::to_vec);
                 let parts = match known {
                     Some(parts) => parts,
                     None => {
-                        let mut parts: Vec<Part> = Vec::new();
+                        let mut parts: Vec<NamedDigest> = Vec::new();
                         self.files(&mut |name, size, stream| {
                             report.progress("read", parts.len() as u64, 0, name);
                             if name == self.kind.names_file() {
@@ -347,7 +347,7 @@ impl CifarReader {
     }
 }
 
-impl Reader for CifarReader {
+impl SetReader for CifarReader {
     fn scan(&mut self, known: Option<&[String]>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
         let (names, found) = self.survey(index, report)?;
         let place = self.home.path().to_path_buf();
@@ -421,7 +421,7 @@ impl Reader for CifarReader {
                         stream.read_exact(&mut record).context(|| format!("{name}, row {n}"))?;
                         Ok(Raw {
                             position: start + n,
-                            content: Content::Record(record),
+                            content: RawContent::Record(record),
                         })
                     });
                     flow = sink(block.collect::<Result<_>>()?)?;

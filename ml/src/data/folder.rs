@@ -6,12 +6,13 @@
 
 use super::layout::{is_picture_name, listing};
 use super::manifest::{ContentDigest, Example, Manifest, PassedOver, Unreadable, class_order, some};
-use super::reader::{BLOCK, Content, Raw, Reader, Sink, in_parallel};
+use super::reader::{BLOCK, Raw, RawContent, SetReader, Sink};
 use super::stat::{Stamp, StatIndex};
 use crate::error::{Error, Result};
 use crate::files::is_dir;
 use crate::progress::Report;
 use delta_guard_contract::{Code, TrainId, is_passing};
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
@@ -161,7 +162,7 @@ pub(crate) fn count(root: &Path, known: Option<&[String]>) -> Result<Vec<(String
     Ok(counted)
 }
 
-impl Reader for FolderReader {
+impl SetReader for FolderReader {
     fn scan(&mut self, known: Option<&[String]>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
         named_classes(&self.root)?;
         let folders: BTreeSet<String> = listing(&self.root)?.into_iter().filter(|(_, dir)| *dir).map(|(name, _)| name).collect();
@@ -188,21 +189,24 @@ impl Reader for FolderReader {
         self.paths.clear();
         for block in found.chunks(BLOCK) {
             report.progress("read", manifest.examples.len() as u64, total, "");
-            let digests = in_parallel(block, |file| {
-                let stamp = match &file.stamp {
-                    Ok(stamp) => stamp,
-                    Err(reason) => return Ok(Err(reason.clone())),
-                };
-                match index.lookup(&file.id.0, stamp) {
-                    Some([(_, digest)]) => Ok(Ok(*digest)),
-                    _ => match digest_file(&file.path) {
-                        Ok(digest) => Ok(Ok(digest)),
-                        // The picture is not to blame, and a training set without it is another one.
-                        Err(error) if is_passing(&error) => Err(Error::from(error)),
-                        Err(error) => Ok(Err(error.to_string())),
-                    },
-                }
-            });
+            let digests: Vec<_> = block
+                .par_iter()
+                .map(|file| {
+                    let stamp = match &file.stamp {
+                        Ok(stamp) => stamp,
+                        Err(reason) => return Ok(Err(reason.clone())),
+                    };
+                    match index.lookup(&file.id.0, stamp) {
+                        Some([(_, digest)]) => Ok(Ok(*digest)),
+                        _ => match digest_file(&file.path) {
+                            Ok(digest) => Ok(Ok(digest)),
+                            // The picture is not to blame, and a training set without it is another one.
+                            Err(error) if is_passing(&error) => Err(Error::from(error)),
+                            Err(error) => Ok(Err(error.to_string())),
+                        },
+                    }
+                })
+                .collect();
             for (file, digest) in block.iter().zip(digests) {
                 match (digest?, file.stamp.clone()) {
                     (Ok(digest), Ok(stamp)) => {
@@ -226,7 +230,7 @@ impl Reader for FolderReader {
         for (n, block) in self.paths.chunks(BLOCK).enumerate() {
             let raw = block.iter().enumerate().map(|(i, path)| Raw {
                 position: n * BLOCK + i,
-                content: Content::File(path.clone()),
+                content: RawContent::File(path.clone()),
             });
             if sink(raw.collect())?.is_break() {
                 break;

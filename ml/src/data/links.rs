@@ -10,7 +10,7 @@ pub(crate) const MOST_NAMES: usize = 1_000_000;
 
 /// A member as the links see it.
 #[derive(Debug)]
-pub(crate) enum Node {
+pub(crate) enum LinkNode {
     /// Has bytes (or is refused for itself): links may name it.
     File,
     /// Names another member.
@@ -28,7 +28,7 @@ pub(crate) enum Given {
 
 /// The archive's members by name.
 pub(crate) struct Links<'a> {
-    nodes: BTreeMap<&'a str, (usize, &'a Node)>,
+    nodes: BTreeMap<&'a str, (usize, &'a LinkNode)>,
 }
 
 enum Place {
@@ -38,7 +38,7 @@ enum Place {
 
 impl<'a> Links<'a> {
     /// Of members in the archive's order. Of two of one name the later counts, as when an archive is unpacked.
-    pub(crate) fn new(members: impl Iterator<Item = (&'a str, &'a Node)>) -> Self {
+    pub(crate) fn new(members: impl Iterator<Item = (&'a str, &'a LinkNode)>) -> Self {
         Self {
             nodes: members.enumerate().map(|(n, (name, node))| (name, (n, node))).collect(),
         }
@@ -64,7 +64,7 @@ impl<'a> Links<'a> {
             given.push(match (node, self.resolve(inside)) {
                 (_, Ok(Place::Member(n))) => Given::Member(own, n),
                 // One level is enough for data sets, and cannot go round in circles.
-                (Node::Link(_), Ok(Place::Folder(_))) => Given::Nothing(own, "a link to a folder within a linked folder"),
+                (LinkNode::Link(_), Ok(Place::Folder(_))) => Given::Nothing(own, "a link to a folder within a linked folder"),
                 (_, Ok(Place::Folder(_))) => continue,
                 (_, Err(why)) => Given::Nothing(own, why),
             });
@@ -73,7 +73,7 @@ impl<'a> Links<'a> {
     }
 
     /// Members whose names lie in a folder.
-    fn below<'s>(&'s self, folder: &'s str) -> impl Iterator<Item = (&'a str, (usize, &'a Node))> + 's {
+    fn below<'s>(&'s self, folder: &'s str) -> impl Iterator<Item = (&'a str, (usize, &'a LinkNode))> + 's {
         let inside = move |name: &str| name.len() > folder.len() && name.starts_with(folder) && name.as_bytes()[folder.len()] == b'/';
         // '/' is followed by '0': names in the folder stand together.
         let (from, to) = (format!("{folder}/"), format!("{folder}0"));
@@ -92,7 +92,7 @@ impl<'a> Links<'a> {
             // The first part of the name that is a link is replaced by what it names.
             let ends = name.match_indices('/').map(|(at, _)| at).chain([name.len()]);
             let step = ends.map(|end| &name[..end]).find_map(|front| match self.nodes.get(front) {
-                Some((_, Node::Link(link))) => Some((front.len(), link)),
+                Some((_, LinkNode::Link(link))) => Some((front.len(), link)),
                 _ => None,
             });
             match step {
@@ -115,28 +115,28 @@ impl<'a> Links<'a> {
 mod tests {
     use super::*;
 
-    fn to(target: &str) -> Node {
-        Node::Link(Link::To(target.into()))
+    fn to(target: &str) -> LinkNode {
+        LinkNode::Link(Link::To(target.into()))
     }
 
     #[test]
     fn links_are_followed_within_the_archive_only() {
         let members = [
-            ("store/1.png", Node::File),
-            ("store/.hidden.png", Node::File),
-            ("store/more/2.png", Node::File),
+            ("store/1.png", LinkNode::File),
+            ("store/.hidden.png", LinkNode::File),
+            ("store/more/2.png", LinkNode::File),
             ("store/again.png", to("store/1.png")),
             ("store/folder", to("store/more")),
             ("cat/a.png", to("store/1.png")),
             ("cat/b.png", to("cat/a.png")),
             ("dog", to("store")),
             ("cat/c.png", to("dog/more/2.png")),
-            ("cat/out.png", Node::Link(Link::Outside)),
+            ("cat/out.png", LinkNode::Link(Link::Outside)),
             ("cat/gone.png", to("store/3.png")),
             ("cat/x", to("cat/y")),
             ("cat/y", to("cat/x")),
             ("self", to("self/self")),
-            ("store0", Node::File),
+            ("store0", LinkNode::File),
         ];
         let links = Links::new(members.iter().map(|(name, node)| (*name, node)));
         let one = |name: &str| links.give(name, 10).unwrap();

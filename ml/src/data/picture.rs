@@ -30,7 +30,7 @@ static ONE_LARGE: Mutex<()> = Mutex::new(());
 
 /// Why a picture is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PictureRefusal {
     /// Nothing in it.
     Empty,
     /// Larger than `max_bytes`.
@@ -84,7 +84,7 @@ pub enum Refusal {
     Damaged(String),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for PictureRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => write!(f, "the file is empty"),
@@ -120,7 +120,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl Refusal {
+impl PictureRefusal {
     /// What a person can do about it.
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -149,7 +149,7 @@ pub struct Header {
 }
 
 /// Width and height (as stored: [`Orientation::Ignore`]) of an encoded picture, without decoding it.
-pub fn header(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<Header, Refusal> {
+pub fn header(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<Header, PictureRefusal> {
     guarded(|| {
         let format = check(bytes, limits)?;
         let (width, height) = decoder(bytes, format, limits)?.dimensions();
@@ -158,7 +158,7 @@ pub fn header(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<Header,
 }
 
 /// Decode to planar bytes [3, height, width] (R, G, B) of the size in `image`.
-pub fn decode(bytes: &[u8], limits: &ImageLimits, image: &ImageConfig) -> std::result::Result<Vec<u8>, Refusal> {
+pub fn decode(bytes: &[u8], limits: &ImageLimits, image: &ImageConfig) -> std::result::Result<Vec<u8>, PictureRefusal> {
     guarded(|| {
         let (decoder, orientation) = open(bytes, limits, image)?;
         // Data sets are decoded on all cores: many large pictures at once would take what one may take, times the cores.
@@ -170,7 +170,7 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits, image: &ImageConfig) -> std::r
 }
 
 /// A decoder whose picture is within the limits and, with `Resize::Refuse`, of the right size; and how its picture is to be turned.
-fn open<'a>(bytes: &'a [u8], limits: &ImageLimits, image: &ImageConfig) -> std::result::Result<(impl ImageDecoder + 'a, Turn), Refusal> {
+fn open<'a>(bytes: &'a [u8], limits: &ImageLimits, image: &ImageConfig) -> std::result::Result<(impl ImageDecoder + 'a, Turn), PictureRefusal> {
     let format = check(bytes, limits)?;
     let mut decoder = decoder(bytes, format, limits)?;
     let turn = match image.orientation {
@@ -181,13 +181,13 @@ fn open<'a>(bytes: &'a [u8], limits: &ImageLimits, image: &ImageConfig) -> std::
     let found = if turns(turn) { (height, width) } else { (width, height) };
     let wanted = (image.width, image.height);
     if image.resize == Resize::Refuse && found != wanted {
-        return Err(Refusal::WrongSize { found, wanted });
+        return Err(PictureRefusal::WrongSize { found, wanted });
     }
     Ok((decoder, turn))
 }
 
 /// Decode as it is, alpha included, at its own size and as stored.
-pub(crate) fn decode_any(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<DynamicImage, Refusal> {
+pub(crate) fn decode_any(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<DynamicImage, PictureRefusal> {
     guarded(|| DynamicImage::from_decoder(decoder(bytes, check(bytes, limits)?, limits)?).map_err(|e| refusal(&e)))
 }
 
@@ -231,20 +231,20 @@ pub fn encode_png(pixels: &[u8], height: u32, width: u32, scale: u32) -> Result<
 }
 
 /// Everything that can be said of the bytes before a decoder sees them.
-fn check(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<ImageFormat, Refusal> {
+fn check(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<ImageFormat, PictureRefusal> {
     if bytes.is_empty() {
-        return Err(Refusal::Empty);
+        return Err(PictureRefusal::Empty);
     }
     if bytes.len() as u64 > limits.max_bytes {
-        return Err(Refusal::TooManyBytes {
+        return Err(PictureRefusal::TooManyBytes {
             bytes: bytes.len() as u64,
             max: limits.max_bytes,
         });
     }
     let format = match image::guess_format(bytes) {
         Ok(format) => format,
-        Err(_) if is_text(bytes) => return Err(Refusal::Text),
-        Err(_) => return Err(Refusal::Unknown),
+        Err(_) if is_text(bytes) => return Err(PictureRefusal::Text),
+        Err(_) => return Err(PictureRefusal::Unknown),
     };
     match format {
         ImageFormat::Png => {
@@ -252,22 +252,22 @@ fn check(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<ImageFormat,
                 pixels_allowed(width, height, limits)?;
             }
             if png_animated(bytes) {
-                return Err(Refusal::Animated);
+                return Err(PictureRefusal::Animated);
             }
         }
         // RIFF size WEBP 'VP8X' size flags: bit 1 of the flags says animation.
         ImageFormat::WebP if bytes.get(12..16) == Some(b"VP8X") && bytes.get(20).is_some_and(|flags| flags & 2 != 0) => {
-            return Err(Refusal::Animated);
+            return Err(PictureRefusal::Animated);
         }
         // image's JPEG decoder fills what is missing with grey and says nothing.
-        ImageFormat::Jpeg if !jpeg_ends(bytes) => return Err(Refusal::Truncated),
+        ImageFormat::Jpeg if !jpeg_ends(bytes) => return Err(PictureRefusal::Truncated),
         ImageFormat::WebP | ImageFormat::Jpeg | ImageFormat::Bmp => {}
-        other => return Err(Refusal::Unsupported(format!("the picture format {other:?}"))),
+        other => return Err(PictureRefusal::Unsupported(format!("the picture format {other:?}"))),
     }
     Ok(format)
 }
 
-fn decoder<'a>(bytes: &'a [u8], format: ImageFormat, limits: &ImageLimits) -> std::result::Result<impl ImageDecoder + 'a, Refusal> {
+fn decoder<'a>(bytes: &'a [u8], format: ImageFormat, limits: &ImageLimits) -> std::result::Result<impl ImageDecoder + 'a, PictureRefusal> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let side = u32::try_from(limits.max_pixels).unwrap_or(u32::MAX);
     let mut own = Limits::default();
@@ -282,19 +282,19 @@ fn decoder<'a>(bytes: &'a [u8], format: ImageFormat, limits: &ImageLimits) -> st
     Ok(decoder)
 }
 
-fn pixels_allowed(width: u32, height: u32, limits: &ImageLimits) -> std::result::Result<(), Refusal> {
+fn pixels_allowed(width: u32, height: u32, limits: &ImageLimits) -> std::result::Result<(), PictureRefusal> {
     if u64::from(width) * u64::from(height) > limits.max_pixels {
-        return Err(Refusal::TooManyPixels {
+        return Err(PictureRefusal::TooManyPixels {
             width,
             height,
             max: limits.max_pixels,
         });
     }
     if width.max(height) > MAX_SIDE {
-        return Err(Refusal::TooLongSide { width, height });
+        return Err(PictureRefusal::TooLongSide { width, height });
     }
     if width == 0 || height == 0 {
-        return Err(Refusal::Damaged(format!("its size is given as {width} × {height}")));
+        return Err(PictureRefusal::Damaged(format!("its size is given as {width} × {height}")));
     }
     Ok(())
 }
@@ -305,21 +305,21 @@ fn turns(turn: Turn) -> bool {
 }
 
 /// A decoder that panics on damaged bytes costs one picture, not the job.
-fn guarded<T>(work: impl FnOnce() -> std::result::Result<T, Refusal>) -> std::result::Result<T, Refusal> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Refusal::Damaged("the decoder gave up on it".into())))
+fn guarded<T>(work: impl FnOnce() -> std::result::Result<T, PictureRefusal>) -> std::result::Result<T, PictureRefusal> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(PictureRefusal::Damaged("the decoder gave up on it".into())))
 }
 
-fn refusal(error: &image::ImageError) -> Refusal {
+fn refusal(error: &image::ImageError) -> PictureRefusal {
     use image::ImageError as E;
     let text = error.to_string();
     let lower = text.to_lowercase();
     match error {
-        E::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Refusal::Truncated,
-        E::Unsupported(_) => Refusal::Unsupported(format!("this kind of picture ({text})")),
+        E::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => PictureRefusal::Truncated,
+        E::Unsupported(_) => PictureRefusal::Unsupported(format!("this kind of picture ({text})")),
         _ if lower.contains("unexpected end") || lower.contains("unexpected eof") || lower.contains("failed to fill whole buffer") => {
-            Refusal::Truncated
+            PictureRefusal::Truncated
         }
-        _ => Refusal::Damaged(text),
+        _ => PictureRefusal::Damaged(text),
     }
 }
 

@@ -4,7 +4,7 @@
 //! long and thin that is many times the picture itself. Where it would be too much, the picture is turned first, so that the other side comes first; where that
 //! is too much as well, the picture is refused.
 
-use super::picture::Refusal;
+use super::picture::PictureRefusal;
 use delta_guard_contract::job::ImageLimits;
 use delta_guard_contract::{ImageConfig, Resize};
 use image::RgbImage;
@@ -14,13 +14,13 @@ use image::imageops::{self, FilterType};
 const MOST_BETWEEN: u64 = 32 << 20;
 
 /// Bring a picture to size as `image.resize` says. No step takes more than `limits.max_pixels` pixels, and none between two directions more than 32 Mi.
-pub(crate) fn to_size(picture: RgbImage, image: &ImageConfig, limits: &ImageLimits) -> std::result::Result<RgbImage, Refusal> {
+pub(crate) fn to_size(picture: RgbImage, image: &ImageConfig, limits: &ImageLimits) -> std::result::Result<RgbImage, PictureRefusal> {
     let (found, wanted) = (picture.dimensions(), (image.width, image.height));
     if found == wanted {
         return Ok(picture);
     }
     match image.resize {
-        Resize::Refuse => Err(Refusal::WrongSize { found, wanted }),
+        Resize::Refuse => Err(PictureRefusal::WrongSize { found, wanted }),
         Resize::Stretch => resample(&picture, wanted, wanted, limits),
         Resize::CenterCrop => {
             let scale = f64::max(f64::from(wanted.0) / f64::from(found.0), f64::from(wanted.1) / f64::from(found.1));
@@ -28,7 +28,7 @@ pub(crate) fn to_size(picture: RgbImage, image: &ImageConfig, limits: &ImageLimi
             let (width, height) = (side(found.0, wanted.0), side(found.1, wanted.1));
             // A sliver of 1 × 60,000 pixels would be blown up to something huge before the cut.
             if area(width, height) > limits.max_pixels.max(area(wanted.0, wanted.1)) {
-                return Err(Refusal::TooLong { found, wanted });
+                return Err(PictureRefusal::TooLong { found, wanted });
             }
             let scaled = if (width, height) == found {
                 picture
@@ -46,7 +46,7 @@ fn area(width: u32, height: u32) -> u64 {
 }
 
 /// Bilinear, antialiased; `wanted` is what is told when it cannot be done.
-fn resample(picture: &RgbImage, to: (u32, u32), wanted: (u32, u32), limits: &ImageLimits) -> std::result::Result<RgbImage, Refusal> {
+fn resample(picture: &RgbImage, to: (u32, u32), wanted: (u32, u32), limits: &ImageLimits) -> std::result::Result<RgbImage, PictureRefusal> {
     let found = picture.dimensions();
     // Never less than what the result itself needs, whatever the limits say.
     let most = MOST_BETWEEN.min(limits.max_pixels).max(area(to.0, to.1));
@@ -57,7 +57,7 @@ fn resample(picture: &RgbImage, to: (u32, u32), wanted: (u32, u32), limits: &Ima
         let turned = imageops::resize(&imageops::rotate90(picture), to.1, to.0, FilterType::Triangle);
         return Ok(imageops::rotate270(&turned));
     }
-    Err(Refusal::TooLong { found, wanted })
+    Err(PictureRefusal::TooLong { found, wanted })
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
         for resize in [Resize::Stretch, Resize::CenterCrop] {
             assert_eq!(
                 refused(200, 200, resize),
-                Refusal::TooLong {
+                PictureRefusal::TooLong {
                     found: (200, 200),
                     wanted: (32, 32)
                 }
@@ -108,7 +108,7 @@ mod tests {
         }
         assert_eq!(
             refused(200, 1, Resize::CenterCrop),
-            Refusal::TooLong {
+            PictureRefusal::TooLong {
                 found: (200, 1),
                 wanted: (32, 32)
             }

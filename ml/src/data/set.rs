@@ -5,14 +5,15 @@ use super::cifar::{self, CifarReader};
 use super::folder::FolderReader;
 use super::layout::{Layout, look};
 use super::manifest::{ContentDigest, Manifest, PassedOver, Unreadable};
-use super::picture::{DATA_LIMITS, Refusal, decode, from_planar, header, to_planar};
-use super::reader::{BLOCK, Content, Raw, Reader, in_parallel};
+use super::picture::{DATA_LIMITS, PictureRefusal, decode, from_planar, header, to_planar};
+use super::reader::{BLOCK, Raw, RawContent, SetReader};
 use super::resize::to_size;
 use super::stat::StatIndex;
 use super::tars::TarReader;
 use crate::error::{Error, Result, ResultExt};
 use crate::progress::Report;
 use delta_guard_contract::{Code, DataSource, Digest, ImageConfig, Orientation, Resize, TrainId};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
@@ -39,7 +40,7 @@ pub struct DataSet {
     width: u32,
 }
 
-fn reader(layout: Layout) -> Box<dyn Reader> {
+fn reader(layout: Layout) -> Box<dyn SetReader> {
     match layout {
         Layout::Folder(root) => Box::new(FolderReader::new(root)),
         Layout::Tars { files, split } => Box::new(TarReader::new(files, split)),
@@ -295,8 +296,8 @@ pub fn peek_sizes(source: &DataSource, most: usize, cache_dir: &Path, report: &m
     reader.read(&mut |block| {
         for raw in block {
             let bytes = match raw.content {
-                Content::File(path) => file_bytes(&path)?,
-                Content::Encoded(bytes) | Content::Record(bytes) => bytes,
+                RawContent::File(path) => file_bytes(&path)?,
+                RawContent::Encoded(bytes) | RawContent::Record(bytes) => bytes,
             };
             if let Ok(header) = header(&bytes, &DATA_LIMITS) {
                 sizes.push((header.width, header.height));
@@ -340,7 +341,7 @@ fn cache_key(manifest: &Digest, image: &ImageConfig) -> ContentDigest {
 
 /// Decode everything into the cache, block by block.
 fn fill(
-    reader: &dyn Reader,
+    reader: &dyn SetReader,
     manifest: &Manifest,
     image: &ImageConfig,
     max_unreadable: f64,
@@ -354,7 +355,7 @@ fn fill(
         // At large sizes a whole block decoded at once would weigh too much.
         let picture = 3 * image.height as usize * image.width as usize;
         for part in block.chunks((64_usize << 20).div_ceil(picture).clamp(1, BLOCK)) {
-            let decoded = in_parallel(part, |raw| pixels(raw, manifest, image));
+            let decoded: Vec<_> = part.par_iter().map(|raw| pixels(raw, manifest, image)).collect();
             for (raw, decoded) in part.iter().zip(decoded) {
                 if raw.position != next {
                     return Err(changed(&format!("example {next}")));
@@ -366,7 +367,7 @@ fn fill(
                         position: raw.position,
                         reason: refusal.to_string(),
                         size: match refusal {
-                            Refusal::WrongSize { found, .. } => Some(found),
+                            PictureRefusal::WrongSize { found, .. } => Some(found),
                             _ => None,
                         },
                     }),
@@ -405,7 +406,7 @@ fn fill(
 }
 
 /// One example's pixels; the inner error is the picture's, the outer one the machine's.
-fn pixels(raw: &Raw, manifest: &Manifest, image: &ImageConfig) -> Result<std::result::Result<Vec<u8>, Refusal>> {
+fn pixels(raw: &Raw, manifest: &Manifest, image: &ImageConfig) -> Result<std::result::Result<Vec<u8>, PictureRefusal>> {
     let example = &manifest.examples[raw.position];
     let unchanged = |bytes: &[u8]| {
         if *blake3::hash(bytes).as_bytes() == example.digest {
@@ -415,10 +416,10 @@ fn pixels(raw: &Raw, manifest: &Manifest, image: &ImageConfig) -> Result<std::re
         }
     };
     match &raw.content {
-        Content::File(path) => {
+        RawContent::File(path) => {
             let bytes = file_bytes(path)?;
             if bytes.len() as u64 > DATA_LIMITS.max_bytes {
-                return Ok(Err(Refusal::TooManyBytes {
+                return Ok(Err(PictureRefusal::TooManyBytes {
                     bytes: fs_err::metadata(path)?.len(),
                     max: DATA_LIMITS.max_bytes,
                 }));
@@ -426,11 +427,11 @@ fn pixels(raw: &Raw, manifest: &Manifest, image: &ImageConfig) -> Result<std::re
             unchanged(&bytes)?;
             Ok(decode(&bytes, &DATA_LIMITS, image))
         }
-        Content::Encoded(bytes) => {
+        RawContent::Encoded(bytes) => {
             unchanged(bytes)?;
             Ok(decode(bytes, &DATA_LIMITS, image))
         }
-        Content::Record(record) => {
+        RawContent::Record(record) => {
             unchanged(record)?;
             let planar = record.get(record.len().saturating_sub(cifar::PIXELS)..).unwrap_or_default();
             if (image.height, image.width) == (cifar::SIDE, cifar::SIDE) {

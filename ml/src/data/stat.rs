@@ -41,15 +41,15 @@ impl Stamp {
 }
 
 /// A named piece of a file: a member of a tar, a record of a batch; of a plain file the one piece with an empty name.
-pub(crate) type Part = (String, ContentDigest);
+pub(crate) type NamedDigest = (String, ContentDigest);
 
 /// The index of one data source.
 #[derive(Debug)]
 pub(crate) struct StatIndex {
     path: PathBuf,
     started: i128,
-    old: HashMap<String, (Stamp, Vec<Part>)>,
-    new: Vec<(String, Stamp, Vec<Part>)>,
+    old: HashMap<String, (Stamp, Vec<NamedDigest>)>,
+    new: Vec<(String, Stamp, Vec<NamedDigest>)>,
     dirty: bool,
 }
 
@@ -71,12 +71,12 @@ impl StatIndex {
     }
 
     /// The pieces of the file `key`, if it is as it was.
-    pub(crate) fn lookup(&self, key: &str, stamp: &Stamp) -> Option<&[Part]> {
+    pub(crate) fn lookup(&self, key: &str, stamp: &Stamp) -> Option<&[NamedDigest]> {
         self.old.get(key).filter(|(s, _)| s == stamp).map(|(_, parts)| parts.as_slice())
     }
 
     /// Write down the pieces of a file, whether they were looked up or read.
-    pub(crate) fn keep(&mut self, key: String, stamp: Stamp, parts: Vec<Part>) {
+    pub(crate) fn keep(&mut self, key: String, stamp: Stamp, parts: Vec<NamedDigest>) {
         if stamp.modified.max(stamp.changed) > self.started - FRESH {
             return;
         }
@@ -124,7 +124,7 @@ impl StatIndex {
 }
 
 /// `None` for anything that this version did not write whole.
-fn parse(bytes: &[u8]) -> Option<HashMap<String, (Stamp, Vec<Part>)>> {
+fn parse(bytes: &[u8]) -> Option<HashMap<String, (Stamp, Vec<NamedDigest>)>> {
     let (body, digest) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
     if blake3::hash(body).as_bytes() != digest {
         return None;
@@ -143,7 +143,7 @@ fn parse(bytes: &[u8]) -> Option<HashMap<String, (Stamp, Vec<Part>)>> {
         let count = u32::from_le_bytes(take(&mut rest)?);
         let parts = (0..count)
             .map(|_| Some((text(&mut rest)?, take(&mut rest)?)))
-            .collect::<Option<Vec<Part>>>()?;
+            .collect::<Option<Vec<NamedDigest>>>()?;
         map.insert(key, (stamp, parts));
     }
     Some(map)

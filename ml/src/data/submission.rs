@@ -1,6 +1,6 @@
 //! The picture that somebody dropped into the inbox: every failure is the submission's, with its reason and a remedy.
 
-use super::picture::{Refusal, decode};
+use super::picture::{PictureRefusal, decode};
 use crate::error::{Error, Result};
 use delta_guard_contract::job::ImageLimits;
 use delta_guard_contract::{Code, FaultKind, ImageConfig};
@@ -12,7 +12,7 @@ use std::path::Path;
 /// At most `limits.max_bytes` + 1 bytes are read, and nothing is allocated for more than `limits.max_pixels` pixels, whatever the header claims.
 /// Errors: `Submission`, always, except where the machine is at fault (memory, disk).
 pub fn decode_submission(path: &Path, limits: &ImageLimits, image: &ImageConfig) -> Result<Vec<u8>> {
-    let refused = |refusal: &Refusal| Error::new(Code::PictureUnusable, format!("{}: {refusal}", path.display()), refusal.remedy());
+    let refused = |refusal: &PictureRefusal| Error::new(Code::PictureUnusable, format!("{}: {refusal}", path.display()), refusal.remedy());
     let unreadable = |error: std::io::Error| {
         let known = Error::from(error);
         match known.fault().kind {
@@ -32,7 +32,7 @@ pub fn decode_submission(path: &Path, limits: &ImageLimits, image: &ImageConfig)
         ));
     }
     if meta.len() > limits.max_bytes {
-        return Err(refused(&Refusal::TooManyBytes {
+        return Err(refused(&PictureRefusal::TooManyBytes {
             bytes: meta.len(),
             max: limits.max_bytes,
         }));

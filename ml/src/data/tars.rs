@@ -3,11 +3,11 @@
 use super::archive;
 use super::folder::{class_folders, no_classes};
 use super::layout::{choose_part, is_picture_name};
-use super::links::{Given, Links, MOST_NAMES, Node};
+use super::links::{Given, LinkNode, Links, MOST_NAMES};
 use super::manifest::{ContentDigest, Example, Manifest, Unreadable, class_order};
 use super::picture::DATA_LIMITS;
-use super::reader::{BLOCK, BLOCK_BYTES, Content, Raw, Reader, Sink};
-use super::stat::{Part, Stamp, StatIndex};
+use super::reader::{BLOCK, BLOCK_BYTES, Raw, RawContent, SetReader, Sink};
+use super::stat::{NamedDigest, Stamp, StatIndex};
 use crate::error::{Error, Result, ResultExt};
 use crate::progress::Report;
 use delta_guard_contract::{Code, Split, TrainId};
@@ -44,14 +44,14 @@ const NO_BYTES: ContentDigest = [0; 32];
 
 impl Named {
     /// As the index keeps it: name and place (or reason) as one text; no name has a NUL in it.
-    fn part(&self) -> Part {
+    fn part(&self) -> NamedDigest {
         match &self.given {
             Ok(bytes) => (format!("{}\0{}", self.name, bytes.member), bytes.digest),
             Err(reason) => (format!("{}\0{reason}", self.name), NO_BYTES),
         }
     }
 
-    fn of(part: &Part) -> Option<Self> {
+    fn of(part: &NamedDigest) -> Option<Self> {
         let (name, rest) = part.0.split_once('\0')?;
         let given = match part.1 {
             NO_BYTES => Err(rest.to_string()),
@@ -100,7 +100,7 @@ impl TarReader {
 /// Read a tar once: names, digests, links.
 fn survey(file: &Path, report: &mut dyn Report) -> Result<Vec<Named>> {
     let place = file.display().to_string();
-    let mut nodes: Vec<(String, Node)> = Vec::new();
+    let mut nodes: Vec<(String, LinkNode)> = Vec::new();
     let mut given: Vec<std::result::Result<ContentDigest, String>> = Vec::new();
     archive::all_members(file, &mut |mut member| {
         if nodes.len().is_multiple_of(BLOCK) {
@@ -113,7 +113,7 @@ fn survey(file: &Path, report: &mut dyn Report) -> Result<Vec<Named>> {
         } else {
             Ok(member.digest()?)
         });
-        nodes.push((member.name, member.link.map_or(Node::File, Node::Link)));
+        nodes.push((member.name, member.link.map_or(LinkNode::File, LinkNode::Link)));
         Ok(ControlFlow::Continue(()))
     })?;
     let links = Links::new(nodes.iter().map(|(name, node)| (name.as_str(), node)));
@@ -121,7 +121,7 @@ fn survey(file: &Path, report: &mut dyn Report) -> Result<Vec<Named>> {
     let mut named = Vec::new();
     let mut by_links = 0;
     for (n, (name, node)) in nodes.iter().enumerate().filter(|(_, (name, _))| !in_hidden_folder(name)) {
-        if matches!(node, Node::File) {
+        if matches!(node, LinkNode::File) {
             named.push((
                 n,
                 Named {
@@ -191,7 +191,7 @@ fn is_part(name: &str) -> bool {
     matches!(name, "train" | "test" | "val" | "validation")
 }
 
-impl Reader for TarReader {
+impl SetReader for TarReader {
     fn scan(&mut self, known: Option<&[String]>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
         let place = match &self.files[..] {
             [one] => one.clone(),
@@ -278,7 +278,7 @@ impl Reader for TarReader {
                     weight += bytes.len();
                     block.push(Raw {
                         position,
-                        content: Content::Encoded(bytes.clone()),
+                        content: RawContent::Encoded(bytes.clone()),
                     });
                     if block.len() == BLOCK || weight > BLOCK_BYTES {
                         weight = 0;

@@ -12,7 +12,7 @@ use super::geometry::{Geometry, batch_size};
 use super::unfold::{Order, once, reach, take_rows, wide};
 use super::workspace::Workspace;
 use crate::error::{Error, Result, ResultExt};
-use crate::fold::{Batch, Fold, State, Totals, number, restored, restored_number};
+use crate::fold::{Batch, Fold, FoldState, Totals, number, restored, restored_number};
 use crate::model::layer::Layer;
 
 /// Running sums of a aᵀ and g gᵀ. Inputs and output gradients are counted apart, so that either may be fed alone.
@@ -147,9 +147,9 @@ impl Fold for CovarianceFold {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<State> {
+    fn save(&mut self) -> Result<FoldState> {
         let examples = self.examples as f64;
-        let mut state = State::from([("examples".to_string(), number(examples))]);
+        let mut state = FoldState::from([("examples".to_string(), number(examples))]);
         for (name, sum) in self.named() {
             state.insert(format!("{name}.positions"), number(sum.positions));
             state.insert(name, sum.outer.shallow_clone());
@@ -157,7 +157,7 @@ impl Fold for CovarianceFold {
         Ok(state)
     }
 
-    fn load(&mut self, mut state: State) -> Result<()> {
+    fn load(&mut self, mut state: FoldState) -> Result<()> {
         self.examples = restored_number(&mut state, "examples")? as u64;
         for (name, sum) in self.named() {
             sum.positions = restored_number(&mut state, &format!("{name}.positions"))?;

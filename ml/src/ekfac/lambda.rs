@@ -6,10 +6,10 @@ use super::eigenbasis::Eigenbasis;
 use super::factors::Factors;
 use super::geometry::{Geometry, batch_size};
 use super::outer::each_block;
-use super::rotation::{Plan, Rotation, complete};
+use super::rotation::{Rotation, RotationPlan, complete};
 use super::workspace::Workspace;
 use crate::error::{Error, Result, ResultExt};
-use crate::fold::{Batch, Fold, State, Totals, number, restored, restored_number};
+use crate::fold::{Batch, Fold, FoldState, Totals, number, restored, restored_number};
 use crate::model::layer::{Layer, Pair};
 
 /// Running sum of squared rotated gradients.
@@ -84,7 +84,7 @@ impl Fold for LambdaFold {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<State> {
+    fn save(&mut self) -> Result<FoldState> {
         let named = self
             .layers
             .iter()
@@ -93,7 +93,7 @@ impl Fold for LambdaFold {
         Ok(named.chain([("examples".to_string(), number(self.examples as f64))]).collect())
     }
 
-    fn load(&mut self, mut state: State) -> Result<()> {
+    fn load(&mut self, mut state: FoldState) -> Result<()> {
         self.examples = restored_number(&mut state, "examples")? as u64;
         for (layer, sum) in self.layers.iter().zip(&mut self.sums) {
             *sum = restored(&mut state, &layer.name, sum)?;
@@ -118,7 +118,7 @@ impl Fold for LambdaFold {
 
 /// Σ_i (Q_Gᵀ W_i Q_A)² of a batch: [b, o, d].
 fn squares(geometry: &Geometry, rotation: &Rotation, pair: &Pair, workspace: &Workspace) -> Result<Tensor> {
-    let plan = Plan::for_pair(geometry, pair);
+    let plan = RotationPlan::for_pair(geometry, pair);
     let total = workspace.zeros(&[geometry.conv.groups, geometry.out, geometry.inputs()])?;
     each_block(geometry, pair, Some((rotation, plan)), workspace, |block| {
         let mut rotated = complete(geometry, &block.columns, rotation, plan)?;

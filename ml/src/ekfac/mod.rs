@@ -1,7 +1,7 @@
 //! EK-FAC influence: covariances, eigenbasis, Λ, preconditioning, scores, and the file that keeps the factors.
 //!
 //! This room knows layers as (input, output gradient) pairs only ([`crate::model::layer::Pair`]); it never sees a model, a data set or a detector.
-//! Every pass is a [`crate::fold::Fold`].
+//! Every pass is a [`crate::fold::Fold`]. What is computed stands in [`spec`], formula by formula; the other files are how it is computed fast.
 //!
 //! Notation: for a layer, an example i and an output position t (T of them), a_it is the unfolded input patch (with a 1 appended for a bias), g_it
 //! the output gradient; W_i = Σ_t g_it a_itᵀ is the example's weight gradient. A *block* is one group of a grouped convolution (every other layer has
@@ -22,6 +22,7 @@ mod precondition;
 mod rotation;
 mod score;
 mod score_fold;
+pub mod spec;
 mod sums;
 mod unfold;
 mod workspace;

@@ -6,7 +6,7 @@
 use tch::Tensor;
 
 use super::geometry::Geometry;
-use super::rotation::{Plan, Rotation, right_rotated};
+use super::rotation::{Rotation, RotationPlan, right_rotated};
 use super::unfold::{Order, once, parts, patches, wide};
 use super::workspace::Workspace;
 use crate::error::{Result, ResultExt};
@@ -70,7 +70,7 @@ pub(super) fn each_chunk(
 pub(super) fn each_block(
     geometry: &Geometry,
     pair: &Pair,
-    rotation: Option<(&Rotation, Plan)>,
+    rotation: Option<(&Rotation, RotationPlan)>,
     workspace: &Workspace,
     mut body: impl FnMut(&Block) -> Result<()>,
 ) -> Result<()> {
@@ -78,7 +78,7 @@ pub(super) fn each_block(
     let copies = if rotation.is_some() { 2 } else { 1 };
     let fit = workspace.elements() / 2 / EXAMPLES / (copies * geometry.inputs());
     let outputs = if whole { geometry.out } else { even(geometry.out, fit) };
-    let plan = rotation.map_or_else(Plan::default, |(_, plan)| plan);
+    let plan = rotation.map_or_else(RotationPlan::default, |(_, plan)| plan);
     let elements = |size: [i64; 2]| elements(geometry, plan, size) + geometry.conv.groups * copies * outputs * geometry.inputs();
     each_chunk(geometry, pair, elements, workspace, |image, grads, start| {
         let sides = Sides::new(geometry, (image, grads), rotation, workspace)?;
@@ -102,7 +102,7 @@ fn even(all: i64, most: i64) -> i64 {
 }
 
 /// Elements per example of what blocks are made of: unfolded inputs, and where inputs are rotated first all patches and their rotation.
-pub(super) fn elements(geometry: &Geometry, plan: Plan, [height, width]: [i64; 2]) -> i64 {
+pub(super) fn elements(geometry: &Geometry, plan: RotationPlan, [height, width]: [i64; 2]) -> i64 {
     let [output_height, output_width] = geometry.conv.output_size([height, width]);
     let wide = height * output_width * geometry.row();
     let patches = if plan.inputs_first {
@@ -129,16 +129,21 @@ enum Inputs {
 }
 
 impl Sides {
-    fn new(geometry: &Geometry, (image, grads): (&Tensor, &Tensor), rotation: Option<(&Rotation, Plan)>, workspace: &Workspace) -> Result<Self> {
+    fn new(
+        geometry: &Geometry,
+        (image, grads): (&Tensor, &Tensor),
+        rotation: Option<(&Rotation, RotationPlan)>,
+        workspace: &Workspace,
+    ) -> Result<Self> {
         let (batch, _, height, width) = grads.size4()?;
         let groups = geometry.conv.groups;
         let mut by_position = by_position(grads, groups)?;
-        if let Some((rotation, Plan { grads_first: true, .. })) = rotation {
+        if let Some((rotation, RotationPlan { grads_first: true, .. })) = rotation {
             by_position = right_rotated(&by_position, &rotation.q_g)?;
         }
         let wide = wide(geometry, image, Order::Examples, workspace)?;
         let inputs = match rotation {
-            Some((rotation, Plan { inputs_first: true, .. })) => {
+            Some((rotation, RotationPlan { inputs_first: true, .. })) => {
                 let patches = patches(geometry, &wide, height, workspace)?;
                 Inputs::Rotated(right_rotated(&patches, &rotation.q_a)?.f_reshape([batch * groups, height * width, geometry.inputs()])?)
             }

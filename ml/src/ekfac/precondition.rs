@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use super::factors::Factors;
 use super::geometry::{Geometry, batch_size};
 use super::outer::each_block;
-use super::rotation::{Plan, Rotation, complete, left_rotated, right_rotated};
+use super::rotation::{Rotation, RotationPlan, complete, left_rotated, right_rotated};
 use super::workspace::Workspace;
 use crate::error::{Error, Result, ResultExt};
 use crate::model::layer::Pair;
@@ -49,7 +49,7 @@ pub struct Queries {
     count: i64,
     /// [Q, b, o, d] per layer, eigenbasis.
     rows: Vec<Tensor>,
-    turned: RefCell<HashMap<(usize, Plan), Vec<Tensor>>>,
+    turned: RefCell<HashMap<(usize, RotationPlan), Vec<Tensor>>>,
 }
 
 impl Queries {
@@ -61,7 +61,7 @@ impl Queries {
         Self::build(factors, damping, workspace, count, |index, geometry, rotation| {
             let pair = &pairs[index];
             let rows = workspace.zeros(&[count, geometry.conv.groups, geometry.out, geometry.inputs()])?;
-            let plan = Plan::for_pair(geometry, pair);
+            let plan = RotationPlan::for_pair(geometry, pair);
             each_block(geometry, pair, Some((rotation, plan)), &workspace, |block| {
                 let part = rows
                     .f_narrow(0, block.examples.0, block.examples.1)?
@@ -168,7 +168,7 @@ impl Queries {
         let Some(geometry) = self.geometries.get(index) else {
             return Err(Error::internal(format!("queries of layer {index} of {}", self.geometries.len())));
         };
-        let columns = self.in_basis(index, Plan::default())?;
+        let columns = self.in_basis(index, RotationPlan::default())?;
         let shaped: Vec<Tensor> = columns
             .iter()
             .map(|c| Ok(c.f_reshape([self.count, geometry.outputs(), c.size()[1] / geometry.outputs()])?))
@@ -179,7 +179,7 @@ impl Queries {
 
     /// Rows of layer `index` in the basis in which `plan` forms outer products: one [Q, b·o·columns] tensor per column range of
     /// [`super::outer::each_block`].
-    pub(super) fn in_basis(&self, index: usize, plan: Plan) -> Result<Vec<Tensor>> {
+    pub(super) fn in_basis(&self, index: usize, plan: RotationPlan) -> Result<Vec<Tensor>> {
         let share = |tensors: &[Tensor]| tensors.iter().map(Tensor::shallow_clone).collect();
         if let Some(known) = self.turned.borrow().get(&(index, plan)) {
             return Ok(share(known));
@@ -191,7 +191,7 @@ impl Queries {
     }
 
     /// Turns back the sides that `plan` does not rotate before the outer product.
-    fn turn(&self, index: usize, plan: Plan) -> Result<Vec<Tensor>> {
+    fn turn(&self, index: usize, plan: RotationPlan) -> Result<Vec<Tensor>> {
         let (geometry, rotation) = (&self.geometries[index], &self.rotations[index]);
         let (blocks, out, inputs) = (geometry.conv.groups, geometry.out, geometry.inputs());
         let mut rows = self.rows[index].shallow_clone();

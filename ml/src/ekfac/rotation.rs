@@ -41,14 +41,14 @@ impl Rotation {
 
 /// Which sides are rotated before the outer product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Plan {
+pub(super) struct RotationPlan {
     /// Rotate activations (else the product, by Q_A).
     pub inputs_first: bool,
     /// Rotate output gradients (else the product, by Q_G).
     pub grads_first: bool,
 }
 
-impl Plan {
+impl RotationPlan {
     /// The cheaper order for T positions.
     pub fn cheapest(geometry: &Geometry, positions: i64) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl Plan {
 }
 
 /// Completes Q_Gᵀ W_i Q_A, [B, b, o, d], from what [`super::outer::each_block`] gave under the same plan; of some outputs only where the block has no more.
-pub(super) fn complete(geometry: &Geometry, columns: &[Columns], rotation: &Rotation, plan: Plan) -> Result<Tensor> {
+pub(super) fn complete(geometry: &Geometry, columns: &[Columns], rotation: &Rotation, plan: RotationPlan) -> Result<Tensor> {
     let mut whole: Option<Tensor> = None;
     if plan.inputs_first {
         whole = columns.first().map(|c| c.outer.shallow_clone());

@@ -6,7 +6,7 @@ use super::factors::Factors;
 use super::geometry::{Geometry, batch_size};
 use super::outer::{Block, each_block, each_chunk, elements};
 use super::precondition::{Damping, Queries};
-use super::rotation::{Plan, Rotation, complete};
+use super::rotation::{Rotation, RotationPlan, complete};
 use super::workspace::Workspace;
 use crate::error::Result;
 use crate::fold::Totals;
@@ -57,7 +57,8 @@ pub(super) fn scores_as_they_come(queries: &Queries, pairs: &[Pair]) -> Result<T
     for (index, (geometry, pair)) in queries.geometries.iter().zip(pairs).enumerate() {
         if few(geometry, queries, pair) {
             let kernel = Kernel::new(geometry, queries, index)?;
-            let elements = |size| elements(geometry, Plan::default(), size) + pair.output_grad.numel() as i64 / batch.max(1) * queries.len() as i64;
+            let elements =
+                |size| elements(geometry, RotationPlan::default(), size) + pair.output_grad.numel() as i64 / batch.max(1) * queries.len() as i64;
             each_chunk(geometry, pair, elements, workspace, |image, grads, start| {
                 let part = total.f_narrow(1, start, image.size()[0])?;
                 let _ = part.shallow_clone().f_add_(&kernel.scores(geometry, image, grads)?)?;
@@ -65,7 +66,7 @@ pub(super) fn scores_as_they_come(queries: &Queries, pairs: &[Pair]) -> Result<T
             })?;
             continue;
         }
-        let rows = queries.in_basis(index, Plan::default())?;
+        let rows = queries.in_basis(index, RotationPlan::default())?;
         each_block(geometry, pair, None, workspace, |block| add_scores(&total, block, &rows))?;
     }
     Ok(total)
@@ -84,7 +85,7 @@ pub(super) fn self_influence_as_it_comes(factors: &Factors, damping: Damping, pa
     let total = workspace.zeros(&[batch_size(&factors.geometries, pairs)?])?;
     for (((geometry, rotation), lambda), pair) in factors.geometries.iter().zip(&factors.rotations).zip(&factors.lambdas).zip(pairs) {
         let inverse = damping.inverse(lambda)?;
-        let plan = Plan::for_pair(geometry, pair);
+        let plan = RotationPlan::for_pair(geometry, pair);
         each_block(geometry, pair, Some((rotation, plan)), workspace, |block| {
             add_squares(&total, geometry, block, (rotation, plan), &inverse)
         })?;
@@ -109,7 +110,7 @@ pub(super) fn both_as_they_come(queries: &Queries, pairs: &[Pair]) -> Result<(Te
     let (total, own) = (workspace.zeros(&[queries.len() as i64, batch])?, workspace.zeros(&[batch])?);
     for (index, (geometry, pair)) in queries.geometries.iter().zip(pairs).enumerate() {
         let (rotation, inverse) = (&queries.rotations[index], &queries.inverses[index]);
-        let plan = Plan::for_pair(geometry, pair);
+        let plan = RotationPlan::for_pair(geometry, pair);
         let rows = queries.in_basis(index, plan)?;
         each_block(geometry, pair, Some((rotation, plan)), workspace, |block| {
             add_scores(&total, block, &rows)?;
@@ -150,7 +151,7 @@ fn add_scores(total: &Tensor, block: &Block, rows: &[Tensor]) -> Result<()> {
 }
 
 /// total, [B], += what a block has of every Σ (Q_Gᵀ W_i Q_A)² / (Λ + d). The block is used up.
-fn add_squares(total: &Tensor, geometry: &Geometry, block: &Block, (rotation, plan): (&Rotation, Plan), inverse: &Tensor) -> Result<()> {
+fn add_squares(total: &Tensor, geometry: &Geometry, block: &Block, (rotation, plan): (&Rotation, RotationPlan), inverse: &Tensor) -> Result<()> {
     let mut rotated = complete(geometry, &block.columns, rotation, plan)?;
     let weighted = flat(&rotated.f_square_()?)?.f_mv(&block.of_outputs(inverse)?.f_reshape([-1])?)?;
     let _ = total.f_narrow(0, block.examples.0, block.examples.1)?.f_add_(&weighted)?;

@@ -8,7 +8,7 @@ use super::precondition::{Damping, Queries};
 use super::score::{SCORES, SELF_INFLUENCES, both_as_they_come, scores_as_they_come, self_influence_as_it_comes};
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
-use crate::fold::{Batch, Fold, State, Totals};
+use crate::fold::{Batch, Fold, FoldState, Totals};
 
 /// s(q, i) of every query and example, with g_iᵀ P g_i where it is asked for.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Scored {
     ///
     /// # Errors
     /// `Configuration`: a tensor is missing or misshapen.
-    pub fn from_state(state: &mut State) -> Result<Self> {
+    pub fn from_state(state: &mut FoldState) -> Result<Self> {
         let mut take = |name: &str, dimensions: usize| {
             let found = state.remove(name).filter(|tensor| tensor.dim() == dimensions);
             found.ok_or_else(|| Error::new(Code::KeptFileUnusable, format!("{name} is missing or misshapen"), "take it anew"))
@@ -93,15 +93,15 @@ impl Fold for ScoreFold<'_> {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<State> {
+    fn save(&mut self) -> Result<FoldState> {
         let scores = joined(&self.scores, 1, &[self.queries.len() as i64, 0])?;
-        Ok(State::from([
+        Ok(FoldState::from([
             ("scores".to_string(), scores),
             ("self_influence".to_string(), joined(&self.own, 0, &[0])?),
         ]))
     }
 
-    fn load(&mut self, mut state: State) -> Result<()> {
+    fn load(&mut self, mut state: FoldState) -> Result<()> {
         let damaged = |what: &str| Error::new(Code::KeptFileUnusable, format!("{what} is missing or misshapen"), "take this part anew");
         let mut take = |name: &str| state.remove(name).ok_or_else(|| damaged(name));
         let (scores, own) = (take("scores")?, take("self_influence")?);
@@ -159,11 +159,11 @@ impl Fold for SelfInfluenceFold<'_> {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<State> {
-        Ok(State::from([("self_influence".to_string(), joined(&self.own, 0, &[0])?)]))
+    fn save(&mut self) -> Result<FoldState> {
+        Ok(FoldState::from([("self_influence".to_string(), joined(&self.own, 0, &[0])?)]))
     }
 
-    fn load(&mut self, mut state: State) -> Result<()> {
+    fn load(&mut self, mut state: FoldState) -> Result<()> {
         let own = state.remove("self_influence").filter(|own| own.dim() == 1);
         self.own
             .push(own.ok_or_else(|| Error::new(Code::KeptFileUnusable, "self_influence is missing or misshapen", "take this part anew"))?);

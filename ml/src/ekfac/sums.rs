@@ -10,7 +10,7 @@ use super::outer::each_block;
 use super::score::flat;
 use super::workspace::Workspace;
 use crate::error::{Error, Result};
-use crate::fold::{Batch, Fold, State, Totals, restored};
+use crate::fold::{Batch, Fold, FoldState, Totals, restored};
 use crate::model::layer::{Layer, Pair};
 
 /// Running sums for Γ groups of weights.
@@ -149,7 +149,7 @@ impl Fold for GradientSumFold {
         Ok(())
     }
 
-    fn save(&mut self) -> Result<State> {
+    fn save(&mut self) -> Result<FoldState> {
         let _guard = tch::no_grad_guard();
         self.settle()?;
         Ok(self
@@ -160,7 +160,7 @@ impl Fold for GradientSumFold {
             .collect())
     }
 
-    fn load(&mut self, mut state: State) -> Result<()> {
+    fn load(&mut self, mut state: FoldState) -> Result<()> {
         for (layer, sum) in self.layers.iter().zip(&mut self.sums) {
             *sum = restored(&mut state, &layer.name, sum)?;
         }

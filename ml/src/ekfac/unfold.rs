@@ -88,7 +88,7 @@ pub(super) fn take_rows(wide: &Tensor, dim: i64, start: i64, rows: i64, stride: 
 }
 
 /// One kernel row's share of every W_i: a batch of (positions × row) matrices with the output gradients that belong to them.
-pub(super) struct Part {
+pub(super) struct KernelRow {
     /// First native column.
     pub start: i64,
     /// [B·b, positions, columns]
@@ -108,7 +108,7 @@ pub(super) fn once(geometry: &Geometry, wide: &Tensor) -> Result<Tensor> {
 }
 
 /// Splits W_i = Σ_t g aᵀ by kernel row. `wide` is in [`Order::Examples`]; `grads` is [B·b, H', W', o], or some of the outputs of such. The bias is not among the parts.
-pub(super) fn parts(geometry: &Geometry, wide: &Tensor, grads: &Tensor) -> Result<Vec<Part>> {
+pub(super) fn parts(geometry: &Geometry, wide: &Tensor, grads: &Tensor) -> Result<Vec<KernelRow>> {
     let size = wide.size();
     let (height, columns, row) = (size[2], size[3], geometry.row());
     let blocks = size[0] * size[1];
@@ -119,7 +119,7 @@ pub(super) fn parts(geometry: &Geometry, wide: &Tensor, grads: &Tensor) -> Resul
             let reach = reach(geometry, y, height, output_height);
             let inputs = take_rows(&rows_of, 1, reach.input, reach.rows, geometry.conv.stride[0])?.f_reshape([blocks, reach.rows * columns, row])?;
             let grads = take_rows(grads, 1, reach.output, reach.rows, 1)?.f_reshape([blocks, reach.rows * columns, out])?;
-            Ok(Part {
+            Ok(KernelRow {
                 start: y * row,
                 inputs,
                 grads,

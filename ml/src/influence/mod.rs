@@ -10,7 +10,7 @@ use crate::evidence::{Evidence, Kin, Query, Question, Scores};
 use crate::fold::Fold;
 use crate::passes::labels::PassLabels;
 use crate::passes::objective;
-use crate::passes::stream::{Ask, Keep, Stream};
+use crate::passes::stream::{GradientOf, Keep, Stream};
 use crate::progress::Report;
 use delta_guard_contract::Digest;
 use delta_guard_contract::detect::{self, DetectSettings, Objective};
@@ -26,7 +26,7 @@ pub struct ModelEvidence<'a> {
     /// Of queries.
     objective: Objective,
     /// Of training examples and null pictures.
-    examples: Ask,
+    examples: GradientOf,
     report: &'a mut dyn Report,
     null: Option<Null<'a>>,
     known: Option<(Digest, Scores)>,
@@ -52,8 +52,8 @@ pub fn damping(settings: &DetectSettings) -> Damping {
 }
 
 /// What scores and kin ask of training examples and null pictures.
-fn of_examples(settings: &DetectSettings) -> Ask {
-    Ask {
+fn of_examples(settings: &DetectSettings) -> GradientOf {
+    GradientOf {
         labels: PassLabels::Training,
         objective: objective::of_examples(settings),
     }

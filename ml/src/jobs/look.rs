@@ -82,7 +82,7 @@ pub fn measure(
 }
 
 /// What is to be certified.
-pub struct Repair<'a> {
+pub struct ToCertify<'a> {
     /// The candidate checkpoint.
     pub candidate: &'a Path,
     /// The wrongly read pictures.
@@ -94,7 +94,7 @@ pub struct Repair<'a> {
 }
 
 /// [`delta_guard_contract::Task::Certify`]
-pub fn certify(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, repair: &Repair<'_>, report: &mut dyn Report) -> Result<JobResult> {
+pub fn certify(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, repair: &ToCertify<'_>, report: &mut dyn Report) -> Result<JobResult> {
     let start = Instant::now();
     let train = bench::training_set(place, data, report)?;
     let validation = bench::validation_set(place, data, train.classes(), report)?;

@@ -81,7 +81,7 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
             &place,
             data,
             model,
-            &look::Repair {
+            &look::ToCertify {
                 candidate,
                 anomalies,
                 limits,

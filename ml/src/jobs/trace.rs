@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::influence::ModelEvidence;
 use crate::passes::budget::Budget;
-use crate::progress::{Report, Shared};
+use crate::progress::{Report, SharedReport};
 use delta_guard_contract::evidence::PlainRule;
 use delta_guard_contract::job::JobResult;
 use delta_guard_contract::{DataConfig, DetectConfig, FlaggedExample, ModelConfig, Seed, TraceReport};
@@ -36,7 +36,7 @@ pub fn trace(
 
     let question = case.question();
     let known = scores.map(|path| parts::known(&case, &fitted.used.key, &question, path)).transpose()?;
-    let shared = Shared::new(report);
+    let shared = SharedReport::new(report);
     let (mut passes, mut steps) = (&shared, &shared);
     let mut evidence = ModelEvidence::new(stream, &fitted.factors, settings, &mut passes);
     if let Some(validation) = &case.validation {

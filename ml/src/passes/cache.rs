@@ -1,6 +1,6 @@
 //! Pairs of batches that later passes will ask for again, as far as the budget reaches: kin goes over the examples of one class several times.
 
-use super::stream::Ask;
+use super::stream::GradientOf;
 use crate::model::layer::Pair;
 use std::collections::BTreeMap;
 use tch::Tensor;
@@ -8,7 +8,7 @@ use tch::Tensor;
 /// Kept pairs, by batch and by what was asked of it.
 #[derive(Debug, Default)]
 pub struct PairCache {
-    batches: Vec<(Ask, Vec<usize>, Vec<Pair>)>,
+    batches: Vec<(GradientOf, Vec<usize>, Vec<Pair>)>,
     bytes: u64,
     budget: u64,
 }
@@ -20,13 +20,13 @@ impl PairCache {
     }
 
     /// The pairs of a batch, if they are kept.
-    pub fn get(&self, ask: Ask, batch: &[usize]) -> Option<&[Pair]> {
+    pub fn get(&self, ask: GradientOf, batch: &[usize]) -> Option<&[Pair]> {
         let kept = self.batches.iter().find(|(a, examples, _)| *a == ask && examples == batch);
         kept.map(|(_, _, pairs)| pairs.as_slice())
     }
 
     /// Keep a batch if it still fits.
-    pub fn offer(&mut self, ask: Ask, batch: &[usize], pairs: Vec<Pair>) {
+    pub fn offer(&mut self, ask: GradientOf, batch: &[usize], pairs: Vec<Pair>) {
         // Layers that read the same activation share its memory.
         let size = |t: &Tensor| (t.data_ptr() as usize, t.numel() as u64 * t.kind().elt_size_in_bytes() as u64);
         let blocks: BTreeMap<usize, u64> = pairs.iter().flat_map(|p| [size(&p.input), size(&p.output_grad)]).collect();
@@ -47,7 +47,7 @@ mod tests {
     /// The gradients of one batch differ with what was asked of it.
     #[test]
     fn pairs_answer_only_what_they_were_made_for() {
-        let ask = |labels, objective| Ask { labels, objective };
+        let ask = |labels, objective| GradientOf { labels, objective };
         let pair = || Pair {
             input: Tensor::from_slice(&[1.0]),
             output_grad: Tensor::from_slice(&[2.0]),

@@ -1,7 +1,7 @@
 //! Factors for a model and a training set: found on disk under their digest, or fitted and kept there.
 
 use super::labels::PassLabels;
-use super::stream::{Ask, Keep, Stream};
+use super::stream::{GradientOf, Keep, Stream};
 use crate::ekfac::{CovarianceFold, FactorKey, Factors, LambdaFold, Workspace};
 use crate::error::Result;
 use crate::files;
@@ -83,17 +83,17 @@ impl FitSettings {
     }
 
     /// What the covariance pass asks of an example. In the Fisher matrix sizes count: the gradient is the loss's.
-    pub fn covariance(&self) -> Ask {
+    pub fn covariance(&self) -> GradientOf {
         self.ask(0)
     }
 
     /// What the Λ pass asks of an example.
-    pub fn lambda(&self) -> Ask {
+    pub fn lambda(&self) -> GradientOf {
         self.ask(1)
     }
 
-    fn ask(&self, draw: u8) -> Ask {
-        Ask {
+    fn ask(&self, draw: u8) -> GradientOf {
+        GradientOf {
             labels: PassLabels::of(self.fisher, self.seed, draw),
             objective: Objective::Loss,
         }

@@ -24,7 +24,7 @@ const LOOK_ON_A_GPU: usize = 32;
 
 /// What is asked of each example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct GradientOf {
     /// Under which labels.
     pub labels: PassLabels,
     /// What the gradient is taken of.
@@ -87,7 +87,7 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// The fold's, or libtorch's.
-    pub fn run<F: Fold>(&mut self, step: &str, examples: &[usize], ask: Ask, keep: Keep, fold: &mut F, report: &mut dyn Report) -> Result<()> {
+    pub fn run<F: Fold>(&mut self, step: &str, examples: &[usize], ask: GradientOf, keep: Keep, fold: &mut F, report: &mut dyn Report) -> Result<()> {
         let (mut done, mut looks) = (0, self.looks());
         let batches: Vec<&[usize]> = examples.chunks(self.batch).collect();
         let missing: Vec<&[usize]> = batches.iter().copied().filter(|b| self.kept.get(ask, b).is_none()).collect();
@@ -127,7 +127,7 @@ impl<'a> Stream<'a> {
         step: &str,
         examples: &[usize],
         members: &[usize],
-        ask: Ask,
+        ask: GradientOf,
         fold: &mut F,
         report: &mut dyn Report,
     ) -> Result<()> {
@@ -162,7 +162,7 @@ impl<'a> Stream<'a> {
 }
 
 /// Pairs of one batch of examples, whose pictures are given, each with the gradient of its own objective.
-fn pairs(model: &Model, data: &DataSet, layers: &[usize], batch: &[usize], images: &Tensor, ask: Ask) -> Result<Vec<Pair>> {
+fn pairs(model: &Model, data: &DataSet, layers: &[usize], batch: &[usize], images: &Tensor, ask: GradientOf) -> Result<Vec<Pair>> {
     let tapped = model.forward_tapped(images)?;
     let labels = ask.labels.of_batch(data, batch, &tapped.logits)?;
     let objective = objective::of(ask.objective, &tapped.logits, &labels)?;

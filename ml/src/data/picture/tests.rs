@@ -33,7 +33,7 @@ fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     out.into_inner()
 }
 
-fn read(bytes: &[u8], height: u32, width: u32) -> std::result::Result<Vec<u8>, Refusal> {
+fn read(bytes: &[u8], height: u32, width: u32) -> std::result::Result<Vec<u8>, PictureRefusal> {
     decode(bytes, &LIMITS, &config(height, width, Resize::Refuse))
 }
 
@@ -90,7 +90,7 @@ fn the_exif_orientation_is_ignored_unless_it_is_to_be_applied() {
     assert!(got.enumerate_pixels().all(|(x, y, p)| p == plain.get_pixel(y, 7 - x)));
     assert_eq!(
         read(&turned, 8, 16).unwrap_err(),
-        Refusal::WrongSize {
+        PictureRefusal::WrongSize {
             found: (8, 16),
             wanted: (16, 8)
         }
@@ -102,7 +102,7 @@ fn resizes_as_told() {
     let flat = encoded(RgbImage::from_pixel(50, 20, Rgb([40, 90, 200])), ImageFormat::Png);
     assert_eq!(
         read(&flat, 8, 8).unwrap_err(),
-        Refusal::WrongSize {
+        PictureRefusal::WrongSize {
             found: (50, 20),
             wanted: (8, 8)
         }
@@ -123,7 +123,7 @@ fn resizes_as_told() {
     let sliver = encoded(RgbImage::new(60_000, 1), ImageFormat::Png);
     assert!(matches!(
         decode(&sliver, &LIMITS, &config(512, 512, Resize::CenterCrop)),
-        Err(Refusal::TooLong { .. })
+        Err(PictureRefusal::TooLong { .. })
     ));
     assert!(decode(&sliver, &LIMITS, &config(512, 512, Resize::Stretch)).is_ok());
     let longest = encoded(RgbImage::new(65_535, 1), ImageFormat::Png);
@@ -132,7 +132,7 @@ fn resizes_as_told() {
     for resize in [Resize::Refuse, Resize::Stretch, Resize::CenterCrop] {
         assert!(matches!(
             decode(&longer, &LIMITS, &config(512, 512, resize)),
-            Err(Refusal::TooLongSide { .. })
+            Err(PictureRefusal::TooLongSide { .. })
         ));
     }
 }
