@@ -143,7 +143,11 @@ mod tests {
     fn only_the_inboxs_own_steps_are_signs_of_its_life() {
         let hooks = Outward::new(Arc::new(Metrics::new("animals", "propose")), None);
         let before = Instant::now();
-        hooks.on(Event::Queue { open: 3, held: 0 });
+        hooks.on(Event::Queue {
+            open: 3,
+            held: 0,
+            proposed: 0,
+        });
         hooks.on(Event::FileSeen);
         hooks.on(Event::InboxTrouble { message: "it hangs".into() });
         let passed = before.elapsed();

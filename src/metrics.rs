@@ -39,6 +39,8 @@ pub struct Metrics {
     stage_seconds: HistogramVec,
     stage_failed: IntCounterVec,
     cases_ended: IntCounterVec,
+    proposals: IntCounter,
+    cases_proposed: IntGauge,
     cases_held: IntGauge,
     holds: IntCounterVec,
     queue_length: IntGauge,
@@ -190,7 +192,9 @@ impl Metrics {
                 "cause",
                 HoldCause::ALL.map(HoldCause::as_str),
             ),
-            cases_held: declare.gauge("cases_held", "Cases that wait for a person."),
+            proposals: declare.counter("proposals_total", "Candidates that passed the gate and were put before a person."),
+            cases_proposed: declare.gauge("cases_proposed", "Cases whose candidate waits for a person's word."),
+            cases_held: declare.gauge("cases_held", "Cases that are held until a person acts."),
             queue_length: declare.gauge("queue_length", "Cases that are worked on or wait to be."),
             progress,
             time_left,
@@ -289,6 +293,7 @@ impl Metrics {
     pub fn ledger(&self, now: &Snapshot) {
         self.queue_length.set(count(now.open));
         self.cases_held.set(count(now.held));
+        self.cases_proposed.set(count(now.proposed));
         self.outbox_length.set(count(now.outbox));
     }
 
@@ -361,6 +366,10 @@ impl Metrics {
                 self.holds.with_label_values(&[cause.as_str()]).inc();
                 warn!(message = "Case held.", case = case.short(), go_on = %format!("delta-guard resume {}", case.short()), cause = cause.as_str(), why = %reason, help = %help);
             }
+            Event::CaseProposed { case, reason } => {
+                self.proposals.inc();
+                info!(message = "Candidate proposed; it waits for your word.", case = case.short(), go_on = %format!("delta-guard approve {}", case.short()), why = %reason);
+            }
             Event::CaseEnded { case, state, reason } => {
                 self.cases_ended.with_label_values(&[state.as_str()]).inc();
                 info!(message = "Case ended.", case = case.short(), end = state.as_str(), why = %reason);
@@ -392,9 +401,10 @@ impl Metrics {
                 self.index_failed.inc();
                 error!(message = "Index out of use; everything goes on without it.", error = %message);
             }
-            Event::Queue { open, held } => {
+            Event::Queue { open, held, proposed } => {
                 self.queue_length.set(count(open));
                 self.cases_held.set(count(held));
+                self.cases_proposed.set(count(proposed));
             }
         }
     }

@@ -29,6 +29,8 @@ mod old_journal;
 mod patience;
 #[path = "core/power.rs"]
 mod power;
+#[path = "core/proposals.rs"]
+mod proposals;
 #[path = "core/publishing.rs"]
 mod publishing;
 #[path = "core/races.rs"]

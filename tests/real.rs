@@ -113,7 +113,7 @@ fn a_small_story_is_found_and_repaired_by_the_real_programs() {
     let metrics = std::fs::read_to_string(out.join("metrics.txt")).unwrap();
     for line in [
         "delta_guard_accepted_total 1",
-        "delta_guard_cases_ended_total{end=\"proposed\"} 1",
+        "delta_guard_proposals_total 1",
         "delta_guard_cases_held 0",
         "delta_guard_ready 1",
     ] {

@@ -14,7 +14,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PROGRAM = ROOT / "target/release/delta-guard"
 PATIENCE = 120.0
-ENDS = {"proposed", "promoted", "rejected", "undecided", "observed", "no-anomaly", "refused", "failed"}
+ENDS = {"proposed", "promoted", "declined", "rejected", "undecided", "observed", "no-anomaly", "refused", "failed"}
 
 
 class Lost(Exception):

@@ -57,6 +57,7 @@ fn what(state: State) -> On {
     match state {
         State::Proposed => On::Proposed,
         State::Promoted => On::Promoted,
+        State::Declined => On::Declined,
         State::Rejected => On::Rejected,
         State::Undecided => On::Undecided,
         State::Observed => On::Observed,

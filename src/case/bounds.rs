@@ -2,8 +2,8 @@
 //! not for a flood. What grows with the data (class names, results per class, mails) lies in a file of the case, see [`Kept`]; here every text gets its
 //! bound, so that no record comes near [`MAX_WRITTEN`](crate::journal::frame::MAX_WRITTEN).
 
-use super::Message;
 use super::event::{Claim, Event};
+use super::{Approval, Message};
 use crate::policy::{Decision, GateVerdict};
 use delta_guard_contract::job::{Accuracy, CertifyResult, FitResult, Prediction};
 use delta_guard_contract::{Digest, TraceVerdict};
@@ -125,6 +125,15 @@ impl Event {
                 help: cut(&help, HELP),
             },
             Event::Resumed { why, by } => Event::Resumed { why: cut(&why, REASON), by },
+            Event::Proposed { reason, help } => Event::Proposed {
+                reason: cut(&reason, REASON),
+                help: cut(&help, HELP),
+            },
+            Event::Approved(approval) => Event::Approved(Approval {
+                why: cut(&approval.why, NOTE),
+                ..approval
+            }),
+            Event::Declined { by, why } => Event::Declined { by, why: cut(&why, NOTE) },
             Event::Ended { end, reason, help } => Event::Ended {
                 end,
                 reason: cut_middle(&reason, REASON),

@@ -1,7 +1,7 @@
 //! What can happen to a case. Each event is one journal record: its kind is the record's `k`, its content the record's `d`.
 
 use super::bounds::Kept;
-use super::{Case, State};
+use super::{Approval, Case, State};
 use crate::policy::{Decision, Found, GateVerdict};
 use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
@@ -206,9 +206,9 @@ impl Retried {
             holds: case.holds,
             accepted: case.accepted.clone(),
             accepted_at: case.accepted_at,
-            prediction: case.prediction.clone().filter(|_| predicted),
-            fit: case.fit.clone().filter(|_| traced),
-            trace: case.trace.clone().filter(|_| traced),
+            prediction: case.prediction().cloned().filter(|_| predicted),
+            fit: case.fit().cloned().filter(|_| traced),
+            trace: case.trace().cloned().filter(|_| traced),
             kept: case
                 .kept
                 .iter()
@@ -270,13 +270,30 @@ pub enum End {
     NoAnomaly,
     Undecided,
     Observed,
-    Proposed,
     Promoted,
+    Declined,
     Rejected,
     Failed,
 }
 
 impl End {
+    /// Every end.
+    pub const ALL: [End; 8] = [
+        End::Refused,
+        End::NoAnomaly,
+        End::Undecided,
+        End::Observed,
+        End::Promoted,
+        End::Declined,
+        End::Rejected,
+        End::Failed,
+    ];
+
+    /// The end that a state is.
+    pub fn of(state: State) -> Option<End> {
+        End::ALL.into_iter().find(|end| end.state() == state)
+    }
+
     /// The state of a case that ended so.
     pub fn state(self) -> State {
         match self {
@@ -284,8 +301,8 @@ impl End {
             End::NoAnomaly => State::NoAnomaly,
             End::Undecided => State::Undecided,
             End::Observed => State::Observed,
-            End::Proposed => State::Proposed,
             End::Promoted => State::Promoted,
+            End::Declined => State::Declined,
             End::Rejected => State::Rejected,
             End::Failed => State::Failed,
         }
@@ -397,6 +414,22 @@ pub enum Event {
         /// Seconds of the stage.
         seconds: f64,
     },
+    /// The candidate passed the gate: a person is asked.
+    Proposed {
+        /// Why, in a sentence.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// The candidate may be promoted.
+    Approved(Approval),
+    /// It is not wanted.
+    Declined {
+        /// The user who said so.
+        by: u32,
+        /// Why; may be empty.
+        why: String,
+    },
     /// `current` is about to be moved.
     PromoteIntent {
         /// Where it points now, if it exists.
@@ -450,6 +483,31 @@ pub enum Event {
 }
 
 impl Event {
+    /// The event of a record. Journals of the first version end a case as proposed, where it waits now.
+    ///
+    /// # Errors
+    /// When kind or content are unknown.
+    pub fn read(kind: &str, data: &serde_json::Value) -> serde_json::Result<Self> {
+        let kind = if kind == "ended" && data["end"] == "proposed" {
+            "proposed"
+        } else {
+            kind
+        };
+        serde_json::from_value(serde_json::json!({ "k": kind, "d": data }))
+    }
+
+    /// Why a case rests from here on, and what to do about it.
+    pub(super) fn said(&self) -> Option<(String, String)> {
+        match self {
+            Event::Held { reason, help, .. } | Event::Ended { reason, help, .. } | Event::Proposed { reason, help } => {
+                Some((reason.clone(), help.clone()))
+            }
+            Event::Declined { by, why } if why.is_empty() => Some((format!("user {by} declined the candidate"), String::new())),
+            Event::Declined { by, why } => Some((format!("user {by} declined the candidate: {why}"), String::new())),
+            _ => None,
+        }
+    }
+
     /// The record's kind.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -467,6 +525,9 @@ impl Event {
             Event::Unlearned { .. } => "unlearned",
             Event::Certified { .. } => "certified",
             Event::Published { .. } => "published",
+            Event::Proposed { .. } => "proposed",
+            Event::Approved(_) => "approved",
+            Event::Declined { .. } => "declined",
             Event::PromoteIntent { .. } => "promote-intent",
             Event::Held { .. } => "held",
             Event::Resumed { .. } => "resumed",

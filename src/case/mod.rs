@@ -6,23 +6,26 @@ pub mod bounds;
 mod event;
 mod message;
 pub mod next;
+pub mod phase;
 mod refusal;
 mod transitions;
 
 pub use bounds::Kept;
 pub use event::{Accepted, Claim, End, Event, FileIdentity, HoldCause, Published, Retried, Stage, StandingUse, TraceSummary};
 pub use message::{Message, message_id};
+pub use phase::{Approval, By, Held, Phase, Stance};
 pub use refusal::{Refusal, RefusedFile};
-pub use transitions::{Illegal, Move, TRANSITIONS};
+pub use transitions::Illegal;
 
 use crate::policy::{Decision, GateVerdict};
+use delta_guard_contract::Digest;
 use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
-use delta_guard_contract::{Digest, FaultKind};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use transitions::Change;
 
 /// Name of a case: BLAKE3 of content, claimed labels and production checkpoint (see [`case_id`]).
 pub type CaseId = Digest;
@@ -59,6 +62,10 @@ pub enum State {
     Certified,
     /// The candidate folder stands.
     Published,
+    /// Waits for a person: the candidate passed the gate, and may be approved or declined.
+    Proposed,
+    /// The candidate may be promoted; to be done.
+    Approved,
     /// The `current` link is about to be moved.
     Promoting,
     /// Waits for a person: something must be mended, allowed, or put back ([`HoldCause`]).
@@ -71,10 +78,10 @@ pub enum State {
     Undecided,
     /// End: reported only (mode `observe`).
     Observed,
-    /// End: a candidate that passed the gate waits for a person's promotion.
-    Proposed,
-    /// End: `current` points to the candidate.
+    /// End: `current` points to the candidate, or its owner put it in use by hand.
     Promoted,
+    /// End: a person does not want the candidate.
+    Declined,
     /// End: the candidate did not pass the gate; it is kept, marked rejected.
     Rejected,
     /// End: it could not be finished.
@@ -83,7 +90,7 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 18] = [
+    pub const ALL: [State; 20] = [
         State::Accepted,
         State::Predicted,
         State::Fitted,
@@ -92,14 +99,16 @@ impl State {
         State::Unlearned,
         State::Certified,
         State::Published,
+        State::Proposed,
+        State::Approved,
         State::Promoting,
         State::Held,
         State::Refused,
         State::NoAnomaly,
         State::Undecided,
         State::Observed,
-        State::Proposed,
         State::Promoted,
+        State::Declined,
         State::Rejected,
         State::Failed,
     ];
@@ -122,7 +131,9 @@ impl State {
             State::Undecided => "undecided",
             State::Observed => "observed",
             State::Proposed => "proposed",
+            State::Approved => "approved",
             State::Promoted => "promoted",
+            State::Declined => "declined",
             State::Rejected => "rejected",
             State::Failed => "failed",
         }
@@ -137,14 +148,24 @@ impl State {
             State::Traced => Stage::Decide,
             State::Decided => Stage::Unlearn,
             State::Unlearned => Stage::Certify,
-            State::Certified | State::Published | State::Promoting => Stage::Publish,
+            State::Certified | State::Published | State::Approved | State::Promoting => Stage::Publish,
             _ => return None,
         })
     }
 
+    /// Does a case in this state wait for a person?
+    pub fn waits(self) -> bool {
+        matches!(self, State::Held | State::Proposed)
+    }
+
     /// Is it an end?
     pub fn is_end(self) -> bool {
-        self.stage().is_none() && self != State::Held
+        self.rests() && !self.waits()
+    }
+
+    /// Does a case in this state go no further by itself? Then that is told.
+    pub fn rests(self) -> bool {
+        self.stage().is_none()
     }
 }
 
@@ -161,82 +182,43 @@ pub struct Case {
     pub id: CaseId,
     /// Journal number of its `accepted` record: the order in which cases are worked on.
     pub seq: u64,
-    /// Where it stands.
+    /// Where it stands, in a word; what follows is read from `phase` and `stance`.
     pub state: State,
-    /// Where a held case goes on.
-    pub held_at: Option<State>,
+    /// How far its work is, with all that the work has made.
+    pub phase: Phase,
+    /// Whether the work goes on.
+    pub stance: Stance,
     /// What was taken in.
     pub accepted: Accepted,
     /// When it was taken in.
     pub accepted_at: Timestamp,
-    /// When it ended.
+    /// When it ended, or began to wait for an answer.
     pub ended_at: Option<Timestamp>,
     /// Failed attempts at the present stage.
     pub failures: u32,
-    /// Time of the first of them; None in a journal's index of an older version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Time of the first of them.
     pub failed_since: Option<Timestamp>,
-    /// Why it is held or how it ended, in a sentence.
+    /// Why it waits or how it ended, in a sentence.
     pub reason: String,
     /// What to do about it; may be empty.
     pub help: String,
-    /// Kind of the fault that it is held for.
-    pub held_for: Option<FaultKind>,
-    /// What kind of hold it is; None while it is not held.
-    #[serde(default)]
-    pub held_cause: Option<HoldCause>,
-    /// Journal number of the record that holds it.
-    #[serde(default)]
-    pub held_seq: Option<u64>,
     /// How often it was held.
-    #[serde(default)]
     pub holds: u32,
     /// The user who let it pass the caps; that holds for one promotion.
-    #[serde(default)]
     pub allowed_by: Option<u32>,
     /// How often a person asked for a new attempt, or a candidate came too late.
-    #[serde(default)]
     pub attempt: u32,
     /// The method that was asked for; None: as configured.
-    #[serde(default)]
     pub method: Option<UnlearnMethod>,
     /// The owner's own candidate: its path below the case's folder, and its BLAKE3.
-    #[serde(default)]
     pub given: Option<(String, Digest)>,
-    /// The standing exclusion list that the candidate was made under; None where there was none.
-    #[serde(default)]
-    pub standing: Option<StandingUse>,
-    /// How the production model reads the picture.
-    pub prediction: Option<Prediction>,
-    /// The factors.
-    pub fit: Option<FitResult>,
-    /// What the trace found; the whole report is a file.
-    pub trace: Option<TraceSummary>,
-    /// What follows from it.
-    pub decision: Option<Decision>,
-    /// The candidate, as trained.
-    pub unlearn: Option<TrainResult>,
-    /// The candidate's file below the case's folder, and its digest.
-    pub candidate_file: Option<(String, Digest)>,
-    /// Before and after.
-    pub certify: Option<CertifyResult>,
-    /// The gate's verdict.
-    pub gate: Option<GateVerdict>,
-    /// Journal number of the record of the verdict; the manifest names it.
-    pub certified_seq: Option<u64>,
-    /// The candidate, as published.
-    pub published: Option<Published>,
-    /// The promotion under way: what `current` pointed to before, and what it shall point to.
-    pub promotion: Option<(Option<String>, String)>,
     /// Seconds per stage, of the attempt that finished it.
     pub seconds: BTreeMap<Stage, f64>,
     /// Results that were too long for a record, whole.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kept: BTreeMap<Stage, Kept>,
     /// Were some of its messages recorded already?
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub queued: bool,
-    /// Were report and messages made, of the end or of the present hold?
+    /// Were report and messages made, of the end, the hold or the proposal?
     pub told: bool,
 }
 
@@ -247,7 +229,8 @@ impl Case {
             id,
             seq,
             state: State::Accepted,
-            held_at: None,
+            phase: Phase::Accepted,
+            stance: Stance::Working,
             accepted,
             accepted_at: at,
             ended_at: None,
@@ -255,26 +238,11 @@ impl Case {
             failed_since: None,
             reason: String::new(),
             help: String::new(),
-            held_for: None,
-            held_cause: None,
-            held_seq: None,
             holds: 0,
             allowed_by: None,
             attempt: 0,
             method: None,
             given: None,
-            standing: None,
-            prediction: None,
-            fit: None,
-            trace: None,
-            decision: None,
-            unlearn: None,
-            candidate_file: None,
-            certify: None,
-            gate: None,
-            certified_seq: None,
-            published: None,
-            promotion: None,
             seconds: BTreeMap::new(),
             kept: BTreeMap::new(),
             queued: false,
@@ -284,107 +252,76 @@ impl Case {
 
     /// Fold one event in. `seq` and `at` are its journal number and time. An error leaves the case as it was.
     pub fn apply(&mut self, event: &Event, seq: u64, at: Timestamp) -> Result<(), Illegal> {
-        let to = transitions::target(self, event)?;
+        let change = transitions::change(self, event, seq)?;
+        self.note(event, at);
+        let was = self.state;
+        match change {
+            Change::Nothing => {}
+            Change::To(phase) => self.phase = phase,
+            Change::Now(stance) => self.stance = stance,
+            Change::Ends(phase, end) => (self.phase, self.stance) = (phase, Stance::Ended(end)),
+        }
+        self.state = match self.stance {
+            Stance::Working => self.phase.state(),
+            Stance::Held(_) => State::Held,
+            Stance::Ended(end) => end.state(),
+        };
+        if self.state == was {
+            return Ok(());
+        }
+        // What is next starts with a clean slate; whatever rests has something to tell.
+        self.clean_slate();
+        self.told = false;
+        self.ended_at = (self.state.is_end() || self.state == State::Proposed).then_some(at);
+        (self.reason, self.help) = event.said().unwrap_or_default();
+        Ok(())
+    }
+
+    /// What an event says beside where the case stands then.
+    fn note(&mut self, event: &Event, at: Timestamp) {
         match event {
-            Event::Accepted(_) | Event::StageStarted { .. } | Event::Flagged { .. } => {}
             Event::Queued { .. } => self.queued = true,
-            Event::PromoteIntent { from, to } => self.promotion = Some((from.clone(), to.clone())),
+            Event::Told { .. } => (self.told, self.queued) = (true, false),
             Event::StageFailed { message, help, .. } => {
                 self.failures += 1;
                 self.failed_since.get_or_insert(at);
                 // Why a case ended outlives the trouble of telling it.
-                if !self.state.is_end() && self.state != State::Held {
+                if !self.state.rests() {
                     (self.reason, self.help) = (message.clone(), help.clone());
                 }
             }
-            Event::Predicted { prediction, whole, seconds } => {
-                self.prediction = Some(prediction.clone());
-                self.keep(Stage::Predict, whole);
-                self.seconds.insert(Stage::Predict, *seconds);
-            }
-            Event::Fitted { fit, whole, seconds } => {
-                self.fit = Some(fit.clone());
-                self.keep(Stage::Fit, whole);
-                self.seconds.insert(Stage::Fit, *seconds);
-            }
-            Event::Traced { trace, seconds } => {
-                self.trace = Some(trace.clone());
-                self.seconds.insert(Stage::Trace, *seconds);
-            }
-            Event::Decided(decision) => self.decision = Some(decision.clone()),
-            Event::Unlearned {
-                result,
-                file,
-                digest,
-                seconds,
-                standing,
-            } => {
-                self.standing = standing.clone();
-                self.unlearn = Some(result.clone());
-                self.candidate_file = Some((file.clone(), digest.clone()));
-                self.seconds.insert(Stage::Unlearn, *seconds);
-            }
-            Event::CandidateGiven { file, digest } => self.candidate_file = Some((file.clone(), digest.clone())),
+            Event::Predicted { whole, seconds, .. } => self.done(Stage::Predict, *seconds, whole.as_ref()),
+            Event::Fitted { whole, seconds, .. } => self.done(Stage::Fit, *seconds, whole.as_ref()),
+            Event::Traced { seconds, .. } => self.done(Stage::Trace, *seconds, None),
+            Event::Unlearned { seconds, .. } => self.done(Stage::Unlearn, *seconds, None),
+            Event::Certified { whole, seconds, .. } => self.done(Stage::Certify, *seconds, whole.as_ref()),
+            Event::Published { seconds, .. } => self.done(Stage::Publish, *seconds, None),
             Event::Outdated { .. } => {
                 self.attempt += 1;
                 self.allowed_by = None;
-                self.forget_candidate();
+                for stage in [Stage::Unlearn, Stage::Certify, Stage::Publish] {
+                    self.seconds.remove(&stage);
+                    self.kept.remove(&stage);
+                }
             }
             Event::Retried(again) => *self = Self::again(self.id.clone(), self.seq, again),
-            Event::Certified {
-                result,
-                whole,
-                gate,
-                seconds,
-            } => {
-                self.certify = Some(result.clone());
-                self.keep(Stage::Certify, whole);
-                self.gate = Some(gate.clone());
-                self.certified_seq = Some(seq);
-                self.seconds.insert(Stage::Certify, *seconds);
-            }
-            Event::Published { published, seconds } => {
-                self.published = Some(published.clone());
-                self.seconds.insert(Stage::Publish, *seconds);
-            }
-            Event::Held { kind, reason, help, cause } => {
-                self.held_at = Some(self.state);
-                self.held_for = Some(*kind);
-                self.held_cause = Some(*cause);
-                self.held_seq = Some(seq);
-                self.holds += 1;
-                self.clean_slate();
-                self.told = false;
-                (self.reason, self.help) = (reason.clone(), help.clone());
-            }
+            Event::Held { .. } => self.holds += 1,
             Event::Resumed { by, .. } => {
-                if self.held_cause == Some(HoldCause::Cap) {
+                if matches!(self.stance, Stance::Held(held) if held.cause == HoldCause::Cap) {
                     self.allowed_by = *by;
                 }
-                self.held_at = None;
-                self.held_for = None;
-                self.held_cause = None;
-                self.held_seq = None;
-                self.told = false;
-                self.clean_slate();
-                self.reason.clear();
-                self.help.clear();
             }
-            Event::Ended { reason, help, .. } => {
-                self.ended_at = Some(at);
-                (self.reason, self.help) = (reason.clone(), help.clone());
-            }
-            Event::Told { .. } => (self.told, self.queued) = (true, false),
+            Event::Accepted(_)
+            | Event::StageStarted { .. }
+            | Event::Flagged { .. }
+            | Event::CandidateGiven { .. }
+            | Event::Decided(_)
+            | Event::Proposed { .. }
+            | Event::Approved(_)
+            | Event::Declined { .. }
+            | Event::PromoteIntent { .. }
+            | Event::Ended { .. } => {}
         }
-        let moved = to != self.state;
-        if moved && to != State::Held && !matches!(event, Event::Ended { .. }) {
-            // The next stage starts with a clean slate.
-            self.clean_slate();
-            self.reason.clear();
-            self.help.clear();
-        }
-        self.state = to;
-        Ok(())
     }
 
     fn clean_slate(&mut self) {
@@ -392,7 +329,8 @@ impl Case {
         self.failed_since = None;
     }
 
-    fn keep(&mut self, stage: Stage, whole: &Option<Kept>) {
+    fn done(&mut self, stage: Stage, seconds: f64, whole: Option<&Kept>) {
+        self.seconds.insert(stage, seconds);
         match whole {
             Some(kept) => self.kept.insert(stage, kept.clone()),
             None => self.kept.remove(&stage),
@@ -402,56 +340,35 @@ impl Case {
     /// The case at the beginning of a new attempt.
     fn again(id: CaseId, seq: u64, again: &Retried) -> Self {
         Self {
-            state: again.to,
             holds: again.holds,
             attempt: again.attempt,
             method: again.method,
             given: again.given.clone(),
-            prediction: again.prediction.clone(),
-            fit: again.fit.clone(),
-            trace: again.trace.clone(),
             kept: again.kept.clone(),
             seconds: again.seconds.clone(),
             ..Self::new(id, again.accepted.clone(), seq, again.accepted_at)
         }
     }
 
-    /// An ended case, as far as a new attempt needs it: for a journal that is read without an index.
-    pub fn ended(id: CaseId, seq: u64, again: &Retried) -> Self {
-        Self {
+    /// An ended case, as far as a new attempt needs it: for a journal that is read without an index. None where the record is not one of an ended case.
+    pub fn ended(id: CaseId, seq: u64, again: &Retried) -> Option<Self> {
+        Some(Self {
             state: again.from,
+            phase: again.phase()?,
+            stance: Stance::Ended(End::of(again.from)?),
             told: true,
             ..Self::again(id, seq, again)
-        }
+        })
     }
 
-    fn forget_candidate(&mut self) {
-        self.unlearn = None;
-        self.candidate_file = None;
-        self.standing = None;
-        self.certify = None;
-        self.gate = None;
-        self.certified_seq = None;
-        self.published = None;
-        self.promotion = None;
-        for stage in [Stage::Unlearn, Stage::Certify, Stage::Publish] {
-            self.seconds.remove(&stage);
-            self.kept.remove(&stage);
-        }
-    }
-
-    /// Is there anything left to do by itself? A hold is still to be told.
+    /// Is there anything left to do by itself? A hold or a proposal is still to be told.
     pub fn is_open(&self) -> bool {
         !self.told
     }
 
-    /// What messages about it are about: a hold, or an end. Empty for the first end.
-    pub fn occasion(&self) -> String {
-        match self.state {
-            State::Held => format!("hold {}", self.holds),
-            _ if self.attempt > 0 => format!("attempt {}", self.attempt),
-            _ => String::new(),
-        }
+    /// Does it go no further by itself, and was that not told yet?
+    pub fn is_to_be_told(&self) -> bool {
+        self.state.rests() && !self.told
     }
 
     /// Has it ended, and was that told? Then only a person's word can make it go on.
@@ -459,15 +376,90 @@ impl Case {
         self.told && self.state.is_end()
     }
 
+    /// What messages about it are about: a hold, an end, or what became of a proposal. Empty for the first end or proposal.
+    pub fn occasion(&self) -> String {
+        let answered = self.phase.approval().is_some_and(|approval| approval.by.user().is_some());
+        match (self.state, self.attempt) {
+            (State::Held, _) => format!("hold {}", self.holds),
+            (_, 0) if answered => "answer".into(),
+            (_, attempt) if answered => format!("attempt {attempt} answer"),
+            (_, 0) => String::new(),
+            (_, attempt) => format!("attempt {attempt}"),
+        }
+    }
+
+    /// The hold, while it is held.
+    pub fn held(&self) -> Option<&Held> {
+        match &self.stance {
+            Stance::Held(held) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// What kind of hold it is; None while it is not held.
+    pub fn held_cause(&self) -> Option<HoldCause> {
+        self.held().map(|held| held.cause)
+    }
+
+    /// How the production model reads the picture.
+    pub fn prediction(&self) -> Option<&Prediction> {
+        self.phase.prediction()
+    }
+
+    /// The factors.
+    pub fn fit(&self) -> Option<&FitResult> {
+        self.phase.fit()
+    }
+
+    /// What the trace found; the whole report is a file.
+    pub fn trace(&self) -> Option<&TraceSummary> {
+        self.phase.traced().map(|traced| &traced.trace)
+    }
+
+    /// What follows from it.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.phase.decided().map(|decided| &decided.decision)
+    }
+
+    /// The candidate, as trained.
+    pub fn unlearn(&self) -> Option<&TrainResult> {
+        self.phase.unlearned().and_then(|unlearned| unlearned.result.as_ref())
+    }
+
+    /// The candidate's file below the case's folder, and its digest.
+    pub fn candidate_file(&self) -> Option<(&str, &Digest)> {
+        self.phase.unlearned().map(|unlearned| (unlearned.file.as_str(), &unlearned.digest))
+    }
+
+    /// The standing exclusion list that the candidate was made under; None where there was none.
+    pub fn standing(&self) -> Option<&StandingUse> {
+        self.phase.unlearned().and_then(|unlearned| unlearned.standing.as_ref())
+    }
+
+    /// Before and after.
+    pub fn certify(&self) -> Option<&CertifyResult> {
+        self.phase.certified().map(|certified| &certified.certify)
+    }
+
+    /// The gate's verdict.
+    pub fn gate(&self) -> Option<&GateVerdict> {
+        self.phase.certified().map(|certified| &certified.gate)
+    }
+
+    /// The candidate, as published.
+    pub fn published(&self) -> Option<&Published> {
+        self.phase.candidate().map(|candidate| &candidate.published)
+    }
+
     /// The production checkpoint that everything in this case is about: the one that predict read. None before.
     pub fn base(&self) -> Option<&Digest> {
-        self.prediction.as_ref().map(|prediction| &prediction.checkpoint)
+        self.prediction().map(|prediction| &prediction.checkpoint)
     }
 
     /// The training set that it is about: the one of the trace, before that the one of the fit. None before, and for cases of older versions.
     pub fn manifest(&self) -> Option<&Digest> {
-        let traced = self.trace.as_ref().and_then(|trace| trace.manifest.as_ref());
-        traced.or_else(|| self.fit.as_ref().and_then(|fit| fit.manifest.as_ref()))
+        let traced = self.trace().and_then(|trace| trace.manifest.as_ref());
+        traced.or_else(|| self.fit().and_then(|fit| fit.manifest.as_ref()))
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a case needs next: a pure function of the case and the rules.
 
-use super::{Case, Claim, End, Event, Stage, State, bounds};
-use crate::policy::{self, Action, GateLimits, Mode};
+use super::phase::{Certified, Phase, Stance};
+use super::{Case, Claim, End, Event, Stage, bounds};
+use crate::policy::{self, Action, Decision, GateLimits, Mode};
+use delta_guard_contract::Digest;
 use delta_guard_contract::job::Prediction;
 
 /// What the conclusions depend on.
@@ -27,6 +29,8 @@ pub enum Step {
     Record(Event),
     /// Publish the candidate folder.
     Publish,
+    /// Approve the candidate, as the mode says, where the caps allow that.
+    Approve,
     /// Move `current` (the intent is recorded first).
     Promote,
     /// Write the report, queue the messages.
@@ -37,56 +41,68 @@ pub enum Step {
 
 /// What `case` needs next.
 pub fn next(case: &Case, rules: &Rules) -> Step {
-    match case.state {
-        State::Accepted => Step::Work(Stage::Predict),
-        State::Predicted => match case
-            .prediction
-            .as_ref()
-            .and_then(|p| objection(p, !case.kept.contains_key(&Stage::Predict), &case.accepted.claim, rules.check_prediction))
-        {
-            Some((end, reason, help)) => Step::Record(Event::Ended { end, reason, help }),
-            None => Step::Work(Stage::Fit),
-        },
-        State::Fitted => Step::Work(Stage::Trace),
-        State::Traced => match &case.trace {
-            Some(trace) => Step::Record(Event::Decided(policy::decide(&trace.found, rules.mode, rules.allow_unlearn, &rules.gate))),
-            None => Step::Wait,
-        },
-        State::Decided => match &case.decision {
-            Some(decision) => match decision.action {
-                Action::Unlearn => match &case.given {
-                    Some((file, digest)) => Step::Record(Event::CandidateGiven {
-                        file: file.clone(),
-                        digest: digest.clone(),
-                    }),
-                    None => Step::Work(Stage::Unlearn),
-                },
-                Action::Observe => ended(End::Observed, &decision.reason, ""),
-                Action::Hold => ended(
-                    End::Undecided,
-                    &decision.reason,
-                    "nothing was removed; look at the report, and submit more pictures of the same kind if it is a real anomaly",
-                ),
-            },
-            None => Step::Wait,
-        },
-        State::Unlearned => Step::Work(Stage::Certify),
-        State::Certified => Step::Publish,
-        State::Published => match (&case.gate, &case.decision) {
-            (Some(gate), _) if !gate.pass => ended(End::Rejected, &gate.reasons.join("; "), "the candidate is kept, marked rejected"),
-            // What an owner's own candidate was trained on is not ours to vouch for.
-            (Some(_), Some(decision)) if decision.mode == Mode::Enforce && case.given.is_none() => Step::Promote,
-            (Some(_), _) => ended(
-                End::Proposed,
-                "the candidate passed the gate",
-                "look at the report and promote the candidate if you agree",
-            ),
-            (None, _) => Step::Wait,
-        },
-        State::Promoting => Step::Promote,
-        _ if case.told => Step::Wait,
-        _ => Step::Tell,
+    let rests = || if case.told { Step::Wait } else { Step::Tell };
+    match case.stance {
+        Stance::Held(_) | Stance::Ended(_) => return rests(),
+        Stance::Working => {}
     }
+    match &case.phase {
+        Phase::Accepted => Step::Work(Stage::Predict),
+        Phase::Predicted(prediction) => {
+            let whole = !case.kept.contains_key(&Stage::Predict);
+            match objection(prediction, whole, &case.accepted.claim, rules.check_prediction) {
+                Some((end, reason, help)) => Step::Record(Event::Ended { end, reason, help }),
+                None => Step::Work(Stage::Fit),
+            }
+        }
+        Phase::Fitted(_) => Step::Work(Stage::Trace),
+        Phase::Traced(traced) => Step::Record(Event::Decided(policy::decide(
+            &traced.trace.found,
+            rules.mode,
+            rules.allow_unlearn,
+            &rules.gate,
+        ))),
+        Phase::Decided(decided) => after_decision(&decided.decision, case.given.as_ref()),
+        Phase::Unlearned(_) => Step::Work(Stage::Certify),
+        Phase::Certified(_) => Step::Publish,
+        Phase::Published(candidate) => after_gate(&candidate.certified, case.given.is_some()),
+        Phase::Proposed(_) | Phase::Declined(..) => rests(),
+        Phase::Approved(_, approval) if approval.by_hand => ended(End::Promoted, "its owner has put the candidate in use", ""),
+        Phase::Approved(..) | Phase::Promoting(..) => Step::Promote,
+    }
+}
+
+fn after_decision(decision: &Decision, given: Option<&(String, Digest)>) -> Step {
+    match decision.action {
+        Action::Unlearn => match given {
+            Some((file, digest)) => Step::Record(Event::CandidateGiven {
+                file: file.clone(),
+                digest: digest.clone(),
+            }),
+            None => Step::Work(Stage::Unlearn),
+        },
+        Action::Observe => ended(End::Observed, &decision.reason, ""),
+        Action::Hold => ended(
+            End::Undecided,
+            &decision.reason,
+            "nothing was removed; look at the report, and submit more pictures of the same kind if it is a real anomaly",
+        ),
+    }
+}
+
+fn after_gate(certified: &Certified, given: bool) -> Step {
+    let gate = &certified.gate;
+    if !gate.pass {
+        return ended(End::Rejected, &gate.reasons.join("; "), "the candidate is kept, marked rejected");
+    }
+    // What an owner's own candidate was trained on is not ours to vouch for.
+    if certified.unlearned.decided.decision.mode == Mode::Enforce && !given {
+        return Step::Approve;
+    }
+    Step::Record(Event::Proposed {
+        reason: "the candidate passed the gate".into(),
+        help: "look at the report and approve or decline the candidate".into(),
+    })
 }
 
 fn ended(end: End, reason: &str, help: &str) -> Step {

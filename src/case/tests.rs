@@ -1,7 +1,7 @@
 use super::next::{Rules, Step, next};
 use super::*;
 use crate::policy::{Action, Found, GateLimits, Mode};
-use delta_guard_contract::TraceVerdict;
+use delta_guard_contract::{FaultKind, TraceVerdict};
 use std::collections::BTreeSet;
 
 pub(crate) fn accepted() -> Accepted {
@@ -63,6 +63,14 @@ fn certify() -> CertifyResult {
         manifest: None,
         seconds: 1.0,
     }
+}
+
+fn approved(by_hand: bool) -> Event {
+    Event::Approved(Approval {
+        by: By::User(7),
+        why: "w".into(),
+        by_hand,
+    })
 }
 
 /// One event of every kind and, where it matters, every content.
@@ -149,6 +157,18 @@ pub(crate) fn events() -> Vec<Event> {
             },
             seconds: 1.0,
         },
+        Event::Proposed {
+            reason: "r".into(),
+            help: "h".into(),
+        },
+        approved(false),
+        approved(true),
+        Event::Declined { by: 7, why: "w".into() },
+        Event::Outdated { why: "w".into() },
+        Event::CandidateGiven {
+            file: "f".into(),
+            digest: Digest("m".into()),
+        },
         Event::PromoteIntent { from: None, to: "p".into() },
         Event::Held {
             kind: FaultKind::Configuration,
@@ -163,16 +183,7 @@ pub(crate) fn events() -> Vec<Event> {
             messages: vec![],
         },
     ];
-    for end in [
-        End::Refused,
-        End::NoAnomaly,
-        End::Undecided,
-        End::Observed,
-        End::Proposed,
-        End::Promoted,
-        End::Rejected,
-        End::Failed,
-    ] {
+    for end in End::ALL {
         events.push(Event::Ended {
             end,
             reason: "r".into(),
@@ -193,7 +204,8 @@ pub(crate) fn events() -> Vec<Event> {
 
 /// Every case that any sequence of legal events leads to, up to what distinguishes transitions.
 fn reachable() -> Vec<Case> {
-    let key = |case: &Case| (case.state, case.held_at, case.told);
+    let by_hand = |case: &Case| case.phase.approval().is_some_and(|approval| approval.by_hand);
+    let key = |case: &Case| (case.state, case.phase.state(), case.told, by_hand(case));
     let mut found = vec![case()];
     let mut seen = BTreeSet::from([key(&found[0])]);
     let mut at = 0;
@@ -211,6 +223,7 @@ fn reachable() -> Vec<Case> {
 
 #[test]
 fn every_state_can_be_reached_and_no_end_left() {
+    assert!(State::ALL.iter().all(|state| state.is_end() == End::of(*state).is_some()));
     let cases = reachable();
     let states: BTreeSet<State> = cases.iter().map(|case| case.state).collect();
     assert_eq!(states, BTreeSet::from(State::ALL));
@@ -254,6 +267,7 @@ fn there_is_one_way_to_a_promotion() {
         "unlearned",
         "certified",
         "published",
+        "approved",
         "promote-intent",
     ];
     for kind in course {
@@ -292,11 +306,11 @@ fn next_asks_for_what_is_possible() {
             };
             for case in reachable() {
                 match next(&case, &rules) {
-                    Step::Wait => assert!(case.told, "{:?}", case.state),
+                    Step::Wait => assert!(case.told && case.state.rests(), "{:?}", case.state),
                     Step::Record(event) => case.clone().apply(&event, 9, Timestamp::UNIX_EPOCH).expect("legal"),
                     Step::Work(stage) => assert_eq!(case.state.stage(), Some(stage)),
-                    Step::Publish | Step::Promote => assert_eq!(case.state.stage(), Some(Stage::Publish)),
-                    Step::Tell => assert!((case.state.is_end() || case.state == State::Held) && !case.told),
+                    Step::Publish | Step::Approve | Step::Promote => assert_eq!(case.state.stage(), Some(Stage::Publish)),
+                    Step::Tell => assert!(case.is_to_be_told()),
                 }
             }
         }
@@ -366,4 +380,132 @@ fn events_survive_their_json() {
         assert_eq!(json["k"], event.kind());
         assert_eq!(serde_json::from_value::<Event>(json).expect("what was written"), event);
     }
+}
+
+/// Every step that there is: what moves a case from where to where, whoever asks and whatever the mode.
+#[test]
+fn what_may_happen_is_this_and_no_more() {
+    let mut steps = BTreeSet::new();
+    for case in reachable() {
+        for event in events() {
+            let mut after = case.clone();
+            let moved = after.apply(&event, 9, Timestamp::UNIX_EPOCH).is_ok() && after.state != case.state;
+            // A hold goes back to where it was, see below; and every working state may fail.
+            if moved && case.state != State::Held && !matches!(after.state, State::Held | State::Failed) {
+                steps.insert(format!("{} -{}-> {}", case.state, event.kind(), after.state));
+            }
+        }
+    }
+    let expected = [
+        "accepted -ended-> refused",
+        "accepted -predicted-> predicted",
+        "approved -ended-> promoted",
+        "approved -outdated-> decided",
+        "approved -promote-intent-> promoting",
+        "certified -published-> published",
+        "decided -candidate-given-> unlearned",
+        "decided -ended-> observed",
+        "decided -ended-> undecided",
+        "decided -unlearned-> unlearned",
+        "fitted -ended-> refused",
+        "fitted -traced-> traced",
+        "predicted -ended-> no-anomaly",
+        "predicted -ended-> refused",
+        "predicted -fitted-> fitted",
+        "promoting -ended-> promoted",
+        "proposed -approved-> approved",
+        "proposed -declined-> declined",
+        "published -approved-> approved",
+        "published -ended-> rejected",
+        "published -outdated-> decided",
+        "published -promote-intent-> promoting",
+        "published -proposed-> proposed",
+        "traced -decided-> decided",
+        "unlearned -certified-> certified",
+    ];
+    assert_eq!(steps.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}
+
+fn course(kinds: &[&str]) -> Case {
+    let mut case = case();
+    for kind in kinds {
+        let event = events().into_iter().find(|event| event.kind() == *kind).expect("listed");
+        case.apply(&event, 9, Timestamp::UNIX_EPOCH).expect("legal");
+    }
+    case
+}
+
+const PROPOSED: [&str; 8] = [
+    "predicted",
+    "fitted",
+    "traced",
+    "decided",
+    "unlearned",
+    "certified",
+    "published",
+    "proposed",
+];
+
+/// A proposal waits; an answer is heard only when it was asked for, and each answer has its own consequence.
+#[test]
+fn a_proposal_waits_for_a_word() {
+    let rules = Rules {
+        allow_unlearn: None,
+        mode: Mode::Observe,
+        check_prediction: true,
+        gate: GateLimits::default(),
+    };
+    let told = events().into_iter().find(|event| event.kind() == "told").expect("listed");
+    let declined = Event::Declined { by: 7, why: "no".into() };
+    let mut case = course(&PROPOSED);
+    for answer in [approved(false), approved(true), declined.clone()] {
+        assert!(case.clone().apply(&answer, 9, Timestamp::UNIX_EPOCH).is_err(), "before the question");
+    }
+    assert_eq!(next(&case, &rules), Step::Tell);
+    case.apply(&told, 9, Timestamp::UNIX_EPOCH).expect("legal");
+    assert_eq!((next(&case, &rules), case.state.is_end(), case.is_over()), (Step::Wait, false, false));
+    let answered = |event: &Event| {
+        let mut case = case.clone();
+        case.apply(event, 9, Timestamp::UNIX_EPOCH).expect("legal");
+        (case.state, next(&case, &rules), case.occasion() != self::case().occasion())
+    };
+    assert_eq!(answered(&approved(false)), (State::Approved, Step::Promote, true));
+    let (state, step, _) = answered(&approved(true));
+    assert!(
+        state == State::Approved && matches!(step, Step::Record(Event::Ended { end: End::Promoted, .. })),
+        "{step:?}"
+    );
+    assert_eq!(answered(&declined), (State::Declined, Step::Tell, true));
+    let mut case = case;
+    case.apply(&declined, 9, Timestamp::UNIX_EPOCH).expect("legal");
+    assert_eq!(case.reason, "user 7 declined the candidate: no");
+    assert_eq!(case.phase.approval().map(|word| word.by), Some(By::User(7)));
+    case.apply(&told, 9, Timestamp::UNIX_EPOCH).expect("legal");
+    assert!(case.is_over());
+}
+
+#[test]
+fn whose_word_it_was_survives_its_json() {
+    for (by, json) in [(By::User(1000), "1000"), (By::POLICY, "\"policy\"")] {
+        assert_eq!(serde_json::to_string(&by).expect("plain data"), json);
+        assert_eq!(serde_json::from_str::<By>(json).expect("what was written"), by);
+    }
+    assert!(serde_json::from_str::<By>("\"somebody\"").is_err());
+}
+
+/// Journals of the first version: a proposal was an end, and a promotion needed no approval.
+#[test]
+fn what_the_first_version_recorded_is_understood() {
+    let old = serde_json::json!({"end": "proposed", "reason": "the candidate passed the gate", "help": "h"});
+    let Ok(Event::Proposed { reason, .. }) = Event::read("ended", &old) else {
+        panic!("another event")
+    };
+    assert_eq!(reason, "the candidate passed the gate");
+    let mut case = course(&PROPOSED[..7]);
+    case.apply(&Event::PromoteIntent { from: None, to: "p".into() }, 9, Timestamp::UNIX_EPOCH)
+        .expect("legal");
+    assert_eq!(
+        (case.state, case.phase.approval().map(|word| word.by)),
+        (State::Promoting, Some(By::POLICY))
+    );
 }

@@ -1,67 +1,9 @@
-//! The one table of legal transitions. What is not in it cannot happen; met in the journal, it is damage.
+//! What can happen to a case, and what follows. What is not in here cannot happen; met in the journal, it is damage.
 
-use super::{Case, End, Event, State};
+use super::event::Retried;
+use super::phase::{Approval, By, Candidate, Certified, Decided, Fitted, Held, Phase, Promotion, Stance, Traced, Unlearned};
+use super::{Case, End, Event, Stage, State};
 use std::fmt;
-
-/// A step from one state to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants are those of Event that move a case")]
-pub enum Move {
-    Predicted,
-    Fitted,
-    Traced,
-    Decided,
-    Unlearned,
-    Certified,
-    Published,
-    CandidateGiven,
-    Outdated,
-    PromoteIntent,
-    Held,
-    End(End),
-}
-
-/// (from, step, to). Beside these rows, `stage-started`, `stage-failed` and (in `fitted`) `flagged` leave a working case where it is, `resumed` brings a
-/// held case back to where it was held, `queued` leaves an ended or held one where it is, `told` marks it, once, and after that `retried` opens it
-/// again, except a promoted one.
-pub const TRANSITIONS: &[(State, Move, State)] = &[
-    (State::Accepted, Move::Predicted, State::Predicted),
-    (State::Accepted, Move::End(End::Refused), State::Refused),
-    (State::Accepted, Move::Held, State::Held),
-    (State::Accepted, Move::End(End::Failed), State::Failed),
-    (State::Predicted, Move::Fitted, State::Fitted),
-    (State::Predicted, Move::End(End::NoAnomaly), State::NoAnomaly),
-    (State::Predicted, Move::End(End::Refused), State::Refused),
-    (State::Predicted, Move::Held, State::Held),
-    (State::Predicted, Move::End(End::Failed), State::Failed),
-    (State::Fitted, Move::Traced, State::Traced),
-    (State::Fitted, Move::End(End::Refused), State::Refused),
-    (State::Fitted, Move::Held, State::Held),
-    (State::Fitted, Move::End(End::Failed), State::Failed),
-    (State::Traced, Move::Decided, State::Decided),
-    (State::Traced, Move::End(End::Failed), State::Failed),
-    (State::Decided, Move::Unlearned, State::Unlearned),
-    (State::Decided, Move::CandidateGiven, State::Unlearned),
-    (State::Decided, Move::End(End::Observed), State::Observed),
-    (State::Decided, Move::End(End::Undecided), State::Undecided),
-    (State::Decided, Move::Held, State::Held),
-    (State::Decided, Move::End(End::Failed), State::Failed),
-    (State::Unlearned, Move::Certified, State::Certified),
-    (State::Unlearned, Move::Held, State::Held),
-    (State::Unlearned, Move::End(End::Failed), State::Failed),
-    (State::Certified, Move::Published, State::Published),
-    (State::Certified, Move::Held, State::Held),
-    (State::Certified, Move::End(End::Failed), State::Failed),
-    (State::Published, Move::PromoteIntent, State::Promoting),
-    (State::Published, Move::Outdated, State::Decided),
-    (State::Published, Move::End(End::Proposed), State::Proposed),
-    (State::Published, Move::End(End::Rejected), State::Rejected),
-    (State::Published, Move::Held, State::Held),
-    (State::Published, Move::End(End::Failed), State::Failed),
-    (State::Promoting, Move::End(End::Promoted), State::Promoted),
-    (State::Promoting, Move::End(End::Failed), State::Failed),
-    (State::Promoting, Move::Held, State::Held),
-];
 
 /// An event that cannot happen to a case in its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,57 +22,180 @@ impl fmt::Display for Illegal {
 
 impl std::error::Error for Illegal {}
 
-/// The state after `event`.
-pub(super) fn target(case: &Case, event: &Event) -> Result<State, Illegal> {
-    let from = case.state;
-    let illegal = Illegal {
-        state: from,
+/// What an event changes.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, never in a collection")]
+pub(super) enum Change {
+    /// Neither phase nor stance.
+    Nothing,
+    /// The phase.
+    To(Phase),
+    /// The stance.
+    Now(Stance),
+    /// It ends in another phase.
+    Ends(Phase, End),
+}
+
+/// What `event`, recorded under `seq`, changes.
+pub(super) fn change(case: &Case, event: &Event, seq: u64) -> Result<Change, Illegal> {
+    let found = match (&case.stance, event) {
+        (_, Event::Queued { .. } | Event::Told { .. }) => case.is_to_be_told().then_some(Change::Nothing),
+        (_, Event::Retried(again)) => retried(case, again),
+        (_, Event::StageStarted { stage, .. } | Event::StageFailed { stage, .. }) => {
+            let telling = case.is_to_be_told() && *stage == Stage::Tell;
+            (telling || case.state.stage() == Some(*stage)).then_some(Change::Nothing)
+        }
+        (Stance::Held(_), Event::Resumed { .. }) => Some(Change::Now(Stance::Working)),
+        (Stance::Working, Event::Held { kind, cause, .. }) => {
+            let held = Held {
+                kind: *kind,
+                cause: *cause,
+                seq,
+            };
+            case.state.stage().map(|_| Change::Now(Stance::Held(held)))
+        }
+        (Stance::Working, Event::Ended { end, .. }) => may_end(&case.phase, *end).then_some(Change::Now(Stance::Ended(*end))),
+        (Stance::Working, event) => work(case, event, seq),
+        _ => None,
+    };
+    found.ok_or_else(|| Illegal {
+        state: case.state,
         event: event.kind(),
-    };
-    let tellable = (from.is_end() || from == State::Held) && !case.told;
-    let step = match event {
-        Event::Accepted(_) => return Err(illegal),
-        Event::StageStarted { stage, .. } | Event::StageFailed { stage, .. } => {
-            let telling = tellable && *stage == super::Stage::Tell;
-            return if from.stage() == Some(*stage) || telling {
-                Ok(from)
-            } else {
-                Err(illegal)
+    })
+}
+
+/// A step of the work.
+fn work(case: &Case, event: &Event, seq: u64) -> Option<Change> {
+    Some(Change::To(match (&case.phase, event) {
+        (Phase::Fitted(_), Event::Flagged { .. }) => return Some(Change::Nothing),
+        (Phase::Accepted, Event::Predicted { prediction, .. }) => Phase::Predicted(prediction.clone()),
+        (Phase::Predicted(prediction), Event::Fitted { fit, .. }) => Phase::Fitted(Fitted {
+            prediction: prediction.clone(),
+            fit: fit.clone(),
+        }),
+        (Phase::Fitted(fitted), Event::Traced { trace, .. }) => Phase::Traced(Traced {
+            prediction: fitted.prediction.clone(),
+            fit: Some(fitted.fit.clone()),
+            trace: trace.clone(),
+        }),
+        (Phase::Traced(traced), Event::Decided(decision)) => Phase::Decided(Decided {
+            traced: traced.clone(),
+            decision: decision.clone(),
+        }),
+        (Phase::Decided(decided), event) => Phase::Unlearned(candidate(decided, event)?),
+        (Phase::Unlearned(unlearned), Event::Certified { result, gate, .. }) => Phase::Certified(Certified {
+            unlearned: unlearned.clone(),
+            certify: result.clone(),
+            gate: gate.clone(),
+            seq,
+        }),
+        (Phase::Certified(certified), Event::Published { published, .. }) => Phase::Published(Candidate {
+            certified: certified.clone(),
+            published: published.clone(),
+        }),
+        (Phase::Published(candidate), event) => return published(case, candidate, event),
+        // An answer can only be given to a question that was put.
+        (Phase::Proposed(candidate), Event::Approved(approval)) if case.told => Phase::Approved(candidate.clone(), approval.clone()),
+        (Phase::Proposed(candidate), Event::Declined { by, why }) if case.told => {
+            let word = Approval {
+                by: By::User(*by),
+                why: why.clone(),
+                by_hand: false,
             };
+            return Some(Change::Ends(Phase::Declined(candidate.clone(), word), End::Declined));
         }
-        Event::Flagged { .. } => return if from == State::Fitted { Ok(from) } else { Err(illegal) },
-        Event::Resumed { .. } => return case.held_at.filter(|_| from == State::Held).ok_or(illegal),
-        Event::Retried(again) => {
-            let over = case.told && (from == State::Held || from.is_end() && from != State::Promoted);
-            let known = match again.to {
-                State::Accepted => true,
-                State::Predicted => again.prediction.is_some(),
-                State::Traced => again.prediction.is_some() && again.trace.is_some(),
-                _ => false,
+        (Phase::Approved(candidate, approval), Event::PromoteIntent { from, to }) if !approval.by_hand => {
+            let promotion = Promotion {
+                from: from.clone(),
+                to: to.clone(),
             };
-            return if over && known && again.from == from {
-                Ok(again.to)
-            } else {
-                Err(illegal)
-            };
+            Phase::Promoting(candidate.clone(), approval.clone(), promotion)
         }
-        Event::Queued { .. } | Event::Told { .. } => return if tellable { Ok(from) } else { Err(illegal) },
-        Event::Predicted { .. } => Move::Predicted,
-        Event::Fitted { .. } => Move::Fitted,
-        Event::Traced { .. } => Move::Traced,
-        Event::Decided(_) => Move::Decided,
-        Event::Unlearned { .. } => Move::Unlearned,
-        Event::Certified { .. } => Move::Certified,
-        Event::Published { .. } => Move::Published,
-        Event::CandidateGiven { .. } => Move::CandidateGiven,
-        Event::Outdated { .. } => Move::Outdated,
-        Event::PromoteIntent { .. } => Move::PromoteIntent,
-        Event::Held { .. } => Move::Held,
-        Event::Ended { end, .. } => Move::End(*end),
+        (Phase::Approved(candidate, _), Event::Outdated { .. }) => outdated(candidate),
+        _ => return None,
+    }))
+}
+
+fn candidate(decided: &Decided, event: &Event) -> Option<Unlearned> {
+    let (file, digest, result, standing) = match event {
+        Event::Unlearned {
+            file,
+            digest,
+            result,
+            standing,
+            ..
+        } => (file, digest, Some(result.clone()), standing.clone()),
+        Event::CandidateGiven { file, digest } => (file, digest, None, None),
+        _ => return None,
     };
-    TRANSITIONS
-        .iter()
-        .find(|row| row.0 == from && row.1 == step)
-        .map(|row| row.2)
-        .ok_or(illegal)
+    Some(Unlearned {
+        decided: decided.clone(),
+        file: file.clone(),
+        digest: digest.clone(),
+        result,
+        standing,
+    })
+}
+
+fn published(case: &Case, candidate: &Candidate, event: &Event) -> Option<Change> {
+    Some(Change::To(match event {
+        Event::Proposed { .. } => Phase::Proposed(candidate.clone()),
+        Event::Approved(approval) => Phase::Approved(candidate.clone(), approval.clone()),
+        Event::Outdated { .. } => outdated(candidate),
+        // Journals of the first version know no approval: the mode was one, or whoever let it pass a cap.
+        Event::PromoteIntent { from, to } => {
+            let approval = Approval {
+                by: case.allowed_by.map_or(By::POLICY, By::User),
+                why: String::new(),
+                by_hand: false,
+            };
+            let promotion = Promotion {
+                from: from.clone(),
+                to: to.clone(),
+            };
+            Phase::Promoting(candidate.clone(), approval, promotion)
+        }
+        _ => return None,
+    }))
+}
+
+/// The candidate is made again, from the decision on.
+fn outdated(candidate: &Candidate) -> Phase {
+    Phase::Decided(candidate.certified.unlearned.decided.clone())
+}
+
+fn may_end(phase: &Phase, end: End) -> bool {
+    match (phase, end) {
+        (Phase::Proposed(_) | Phase::Declined(..), _) => false,
+        (_, End::Failed) => true,
+        (Phase::Accepted | Phase::Predicted(_) | Phase::Fitted(_), End::Refused) => true,
+        (Phase::Predicted(_), End::NoAnomaly) => true,
+        (Phase::Decided(_), End::Observed | End::Undecided) => true,
+        (Phase::Published(_), End::Rejected) => true,
+        (Phase::Approved(_, approval), End::Promoted) => approval.by_hand,
+        (Phase::Promoting(..), End::Promoted) => true,
+        _ => false,
+    }
+}
+
+/// A person may ask for another attempt when everything about this one was said, except where its candidate is in use.
+fn retried(case: &Case, again: &Retried) -> Option<Change> {
+    let may = case.told && case.state.rests() && case.state != State::Promoted && again.from == case.state;
+    Some(Change::To(again.phase()?)).filter(|_| may)
+}
+
+impl Retried {
+    /// The phase that the new attempt begins in; None where the record lacks what belongs to it.
+    pub(super) fn phase(&self) -> Option<Phase> {
+        Some(match self.to {
+            State::Accepted => Phase::Accepted,
+            State::Predicted => Phase::Predicted(self.prediction.clone()?),
+            State::Traced => Phase::Traced(Traced {
+                prediction: self.prediction.clone()?,
+                fit: self.fit.clone(),
+                trace: self.trace.clone()?,
+            }),
+            _ => return None,
+        })
+    }
 }

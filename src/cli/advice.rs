@@ -2,7 +2,7 @@
 //! advice behind, and they name the configuration where the usual one is not meant.
 
 use super::ask::Wish;
-use super::{Cli, Command, DEFAULT_CONFIG, approve, check_config, demo, flagged, resume, retry, show};
+use super::{Cli, Command, DEFAULT_CONFIG, approve, check_config, decline, demo, flagged, resume, retry, show};
 use clap::CommandFactory;
 use delta_guard_contract::config::UnlearnMethod;
 use serde_json::Value;
@@ -61,8 +61,23 @@ pub fn resume(case: &str) -> Advice {
 pub fn approve(case: &str) -> Advice {
     Advice::of(Command::Approve(approve::Approve {
         wish: wish(case),
+        by_hand: false,
         undo: false,
     }))
+}
+
+/// `approve CASE --by-hand`.
+pub fn approve_by_hand(case: &str) -> Advice {
+    Advice::of(Command::Approve(approve::Approve {
+        wish: wish(case),
+        by_hand: true,
+        undo: false,
+    }))
+}
+
+/// `decline CASE`.
+pub fn decline(case: &str) -> Advice {
+    Advice::of(Command::Decline(decline::Decline { wish: wish(case) }))
 }
 
 /// `retry CASE`, by a method, or to judge a checkpoint of one's own.

@@ -13,7 +13,7 @@ Examples:
   delta-guard cases --state held --state failed
   delta-guard cases --json | jq -r '.[] | select(.state == \"proposed\") | .case'")]
 pub struct Cases {
-    /// Only cases in this state (may be given several times): accepted … held, or an end: proposed, promoted, rejected, undecided, observed, no-anomaly, refused, failed
+    /// Only cases in this state (may be given several times): accepted … published, one that waits for you: held, proposed, or an end: promoted, declined, rejected, undecided, observed, no-anomaly, refused, failed
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Vec<State>,
     /// At most this many
@@ -42,7 +42,7 @@ impl Cases {
                 .map(|case| {
                     serde_json::json!({
                         "case": case.id, "state": case.state, "file": case.accepted.name, "accepted_at": case.accepted_at, "ended_at": case.ended_at,
-                        "predicted": case.prediction.as_ref().map(|p| &p.label), "flagged": case.trace.as_ref().map(|t| t.found.count()), "reason": case.reason,
+                        "predicted": case.prediction().map(|p| &p.label), "flagged": case.trace().map(|t| t.found.count()), "reason": case.reason,
                     })
                 })
                 .collect();
@@ -55,8 +55,8 @@ impl Cases {
             }));
         } else {
             let rows = cases.iter().map(|case| {
-                let flagged = case.trace.as_ref().map_or_else(String::new, |trace| trace.found.count().to_string());
-                let read_as = case.prediction.as_ref().map_or_else(String::new, |prediction| prediction.label.clone());
+                let flagged = case.trace().map_or_else(String::new, |trace| trace.found.count().to_string());
+                let read_as = case.prediction().map_or_else(String::new, |prediction| prediction.label.clone());
                 let at = case.accepted_at.strftime("%Y-%m-%d %H:%M").to_string();
                 vec![
                     case.id.short().to_owned(),

@@ -7,6 +7,7 @@ mod ask;
 mod cases;
 mod certify;
 mod check_config;
+mod decline;
 mod demo;
 mod evaluate;
 mod excluded;
@@ -115,8 +116,10 @@ enum Command {
     Resume(resume::Resume),
     /// Try an ended or held case again, with the configuration of now
     Retry(retry::Retry),
-    /// Say that a proposed repair is in use: its flagged examples stay out of every later one
+    /// Promote a proposed candidate: the guard moves the link `current` to it
     Approve(approve::Approve),
+    /// End a proposed case without using its candidate
+    Decline(decline::Decline),
     /// List the training examples that stay out of every repair
     Excluded(excluded::Excluded),
     /// Train a model by the recipe (no daemon needed)
@@ -161,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Resume(command) => command.run(&global),
         Command::Retry(command) => command.run(&global),
         Command::Approve(command) => command.run(&global),
+        Command::Decline(command) => command.run(&global),
         Command::Excluded(command) => command.run(&global),
         Command::Train(command) => command.run(&global),
         Command::Fit(command) => command.run(&global),

@@ -18,7 +18,7 @@ Examples:
   delta-guard retry 8f3a --whole                from the prediction on
 
 What flagged nothing is traced again; what was refused is predicted again. Restart the guard first if you changed its configuration.
-Your own candidate is never promoted by the guard: who made it knows what it was trained on.
+Your own candidate is promoted only when you approve it: who made it knows what it was trained on.
 
 Exit codes: 0 done, or laid down for the next start, 3 it cannot be tried again, or no such case")]
 pub struct Retry {

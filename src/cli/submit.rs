@@ -197,9 +197,9 @@ impl Submit {
                         say::note(&format!("{}: {}", case.id.short(), case.state));
                         last = Some(case.state);
                     }
-                    if case.state.is_end() || case.state == State::Held {
+                    if case.state.rests() {
                         if global.json {
-                            say::json(case)?
+                            say::json(&shown(case))?
                         } else {
                             let (state, reason, short) = (case.state, say::lines(&case.reason), case.id.short());
                             let more = advice::show(short).line(Some(&global.config));
@@ -224,6 +224,15 @@ impl Submit {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// A case at its end, as JSON.
+fn shown(case: &crate::case::Case) -> Value {
+    serde_json::json!({
+        "id": case.id, "state": case.state, "reason": case.reason, "help": case.help, "accepted": case.accepted, "accepted_at": case.accepted_at,
+        "ended_at": case.ended_at, "attempt": case.attempt, "prediction": case.prediction(), "trace": case.trace(), "decision": case.decision(),
+        "certify": case.certify(), "gate": case.gate(), "published": case.published(), "approval": case.phase.approval(),
+    })
 }
 
 /// The beginning of a text, at most so many bytes.

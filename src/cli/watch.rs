@@ -109,7 +109,7 @@ impl Watch {
             let book = self.book()?;
             if let Some(case) = book.cases.values().next() {
                 // The report is made after the end is recorded, and is part of what is promised.
-                let over = case.state == State::Held || case.state.is_end() && case.told;
+                let over = case.state == State::Held || case.state.rests() && case.told;
                 if over {
                     shown.end();
                 }

@@ -324,6 +324,8 @@ pub enum On {
     Proposed,
     /// A candidate passed the gate and `current` points to it.
     Promoted,
+    /// A person did not want a candidate that was proposed.
+    Declined,
     /// A candidate did not pass the gate.
     Rejected,
     /// Nothing stands out.
@@ -349,6 +351,7 @@ fn default_on() -> Vec<On> {
     vec![
         On::Proposed,
         On::Promoted,
+        On::Declined,
         On::Rejected,
         On::Undecided,
         On::Observed,

@@ -4,7 +4,7 @@
 
 use super::Ledger;
 use super::book::Note;
-use crate::case::{Case, CaseId, Event, HoldCause, Retried, State};
+use crate::case::{Approval, By, Case, CaseId, Event, HoldCause, Retried, State};
 use crate::publish;
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -47,8 +47,16 @@ pub enum Ask {
         #[serde(default)]
         candidate: Option<Digest>,
     },
-    /// A proposed repair is in use: its flagged examples stay out of every later one.
+    /// A proposed repair may be promoted, or is in use already.
     Approve {
+        /// The case.
+        case: CaseId,
+        /// Its owner has put the candidate in use by hand: `current` is left alone.
+        #[serde(default)]
+        by_hand: bool,
+    },
+    /// A proposed repair is not wanted.
+    Decline {
         /// The case.
         case: CaseId,
     },
@@ -63,7 +71,7 @@ impl Ask {
     /// The case that it is about.
     pub fn case(&self) -> &CaseId {
         match self {
-            Ask::Resume { case } | Ask::Retry { case, .. } | Ask::Approve { case } | Ask::Withdraw { case } => case,
+            Ask::Resume { case } | Ask::Retry { case, .. } | Ask::Approve { case, .. } | Ask::Decline { case } | Ask::Withdraw { case } => case,
         }
     }
 }
@@ -84,15 +92,14 @@ impl Retry {
     pub fn target(&self, case: &Case) -> std::result::Result<State, String> {
         let short = case.id.short();
         let flagged = case
-            .trace
-            .as_ref()
+            .trace()
             .is_some_and(|trace| trace.found.verdict == TraceVerdict::Flagged && trace.found.count() > 0);
         let to = match case.state {
             State::Promoted => return Err("it was promoted, and its candidate is in use: hand in further pictures instead".into()),
-            state if !state.is_end() && state != State::Held => return Err(format!("it is worked on (state {state})")),
+            state if !state.rests() => return Err(format!("it is worked on (state {state})")),
             _ if self.whole => State::Accepted,
-            State::Held if case.held_cause == Some(HoldCause::Base) => State::Accepted,
-            _ if flagged && case.prediction.is_some() => State::Traced,
+            State::Held if case.held_cause() == Some(HoldCause::Base) => State::Accepted,
+            _ if flagged => State::Traced,
             State::Undecided => State::Predicted,
             _ => State::Accepted,
         };
@@ -202,7 +209,7 @@ fn look(ledger: &Ledger, settings: &Settings) -> Result<()> {
         match carry_out(ledger, settings, &request, by)? {
             Answer::Later => continue,
             Answer::Given { done, answer } => {
-                let reason: String = crate::text::escape(request.reason.as_bytes()).chars().take(MAX_REASON).collect();
+                let reason = why(&request);
                 tracing::info!(case = request.ask.case().short(), by, done, answer, "a request was answered");
                 ledger.note(&Note::Asked {
                     id: id.chars().take(64).collect(),
@@ -235,6 +242,11 @@ fn read(path: &Path) -> Option<(Request, u32)> {
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= MAX_BYTES).then_some(())?;
     Some((serde_json::from_slice(&bytes).ok()?, meta.uid()))
+}
+
+/// Its reason, harmless and short.
+fn why(request: &Request) -> String {
+    crate::text::escape(request.reason.as_bytes()).chars().take(MAX_REASON).collect()
 }
 
 /// What came of a request.
@@ -277,7 +289,8 @@ fn carry_out(ledger: &Ledger, settings: &Settings, request: &Request, by: u32) -
             };
             again(ledger, settings, &case, &retry, by)
         }
-        Ask::Approve { .. } => approve(ledger, &case, by),
+        Ask::Approve { by_hand, .. } => approve(ledger, &case, by, &why(request), *by_hand),
+        Ask::Decline { .. } => decline(ledger, &case, by, &why(request)),
         Ask::Withdraw { .. } => withdraw(ledger, &case, by),
     }
 }
@@ -287,11 +300,9 @@ fn resume(ledger: &Ledger, case: &Case, by: u32) -> Result<Answer> {
     match case.state {
         State::Held if !case.told => Ok(Answer::Later),
         State::Held => {
-            let at = case
-                .held_at
-                .and_then(State::stage)
-                .map_or_else(String::new, |stage| format!(" at stage {stage}"));
-            let allowed = match case.held_cause {
+            let stage = case.phase.state().stage();
+            let at = stage.map_or_else(String::new, |stage| format!(" at stage {stage}"));
+            let allowed = match case.held_cause() {
                 Some(HoldCause::Cap) => "; this promotion may pass the caps, and counts as your approval",
                 _ => "",
             };
@@ -303,6 +314,9 @@ fn resume(ledger: &Ledger, case: &Case, by: u32) -> Result<Answer> {
             yes(format!("it goes on{at}{allowed}"))
         }
         State::Promoted => no("it is not held: it has ended, and its candidate is in use".to_string()),
+        State::Proposed => no(format!(
+            "it is not held: its candidate waits for your word; `delta-guard approve {short}` promotes it, `delta-guard decline {short}` ends the case"
+        )),
         state if state.is_end() => no(format!(
             "it is not held: it has ended as {state}; `delta-guard retry {short}` tries it again"
         )),
@@ -369,27 +383,59 @@ fn take_candidate(settings: &Settings, case: &Case, digest: &Digest) -> Result<S
     Ok(file)
 }
 
-fn approve(ledger: &Ledger, case: &Case, by: u32) -> Result<Answer> {
-    let short = case.id.short();
-    if ledger.excluded().iter().any(|excluded| excluded.case == case.id) {
-        return no("its flagged examples stay out of every later repair already");
-    }
-    match (case.state, &case.trace) {
+fn approve(ledger: &Ledger, case: &Case, by: u32, why: &str, by_hand: bool) -> Result<Answer> {
+    let count = case.trace().map_or(0, |trace| trace.found.count());
+    let then = format!("its {count} flagged examples stay out of every later repair");
+    match (case.state, case.trace()) {
         (State::Proposed | State::Promoted, Some(_)) if !case.told => Ok(Answer::Later),
-        (State::Proposed | State::Promoted, Some(trace)) => {
-            let count = trace.found.count();
+        (State::Proposed, Some(_)) => {
+            let approval = Approval {
+                by: By::User(by),
+                why: why.into(),
+                by_hand,
+            };
+            ledger.record(&case.id, Event::Approved(approval))?;
+            yes(match by_hand {
+                true => format!("it counts as promoted by your own hand, and `current` is left alone; {then}"),
+                false => format!("it is approved: `current` is moved to its candidate now, and {then}"),
+            })
+        }
+        // Taken back, and in use again after all.
+        (State::Promoted, Some(trace)) => {
+            if ledger.excluded().iter().any(|excluded| excluded.case == case.id) {
+                return no("its flagged examples stay out of every later repair already");
+            }
             ledger.note(&Note::Approved {
                 case: case.id.clone(),
                 ids: trace.ids.clone(),
                 count,
                 by,
             })?;
-            yes(format!("its {count} flagged examples stay out of every later repair"))
+            yes(then)
         }
-        (state, _) if state.is_end() => no(format!(
-            "only a proposed case can be approved; it has ended as {state}: `delta-guard show {short}` says why"
-        )),
-        (state, _) => no(format!("only a proposed case can be approved; it is in state {state}")),
+        _ => no(only_proposed(case, "approved")),
+    }
+}
+
+fn decline(ledger: &Ledger, case: &Case, by: u32, why: &str) -> Result<Answer> {
+    match case.state {
+        State::Proposed if !case.told => Ok(Answer::Later),
+        State::Proposed => {
+            ledger.record(&case.id, Event::Declined { by, why: why.into() })?;
+            yes(format!(
+                "it is declined, and nothing of it is used; `delta-guard retry {}` makes another candidate",
+                case.id.short()
+            ))
+        }
+        _ => no(only_proposed(case, "declined")),
+    }
+}
+
+fn only_proposed(case: &Case, what: &str) -> String {
+    let short = case.id.short();
+    match case.state {
+        state if state.is_end() => format!("only a proposed case can be {what}; it has ended as {state}: `delta-guard show {short}` says why"),
+        state => format!("only a proposed case can be {what}; it is in state {state}"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::asked::Request;
 use super::standing::Excluded;
-use crate::case::{Case, CaseId, Event, FileIdentity, Message, RefusedFile, Stage, State, bounds};
+use crate::case::{Approval, By, Case, CaseId, End, Event, FileIdentity, Message, RefusedFile, Stage, State, bounds};
 use crate::journal::Record;
 use crate::policy::{Promotion, Spent};
 use anyhow::{Context, Result, anyhow, bail};
@@ -56,7 +56,7 @@ pub enum Note {
         /// What came of it, in a sentence.
         answer: String,
     },
-    /// A proposed repair is in use: its flagged examples stay out of later ones.
+    /// A promoted repair is in use after all, or again: its flagged examples stay out of later ones. (In journals of the first version: a proposed one, put in use by hand.)
     Approved {
         /// The case.
         case: CaseId,
@@ -181,6 +181,8 @@ pub struct Book {
     pub outbox_changes: u64,
     /// How many of `cases` are held.
     pub held: usize,
+    /// How many of them are proposed and wait for an answer.
+    pub proposed: usize,
     /// Seconds that messages have been waited for in all ([`Note::OutboxWaited`]): a clock that no one can set.
     pub outbox_seconds: u64,
     /// What that clock showed when a message came.
@@ -220,10 +222,9 @@ impl Book {
     }
 
     fn fold_one(&mut self, record: &Record) -> Result<Folded> {
-        let tagged = serde_json::json!({ "k": record.kind, "d": record.data });
         let Some(case) = &record.case else {
-            match serde_json::from_value::<Note>(tagged) {
-                Ok(note) => self.note(note, record.seq, record.time),
+            match serde_json::from_value::<Note>(serde_json::json!({ "k": record.kind, "d": record.data })) {
+                Ok(note) => return self.note(note, record.seq, record.time),
                 Err(error) if record.critical && !matches!(record.kind.as_str(), "segment" | "sealed") => {
                     bail!("a record of kind `{}` that this program does not know: {error}", record.kind)
                 }
@@ -232,7 +233,7 @@ impl Book {
             }
             return Ok(Folded::Nothing);
         };
-        let event: Event = match serde_json::from_value(tagged) {
+        let event = match Event::read(&record.kind, &record.data) {
             Ok(event) => event,
             Err(error) if record.critical => return Err(anyhow!(error).context(format!("a record of kind `{}` cannot be understood", record.kind))),
             Err(_) => return Ok(Folded::Nothing),
@@ -252,37 +253,21 @@ impl Book {
         let number = *self.numbers.get(&id).with_context(|| format!("case {id} was never accepted"))?;
         if let Event::Retried(again) = &event {
             // It had ended, and was taken out.
-            self.cases.entry(number).or_insert_with(|| Case::ended(id.clone(), number, again));
+            if let (false, Some(ended)) = (self.cases.contains_key(&number), Case::ended(id.clone(), number, again)) {
+                self.cases.insert(number, ended);
+            }
         }
         let case = self
             .cases
             .get_mut(&number)
             .with_context(|| format!("case {id} has ended, and yet something happened to it"))?;
-        let was = case.state == State::Held;
+        let was = case.state;
         case.apply(&event, record.seq, record.time)?;
-        match (was, case.state == State::Held) {
-            (false, true) => self.held += 1,
-            (true, false) => self.held -= 1,
-            _ => {}
+        let now = case.state;
+        if was != now && now == State::Promoted {
+            self.promoted(number, record.time);
         }
-        if case.state == State::Promoted
-            && matches!(event, Event::Ended { .. })
-            && let Some(trace) = &case.trace
-        {
-            self.excluded.push(Excluded {
-                case: id.clone(),
-                ids: trace.ids.clone(),
-                count: trace.found.count(),
-                at: record.time,
-                by: None,
-            });
-            self.spent.promoted(Promotion {
-                at: record.time,
-                submitter: case.accepted.uid,
-                by_person: case.allowed_by.is_some(),
-                found: trace.found.clone(),
-            });
-        }
+        self.count(was, now);
         Ok(match event {
             Event::StageStarted { stage: Stage::Trace, .. } => Folded::Cleared(number),
             Event::Flagged { examples } => Folded::Flagged(number, examples),
@@ -303,6 +288,35 @@ impl Book {
         })
     }
 
+    /// A case came to be promoted: what it flagged stays out, and the caps count it.
+    fn promoted(&mut self, number: u64, at: Timestamp) {
+        let Some((case, trace)) = self.cases.get(&number).and_then(|case| Some((case, case.trace()?))) else {
+            return;
+        };
+        let by = case.phase.approval().and_then(|approval| approval.by.user());
+        self.excluded.push(Excluded {
+            case: case.id.clone(),
+            ids: trace.ids.clone(),
+            count: trace.found.count(),
+            at,
+            by,
+        });
+        self.spent.promoted(Promotion {
+            at,
+            submitter: case.accepted.uid,
+            by_person: by.is_some(),
+            found: trace.found.clone(),
+        });
+    }
+
+    /// Keep the numbers of those that wait for a person.
+    fn count(&mut self, was: State, now: State) {
+        for (state, number) in [(State::Held, &mut self.held), (State::Proposed, &mut self.proposed)] {
+            *number += usize::from(now == state);
+            *number -= usize::from(was == state);
+        }
+    }
+
     /// These messages wait from now on.
     fn enqueue(&mut self, case: &CaseId, messages: Vec<Message>) {
         for message in messages {
@@ -312,7 +326,7 @@ impl Book {
         }
     }
 
-    fn note(&mut self, note: Note, seq: u64, at: Timestamp) {
+    fn note(&mut self, note: Note, seq: u64, at: Timestamp) -> Result<Folded> {
         match note {
             Note::DaemonStarted { version, settings } => {
                 let now = Some((version, settings));
@@ -324,6 +338,7 @@ impl Book {
             Note::Asked { .. } => {}
             Note::Notices { about, messages } => self.enqueue(&about, messages),
             Note::Approved { case, ids, count, by } => {
+                let answered = self.in_use(&case, by, seq, at)?;
                 self.excluded.retain(|excluded| excluded.case != case);
                 self.excluded.push(Excluded {
                     case,
@@ -333,6 +348,7 @@ impl Book {
                     by: Some(by),
                 });
                 self.spent.approve(at);
+                return Ok(answered);
             }
             Note::Withdrawn { case, .. } => self.excluded.retain(|excluded| excluded.case != case),
             Note::FileRefused(refused) => self.last_file = Some(LastFile::Refused(refused)),
@@ -347,5 +363,35 @@ impl Book {
             }
             Note::OutboxWaited { seconds } => self.outbox_seconds = self.outbox_seconds.saturating_add(seconds),
         }
+        Ok(Folded::Nothing)
+    }
+
+    /// In journals of the first version a proposal that was put in use by hand was approved beside its case: it waits no more.
+    fn in_use(&mut self, id: &CaseId, by: u32, seq: u64, at: Timestamp) -> Result<Folded> {
+        let Some((number, case)) = self.numbers.get(id).and_then(|number| Some((*number, self.cases.get_mut(number)?))) else {
+            return Ok(Folded::Nothing);
+        };
+        if case.state != State::Proposed || !case.told {
+            return Ok(Folded::Nothing);
+        }
+        let approval = Approval {
+            by: By::User(by),
+            why: String::new(),
+            by_hand: true,
+        };
+        let ended = Event::Ended {
+            end: End::Promoted,
+            reason: "its owner has put the candidate in use".into(),
+            help: String::new(),
+        };
+        let told = Event::Told {
+            report: None,
+            messages: Vec::new(),
+        };
+        for event in [Event::Approved(approval), ended, told] {
+            case.apply(&event, seq, at)?;
+        }
+        self.count(State::Proposed, State::Promoted);
+        Ok(Folded::Case(number))
     }
 }

@@ -1,23 +1,22 @@
 //! The loop: one case at a time, one step at a time, in the order of [`super::turns`].
 
 mod faults;
+mod promote;
 
 use super::hooks::{Event as Outside, Hooks};
-use super::standing::{Standing, digest_ids};
-use super::trouble::{Hold, Interrupt, Trouble, blocking, blocking_plain, mend};
+use super::standing::Standing;
+use super::trouble::{Interrupt, Trouble, blocking, blocking_plain};
 use super::turns::Turns;
-use super::{Ledger, base, tell, work};
+use super::{Ledger, Snapshot, base, tell, work};
 use crate::case::next::{Rules, Step, next};
-use crate::case::{Case, CaseId, End, Event, HoldCause, Published, Stage, State};
+use crate::case::{Case, CaseId, End, Event, HoldCause, Stage, State};
 use crate::jobs::{Failure, Local, Runner};
 use crate::journal::JournalError;
-use crate::policy::caps;
-use crate::publish;
 use crate::seed::Secret;
 use crate::settings::Settings;
 use crate::stop::Stop;
 use anyhow::{Context, Result};
-use delta_guard_contract::{Fault, FaultKind, Message};
+use delta_guard_contract::{FaultKind, Message};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,8 +87,8 @@ impl Engine {
         let mut recorded = self.ledger.subscribe();
         while !self.stop.is_stopped() {
             recorded.borrow_and_update();
-            let (open, held) = self.ledger.queue();
-            self.hooks.on(Outside::Queue { open, held });
+            let Snapshot { open, held, proposed, .. } = self.ledger.snapshot();
+            self.hooks.on(Outside::Queue { open, held, proposed });
             let now = Instant::now();
             self.waiting.retain(|_, until| *until > now);
             let (waiting, turns, rules) = (&self.waiting, &mut self.turns, &self.rules);
@@ -116,8 +115,8 @@ impl Engine {
     /// word: the same again would end the same, and a guard that is started ten times must not train ten times.
     async fn take_up(&mut self) -> Result<(), Interrupt> {
         for case in self.ledger.held() {
-            let mendable = case.held_cause.unwrap_or_default() == HoldCause::Fault;
-            if !mendable || case.held_seq.unwrap_or(0) > self.ledger.changed_at() {
+            let mendable = case.held_cause().unwrap_or_default() == HoldCause::Fault;
+            if !mendable || case.held().map_or(0, |held| held.seq) > self.ledger.changed_at() {
                 continue;
             }
             let id = case.id.clone();
@@ -138,6 +137,7 @@ impl Engine {
             Step::Record(event) => return self.conclude(&case, event).await,
             Step::Work(stage) => (stage, self.work(&case, stage).await),
             Step::Publish => (Stage::Publish, self.publish(&case).await),
+            Step::Approve => (Stage::Publish, self.approve(&case).await),
             Step::Promote => (Stage::Publish, self.promote(&case).await),
             Step::Tell => (Stage::Tell, self.tell(&case).await),
         };
@@ -219,105 +219,6 @@ impl Engine {
         Ok(())
     }
 
-    async fn publish(&mut self, case: &Case) -> Result<(), Trouble> {
-        let started = Instant::now();
-        self.start_quietly(case, Stage::Publish);
-        let (publish_case, settings) = (case.clone(), Arc::clone(&self.settings));
-        let (folder, manifest) = blocking(move || {
-            base::still_there(&publish_case, "stage publish", &settings)?;
-            publish_candidate(&publish_case, &settings).map_err(Trouble::from)
-        })
-        .await?;
-        let seconds = started.elapsed().as_secs_f64();
-        self.record(
-            &case.id,
-            Event::Published {
-                published: Published { folder, manifest },
-                seconds,
-            },
-        )
-        .await?;
-        fail::fail_point!(failpoint("after", Stage::Publish));
-        self.hooks.on(Outside::StageFinished {
-            case: case.id.clone(),
-            stage: Stage::Publish,
-            seconds,
-        });
-        Ok(())
-    }
-
-    /// Intent first, then the link, then the end. After a crash the link itself tells whether it was moved; a link that points to neither was moved by a foreign hand.
-    async fn promote(&mut self, case: &Case) -> Result<(), Trouble> {
-        let candidates = self.settings.candidates_dir.clone();
-        let now = {
-            let candidates = candidates.clone();
-            blocking(move || publish::current(&candidates).map_err(|error| mend(&error, ""))).await?
-        };
-        let (Some(published), promotion) = (&case.published, &case.promotion) else {
-            return Err(Trouble::Fault(mend(&anyhow::anyhow!("the case has no published candidate"), "")));
-        };
-        let to = published.folder.clone();
-        if now.as_ref() != Some(&to) {
-            let (same_case, settings) = (case.clone(), Arc::clone(&self.settings));
-            blocking(move || base::still_there(&same_case, "the promotion", &settings)).await?;
-        }
-        if case.state == State::Published {
-            let ledger = Arc::clone(&self.ledger);
-            let standing = blocking(move || ledger.standing().map_err(work::resource)).await?;
-            if standing.digest() != case.standing.as_ref().map(|named| named.digest.clone()) {
-                let why = "since the candidate was made, another repair took further examples out; it is made again without those".into();
-                self.record(&case.id, Event::Outdated { why }).await?;
-                return Ok(());
-            }
-            self.within_caps(case)?;
-        }
-        let Some((from, _)) = promotion.clone().filter(|_| case.state == State::Promoting) else {
-            self.record(&case.id, Event::PromoteIntent { from: now, to }).await?;
-            return Ok(());
-        };
-        if now.as_ref() != Some(&to) {
-            if now != from {
-                let message = format!("`current` points to {now:?}, not to {from:?} as when the promotion began: somebody else moved it");
-                return Err(Trouble::Fault(mend(&anyhow::anyhow!(message), "")));
-            }
-            fail::fail_point!("engine::before_promote");
-            let to = to.clone();
-            blocking(move || publish::promote(&candidates, &to).map_err(work::resource)).await?;
-            fail::fail_point!("engine::after_promote");
-        }
-        let reason = "the candidate passed the gate and `current` points to it".into();
-        self.conclude(
-            case,
-            Event::Ended {
-                end: End::Promoted,
-                reason,
-                help: String::new(),
-            },
-        )
-        .await?;
-        Ok(())
-    }
-
-    /// May the guard promote this by itself, or did a person let it pass?
-    fn within_caps(&self, case: &Case) -> Result<(), Hold> {
-        let Some(trace) = case.trace.as_ref().filter(|_| case.allowed_by.is_none()) else {
-            return Ok(());
-        };
-        let (spent, now) = self.ledger.spent();
-        let Some((key, sentence)) = caps::over(&self.settings.caps, &spent, &trace.found, case.accepted.uid, now) else {
-            return Ok(());
-        };
-        let id = case.id.short();
-        Err(Hold {
-            cause: HoldCause::Cap,
-            reason: format!("the candidate passed the gate, but {sentence}"),
-            help: format!(
-                "look at the flagged examples (`delta-guard flagged {id}`); if you agree, type `delta-guard resume {id}`: the candidate is promoted, and that \
-                 counts as your approval; {key} is the cap's key"
-            ),
-        })
-    }
-
     async fn tell(&mut self, case: &Case) -> Result<(), Trouble> {
         let started = Instant::now();
         self.start_quietly(case, Stage::Tell);
@@ -332,7 +233,7 @@ impl Engine {
             }
         }
         fail::fail_point!(failpoint("after", Stage::Tell));
-        if case.state.is_end() {
+        if case.state != State::Held {
             let (done, settings) = (case.clone(), Arc::clone(&self.settings));
             blocking_plain(move || tell::clean_up(&done, &settings)).await?;
         }
@@ -357,7 +258,12 @@ impl Engine {
     /// Record a conclusion and say it.
     async fn conclude(&mut self, case: &Case, event: Event) -> Result<(), Interrupt> {
         let case = self.record(&case.id, event).await?;
-        if case.state.is_end() {
+        if case.state == State::Proposed {
+            self.hooks.on(Outside::CaseProposed {
+                case: case.id,
+                reason: case.reason,
+            });
+        } else if case.state.is_end() {
             self.hooks.on(Outside::CaseEnded {
                 case: case.id,
                 state: case.state,
@@ -414,32 +320,6 @@ impl Engine {
         }
         Ok(instead)
     }
-}
-
-fn publish_candidate(case: &Case, settings: &Settings) -> Result<(String, delta_guard_contract::Digest), Fault> {
-    let missing = || mend(&anyhow::anyhow!("the case lacks what a candidate consists of"), "");
-    let (file, digest) = case.candidate_file.as_ref().ok_or_else(missing)?;
-    let trace = case.trace.as_ref().ok_or_else(missing)?;
-    // What an owner's own candidate was trained without, only the owner knows.
-    let (removed, ids) = match case.given {
-        None => (work::flagged_ids(case, settings)?, trace.ids.clone()),
-        Some(_) => (Vec::new(), digest_ids(&[])),
-    };
-    let standing = work::standing_ids(case, settings)?;
-    let candidate = publish::Candidate {
-        case: &case.id,
-        base: case.base().ok_or_else(missing)?,
-        checkpoint: &settings.case_dir(&case.id).join(file),
-        digest,
-        removed: &removed,
-        ids: &ids,
-        standing: case.standing.as_ref().map(|named| (named, standing.as_slice())),
-        given: case.given.is_some(),
-        attempt: case.attempt,
-        gate: case.gate.as_ref().ok_or_else(missing)?,
-        seq: case.certified_seq.ok_or_else(missing)?,
-    };
-    publish::publish_candidate(&settings.candidates_dir, &candidate).map_err(work::resource)
 }
 
 #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "named by failpoints only"))]

@@ -169,6 +169,13 @@ pub enum Event {
         /// What to do.
         help: String,
     },
+    /// A candidate passed the gate and waits for a person's word.
+    CaseProposed {
+        /// The case.
+        case: CaseId,
+        /// Why, in a sentence.
+        reason: String,
+    },
     /// A case ended.
     CaseEnded {
         /// The case.
@@ -215,11 +222,13 @@ pub enum Event {
         /// Why.
         message: String,
     },
-    /// How many cases wait, are held, are worked on.
+    /// How many cases are worked on or wait for a person.
     Queue {
         /// Open cases.
         open: usize,
         /// Held cases.
         held: usize,
+        /// Proposed cases, whose candidate waits for an answer.
+        proposed: usize,
     },
 }

@@ -43,8 +43,10 @@ pub struct Snapshot {
     pub head: Head,
     /// Cases that are worked on or wait to be.
     pub open: usize,
-    /// Cases that wait for a person.
+    /// Cases that are held until a person acts.
     pub held: usize,
+    /// Cases whose candidate waits for a person's word.
+    pub proposed: usize,
     /// Messages that wait to be sent.
     pub outbox: usize,
     /// How often a message came or went: who watches the outbox need look only when this changed.
@@ -150,12 +152,13 @@ impl Ledger {
     }
 
     fn take_snapshot(&self, inner: &Inner) {
-        let (open, held) = counts(&inner.book);
+        let book = &inner.book;
         let mut now = self.now.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         *now = Snapshot {
             head: inner.journal.head(),
-            open,
-            held,
+            open: book.cases.len() - book.held - book.proposed,
+            held: book.held,
+            proposed: book.proposed,
             outbox: inner.book.outbox.len(),
             outbox_changes: inner.book.outbox_changes,
             has_index: inner.store.is_some(),
@@ -189,7 +192,7 @@ impl Ledger {
             Some(case) => case.clone(),
             // An ended case is not kept; the record of a new attempt says what there was.
             None => match (number, &event) {
-                (Some(number), Event::Retried(again)) => Case::ended(id.clone(), number, again),
+                (Some(number), Event::Retried(again)) => Case::ended(id.clone(), number, again).ok_or_else(|| illegal(again.from))?,
                 _ => return Err(illegal(State::Failed)),
             },
         };
@@ -325,11 +328,6 @@ impl Ledger {
         self.inner().book.changed_at
     }
 
-    /// Numbers of open and of held cases.
-    pub fn queue(&self) -> (usize, usize) {
-        counts(&self.inner().book)
-    }
-
     /// The number of the last record, as it changes: whoever waits on it misses nothing.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.recorded.subscribe()
@@ -354,9 +352,4 @@ impl Ledger {
     pub fn has_index(&self) -> bool {
         self.inner().store.is_some()
     }
-}
-
-/// Numbers of open and of held cases.
-fn counts(book: &Book) -> (usize, usize) {
-    (book.cases.len() - book.held, book.held)
 }

@@ -22,7 +22,7 @@ pub(super) struct Turns {
 fn is_short(case: &Case, rules: &Rules) -> bool {
     matches!(
         next(case, rules),
-        Step::Work(Stage::Predict) | Step::Record(_) | Step::Publish | Step::Promote | Step::Tell
+        Step::Work(Stage::Predict) | Step::Record(_) | Step::Publish | Step::Approve | Step::Promote | Step::Tell
     )
 }
 
@@ -37,7 +37,7 @@ impl Turns {
             }
             let last = |case: &Case| self.served.get(&case.accepted.uid).copied().unwrap_or(0);
             // What was begun comes to its end before another picture is looked at.
-            let rank = |case: &Case| (case.prediction.is_none() && !case.state.is_end(), last(case));
+            let rank = |case: &Case| (case.prediction().is_none() && !case.state.is_end(), last(case));
             if short.is_none_or(|first| rank(case) < rank(first)) {
                 short = Some(case);
             }

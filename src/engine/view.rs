@@ -2,7 +2,7 @@
 
 use super::kept;
 use super::standing::{self, Earlier};
-use crate::case::{Case, CaseId, HoldCause, Stage, StandingUse, State};
+use crate::case::{Approval, Case, CaseId, HoldCause, Stage, StandingUse, State};
 use crate::policy::{Decision, GateVerdict};
 use crate::settings::Settings;
 use crate::text::escape;
@@ -30,7 +30,7 @@ pub struct CaseView {
     pub method: UnlearnMethod,
     /// Where the case stands.
     pub state: State,
-    /// Why it is held or how it ended, in a sentence; empty while it is worked on.
+    /// Why it waits or how it ended, in a sentence; empty while it is worked on.
     pub reason: String,
     /// What to do about it; may be empty.
     pub help: String,
@@ -64,6 +64,8 @@ pub struct CaseView {
     pub certify: Option<CertifyResult>,
     /// The gate's verdict.
     pub gate: Option<GateVerdict>,
+    /// The word on the candidate: who approved or declined it, and why.
+    pub approval: Option<Approval>,
     /// Where things lie.
     pub paths: Paths,
     /// The settings of the running daemon, as JSON.
@@ -119,8 +121,8 @@ impl CaseView {
         let case_dir = settings.case_dir(&case.id);
         let claim = &case.accepted.claim;
         let shown = |text: &Option<String>| text.as_deref().map(|text| escape(text.as_bytes()));
-        let trace_file = case.trace.as_ref().map(|trace| case_dir.join(&trace.file));
-        let candidate = case.published.as_ref().map(|published| settings.candidates_dir.join(&published.folder));
+        let trace_file = case.trace().map(|trace| case_dir.join(&trace.file));
+        let candidate = case.published().map(|published| settings.candidates_dir.join(&published.folder));
         Self {
             case: case.id.clone(),
             instance: settings.instance.clone(),
@@ -130,10 +132,10 @@ impl CaseView {
             state: case.state,
             reason: case.reason.clone(),
             help: case.help.clone(),
-            standing: case.standing.clone(),
-            earlier: standing::read_cases(&case_dir, case.standing.as_ref()),
+            standing: case.standing().cloned(),
+            earlier: standing::read_cases(&case_dir, case.standing()),
             given: case.given.is_some(),
-            held_cause: case.held_cause,
+            held_cause: case.held_cause(),
             occasion: case.occasion(),
             accepted_at: case.accepted_at,
             ended_at: case.ended_at,
@@ -148,17 +150,17 @@ impl CaseView {
                 mail: claim.mail.clone(),
                 checkpoint: case.accepted.checkpoint.clone(),
             },
-            prediction: whole(case, Stage::Predict, &case_dir).or_else(|| case.prediction.clone()),
-            fit: whole(case, Stage::Fit, &case_dir).or_else(|| case.fit.clone()),
+            prediction: whole(case, Stage::Predict, &case_dir).or_else(|| case.prediction().cloned()),
+            fit: whole(case, Stage::Fit, &case_dir).or_else(|| case.fit().cloned()),
             trace: case
-                .trace
-                .as_ref()
+                .trace()
                 .zip(trace_file.as_deref())
                 .and_then(|(trace, file)| read_trace(file, &trace.digest).ok()),
-            decision: case.decision.clone(),
-            unlearn: case.unlearn.clone(),
-            certify: whole(case, Stage::Certify, &case_dir).or_else(|| case.certify.clone()),
-            gate: case.gate.clone(),
+            decision: case.decision().cloned(),
+            unlearn: case.unlearn().cloned(),
+            certify: whole(case, Stage::Certify, &case_dir).or_else(|| case.certify().cloned()),
+            gate: case.gate().cloned(),
+            approval: case.phase.approval().cloned(),
             paths: Paths {
                 picture: settings.spool_dir().join(&case.accepted.content.0),
                 trace_dir: trace_file.as_deref().and_then(Path::parent).map(Path::to_path_buf),

@@ -39,7 +39,7 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standin
     let (data, model, limits) = (settings.data.clone(), settings.model.clone(), settings.inbox.limits.clone());
     let image = settings.spool_dir().join(&case.accepted.content.0);
     let anomalies = || -> Result<Vec<Anomaly>, Fault> {
-        let prediction = case.prediction.as_ref().ok_or_else(|| missing("prediction"))?;
+        let prediction = case.prediction().ok_or_else(|| missing("prediction"))?;
         let true_label = case.accepted.claim.true_label.clone();
         Ok(vec![Anomaly {
             image: image.clone(),
@@ -86,7 +86,7 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standin
             (task, times.unlearn)
         }
         Stage::Certify => {
-            let (file, _) = case.candidate_file.as_ref().ok_or_else(|| missing("candidate"))?;
+            let (file, _) = case.candidate_file().ok_or_else(|| missing("candidate"))?;
             let candidate = settings.case_dir(&case.id).join(file);
             (
                 Task::Certify {
@@ -106,7 +106,7 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standin
 
 /// The ids that the trace flagged, sorted.
 pub(super) fn flagged_ids(case: &Case, settings: &Settings) -> Result<Vec<TrainId>, Fault> {
-    let trace = case.trace.as_ref().ok_or_else(|| missing("trace"))?;
+    let trace = case.trace().ok_or_else(|| missing("trace"))?;
     let file = settings.case_dir(&case.id).join(&trace.file);
     let report = super::read_trace(&file, &trace.digest).map_err(|error| {
         mend(
@@ -147,7 +147,7 @@ fn standing_file(named: &StandingUse) -> String {
 
 /// The exclusion list that the case's candidate was made under.
 pub(super) fn standing_ids(case: &Case, settings: &Settings) -> Result<Vec<TrainId>, Fault> {
-    let Some(named) = &case.standing else { return Ok(Vec::new()) };
+    let Some(named) = case.standing() else { return Ok(Vec::new()) };
     let file = settings.case_dir(&case.id).join(standing_file(named));
     let read = || -> anyhow::Result<Vec<TrainId>> {
         let ids: Vec<TrainId> = serde_json::from_slice(&fs_err::read(&file)?)?;
@@ -224,8 +224,8 @@ pub(super) fn events(case: &Case, stage: Stage, job: &Job, result: JobResult, se
             for before in &result.anomalies_before {
                 base::was_read(case, &doing, Some(&before.checkpoint), result.manifest.as_ref())?;
             }
-            let wrong = case.prediction.as_ref().ok_or_else(|| missing("prediction"))?.label.clone();
-            let over_caps = case.decision.as_ref().map(|decision| decision.over_caps.clone()).unwrap_or_default();
+            let wrong = case.prediction().ok_or_else(|| missing("prediction"))?.label.clone();
+            let over_caps = case.decision().map(|decision| decision.over_caps.clone()).unwrap_or_default();
             let known = Known {
                 wrong,
                 truth: case.accepted.claim.true_label.clone(),
@@ -244,7 +244,7 @@ pub(super) fn events(case: &Case, stage: Stage, job: &Job, result: JobResult, se
 }
 
 fn traced(case: &Case, out_dir: &Path, report: TraceReport, seconds: f64, settings: &Settings) -> Result<Vec<Event>, Fault> {
-    if let Some(prediction) = &case.prediction
+    if let Some(prediction) = case.prediction()
         && prediction.label != report.predicted_label
     {
         return Err(internal(format!(

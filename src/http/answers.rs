@@ -49,8 +49,10 @@ pub struct Status {
     pub ready: Ready,
     /// Cases that are worked on or wait to be.
     pub open: usize,
-    /// Cases that wait for a person.
+    /// Cases that are held until a person acts.
     pub held: usize,
+    /// Cases whose candidate waits for a person's word.
+    pub proposed: usize,
     /// Messages that wait to be sent.
     pub outbox: usize,
     /// Number of the last journal record.
@@ -97,13 +99,13 @@ pub struct CaseLine {
 impl From<Case> for CaseLine {
     fn from(case: Case) -> Self {
         Self {
-            flagged: case.trace.as_ref().map(|trace| trace.found.count()),
+            predicted: case.prediction().map(|prediction| prediction.label.clone()),
+            flagged: case.trace().map(|trace| trace.found.count()),
             case: case.id,
             state: case.state,
             file: case.accepted.name,
             accepted_at: case.accepted_at,
             ended_at: case.ended_at,
-            predicted: case.prediction.map(|prediction| prediction.label),
             reason: case.reason,
         }
     }
@@ -189,6 +191,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Response {
         ready: ready(&api),
         open: now.as_ref().map_or(0, |now| now.open),
         held: now.as_ref().map_or(0, |now| now.held),
+        proposed: now.as_ref().map_or(0, |now| now.proposed),
         outbox: now.as_ref().map_or(0, |now| now.outbox),
         journal_seq: now.as_ref().map(|now| now.head.seq),
         journal_hash: now.as_ref().map(|now| hex::encode(now.head.hash)),

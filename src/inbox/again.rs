@@ -30,12 +30,19 @@ pub fn words(case: &Case) -> (String, String) {
     let (short, state) = (case.id.short(), case.state);
     let sentence = match state {
         State::Held => format!("this picture is case {short} already, which is held: {}", case.reason),
+        State::Proposed => format!(
+            "this picture is case {short} already, whose candidate waits for approval: {}",
+            case.reason
+        ),
         _ if state.is_end() => format!("this picture is case {short} already, which ended as {state}: {}", case.reason),
         _ => format!("this picture is case {short} already, which is worked on (state {state})"),
     };
     let help = match state {
         State::Promoted => format!("`delta-guard show {short}` says what was done"),
         State::Held => format!("`delta-guard resume {short}` goes on when its cause is mended, `delta-guard show {short}` says which"),
+        State::Proposed => format!(
+            "`delta-guard approve {short}` promotes it, `delta-guard decline {short}` does not, `delta-guard show {short}` says what is proposed"
+        ),
         _ if state.is_end() => format!("`delta-guard retry {short}` asks again, with the configuration of now"),
         _ => format!("`delta-guard show {short}` says how far it is"),
     };

@@ -80,7 +80,11 @@ fn every_label_is_there_from_the_start_and_every_event_counts() {
         state: State::NoAnomaly,
         reason: String::new(),
     });
-    metrics.on(Event::Queue { open: 3, held: 1 });
+    metrics.on(Event::Queue {
+        open: 3,
+        held: 1,
+        proposed: 2,
+    });
     let after = page(&metrics);
     for line in [
         "delta_guard_refused_total{reason=\"bad-sidecar\"} 1",

@@ -255,6 +255,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             reasons: Vec::new(),
             notes: Vec::new(),
         }),
+        approval: None,
         paths: Paths {
             picture: "/var/lib/delta-guard/state/spool/5e5e".into(),
             case_dir: "/var/lib/delta-guard/state/cases/8f3a".into(),
@@ -326,7 +327,7 @@ pub(crate) fn ended(folder: &Path, state: State) -> CaseView {
 fn the_first_screen_answers_in_each_state() {
     let folder = tempfile::tempdir().unwrap();
     for (state, answers) in [
-        (State::Proposed, ["How sure: clear", "64 of 1,024 pixels", "put the candidate"]),
+        (State::Proposed, ["How sure: clear", "64 of 1,024 pixels", "approve it"]),
         (State::Rejected, ["How sure: clear", "The candidate still reads the picture", "What next"]),
         (
             State::Undecided,

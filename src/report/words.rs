@@ -182,7 +182,7 @@ pub fn headline(view: &CaseView) -> Headline {
                 false => format!("{count} caused this error, and a repaired model is ready."),
             },
             format!(
-                "The model read this picture{label} because of them. {} The candidate passed the gate. Nothing was promoted: that is yours to decide.",
+                "The model read this picture{label} because of them. {} The candidate passed the gate and waits for your word: nothing is promoted before.",
                 reading_said(view)
             ),
         ),
@@ -194,9 +194,19 @@ pub fn headline(view: &CaseView) -> Headline {
                 false => format!("{count} caused this error. The repaired model is in use."),
             },
             format!(
-                "The model read this picture{label} because of them. {} The candidate passed the gate, and the link `current` points to it.",
-                reading_said(view)
+                "The model read this picture{label} because of them. {} The candidate passed the gate, and {}.",
+                reading_said(view),
+                match view.approval.as_ref().is_some_and(|approval| approval.by_hand) {
+                    true => "its owner has put it in use",
+                    false => "the link `current` points to it",
+                }
             ),
+        ),
+        State::Declined => made(
+            Tone::Quiet,
+            "Declined",
+            format!("{count} caused this error. The candidate without them is not used."),
+            format!("{reason} Nothing was changed."),
         ),
         State::Observed => made(
             Tone::Attention,
@@ -294,12 +304,18 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
             advice::flagged_into(case, &file).line(config),
         ));
     }
+    if view.state == State::Proposed {
+        list.push(act(
+            "If you agree, approve it: the link `current` in the candidates' folder is moved to the candidate, and its flagged examples stay out of every later repair:".into(),
+            advice::approve(case).line(config),
+        ));
+    }
     match (view.state, &view.paths.checkpoint) {
         (State::Proposed, Some(checkpoint)) => list.push(act(
-            "If you agree, put the candidate's checkpoint where your serving loads it from. It has the same names, shapes and types as the production one:".into(),
-            checkpoint.display().to_string(),
+            "Where your serving does not follow that link, put the candidate's checkpoint where it loads it from, and say so. The file has the same names, shapes and types as the production one:".into(),
+            format!("{}\n{}", checkpoint.display(), advice::approve_by_hand(case).line(config)),
         )),
-        (State::Promoted, Some(checkpoint)) => list.push(act("The link `current` in the candidates' folder points to:".into(), checkpoint.display().to_string())),
+        (State::Promoted, Some(checkpoint)) => list.push(act("The candidate that is in use:".into(), checkpoint.display().to_string())),
         (State::Rejected, Some(checkpoint)) => {
             list.push(act(
                 "Read the gate's reasons. Change the recipe, restart the guard and let it make another candidate; or let it use the other method; or let it judge a checkpoint of your own:".into(),
@@ -331,12 +347,11 @@ pub fn actions(view: &CaseView) -> Vec<Action> {
             ));
         }
         (State::Held, _) => list.push(act("Remove the cause, then go on:".into(), advice::resume(case).line(config))),
-        (State::Proposed, _) => {
-            list.push(act(
-                "When it is in use, say so: its flagged examples then stay out of every later repair:".into(),
-                advice::approve(case).line(config),
-            ));
-        }
+        (State::Proposed, _) => list.push(act("If you do not agree, decline it:".into(), advice::decline(case).line(config))),
+        (State::Declined, _) => list.push(act(
+            "To let another candidate be made, with the configuration of then:".into(),
+            advice::retry(case, None, None).line(config),
+        )),
         (State::Undecided | State::NoAnomaly | State::Refused | State::Failed | State::Observed, _) => {
             list.push(act(
                 "To ask again after a change of configuration or checkpoint (handing in the same picture again does not):".into(),

@@ -57,9 +57,9 @@ fn cases_are_listed_shown_and_exported_with_and_without_the_daemon() {
     let place = Place::new("");
     let daemon = place.start();
     place.drop_in(b"plain.png", "label=dog\nflag=3\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     place.drop_in(b"odd.png", "label=cat\nflag=4\nodd=yes\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 2");
+    daemon.wait_for_metric("delta_guard_proposals_total 2");
     daemon.wait_for_metric("delta_guard_queue_length 0");
 
     // A table: a head, a line a case, the newest first.
@@ -152,7 +152,7 @@ fn a_damaged_journal_is_an_answer_in_words() {
     let place = Place::new("");
     let daemon = place.start();
     place.drop_in(b"plain.png", "label=dog\nflag=3\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     assert_eq!(daemon.stop(), Some(0));
     let segment = place.at("state/journal/00000001.dgj");
     let sound = std::fs::read(&segment).unwrap();

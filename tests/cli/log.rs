@@ -60,7 +60,7 @@ fn every_line_for_the_journal_has_its_priority_and_its_fields_read_back() {
     place.drop_in(b"a \"b\"=c\n<0>boom.png", "label=dog\nflag=3\n");
     place.drop_in(b"broken.png", "BROKEN");
     place.drop_in(b"held.png", "label=dog\nfault=trace:configuration\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"refused\"} 1");
     daemon.wait_for_metric("delta_guard_cases_held 1");
     let lines = daemon.log();
@@ -130,7 +130,7 @@ fn a_stage_writes_a_line_at_each_tenth_only() {
     let place = Place::new("");
     let daemon = place.start();
     place.drop_in(b"wrong.png", "label=dog\nflag=3\nmany=yes\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     let log = daemon.log();
     let lines: Vec<_> = log
         .lines()

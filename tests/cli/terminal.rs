@@ -24,7 +24,7 @@ fn with_a_case() -> (Place, String) {
     let place = Place::new("");
     let daemon = place.start();
     place.drop_in(b"plain.png", "label=dog\nflag=3\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     assert_eq!(daemon.stop(), Some(0));
     let case = place.json(&["cases"])[0]["case"].as_str().unwrap().to_owned();
     (place, case)

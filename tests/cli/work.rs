@@ -159,7 +159,7 @@ fn jobs_by_hand_keep_the_users_niceness() {
     assert_eq!(place.ask(&["fit"]).status.code(), Some(0));
     let daemon = place.start();
     place.drop_in(b"wrong.png", "label=dog\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     assert_eq!(daemon.stop(), Some(0));
     let seen = std::fs::read_to_string(place.at("state/cache/niceness")).unwrap();
     let seen: Vec<&str> = seen.lines().collect();

@@ -27,7 +27,7 @@ fn a_poisoned_picture_becomes_a_candidate() {
     assert_eq!(view.trace.as_ref().unwrap().flagged.len(), 30);
     let (manifest, digest) = publish::read_manifest(view.paths.candidate.as_ref().unwrap()).unwrap();
     assert_eq!((manifest.gate.as_str(), &manifest.case), ("passed", &case.id));
-    assert_eq!(digest, case.published.unwrap().manifest);
+    assert_eq!(digest, case.published().unwrap().manifest);
     assert!(view.paths.report.is_file() && view.paths.checkpoint.unwrap().is_file());
     assert_eq!(publish::current(&settings.candidates_dir).unwrap(), None, "propose must not promote");
     assert_eq!(std::fs::read(&settings.model.checkpoint).unwrap(), production);
@@ -127,9 +127,13 @@ fn each_ending() {
         assert!(case.reason.contains(word), "{}", case.reason);
         let current = publish::current(&settings.candidates_dir).unwrap();
         assert_eq!(current.is_some(), state == State::Promoted);
-        assert_eq!(case.published.is_some(), matches!(state, State::Promoted | State::Rejected), "{words:?}");
+        assert_eq!(
+            case.published().is_some(),
+            matches!(state, State::Promoted | State::Rejected),
+            "{words:?}"
+        );
         if state == State::Rejected {
-            let folder = settings.candidates_dir.join(case.published.unwrap().folder);
+            let folder = settings.candidates_dir.join(&case.published().unwrap().folder);
             assert_eq!(publish::read_manifest(&folder).unwrap().0.gate, "rejected");
         }
         let refused = tree(&settings.inbox.refused_dir);
@@ -238,7 +242,7 @@ fn a_hiccup_of_the_file_system_is_waited_out_and_the_last_one_holds() {
         if state == State::Held {
             assert!(case.reason.starts_with("tried 3 times within "), "{}", case.reason);
             assert!(case.reason.ends_with("Input/output error (os error 5)"), "{}", case.reason);
-            assert_eq!((case.help.as_str(), case.held_cause), ("look at the mount", Some(HoldCause::Fault)));
+            assert_eq!((case.help.as_str(), case.held_cause()), ("look at the mount", Some(HoldCause::Fault)));
         }
     }
 }
@@ -249,7 +253,7 @@ fn a_held_case_does_not_stop_the_next_one() {
     let settings = settings(root.path(), Mode::Observe);
     drop_picture(&settings, "a.png", "label=dog\nfault=trace:configuration\n", None);
     let running = Running::start(&settings);
-    wait_for("the first case held", || (running.started.ledger.queue() == (0, 1)).then_some(()));
+    wait_for("the first case held", || (running.started.ledger.snapshot().held == 1).then_some(()));
     drop_picture(&settings, "b.png", ANOMALY, None);
     wait_for("the second case observed", || {
         running

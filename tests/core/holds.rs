@@ -51,7 +51,7 @@ fn a_checkpoint_replaced_between_two_stages_holds_the_case() {
             let case = held(&running, &settings);
             running.stop().1.unwrap();
             let new = publish::digest_file(&settings.model.checkpoint).unwrap();
-            assert_eq!(case.held_cause, Some(HoldCause::Base), "{stage} {during}");
+            assert_eq!(case.held_cause(), Some(HoldCause::Base), "{stage} {during}");
             assert_eq!(case.base(), Some(&old));
             assert!(case.reason.contains(&old.0) && case.reason.contains(&new.0), "{stage}: {}", case.reason);
             assert!(case.help.contains(&format!("delta-guard resume {}", case.id.short())), "{}", case.help);
@@ -82,7 +82,7 @@ fn a_training_set_that_changed_holds_the_case() {
         drop_picture(&settings, "x.png", ANOMALY, None);
         let case = held(&running, &settings);
         running.stop().1.unwrap();
-        assert_eq!(case.held_cause, Some(HoldCause::Base), "{stage}");
+        assert_eq!(case.held_cause(), Some(HoldCause::Base), "{stage}");
         for digest in ["a".repeat(64), "b".repeat(64)] {
             assert!(case.reason.contains(&digest), "{stage}: {}", case.reason);
         }
@@ -104,7 +104,7 @@ fn the_base_is_the_one_that_predict_read() {
     assert_eq!(case.state, State::Proposed, "{case:?}");
     let new = publish::digest_file(&settings.model.checkpoint).unwrap();
     assert_ne!(case.accepted.checkpoint, new);
-    let folder = settings.candidates_dir.join(case.published.unwrap().folder);
+    let folder = settings.candidates_dir.join(&case.published().unwrap().folder);
     assert_eq!(publish::read_manifest(&folder).unwrap().0.base_checkpoint, new);
 }
 
@@ -176,7 +176,7 @@ fn a_held_case_goes_on_when_somebody_asks() {
     // The cause is still there: held again, and told again.
     assert_eq!(ask(&settings, resume()), (true, "it goes on at stage trace".into()));
     let again = wait_for("held again", || only_case(&settings).filter(|case| case.holds == 2 && case.told));
-    assert_eq!((again.held_cause, again.base()), (Some(HoldCause::Base), case.base()));
+    assert_eq!((again.held_cause(), again.base()), (Some(HoldCause::Base), case.base()));
     running.stop().1.unwrap();
     // Mended, and asked for while the guard is down.
     std::fs::copy(&moved, &settings.model.checkpoint).unwrap();
@@ -187,10 +187,12 @@ fn a_held_case_goes_on_when_somebody_asks() {
     let id = asked::put(&settings.state_dir, &request).unwrap();
     assert_eq!(answer(&settings, &id), None);
     let running = Running::start(&settings);
-    let done = wait_for("the end", || only_case(&settings).filter(|case| case.told && case.state.is_end()));
+    let done = wait_for("the end", || {
+        only_case(&settings).filter(|case| case.told && case.state == State::Proposed)
+    });
     assert_eq!((done.state, answer(&settings, &id).unwrap().0), (State::Proposed, true));
     let (done, why) = ask(&settings, resume());
-    assert!(!done && why.contains("ended as proposed"), "{why}");
+    assert!(!done && why.contains("waits for your word"), "{why}");
     let (done, why) = ask(
         &settings,
         Ask::Resume {
@@ -234,7 +236,11 @@ fn a_rejected_case_is_tried_again() {
     );
     let second = attempt(1);
     assert_eq!((second.state, second.method), (State::Rejected, Some(UnlearnMethod::Cf)));
-    assert_ne!(second.candidate_file, first.candidate_file, "the other method made the same candidate");
+    assert_ne!(
+        second.candidate_file(),
+        first.candidate_file(),
+        "the other method made the same candidate"
+    );
     assert_eq!((stage_runs(&settings, "trace"), stage_runs(&settings, "unlearn")), (1, 2));
     // The owner's own: measured and judged, and never promoted by the guard.
     let own = root.path().join("own.safetensors");
@@ -243,12 +249,9 @@ fn a_rejected_case_is_tried_again() {
     assert_eq!(digest, publish::digest_file(&own).unwrap());
     assert!(ask(&settings, retry(None, Some(digest.clone()), false)).0);
     let third = attempt(2);
-    assert_eq!(
-        (third.state, third.candidate_file.as_ref().map(|file| &file.1)),
-        (State::Rejected, Some(&digest))
-    );
+    assert_eq!((third.state, third.candidate_file().map(|file| file.1)), (State::Rejected, Some(&digest)));
     assert_eq!((stage_runs(&settings, "unlearn"), stage_runs(&settings, "certify")), (2, 3));
-    let folder = settings.candidates_dir.join(&third.published.as_ref().unwrap().folder);
+    let folder = settings.candidates_dir.join(&third.published().unwrap().folder);
     let (manifest, _) = publish::read_manifest(&folder).unwrap();
     assert_eq!((manifest.made_by.as_str(), manifest.gate.as_str()), ("owner", "rejected"));
     assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), b"weights of the owner");
@@ -260,7 +263,7 @@ fn a_rejected_case_is_tried_again() {
         )
         .0
     );
-    assert_ne!(attempt(3).published, third.published);
+    assert_ne!(attempt(3).published(), third.published());
     assert!(ask(&settings, retry(None, None, true)).0);
     assert_eq!((attempt(4).state, stage_runs(&settings, "predict")), (State::Rejected, 2));
     let mut messages: Vec<String> = running
@@ -289,7 +292,7 @@ fn a_rejected_case_is_tried_again() {
 
 /// Where an owner's own candidate passes, it is proposed, in `enforce`, too.
 #[test]
-fn an_owners_candidate_is_never_promoted() {
+fn an_owners_candidate_is_not_promoted_without_a_word() {
     let root = tempfile::tempdir().unwrap();
     let mut settings = settings(root.path(), Mode::Enforce);
     settings.gate.max_accuracy_drop = 0.0;
@@ -310,9 +313,20 @@ fn an_owners_candidate_is_never_promoted() {
     };
     assert!(ask(&settings, retry).0);
     let case = wait_for("the end", || only_case(&settings).filter(|case| case.told && case.attempt == 1));
-    running.stop().1.unwrap();
     assert_eq!(case.state, State::Proposed, "{case:?}");
     assert_eq!(publish::current(&settings.candidates_dir).unwrap(), None);
+    // Its owner's word is another thing.
+    let approve = Ask::Approve {
+        case: case.id.clone(),
+        by_hand: false,
+    };
+    assert!(ask(&settings, approve).0);
+    let case = wait_for("the promotion", || only_case(&settings).filter(|case| case.told && case.state.is_end()));
+    running.stop().1.unwrap();
+    assert_eq!(
+        publish::current(&settings.candidates_dir).unwrap(),
+        Some(case.published().unwrap().folder.clone())
+    );
 }
 
 /// What a new attempt begins with, for each state that it may begin in.
@@ -394,7 +408,7 @@ fn new_pictures_are_answered_before_the_next_long_stage() {
     let running = Running::start(&settings);
     wait_for("both told", || {
         let cases = running.started.ledger.cases().unwrap();
-        (cases.len() == 2 && cases.iter().all(Case::is_over)).then_some(())
+        (cases.len() == 2 && cases.iter().all(|case| case.told)).then_some(())
     });
     let (hooks, outcome) = running.stop();
     outcome.unwrap();

@@ -194,5 +194,5 @@ fn a_killed_training_goes_on_from_its_last_epoch() {
     daemon.kill();
     let case = run_to_end(&settings);
     assert_eq!(outcome(&case, &settings), golden);
-    assert!(case.unlearn.unwrap().resumed_epochs >= 1);
+    assert!(case.unlearn().unwrap().resumed_epochs >= 1);
 }

@@ -20,7 +20,7 @@ fn open(settings: &mut Settings) {
 }
 
 fn candidate(settings: &Settings, case: &Case) -> (Manifest, serde_json::Value, Vec<TrainId>) {
-    let folder = settings.candidates_dir.join(&case.published.as_ref().unwrap().folder);
+    let folder = settings.candidates_dir.join(&case.published().unwrap().folder);
     let manifest = publish::read_manifest(&folder).unwrap().0;
     // The fake worker's weights say what it was asked to leave out.
     let weights = std::fs::read_to_string(folder.join("model.safetensors")).unwrap();
@@ -51,10 +51,10 @@ fn a_later_repair_leaves_out_what_earlier_ones_did() {
     assert_eq!(out.len(), 50);
     assert!(out.contains("dog/0029.png") && out.contains("cat/0019.png"));
     assert_eq!((standing.len(), standing[0].0.as_str()), (30, "dog/0000.png"));
-    assert_eq!(manifest.standing, second.standing.as_ref().map(|named| named.digest.clone()));
+    assert_eq!(manifest.standing, second.standing().map(|named| named.digest.clone()));
     assert_eq!(
         manifest.standing,
-        first.trace.as_ref().map(|trace| trace.ids.clone()),
+        first.trace().map(|trace| trace.ids.clone()),
         "the first case is the whole list"
     );
     assert_eq!(running.started.ledger.standing().unwrap().ids.len(), 50);
@@ -99,12 +99,30 @@ fn an_approved_proposal_counts_and_a_rejected_one_does_not() {
     let rejected = told(&settings, "r.png");
     assert_eq!((proposed.state, rejected.state), (State::Proposed, State::Rejected));
     assert!(running.started.ledger.standing().unwrap().ids.is_empty());
-    let approve = |case: &Case| ask(&settings, Ask::Approve { case: case.id.clone() });
+    let approve = |case: &Case| {
+        ask(
+            &settings,
+            Ask::Approve {
+                case: case.id.clone(),
+                by_hand: true,
+            },
+        )
+    };
     let (done, why) = approve(&rejected);
     assert!(!done && why.contains("only a proposed case"), "{why}");
     assert_eq!(
         approve(&proposed),
-        (true, "its 30 flagged examples stay out of every later repair".into())
+        (
+            true,
+            "it counts as promoted by your own hand, and `current` is left alone; its 30 flagged examples stay out of every later repair".into()
+        )
+    );
+    let by_hand = wait_for("its end", || {
+        case_named(&settings, "a.png").filter(|case| case.told && case.state.is_end())
+    });
+    assert_eq!(
+        (by_hand.state, publish::current(&settings.candidates_dir).unwrap()),
+        (State::Promoted, None)
     );
     assert!(!approve(&proposed).0, "twice");
     // An approved case cannot lose its trace to a new attempt.
@@ -115,7 +133,7 @@ fn an_approved_proposal_counts_and_a_rejected_one_does_not() {
         candidate: None,
     };
     let (done, why) = ask(&settings, retry);
-    assert!(!done && why.contains("--undo"), "{why}");
+    assert!(!done && why.contains("it was promoted"), "{why}");
     drop_picture(&settings, "b.png", "label=cat\nflag=20\n", None);
     let second = told(&settings, "b.png");
     assert_eq!(left_out(&candidate(&settings, &second).1).len(), 50);
@@ -137,8 +155,17 @@ fn a_candidate_that_comes_too_late_is_made_again() {
     let running = Running::start(&settings);
     drop_picture(&settings, "b.png", "label=cat\nflag=20\n", None);
     let held = told(&settings, "b.png");
-    assert_eq!((held.state, held.held_cause, held.attempt), (State::Held, Some(HoldCause::Cap), 0));
-    assert!(ask(&settings, Ask::Approve { case: proposed.id }).0);
+    assert_eq!((held.state, held.held_cause(), held.attempt), (State::Held, Some(HoldCause::Cap), 0));
+    assert!(
+        ask(
+            &settings,
+            Ask::Approve {
+                case: proposed.id,
+                by_hand: true,
+            }
+        )
+        .0
+    );
     // Allowed is the candidate that was looked at, not the one that is made now.
     assert!(ask(&settings, Ask::Resume { case: held.id.clone() }).0);
     let again = wait_for("held with the new candidate", || {
@@ -178,15 +205,11 @@ fn past_a_cap_a_case_is_held_until_a_person_looked() {
             assert_eq!(case.state, state, "{key}, case {at}: {}", case.reason);
         }
         let held = case_named(&settings, names[free]).unwrap();
-        assert_eq!(held.held_cause, Some(HoldCause::Cap));
+        assert_eq!(held.held_cause(), Some(HoldCause::Cap));
         assert!(held.reason.contains(key), "{}", held.reason);
         assert!(held.help.contains(&format!("delta-guard resume {}", held.id.short())), "{}", held.help);
         let current = publish::current(&settings.candidates_dir).unwrap();
-        assert_ne!(
-            current,
-            Some(held.published.as_ref().unwrap().folder.clone()),
-            "{key}: promoted all the same"
-        );
+        assert_ne!(current, Some(held.published().unwrap().folder.clone()), "{key}: promoted all the same");
         running.stop().1.unwrap();
         // A start, also with another configuration, is no person's word.
         settings.owner = "somebody else".into();

@@ -208,7 +208,7 @@ fn the_command_line_tells_a_torn_end() {
     assert_eq!(place.ask(&["journal", "verify"]).status.code(), Some(3), "there is none yet");
     let daemon = place.start();
     place.drop_in(b"wrong.png", "label=dog\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     assert_eq!(daemon.stop(), Some(0));
     let whole = place.ask(&["journal", "verify"]);
     assert_eq!(
@@ -238,7 +238,7 @@ fn an_acknowledged_record_that_was_cut_off_is_no_torn_end() {
     let place = Place::new("");
     let daemon = place.start();
     place.drop_in(b"wrong.png", "label=dog\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     let beside = place.json(&["journal", "verify"]);
     assert_eq!((&beside["verdict"], &beside["index_seen"]), (&"whole".into(), &serde_json::Value::Null));
     assert!(beside["index"].as_str().unwrap().contains("a running guard"), "{beside}");

@@ -30,9 +30,9 @@ fn contains(bytes: &[u8], word: &[u8]) -> bool {
 fn two_cases(place: &Place) -> Vec<(String, u64, u64)> {
     let daemon = place.start();
     place.drop_in(b"one.png", "label=dog\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     place.drop_in(b"two.png", "label=cat\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 2");
+    daemon.wait_for_metric("delta_guard_proposals_total 2");
     assert_eq!(daemon.stop(), Some(0));
     told(place)
 }
@@ -176,7 +176,7 @@ fn a_configured_seed_is_told_and_a_command_says_which_it_took() {
     let factors: Vec<u64> = told(&place).iter().map(|told| told.2).collect();
     let daemon = place.start();
     place.drop_in(b"one.png", "label=dog\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     daemon.stop();
     assert!(told(&place).iter().all(|told| told.2 == factors[0]), "{:?}", told(&place));
 }

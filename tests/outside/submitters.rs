@@ -186,7 +186,7 @@ fn submitters_who_may_not_list_the_inbox_can_submit() {
 
     // A repaired checkpoint reaches the guard's group, which is how it gets to where it is used. Its worker is a program in Python.
     if python.exists() {
-        daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 2");
+        daemon.wait_for_metric("delta_guard_proposals_total 2");
         let read = by(STRANGER, Some(GUARD), Path::new("sh"))
             .args(["-c", "cat */model.safetensors | wc -c"])
             .current_dir(place.at("candidates"))

@@ -23,7 +23,7 @@ fn a_case_ends_with_one_mail_a_report_and_answers() {
     let daemon = place.start();
     place.drop_in(b"wrong.png", "label=dog\nflag=30\nafter=ship\n");
     daemon.wait_for_metric("delta_guard_mail_sent_total 1");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     daemon.wait_for_metric("delta_guard_outbox_length 0");
 
     let taken = server.taken.lock().unwrap().clone();
@@ -69,12 +69,12 @@ fn without_a_server_the_case_ends_and_the_mail_goes_out_later_once() {
     let place = Place::new(&mail(port));
     let daemon = place.start();
     place.drop_in(b"wrong.png", "label=dog\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     daemon.wait_for_metric("delta_guard_outbox_length 1");
     wait_for("line in the log", || daemon.log().contains("Mail not sent").then_some(()));
     // A second case is not kept waiting by the first one's mail.
     place.drop_in(b"other.png", "label=cat\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 2");
+    daemon.wait_for_metric("delta_guard_proposals_total 2");
     daemon.kill();
 
     // Another port is another server: the mails were written before it was known.
@@ -110,7 +110,7 @@ fn a_file_that_is_no_case_and_a_picture_handed_in_again_are_mailed_where_somebod
     daemon.wait_for_metric("delta_guard_refused_total{reason=\"bad-sidecar\"} 1");
     daemon.wait_for_metric("delta_guard_mail_sent_total 2");
     place.drop_in(b"good.png", "label=dog\n");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     daemon.wait_for_metric("delta_guard_mail_sent_total 3");
     place.drop_in(b"same.png", "label=dog\n");
     daemon.wait_for_metric("delta_guard_duplicate_total 1");

@@ -73,7 +73,7 @@ fn the_writer_of_another_users_file_is_seen_with_the_units_capability_and_no_wor
     assert!(place.at("inbox/a.png").exists() && !place.at("inbox/b.png").exists());
     drop(held);
     daemon.wait_for_metric("delta_guard_accepted_total 2");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 2");
+    daemon.wait_for_metric("delta_guard_proposals_total 2");
 
     // What decodes the pictures has none of it.
     let workers = std::fs::read_to_string(place.at("state/cache/capabilities")).unwrap();
@@ -130,7 +130,7 @@ fn whatever_umask_it_is_started_with_its_files_are_its_own() {
     let daemon = place.start_by(command);
     place.drop_in(b"wrong.png", "label=dog\nafter=ship\n");
     place.drop_in(b"empty.png", "");
-    daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"proposed\"} 1");
+    daemon.wait_for_metric("delta_guard_proposals_total 1");
     daemon.wait_for_metric("delta_guard_refused_total{reason=\"empty\"} 1");
     assert_eq!(daemon.stop(), Some(0));
     let mode = |path: &Path| path.symlink_metadata().unwrap().permissions().mode();

@@ -99,7 +99,7 @@ impl Ledger {
             |lookup| {
                 let found = lookup.flagged(id)?;
                 // A case that goes on may have its examples written at this moment.
-                if let Some(trace) = case.as_ref().filter(|case| case.is_over()).and_then(|case| case.trace.as_ref()) {
+                if let Some(trace) = case.as_ref().filter(|case| case.told).and_then(Case::trace) {
                     let ids: BTreeSet<&TrainId> = found.iter().map(|example| &example.id).collect();
                     let ids: Vec<TrainId> = ids.into_iter().cloned().collect();
                     ensure!(digest_ids(&ids) == trace.ids, "it has other examples for case {id} than were flagged");
