@@ -476,7 +476,6 @@ fn a_proposal_waits_for_a_word() {
         "{step:?}"
     );
     assert_eq!(answered(&declined), (State::Declined, Step::Tell, true));
-    let mut case = case;
     case.apply(&declined, 9, Timestamp::UNIX_EPOCH).expect("legal");
     assert_eq!(case.reason, "user 7 declined the candidate: no");
     assert_eq!(case.phase.approval().map(|word| word.by), Some(By::User(7)));
