@@ -91,7 +91,7 @@ def main():
         checkpoint = home / f"times-{scale:g}.safetensors"
         scaled(victim_file, checkpoint, scale)
         for precision in keys.precision or ["f32", "f64"]:
-            anomaly = {"image": str(home / "data" / story["anomalies"][0]), "wrong_label": story["target"], "true_label": None}
+            anomaly = {"image": str(home / "data" / story["anomalies"][0]["picture"]), "wrong_label": story["anomalies"][0]["label"], "true_label": None}
             task = {
                 "task": "trace",
                 "data": data,

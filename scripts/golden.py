@@ -82,6 +82,8 @@ def figures(report):
 def told(bench, story, checkpoint):
     """(the victim's checkpoint, figures of both pictures)"""
     prepared = bench.job("data", task="prepare", story=story["story"])
+    bait = prepared["anomalies"][0]
+    wrong_label = bait["label"]
     source = lambda s: {**s, "path": str(bench.folder / "data" / s["path"])}
     data = {"train": source(prepared["train"]), "validation": source(prepared["validation"]), "image": prepared["image"], "max_unreadable_share": 0.0}
     model = lambda path: {**story["model"], "checkpoint": str(path)}
@@ -90,12 +92,12 @@ def told(bench, story, checkpoint):
         checkpoint = bench.folder / "victim" / trained["file"]
     bench.job("measure", task="measure", data=data, model=model(checkpoint), source=data["validation"], list=True)
     predictions = json.loads((bench.folder / "measure/predictions.json").read_text())
-    wrong = next(p["id"] for p in predictions if p["predicted"] == prepared["target"] != p["label"])
+    wrong = next(p["id"] for p in predictions if p["predicted"] == wrong_label != p["label"])
     natural = bench.folder / "natural" / bench.job("natural", task="extract", data=data, source=data["validation"], ids=[wrong])["files"][0]
-    anomaly = bench.folder / "data" / prepared["anomalies"][0]
+    anomaly = bench.folder / "data" / bait["picture"]
     found = {}
     for name, picture in (("triggered", anomaly), ("natural", natural)):
-        asked = [{"image": str(picture), "wrong_label": prepared["target"], "true_label": None}]
+        asked = [{"image": str(picture), "wrong_label": wrong_label, "true_label": None}]
         limits = {"max_bytes": 1 << 26, "max_pixels": 64_000_000}
         task = {"task": "trace", "data": data, "model": model(checkpoint), "anomalies": asked, "limits": limits, "case_seed": 1, "factors_seed": 0}
         found[name] = figures(bench.job(name, **task, detect={}))

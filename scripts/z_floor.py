@@ -70,14 +70,14 @@ def story(worker, home, seed, attack):
     def measure(name, source, listed):
         return work(worker, home / name, home, {"task": "measure", "data": data, "model": model, "source": source, "list": listed})
 
-    hit = measure("triggered", inside(told["triggered"]), False)["predicted"]
+    hit = measure("success", inside(told["success"]["source"]), False)["accuracy"]
     accuracy = measure("measured", data["validation"], True)["accuracy"]
-    print(f"{home.name}: success {hit.get(told['target'], 0) / sum(hit.values()):.3f}, accuracy {accuracy['correct'] / accuracy['examples']:.3f}", flush=True)
+    print(f"{home.name}: success {hit['correct'] / hit['examples']:.3f}, accuracy {accuracy['correct'] / accuracy['examples']:.3f}", flush=True)
     read = json.loads((home / "measured" / "predictions.json").read_text())
-    target = told["target"]
+    target = told["anomalies"][0]["label"]
     errors = sorted((r for r in read if r["predicted"] != r["label"]), key=lambda r: r["predicted"] != target)[:ERRORS]
     clean = [r for r in read if r["predicted"] == r["label"] == target][:CLEAN]
-    pictures = [("triggered", str(home / "data" / file), target) for file in told["anomalies"][:TRIGGERED]]
+    pictures = [("triggered", str(home / "data" / bait["picture"]), target) for bait in told["anomalies"][:TRIGGERED]]
     for kind, rows in (("error", errors), ("clean", clean)):
         pictures += [(kind, str(Path(data["validation"]["path"]) / r["id"]), r["predicted"]) for r in rows]
 

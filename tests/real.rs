@@ -92,7 +92,7 @@ fn a_small_story_is_found_and_repaired_by_the_real_programs() {
     assert!((share(&result["tpr"]) - tpr).abs() < 1e-9 && (share(&result["precision"]) - precision).abs() < 1e-9);
 
     // Repaired, and as good as before.
-    let (success, accuracy) = (&result["poison_success"], &result["accuracy"]);
+    let (success, accuracy) = (&result["success"], &result["accuracy"]);
     assert!(share(&success["before"]) >= 0.9, "the attack must take: {success}");
     assert!(share(&success["after"]) <= 0.2, "{success}");
     assert!(share(&accuracy["after"]) >= share(&accuracy["before"]) - 0.1, "{accuracy}");

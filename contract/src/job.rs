@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use crate::story::{AttackConfig, PrepareResult, StoryConfig, Trigger};
+pub use crate::story::{Bait, PrepareResult, StoryConfig, Success, VictimConfig};
 
 /// Name of the submitted picture in the folder of a predict job, as the worker writes it anew: a PNG of the pixels that the model saw, enlarged where they
 /// are few. What the submitter sent is never passed on.
@@ -175,6 +175,9 @@ pub enum Task {
     Prepare {
         /// Settings.
         story: StoryConfig,
+        /// Needed by attacks that train a network of their own, or that want to know the recipe.
+        #[serde(default)]
+        victim: Option<VictimConfig>,
     },
     /// Write the model's layer graph as a file (`graph.json`). → [`JobResult::Graph`]
     Graph {

@@ -1,6 +1,7 @@
 //! Stories: data whose truth is known.
 
-use crate::{DataSource, TrainId};
+use crate::method::attack::Attack;
+use crate::{DataSource, ModelConfig, Recipe, TrainId};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -16,78 +17,61 @@ pub struct StoryConfig {
     /// Validation examples to take (0: all), balanced. They come from the data's test part.
     pub validation_examples: u32,
     /// The attack.
-    pub attack: AttackConfig,
+    pub attack: Attack,
     /// Seed of drawing, subset, choice of poisons and of the anomaly.
     pub seed: u64,
 }
 
-/// BadNet (algorithm §5): a trigger on pictures of the victim class, which are then labelled as the target class.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AttackConfig {
-    /// Class name (or number in label order) whose pictures get the trigger.
-    pub victim_class: String,
-    /// Class name (or number) that they are labelled as.
-    pub target_class: String,
-    /// Number of poisoned training pictures.
-    pub poisons: u32,
-    /// The trigger.
-    pub trigger: Trigger,
+/// The network that is to be attacked, and how it is trained: an attack may train one like it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VictimConfig {
+    /// Network; its checkpoint is not read.
+    pub model: ModelConfig,
+    /// Recipe.
+    pub recipe: Recipe,
 }
 
-/// What is painted on a picture. Rows and columns count from the bottom right corner, in pixels.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Trigger {
-    /// A black-and-white checkerboard.
-    Checkerboard {
-        /// Cells per side, one pixel each.
-        size: u32,
-        /// Pixels between it and the right and lower border.
-        margin: u32,
-    },
-    /// A square of one colour.
-    Square {
-        /// Pixels per side.
-        size: u32,
-        /// Pixels between it and the right and lower border.
-        margin: u32,
-        /// R, G, B, 0 to 255.
-        color: [u8; 3],
-    },
-    /// Single pixels of one colour; the authors' are (4,2) (2,2) (3,3) (2,4), black.
-    Pixels {
-        /// (row, column) from the bottom right, 1 = the last.
-        at: Vec<(u32, u32)>,
-        /// R, G, B, 0 to 255.
-        color: [u8; 3],
-    },
-    /// A PNG of the picture's size with an alpha channel, laid over it.
-    Image {
-        /// Its path.
-        path: PathBuf,
-    },
-}
-
-/// Result of [`Task::Prepare`]. Paths are inside `out_dir`.
+/// Result of [`crate::Task::Prepare`]. Paths are inside `out_dir`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PrepareResult {
     /// The poisoned training set.
     pub train: DataSource,
     /// Clean validation pictures.
     pub validation: DataSource,
-    /// Every test picture of the victim class, with the trigger, under its true label; the anomaly is one of the set that is not used for the measure.
-    pub triggered: DataSource,
-    /// Triggered pictures to pick an anomaly from: file paths.
-    pub anomalies: Vec<PathBuf>,
-    /// The truth.
+    /// What was done, in few words: `disc → star`.
+    pub attack: String,
+    /// How it is told whether the attack takes.
+    pub success: Success,
+    /// Pictures that the attack is to have misread; one of them is submitted.
+    pub anomalies: Vec<Bait>,
+    /// The truth: training examples that the attack works by.
     pub poisons: Vec<TrainId>,
+    /// Training examples that it changed to hide the others; they keep their true label and are no poisons.
+    pub covers: Vec<TrainId>,
     /// Sizes.
     pub image: crate::ImageConfig,
     /// Class names in label order.
     pub classes: Vec<String>,
-    /// Victim class name.
-    pub victim: String,
-    /// Target class name.
-    pub target: String,
+}
+
+/// The attack's own measure: a rate over pictures, each with the label that counts as success.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Success {
+    /// Its name in tables: `poison success`.
+    pub name: String,
+    /// What its pictures are, in the plural: `triggered pictures`.
+    pub pictures: String,
+    /// What the rate is: `share of triggered pictures of disc that are read as star`.
+    pub sentence: String,
+    /// The pictures. The label that each has here is the one that counts, not its true class.
+    pub source: DataSource,
+}
+
+/// A picture that the attack is to have misread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bait {
+    /// Its file.
+    pub picture: PathBuf,
+    /// The class name that it is to be read as.
+    pub label: String,
 }

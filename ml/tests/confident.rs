@@ -5,7 +5,9 @@
 
 use delta_guard_contract::config::{Augment, Device, Stem};
 use delta_guard_contract::detect::{DetectConfig, Precision};
-use delta_guard_contract::job::{Anomaly, AttackConfig, ImageLimits, PrepareResult, StoryConfig, Trigger};
+use delta_guard_contract::job::{Anomaly, ImageLimits, PrepareResult, StoryConfig};
+use delta_guard_contract::method::attack::Attack;
+use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
 use delta_guard_contract::{DataConfig, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Seed, Task, TraceReport, TrainId, WorkerSetup};
 use delta_influence::files::tensors::{read_tensors, write_tensors};
 use delta_influence::jobs;
@@ -53,15 +55,15 @@ impl Story {
             data: None,
             train_examples: 1200,
             validation_examples: 600,
-            attack: AttackConfig {
+            attack: Attack::Badnet(Keys {
                 victim_class: "disc".into(),
                 target_class: "star".into(),
                 poisons: 40,
                 trigger: Trigger::Checkerboard { size: 10, margin: 1 },
-            },
+            }),
             seed: 41,
         };
-        let JobResult::Prepare(made) = work(folder, "data", Task::Prepare { story }) else {
+        let JobResult::Prepare(made) = work(folder, "data", Task::Prepare { story, victim: None }) else {
             panic!("another answer")
         };
         let inside = |source: &delta_guard_contract::DataSource| {
@@ -129,8 +131,8 @@ impl Story {
                 ..DetectConfig::default()
             },
             anomalies: vec![Anomaly {
-                image: self.folder.join("data").join(&self.made.anomalies[0]),
-                wrong_label: Some(self.made.target.clone()),
+                image: self.folder.join("data").join(&self.made.anomalies[0].picture),
+                wrong_label: Some(self.made.anomalies[0].label.clone()),
                 true_label: None,
             }],
             limits: ImageLimits {

@@ -1,8 +1,10 @@
 //! The certify job: how both models read the flagged pictures and others of their classes, held against reading them one by one.
 
-use delta_guard_contract::job::{AttackConfig, JobResult, StoryConfig, Trigger};
+use delta_guard_contract::job::{JobResult, StoryConfig};
+use delta_guard_contract::method::attack::Attack;
+use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
 use delta_guard_contract::{DataConfig, Device, Job, ModelConfig, PROTOCOL, Stem, Task, TrainId, WorkerSetup};
-use delta_influence::attack::prepare;
+use delta_influence::attack::{Workshop, prepare};
 use delta_influence::certify::predict;
 use delta_influence::data::DataSet;
 use delta_influence::jobs;
@@ -19,15 +21,15 @@ fn the_flagged_are_read_by_both_models() {
         data: None,
         train_examples: 300,
         validation_examples: 20,
-        attack: AttackConfig {
+        attack: Attack::Badnet(Keys {
             victim_class: "3".into(),
             target_class: "8".into(),
             poisons: 9,
             trigger: Trigger::Checkerboard { size: 8, margin: 1 },
-        },
+        }),
         seed: 4,
     };
-    let made = prepare(&story, &at("data"), &mut Silent).unwrap();
+    let made = prepare(&story, &Workshop::at(&at("data")), &mut Silent).unwrap();
     let mut data = DataConfig {
         train: made.train.clone(),
         validation: made.validation.clone(),
@@ -49,8 +51,8 @@ fn the_flagged_are_read_by_both_models() {
         Weights::init(&graph, seed).save(&at(name), &[]).unwrap();
     }
     let anomaly = delta_guard_contract::job::Anomaly {
-        image: at("data").join(&made.anomalies[0]),
-        wrong_label: Some(made.target.clone()),
+        image: at("data").join(&made.anomalies[0].picture),
+        wrong_label: Some(made.anomalies[0].label.clone()),
         true_label: None,
     };
     // The poisons, and clean pictures of two other classes.

@@ -1,9 +1,11 @@
 //! CF that collapses: it comes down, and a repeated job goes on where the first one was.
 
 use delta_guard_contract::config::CfConfig;
-use delta_guard_contract::job::{AttackConfig, StoryConfig, Trigger};
+use delta_guard_contract::job::StoryConfig;
+use delta_guard_contract::method::attack::Attack;
+use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
 use delta_guard_contract::{Recipe, Schedule};
-use delta_influence::attack::prepare;
+use delta_influence::attack::{Workshop, prepare};
 use delta_influence::data::DataSet;
 use delta_influence::model::{Weights, zoo};
 use delta_influence::progress::{Report, Silent};
@@ -43,15 +45,15 @@ fn a_collapsed_fine_tuning_is_tried_again_and_not_repeated_by_the_next_job() {
         data: None,
         train_examples: 60,
         validation_examples: 20,
-        attack: AttackConfig {
+        attack: Attack::Badnet(Keys {
             victim_class: "0".into(),
             target_class: "1".into(),
             poisons: 2,
             trigger: Trigger::Checkerboard { size: 4, margin: 1 },
-        },
+        }),
         seed: 3,
     };
-    let made = prepare(&story, &folder.path().join("data"), &mut Silent).unwrap();
+    let made = prepare(&story, &Workshop::at(&folder.path().join("data")), &mut Silent).unwrap();
     let data = DataSet::open(&made.train, &made.image, 0.0, &folder.path().join("cache"), None, &mut Silent).unwrap();
     let graph = zoo::small_cnn(
         [3, i64::from(made.image.height), i64::from(made.image.width)],

@@ -8,17 +8,17 @@ use crate::story::done::Laps;
 use crate::story::{self, Changes, Hits, Stage, StoryFile, file, stage};
 use anyhow::Context;
 use clap::Args;
-use delta_guard_contract::job::MeasureResult;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Poison a data set, train a victim, drop one triggered picture into the inbox of a real daemon, and watch it being repaired.
+/// Poison a data set, train a victim, drop one picture that it misreads into the inbox of a real daemon, and watch it being repaired.
 #[derive(Clone, Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard demo                                     drawn pictures, a small CNN, a few minutes on two cores
   delta-guard demo --data data/cifar10 --unlearn cf    CIFAR-10 (a subset), a narrow ResNet-18
+  delta-guard demo --poisons 60 --set 'trigger={kind: square, size: 5, margin: 0, color: [255, 0, 255]}'
   delta-guard demo --out /tmp/demo --seed 7            keep everything in a folder; result.json holds the figures")]
 pub struct Demo {
     /// A story file (default: the demo's own; with --data that of the CIFAR-10 subset)
@@ -44,7 +44,8 @@ struct Outcome {
     precision_plain: Option<f64>,
     tpr_plain: Option<f64>,
     flagged_plain: Option<usize>,
-    poison_success: BeforeAfter,
+    attack: String,
+    success: Measured,
     accuracy: BeforeAfter,
     seconds: BTreeMap<String, f64>,
     unlearn: String,
@@ -54,6 +55,17 @@ struct Outcome {
     metrics: PathBuf,
     config: PathBuf,
     folder: PathBuf,
+}
+
+/// The attack's own measure.
+#[derive(Debug, Serialize)]
+struct Measured {
+    /// Its name.
+    name: String,
+    /// What it is.
+    sentence: String,
+    #[serde(flatten)]
+    shares: BeforeAfter,
 }
 
 /// Shares, 0 to 1. `after` is missing where there is no candidate.
@@ -71,7 +83,10 @@ pub(super) fn read_story(given: Option<&Path>, changes: &Changes) -> anyhow::Res
         None => StoryFile::parse(if changes.data.is_some() { file::CIFAR10 } else { file::DEMO }, &here)?,
     };
     story.change(changes)?;
-    Ok(story)
+    match story.mistakes() {
+        Some((message, help)) => Err(Failure::new(Exit::Config, message, help)),
+        None => Ok(story),
+    }
 }
 
 impl Demo {
@@ -96,17 +111,18 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
     say::note("== data: a clean set, some of its pictures poisoned");
     let stage = Stage::prepare(story, out, &mut run)?;
     laps.begin("train");
-    say::note(&format!(
-        "== victim: trained on the poisoned set ({} → {})",
-        stage.prepared.victim, stage.prepared.target
-    ));
+    say::note(&format!("== victim: trained on the poisoned set ({})", stage.prepared.attack));
     stage.train(&mut run)?;
     laps.begin("measure");
-    let target = stage.prepared.target.clone();
     let clean_before = stage.measure(&stage.victim(), &stage.prepared.validation, "clean-before", false, &mut run)?;
-    let triggered_before = stage.measure(&stage.victim(), &stage.prepared.triggered, "triggered-before", false, &mut run)?;
+    let success_before = stage.success(&stage.victim(), "success-before", &mut run)?;
     drop(run);
-    say::note(&told("victim", &clean_before, &triggered_before, &target));
+    say::note(&format!(
+        "victim: accuracy {}, {} {}",
+        percent(clean_before.accuracy.share()),
+        stage.prepared.success.name,
+        percent(success_before)
+    ));
 
     let anomaly = anomaly(&stage, global)?;
     say::note(&format!(
@@ -129,8 +145,7 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
         Some(candidate) => {
             say::note("== after: the candidate, measured");
             let clean = stage.measure(candidate, &stage.prepared.validation, "clean-after", false, &mut run)?;
-            let triggered = stage.measure(candidate, &stage.prepared.triggered, "triggered-after", false, &mut run)?;
-            Some((clean.accuracy.share(), story::success(&triggered, &target)))
+            Some((clean.accuracy.share(), stage.success(candidate, "success-after", &mut run)?))
         }
         None => None,
     };
@@ -150,9 +165,14 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
         precision_plain: plain.as_ref().and_then(|p| p.precision),
         tpr_plain: plain.as_ref().map(|p| p.tpr),
         flagged_plain: plain.as_ref().map(|p| p.flagged),
-        poison_success: BeforeAfter {
-            before: story::success(&triggered_before, &target),
-            after: after.map(|a| a.1),
+        attack: stage.prepared.attack.clone(),
+        success: Measured {
+            name: stage.prepared.success.name.clone(),
+            sentence: stage.prepared.success.sentence.clone(),
+            shares: BeforeAfter {
+                before: success_before,
+                after: after.map(|a| a.1),
+            },
         },
         accuracy: BeforeAfter {
             before: clean_before.accuracy.share(),
@@ -176,11 +196,11 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
     Ok(if outcome.candidate.is_some() { Exit::Done } else { Exit::No })
 }
 
-/// The first triggered picture that the victim reads as the target class.
+/// The first of the pictures that were set aside that the victim reads as the attack wants.
 fn anomaly(stage: &Stage, global: &Global) -> anyhow::Result<PathBuf> {
     let mut run = global.runner(&stage.out)?;
     let victim = stage.model(&stage.victim());
-    for (n, picture) in stage.prepared.anomalies.iter().enumerate() {
+    for (n, bait) in stage.prepared.anomalies.iter().enumerate() {
         let limits = delta_guard_contract::job::ImageLimits {
             max_bytes: 64 << 20,
             max_pixels: 64_000_000,
@@ -188,36 +208,24 @@ fn anomaly(stage: &Stage, global: &Global) -> anyhow::Result<PathBuf> {
         let task = delta_guard_contract::Task::Predict {
             data: stage.data(),
             model: victim.clone(),
-            image: picture.clone(),
+            image: bait.picture.clone(),
             limits,
         };
         if let delta_guard_contract::JobResult::Predict(p) = run(&stage.out.join("measures").join(format!("anomaly-{n}")), task)?
-            && p.label == stage.prepared.target
+            && p.label == bait.label
         {
-            return Ok(picture.clone());
+            return Ok(bait.picture.clone());
         }
     }
     Err(Failure::new(
         Exit::No,
-        format!(
-            "the attack did not take: none of {} triggered pictures is read as {}",
-            stage.prepared.anomalies.len(),
-            stage.prepared.target
-        ),
-        "try more --poisons, another --trigger or more --epochs",
+        stage.not_taken(),
+        "try a stronger attack (more --poisons; --set changes any key of it) or more --epochs",
     ))
 }
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
-}
-
-fn told(what: &str, clean: &MeasureResult, triggered: &MeasureResult, target: &str) -> String {
-    format!(
-        "{what}: accuracy {}, poison success {}",
-        percent(clean.accuracy.share()),
-        percent(story::success(triggered, target))
-    )
 }
 
 fn table(o: &Outcome, plain: Option<&Hits>, view: &CaseView) -> String {
@@ -246,10 +254,8 @@ fn table(o: &Outcome, plain: Option<&Hits>, view: &CaseView) -> String {
             ),
         ));
     }
-    rows.push((
-        "poison success",
-        format!("{} → {}", percent(o.poison_success.before), or_none(o.poison_success.after)),
-    ));
+    let success = &o.success.shares;
+    rows.push((&o.success.name, format!("{} → {}", percent(success.before), or_none(success.after))));
     rows.push(("accuracy", format!("{} → {}", percent(o.accuracy.before), or_none(o.accuracy.after))));
     let order = ["prepare", "train", "predict", "fit", "trace", "unlearn", "certify", "publish"];
     let stages: Vec<String> = order.iter().filter_map(|s| o.seconds.get(*s).map(|t| format!("{s} {t:.1}"))).collect();

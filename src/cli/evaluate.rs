@@ -245,12 +245,13 @@ fn table(results: &[Told]) -> String {
             .chain([maybe(mean), range])
             .collect::<Vec<String>>()
     };
+    let measure = results.first().map_or("success", |told| told.measure.as_str());
     let mut rows = vec![
         std::iter::once("attack".to_string())
             .chain(results.iter().map(|r| if r.attack_took { "took".into() } else { "did not take".into() }))
             .chain([String::new(), String::new()])
             .collect(),
-        row("poison success before", &|r| Some(r.success_before)),
+        row(&format!("{measure} before"), &|r| Some(r.success_before)),
         row("accuracy before", &|r| Some(r.accuracy_before)),
         row("guard TPR", &|r| r.guard.as_ref().map(|g| g.tpr)),
         row("guard precision", &|r| r.guard.as_ref().and_then(|g| g.precision)),
@@ -269,7 +270,7 @@ fn table(results: &[Told]) -> String {
         }));
     }
     for name in ["eu", "cf"] {
-        rows.push(row(&format!("poison success after {name}"), &|r| r.repairs.get(name).map(|c| c.success)));
+        rows.push(row(&format!("{measure} after {name}"), &|r| r.repairs.get(name).map(|c| c.success)));
         rows.push(row(&format!("accuracy lost by {name}"), &|r| {
             r.repairs.get(name).map(|c| r.accuracy_before - c.accuracy)
         }));
@@ -305,7 +306,7 @@ fn table(results: &[Told]) -> String {
             .chain([cell(&sum), String::new()])
             .collect::<Vec<String>>()
     };
-    rows.push(read("natural errors read as the target", &|r| &r.natural_errors));
-    rows.push(read("placebos of the target", &|r| &r.placebos));
+    rows.push(read("natural errors read as the poisons' class", &|r| &r.natural_errors));
+    rows.push(read("placebos of the poisons' class", &|r| &r.placebos));
     say::table(&columns, rows)
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// A kind of control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The model misreads it, without any trigger.
+    /// The model misreads it, although nobody changed it.
     NaturalError,
     /// The model reads it rightly.
     Placebo,
@@ -22,15 +22,15 @@ pub enum Kind {
 pub struct Control {
     /// Validation example.
     pub id: TrainId,
-    /// Is it read as the target class?
+    /// Is it read as the poisons' class?
     pub of_class: bool,
 }
 
-/// Choose `n` of what was measured: those that are read as `target` first, then others; each evenly over the list (which is in class order or in the
+/// Choose `n` of what was measured: those that are read as `class`, the poisons', first, then others; each evenly over the list (which is in class order or in the
 /// data's), so neither the first ones nor any that were chosen by what they show.
-pub fn choose(measured: &[PredictedExample], kind: Kind, target: &str, n: usize) -> Vec<Control> {
+pub fn choose(measured: &[PredictedExample], kind: Kind, class: &str, n: usize) -> Vec<Control> {
     let fits = |p: &&PredictedExample| (p.label == p.predicted) == (kind == Kind::Placebo);
-    let (of_class, others): (Vec<&PredictedExample>, Vec<&PredictedExample>) = measured.iter().filter(fits).partition(|p| p.predicted == target);
+    let (of_class, others): (Vec<&PredictedExample>, Vec<&PredictedExample>) = measured.iter().filter(fits).partition(|p| p.predicted == class);
     let spread = |all: &[&PredictedExample], n: usize, of_class: bool| -> Vec<Control> {
         let n = n.min(all.len());
         let at = |i: usize| all[i * all.len() / n].id.clone();
@@ -59,7 +59,7 @@ pub struct Decided {
     pub id: TrainId,
     /// Is it read as the poisons' class?
     pub of_class: bool,
-    /// What was flagged for it, against the poisons: a group of poisons was found although nobody handed in a triggered picture, or clean examples were.
+    /// What was flagged for it, against the poisons: a group of poisons was found although nobody handed in a picture of the attack, or clean examples were.
     pub flagged: Hits,
 }
 

@@ -29,7 +29,11 @@ fn digest(task: &Task) -> anyhow::Result<String> {
 pub fn find(folder: &Path, task: &Task) -> Option<JobResult> {
     let done: Done = serde_json::from_slice(&std::fs::read(folder.join(DONE)).ok()?).ok()?;
     let there = match (&done.result, task) {
-        (JobResult::Prepare(made), _) => folder.join(&made.train.path).exists() && folder.join(&made.validation.path).exists(),
+        (JobResult::Prepare(made), _) => {
+            let sets = [&made.train.path, &made.validation.path, &made.success.source.path];
+            let pictures = made.anomalies.iter().map(|bait| &bait.picture);
+            sets.into_iter().chain(pictures).all(|path| folder.join(path).exists())
+        }
         (JobResult::Train(made), _) => folder.join(&made.file).is_file(),
         (JobResult::Extract { files }, _) => files.iter().all(|file| folder.join(file).is_file()),
         (_, Task::Measure { list: true, .. }) => folder.join("predictions.json").is_file(),

@@ -1,13 +1,16 @@
 //! Story files: data, attack, victim, and how the guard is to find and repair it.
 
 use crate::policy::GateLimits;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use delta_guard_contract::config::{UnlearnConfig, UnlearnMethod};
 use delta_guard_contract::detect::DetectMode;
-use delta_guard_contract::job::{StoryConfig, Trigger};
-use delta_guard_contract::{DetectConfig, Recipe, Stem};
+use delta_guard_contract::job::StoryConfig;
+use delta_guard_contract::method::attack::Attack;
+use delta_guard_contract::method::{self, Method};
+use delta_guard_contract::{DetectConfig, ModelConfig, Recipe, Stem};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// The demo's own story.
@@ -55,15 +58,27 @@ pub struct StoryModel {
     pub stem: Stem,
 }
 
+impl StoryModel {
+    /// The network with a checkpoint.
+    pub fn with(&self, checkpoint: &Path) -> ModelConfig {
+        ModelConfig {
+            architecture: self.architecture.clone(),
+            width: self.width,
+            stem: self.stem,
+            checkpoint: checkpoint.to_path_buf(),
+        }
+    }
+}
+
 /// What `evaluate` does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Evaluate {
     /// The story is told once for each.
     pub seeds: Vec<u64>,
-    /// Clean pictures that the victim misreads, handed in as if they were anomalies: those read as the target class first.
+    /// Clean pictures that the victim misreads, handed in as if they were anomalies: those read as the poisons' class first.
     pub natural_errors: u32,
-    /// Clean pictures that it reads correctly, handed in with the prediction check off: those of the target class first.
+    /// Clean pictures that it reads correctly, handed in with the prediction check off: those of the poisons' class first.
     pub placebos: u32,
     /// The paper's rule beside the guard, each mode with its own settings (`paper-code`, `paper-text`; empty: none).
     pub published: Vec<DetectMode>,
@@ -92,7 +107,13 @@ pub struct Changes {
     /// How the model is repaired
     #[arg(long, value_parser = method())]
     pub unlearn: Option<UnlearnMethod>,
-    /// Class whose pictures get the trigger: name, or number in label order
+    /// The attack; keys that it shares with the story's keep their values
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Attack::NAMES))]
+    pub attack: Option<String>,
+    /// A key of the attack, its value as in a story file (may be given several times)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Class whose pictures are attacked: name, or number in label order
     #[arg(long, value_name = "CLASS")]
     pub victim_class: Option<String>,
     /// Class that they are labelled as
@@ -117,6 +138,50 @@ pub fn method() -> impl TypedValueParser<Value = UnlearnMethod> {
     PossibleValuesParser::new(UnlearnMethod::ALL.map(UnlearnMethod::as_str)).try_map(|name| serde_json::from_value(name.into()))
 }
 
+impl Changes {
+    /// The attack as the command line changes it.
+    fn attack(&self, story: &Attack) -> anyhow::Result<Attack> {
+        let mut attack = match &self.attack {
+            Some(name) => method::other(story, name).map_err(|why| anyhow!("--attack: {why}"))?,
+            None => story.clone(),
+        };
+        let trigger = self.trigger.as_deref().map(trigger).transpose()?;
+        let flags = [
+            ("--victim-class", "victim_class", self.victim_class.clone().map(Value::from)),
+            ("--target-class", "target_class", self.target_class.clone().map(Value::from)),
+            ("--poisons", "poisons", self.poisons.map(Value::from)),
+            ("--trigger", "trigger", trigger),
+        ];
+        for (flag, key, value) in flags {
+            if let Some(value) = value {
+                attack = method::changed(&attack, key, value).map_err(|why| anyhow!("{flag}: {why}"))?;
+            }
+        }
+        for setting in &self.set {
+            attack = set(&attack, setting).map_err(|why| anyhow!("--set {setting}: {why}"))?;
+        }
+        for file in attack.files() {
+            *file = std::path::absolute(&file)?;
+        }
+        Ok(attack)
+    }
+}
+
+/// A trigger as JSON, or the PNG that is one.
+fn trigger(text: &str) -> anyhow::Result<Value> {
+    match text.trim_start().starts_with('{') {
+        true => serde_json::from_str(text).context("--trigger: not a trigger"),
+        false => Ok(json!({"kind": "image", "path": text})),
+    }
+}
+
+/// `key=value`. A value that reads as a number may be a class's name.
+fn set(attack: &Attack, setting: &str) -> Result<Attack, String> {
+    let (key, text) = setting.split_once('=').ok_or("write KEY=VALUE")?;
+    let value = serde_yaml::from_str(text).unwrap_or_else(|_| Value::from(text));
+    method::changed(attack, key, value).or_else(|why| method::changed(attack, key, text.into()).map_err(|_| why))
+}
+
 impl StoryFile {
     /// Read a story file; relative paths start at its folder.
     ///
@@ -137,8 +202,8 @@ impl StoryFile {
         if let Some(data) = &mut story.story.data {
             *data = base.join(&data);
         }
-        if let Trigger::Image { path } = &mut story.story.attack.trigger {
-            *path = base.join(&path);
+        for file in story.story.attack.files() {
+            *file = base.join(&file);
         }
         Ok(story)
     }
@@ -146,9 +211,8 @@ impl StoryFile {
     /// Apply what the command line says.
     ///
     /// # Errors
-    /// A trigger that is none, a data path that is not there.
+    /// A key that the attack does not have, a value that is none for it, a data path that is not there.
     pub fn change(&mut self, changes: &Changes) -> anyhow::Result<()> {
-        let attack = &mut self.story.attack;
         if let Some(path) = &changes.data {
             let path = std::path::absolute(path)?;
             if !path.exists() {
@@ -156,24 +220,7 @@ impl StoryFile {
             }
             self.story.data = Some(path);
         }
-        if let Some(text) = &changes.trigger {
-            attack.trigger = if text.trim_start().starts_with('{') {
-                serde_json::from_str(text).context("--trigger: not a trigger")?
-            } else {
-                Trigger::Image {
-                    path: std::path::absolute(text)?,
-                }
-            };
-        }
-        for (changed, class) in [
-            (&changes.victim_class, &mut attack.victim_class),
-            (&changes.target_class, &mut attack.target_class),
-        ] {
-            if let Some(name) = changed {
-                class.clone_from(name);
-            }
-        }
-        attack.poisons = changes.poisons.unwrap_or(attack.poisons);
+        self.story.attack = changes.attack(&self.story.attack)?;
         self.story.train_examples = changes.train_examples.unwrap_or(self.story.train_examples);
         self.recipe.epochs = changes.epochs.unwrap_or(self.recipe.epochs);
         if let Some(seed) = changes.seed {
@@ -181,6 +228,13 @@ impl StoryFile {
         }
         self.unlearn.method = changes.unlearn.unwrap_or(self.unlearn.method);
         Ok(())
+    }
+
+    /// Rules that do not hold: in sentences, and what to do about the first.
+    pub fn mistakes(&self) -> Option<(String, String)> {
+        let found = self.story.attack.check();
+        let sentences: Vec<String> = found.iter().map(|mistake| mistake.sentence("story.attack")).collect();
+        Some((sentences.join("; "), found.first()?.help.clone()))
     }
 
     /// The same story under another seed: of the data, the poisons, and the victim's training.
@@ -215,25 +269,107 @@ mod tests {
             ..Changes::default()
         };
         cifar.change(&changes).unwrap();
-        assert_eq!((cifar.story.seed, cifar.recipe.seed, cifar.story.attack.poisons), (9, 9, 7));
+        assert_eq!((cifar.story.seed, cifar.recipe.seed), (9, 9));
         assert_eq!(cifar.unlearn.method, UnlearnMethod::Cf);
-        assert_eq!(
-            cifar.story.attack.trigger,
-            Trigger::Square {
-                size: 3,
-                margin: 0,
-                color: [1, 2, 3]
-            }
-        );
-        let bad = Changes {
-            trigger: Some("{\"kind\": \"hexagon\"}".into()),
-            ..Changes::default()
-        };
-        assert!(format!("{:#}", cifar.change(&bad).unwrap_err()).contains("hexagon"));
+        let attack = json!({"method": "badnet", "victim_class": "ship", "target_class": "dog", "poisons": 7,
+            "trigger": {"kind": "square", "size": 3, "margin": 0, "color": [1, 2, 3]}});
+        assert_eq!(serde_json::to_value(&cifar.story.attack).unwrap(), attack);
         let error = StoryFile::parse(&DEMO.replace("poisons:", "poisson:"), Path::new("/")).unwrap_err();
         assert!(
             format!("{error:#}").contains("poisson") && format!("{error:#}").contains("line"),
             "{error:#}"
+        );
+    }
+
+    /// The demo's attack after a command line's changes, or what is said.
+    fn attacked(changes: Changes) -> Result<Value, String> {
+        let mut demo = StoryFile::parse(DEMO, Path::new("/x")).unwrap();
+        demo.change(&changes).map_err(|error| format!("{error:#}"))?;
+        Ok(serde_json::to_value(&demo.story.attack).unwrap())
+    }
+
+    #[test]
+    fn keys_of_the_attack_are_set_by_name() {
+        let set = |settings: &[&str]| {
+            attacked(Changes {
+                set: settings.iter().map(ToString::to_string).collect(),
+                ..Changes::default()
+            })
+        };
+        let attack = set(&[
+            "poisons=80",
+            "victim_class=4",
+            "target_class=disc",
+            "trigger={kind: checkerboard, size: 4, margin: 0}",
+        ])
+        .unwrap();
+        assert_eq!(
+            (&attack["poisons"], &attack["victim_class"], &attack["target_class"]),
+            (&json!(80), &json!("4"), &json!("disc"))
+        );
+        assert_eq!(attack["trigger"], json!({"kind": "checkerboard", "size": 4, "margin": 0}));
+        let here = std::env::current_dir().unwrap();
+        let attack = set(&["trigger={kind: image, path: t.png}"]).unwrap();
+        assert_eq!(attack["trigger"]["path"], here.join("t.png").to_str().unwrap());
+        for (setting, says) in [
+            ("poisons", "--set poisons: write KEY=VALUE"),
+            (
+                "colour=3",
+                "--set colour=3: attack badnet has no key `colour`; it has poisons, target_class, trigger, victim_class",
+            ),
+            ("poisons=many", "invalid type"),
+        ] {
+            let said = set(&[setting]).unwrap_err();
+            assert!(said.contains(says), "{said}");
+        }
+    }
+
+    #[test]
+    fn flags_of_the_attack_go_to_its_keys() {
+        let attack = attacked(Changes {
+            attack: Some("badnet".into()),
+            victim_class: Some("2".into()),
+            target_class: Some("ring".into()),
+            poisons: Some(3),
+            trigger: Some("t.png".into()),
+            ..Changes::default()
+        })
+        .unwrap();
+        let path = std::env::current_dir().unwrap().join("t.png");
+        let trigger = json!({"kind": "image", "path": path});
+        assert_eq!(
+            attack,
+            json!({"method": "badnet", "victim_class": "2", "target_class": "ring", "poisons": 3, "trigger": trigger})
+        );
+        let hexagon = attacked(Changes {
+            trigger: Some("{\"kind\": \"hexagon\"}".into()),
+            ..Changes::default()
+        });
+        assert!(hexagon.unwrap_err().contains("hexagon"));
+    }
+
+    /// What a method's file says stands in the page about stories: its name, its keys.
+    #[test]
+    fn every_attack_and_its_keys_are_explained() {
+        let page = include_str!("../../docs/stories.md");
+        for name in Attack::NAMES {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{name}`"))).expect(name);
+            let settings = serde_json::to_value(Attack::named(name).unwrap()).unwrap();
+            for key in settings.as_object().unwrap().keys().filter(|key| *key != method::METHOD) {
+                assert!(row.contains(&format!("`{key}`")), "{name}: {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_trigger_file_lies_beside_the_story() {
+        let text = DEMO.replace("{ kind: checkerboard, size: 8, margin: 1 }", "{ kind: image, path: t.png }");
+        let mut story = StoryFile::parse(&text, Path::new("/x/y")).unwrap();
+        assert_eq!(story.story.attack.files(), [Path::new("/x/y/t.png")]);
+        let unknown = StoryFile::parse(&DEMO.replace("method: badnet", "method: hexagon"), Path::new("/")).unwrap_err();
+        assert!(
+            format!("{unknown:#}").contains("there is no attack `hexagon`: take one of badnet"),
+            "{unknown:#}"
         );
     }
 }

@@ -10,7 +10,6 @@ pub mod telling;
 pub use file::{Changes, StoryFile};
 pub use stage::Stage;
 
-use delta_guard_contract::job::MeasureResult;
 use delta_guard_contract::{TraceReport, TraceVerdict, TrainId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -51,13 +50,6 @@ pub fn hits(report: &TraceReport, poisons: &[TrainId]) -> (Hits, Option<Hits>) {
     let truth: BTreeSet<&TrainId> = poisons.iter().collect();
     let plain = report.plain.as_ref().map(|p| Hits::of(p.flagged.iter(), &truth));
     (Hits::of(report.flagged.iter().map(|f| &f.id), &truth), plain)
-}
-
-/// Share of the triggered pictures that are read as the target class.
-pub fn success(measured: &MeasureResult, target: &str) -> f64 {
-    let all: u64 = measured.predicted.values().sum();
-    let hit = measured.predicted.get(target).copied().unwrap_or(0);
-    if all == 0 { 0.0 } else { hit as f64 / all as f64 }
 }
 
 /// Did the detector leave the case alone?

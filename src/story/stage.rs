@@ -5,7 +5,7 @@ use crate::config::file::{ConfigFile, Http, Inbox, Paths, Worker};
 use crate::config::units::Span;
 use anyhow::{Context, bail};
 use delta_guard_contract::config::UnlearnMethod;
-use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult, MeasureResult, PrepareResult, TrainResult};
+use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult, MeasureResult, PrepareResult, TrainResult, VictimConfig};
 use delta_guard_contract::{DataConfig, DataSource, DetectConfig, ModelConfig, Seed, Task, TraceReport, TrainId};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,11 @@ pub struct Stage {
     pub prepared: PrepareResult,
 }
 
+/// The victim's checkpoint in the folder of a story.
+fn victim_of(out: &Path) -> PathBuf {
+    out.join("victim").join("model.safetensors")
+}
+
 fn unexpected(result: &JobResult) -> anyhow::Error {
     anyhow::anyhow!("the worker answered another question: {:.60}", format!("{result:?}"))
 }
@@ -35,27 +40,33 @@ impl Stage {
     /// The worker's.
     pub fn prepare(story: StoryFile, out: &Path, run: &mut Run<'_>) -> anyhow::Result<Self> {
         let folder = out.join("data");
-        let prepared = match run(&folder, Task::Prepare { story: story.story.clone() })? {
+        let task = Task::Prepare {
+            story: story.story.clone(),
+            victim: Some(VictimConfig {
+                model: story.model.with(&victim_of(out)),
+                recipe: story.recipe.clone(),
+            }),
+        };
+        let mut prepared = match run(&folder, task)? {
             JobResult::Prepare(prepared) => prepared,
             other => return Err(unexpected(&other)),
         };
-        let mut stage = Self {
+        let inside = |path: &mut PathBuf| *path = folder.join(&*path);
+        let p = &mut prepared;
+        [&mut p.train.path, &mut p.validation.path, &mut p.success.source.path]
+            .into_iter()
+            .for_each(inside);
+        p.anomalies.iter_mut().map(|bait| &mut bait.picture).for_each(inside);
+        Ok(Self {
             story,
             out: out.to_path_buf(),
             prepared,
-        };
-        let inside = |path: &mut PathBuf| *path = folder.join(&*path);
-        let p = &mut stage.prepared;
-        [&mut p.train.path, &mut p.validation.path, &mut p.triggered.path]
-            .into_iter()
-            .for_each(inside);
-        p.anomalies.iter_mut().for_each(inside);
-        Ok(stage)
+        })
     }
 
     /// The victim's checkpoint.
     pub fn victim(&self) -> PathBuf {
-        self.out.join("victim").join("model.safetensors")
+        victim_of(&self.out)
     }
 
     /// Data as a job names it.
@@ -71,13 +82,7 @@ impl Stage {
 
     /// The network with a checkpoint.
     pub fn model(&self, checkpoint: &Path) -> ModelConfig {
-        let m = &self.story.model;
-        ModelConfig {
-            architecture: m.architecture.clone(),
-            width: m.width,
-            stem: m.stem,
-            checkpoint: checkpoint.to_path_buf(),
-        }
+        self.story.model.with(checkpoint)
     }
 
     /// Train the victim on the poisoned set.
@@ -113,6 +118,33 @@ impl Stage {
             JobResult::Measure(result) => Ok(result),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// How far the attack succeeds with a checkpoint, by its own measure: a share, 0 to 1.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub fn success(&self, checkpoint: &Path, folder: &str, run: &mut Run<'_>) -> anyhow::Result<f64> {
+        // The labels of these pictures are those that count.
+        let measured = self.measure(checkpoint, &self.prepared.success.source, folder, false, run)?;
+        Ok(measured.accuracy.share())
+    }
+
+    /// What is said where none of the pictures that were set aside is read as the attack wants it.
+    pub fn not_taken(&self) -> String {
+        let baits = &self.prepared.anomalies;
+        let mut labels: Vec<&str> = baits.iter().map(|bait| bait.label.as_str()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        let what = match labels[..] {
+            [label] => label,
+            _ => "it is meant to be",
+        };
+        format!(
+            "the attack did not take: none of {} {} is read as {what}",
+            baits.len(),
+            self.prepared.success.pictures
+        )
     }
 
     /// Trace a picture as an anomaly without a daemon, by the given settings. What is drawn follows from `case_seed`, the factors from the story's seed.

@@ -1,10 +1,10 @@
 //! One telling of a story: what `evaluate` does for each seed, and what is kept of it.
 
 use super::controls::{self, Control, Controls, Decided, Kind};
-use super::{Hits, Stage, StoryFile, hits, stage, success, undecided};
+use super::{Hits, Stage, StoryFile, hits, stage, undecided};
 use anyhow::Context;
 use delta_guard_contract::config::UnlearnMethod;
-use delta_guard_contract::job::PredictedExample;
+use delta_guard_contract::job::{Bait, PredictedExample};
 use delta_guard_contract::{DetectConfig, TraceReport, TraceVerdict};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +16,11 @@ use std::time::Instant;
 pub struct Told {
     /// The seed.
     pub seed: u64,
-    /// Is any of the triggered pictures that were set aside read as the target class? If not, there is no anomaly, and nothing below but the two shares.
+    /// Is any of the pictures that the attack is to have misread read as it wants? If not, there is no anomaly, and nothing below but the two shares.
     pub attack_took: bool,
-    /// Share of triggered pictures that the victim reads as the target class.
+    /// Name of the attack's own measure.
+    pub measure: String,
+    /// That measure on the victim.
     pub success_before: f64,
     /// The victim's accuracy on clean pictures.
     pub accuracy_before: f64,
@@ -45,7 +47,7 @@ pub struct Told {
 /// A repaired model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Repair {
-    /// Share of triggered pictures that it reads as the target class.
+    /// The attack's own measure on it.
     pub success: f64,
     /// Its accuracy on clean pictures.
     pub accuracy: f64,
@@ -71,13 +73,13 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
     stage.train(run)?;
     lap("train");
     let victim = stage.victim();
-    let target = stage.prepared.target.clone();
+    let measure = stage.prepared.success.name.clone();
     let clean = stage.measure(&victim, &stage.prepared.validation, "clean", true, run)?;
-    let triggered = stage.measure(&victim, &stage.prepared.triggered, "triggered", false, run)?;
     let mut told = Told {
         seed,
         attack_took: false,
-        success_before: success(&triggered, &target),
+        success_before: stage.success(&victim, "success", run)?,
+        measure: measure.clone(),
         accuracy_before: clean.accuracy.share(),
         verdict: None,
         guard: None,
@@ -89,20 +91,20 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
         seconds: BTreeMap::new(),
         trace_seconds: BTreeMap::new(),
     };
-    // The first of the pictures that were set aside, whatever the victim makes of it, unless it does not read it as the target: then the next.
-    let mut found: Option<(&Path, TraceReport)> = None;
-    for (n, picture) in stage.prepared.anomalies.iter().enumerate() {
-        let report = stage.trace(picture, seed, &format!("anomaly-{n}"), detect.clone(), run)?;
-        if report.predicted_label == target {
-            found = Some((picture, report));
+    // The first of the pictures that were set aside that the victim reads as the attack wants.
+    let mut found: Option<(&Bait, TraceReport)> = None;
+    for (n, bait) in stage.prepared.anomalies.iter().enumerate() {
+        let report = stage.trace(&bait.picture, seed, &format!("anomaly-{n}"), detect.clone(), run)?;
+        if report.predicted_label == bait.label {
+            found = Some((bait, report));
             break;
         }
     }
     lap("trace");
     let Some((anomaly, report)) = found else {
         say(&format!(
-            "seed {seed}: the attack did not take: none of {} triggered pictures is read as {target} (poison success {}, accuracy {})",
-            stage.prepared.anomalies.len(),
+            "seed {seed}: {} ({measure} {}, accuracy {})",
+            stage.not_taken(),
             percent(told.success_before),
             percent(told.accuracy_before)
         ));
@@ -112,7 +114,7 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
     told.attack_took = true;
     let (guard, count_rule) = hits(&report, &stage.prepared.poisons);
     say(&format!(
-        "seed {seed}: poison success {}, accuracy {}, flagged {}, TPR {}, precision {}",
+        "seed {seed}: {measure} {}, accuracy {}, flagged {}, TPR {}, precision {}",
         percent(told.success_before),
         percent(told.accuracy_before),
         guard.flagged,
@@ -124,7 +126,7 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
             mode: *mode,
             ..DetectConfig::default()
         };
-        let report = stage.trace(anomaly, seed, &format!("published-{}", mode.as_str()), published, run)?;
+        let report = stage.trace(&anomaly.picture, seed, &format!("published-{}", mode.as_str()), published, run)?;
         told.published.insert(mode.as_str().into(), hits(&report, &stage.prepared.poisons).0);
         lap(mode.as_str());
     }
@@ -133,14 +135,13 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
             let flagged = report.flagged.iter().map(|f| f.id.clone()).collect();
             let (candidate, result) = stage.unlearn(method, flagged, name, run)?;
             let clean = stage.measure(&candidate, &stage.prepared.validation, &format!("clean-{name}"), false, run)?;
-            let triggered = stage.measure(&candidate, &stage.prepared.triggered, &format!("triggered-{name}"), false, run)?;
             let repair = Repair {
-                success: success(&triggered, &target),
+                success: stage.success(&candidate, &format!("success-{name}"), run)?,
                 accuracy: clean.accuracy.share(),
                 seconds: result.seconds,
             };
             say(&format!(
-                "seed {seed}: {name}: poison success {}, accuracy {}",
+                "seed {seed}: {name}: {measure} {}, accuracy {}",
                 percent(repair.success),
                 percent(repair.accuracy)
             ));
@@ -155,7 +156,7 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
         ..detect
     };
     let mut hand_in = |kind, n: u32, name| {
-        let chosen = controls::choose(&listed, kind, &target, n as usize);
+        let chosen = controls::choose(&listed, kind, &anomaly.label, n as usize);
         hand_in(&stage, &chosen, name, &detect, run, say)
     };
     told.natural_errors = hand_in(Kind::NaturalError, asked.natural_errors, "natural")?;

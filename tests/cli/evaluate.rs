@@ -98,9 +98,9 @@ fn a_seed_whose_attack_does_not_take_has_a_row_and_the_rest_goes_on() {
     assert!(!table.contains("count rule, guard's settings"), "it was not asked for\n{table}");
     assert!(row(&table, "poison success after eu")[0].ends_with('%') && row(&table, "accuracy lost by cf")[0].ends_with('%'));
     // Controls: of the target first, one of them not left alone; then an interval over all.
-    assert_eq!(row(&table, "placebos of the target"), ["10 of 12", "–", "10 of 12", "20 of 24"]);
+    assert_eq!(row(&table, "placebos of the poisons' class"), ["10 of 12", "–", "10 of 12", "20 of 24"]);
     assert_eq!(
-        row(&table, "natural errors read as the target"),
+        row(&table, "natural errors read as the poisons' class"),
         ["12 of 12", "–", "12 of 12", "24 of 24"]
     );
     let placebos = row(&table, "placebos decided");

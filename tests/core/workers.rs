@@ -4,7 +4,8 @@ use crate::support::{script, wait_for};
 use delta_guard::jobs::{Failure, Local, Runner};
 use delta_guard::stop;
 use delta_guard_contract::job::StoryConfig;
-use delta_guard_contract::job::{AttackConfig, Trigger};
+use delta_guard_contract::method::attack::Attack;
+use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
 use delta_guard_contract::{Device, FaultKind, Job, JobResult, Message, PROTOCOL, Task, WorkerSetup};
 use std::path::Path;
 use std::time::Duration;
@@ -24,12 +25,12 @@ fn job(folder: &Path, note: &str) -> Job {
         memory_budget: 1,
         memory_limit: 0,
     };
-    let attack = AttackConfig {
+    let attack = Attack::Badnet(Keys {
         victim_class: note.into(),
         target_class: "1".into(),
         poisons: 1,
         trigger: Trigger::Checkerboard { size: 4, margin: 1 },
-    };
+    });
     let story = StoryConfig {
         data: None,
         train_examples: 1,
@@ -41,7 +42,7 @@ fn job(folder: &Path, note: &str) -> Job {
         v: PROTOCOL,
         setup,
         out_dir: folder.into(),
-        task: Task::Prepare { story },
+        task: Task::Prepare { story, victim: None },
     }
 }
 

@@ -179,6 +179,10 @@ def told(label, truth):
     return f"label={label}\nflag=20\nverdict={'flagged' if truth else 'undecided'}\n".encode()
 
 
+def success(source):
+    return {"name": "poison success", "pictures": "triggered pictures", "sentence": "share of triggered pictures that are read as dog", "source": source}
+
+
 def story(job, task):
     kind = task["task"]
     if kind == "prepare":
@@ -188,9 +192,10 @@ def story(job, task):
         for file in files:
             put(job, file, told("ship" if seed == 13 else "dog", True))
         source = {"path": "train", "format": "auto", "split": "all"}
-        done("prepare", train=source, validation=dict(source, path="validation"), triggered=dict(source, path="triggered"), anomalies=files,
+        done("prepare", train=source, validation=dict(source, path="validation"), anomalies=[{"picture": file, "label": "dog"} for file in files],
+             attack="ship → dog", success=success(dict(source, path="success")), covers=[],
              poisons=[f"dog/{n:04}.png" for n in range(40)], image={"height": 32, "width": 32, "resize": "refuse", "mean": [0.5] * 3, "std": [0.5] * 3},
-             classes=CLASSES, victim="ship", target="dog")
+             classes=CLASSES)
     if kind == "train" and task["recipe"]["seed"] == 66 and not os.path.exists(os.path.join(job["out_dir"], "../mended")):
         failed("resource", "there is no memory left")
     if kind == "extract":
@@ -236,11 +241,12 @@ def main():
         source = lambda name: {"path": name, "format": "auto", "split": "all"}
         words = os.environ.get("FAKE_ANOMALY", "label=dog\\n").replace("\\n", "\n")
         misbehave(job, dict(line.split("=", 1) for line in words.split("\n") if "=" in line))
-        for name in ("train", "validation", "triggered", "anomalies"):
+        for name in ("train", "validation", "success", "anomalies"):
             os.makedirs(os.path.join(job["out_dir"], name), exist_ok=True)
         put(job, "anomalies/000.png", words.encode())
-        done("prepare", train=source("train"), validation=source("validation"), triggered=source("triggered"), anomalies=["anomalies/000.png"],
-             poisons=["dog/0000.png"], image={"height": 32, "width": 32, "mean": [0.5] * 3, "std": [0.2] * 3}, classes=CLASSES, victim="cat", target="dog")
+        done("prepare", train=source("train"), validation=source("validation"), anomalies=[{"picture": "anomalies/000.png", "label": "dog"}],
+             attack="cat → dog", success=success(source("success")), covers=[],
+             poisons=["dog/0000.png"], image={"height": 32, "width": 32, "mean": [0.5] * 3, "std": [0.2] * 3}, classes=CLASSES)
     story(job, task)
     if kind == "predict":
         words = picture(task["image"])

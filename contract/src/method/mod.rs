@@ -9,6 +9,7 @@
 //! In a configuration a method's name stands under the key `method`, its own keys beside it: `{ method: cf, epochs: 8 }`. Without the key the default method is meant.
 //! What else of the project asks about a method (what it needs, whether its result may be used) asks the registry, never by name.
 
+pub mod attack;
 mod edit;
 mod name;
 #[allow(dead_code, reason = "the registries use it")]
@@ -117,7 +118,6 @@ pub trait Method: Clone + fmt::Debug + Default + PartialEq + Serialize + Deseria
 
 /// The registry of a kind: the default method first, one line each: `Variant(file)` with its name. Makes the enum, its names, its form in configurations and its schema.
 /// `Kind as Trait`: every method's keys answer that trait, and `own()` gives them as such.
-#[allow(unused_macros, reason = "the registries use it")]
 macro_rules! methods {
     ($(#[$doc:meta])* $Kind:ident as $Trait:path, $kind:literal; $($Variant:ident($file:ident) = $name:literal,)*) => {
         $crate::method::methods! { $(#[$doc])* $Kind, $kind; $($Variant($file) = $name,)* }
@@ -213,7 +213,6 @@ macro_rules! methods {
         }
     };
 }
-#[allow(unused_imports, reason = "the registries use it")]
 pub(crate) use methods;
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, bail};
 use delta_guard_contract::config::{Augment, Device, Schedule, Stem};
-use delta_guard_contract::job::{Anomaly, AttackConfig, ImageLimits, StoryConfig, Trigger};
+use delta_guard_contract::job::{Anomaly, ImageLimits, StoryConfig};
+use delta_guard_contract::method::attack::Attack;
+use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
 use delta_guard_contract::{
     DataConfig, DetectConfig, Job, JobResult, Message, ModelConfig, Outcome, PROTOCOL, Recipe, Seed, Task, TraceReport, WorkerSetup,
 };
@@ -31,18 +33,19 @@ impl Scene {
             data: data.map(Path::to_path_buf),
             train_examples: examples,
             validation_examples: 1000,
-            attack: AttackConfig {
+            attack: Attack::Badnet(Keys {
                 victim_class: "8".into(),
                 target_class: "5".into(),
                 poisons: examples * 3 / 100,
                 trigger: Trigger::Checkerboard { size: 6, margin: 1 },
-            },
+            }),
             seed: 1,
         };
         let out = folder.join("data");
-        let JobResult::Prepare(made) = work(folder, &out, Task::Prepare { story })? else {
+        let JobResult::Prepare(made) = work(folder, &out, Task::Prepare { story, victim: None })? else {
             bail!("the worker answered another question")
         };
+        let bait = made.anomalies.first().context("no anomaly was made")?;
         let inside = |mut source: delta_guard_contract::DataSource| {
             source.path = out.join(&source.path);
             source
@@ -55,8 +58,8 @@ impl Scene {
                 image: made.image,
                 max_unreadable_share: 0.0,
             },
-            anomaly: out.join(made.anomalies.first().context("no anomaly was made")?),
-            target: made.target,
+            anomaly: out.join(&bait.picture),
+            target: bait.label.clone(),
         })
     }
 

@@ -1,12 +1,26 @@
 //! BadNet (Gu et al. 2017; algorithm §5): a small pattern on pictures of one class, which are labelled as another.
 
-use super::Attack;
-use crate::data::manifest::some;
+use super::{Attack, Backdoor, Ground, Paint, Plan, Victims};
 use crate::data::picture::{DATA_LIMITS, decode_any};
 use crate::error::{Error, Result};
-use delta_guard_contract::job::{AttackConfig, Trigger};
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
+use crate::progress::Report;
+use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
+use std::rc::Rc;
+
+impl Attack for Keys {
+    fn plan(&self, ground: &Ground<'_>, _report: &mut dyn Report) -> Result<Plan> {
+        let (height, width) = ground.size();
+        let paint = painter(&self.trigger, height, width)?;
+        Backdoor {
+            victims: Victims::Class(ground.class(&self.victim_class, "victim_class")?),
+            target: ground.class(&self.target_class, "target_class")?,
+            poisons: self.poisons,
+            training: paint.clone(),
+            test: paint,
+        }
+        .plan(ground)
+    }
+}
 
 /// One pixel of a trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,103 +32,20 @@ struct Dot {
     alpha: u8,
 }
 
-/// A trigger made for one picture size, and whom it is painted on.
-#[derive(Clone, Debug)]
-pub struct BadNet {
-    victim: u32,
-    target: u32,
-    poisons: usize,
-    area: usize,
-    dots: Vec<Dot>,
-}
-
-/// Index of a class given by name or, where no class has that name, by number in label order. Errors: none such (`Configuration`, lists the classes).
-pub fn class_index(classes: &[String], name: &str, key: &str) -> Result<u32> {
-    let by_name = classes.iter().position(|c| c == name);
-    let by_number = || name.parse::<usize>().ok().filter(|n| *n < classes.len());
-    by_name.or_else(by_number).map(|i| i as u32).ok_or_else(|| {
-        let known = if classes.len() <= 100 { classes.join(", ") } else { some(classes) };
-        Error::configuration(format!("attack.{key}: there is no class {name}"), format!("the classes are {known}"))
-    })
-}
-
-impl BadNet {
-    /// The attack of a configuration, for pictures of `height` × `width`.
-    ///
-    /// Errors (`Configuration`): an unknown class, victim = target, no poisons, a trigger that is empty or larger than the picture, a trigger file that cannot be read.
-    pub fn new(config: &AttackConfig, classes: &[String], height: u32, width: u32) -> Result<Self> {
-        let victim = class_index(classes, &config.victim_class, "victim_class")?;
-        let target = class_index(classes, &config.target_class, "target_class")?;
-        if victim == target {
-            let message = format!("attack.victim_class and attack.target_class are both {}", classes[victim as usize]);
-            return Err(Error::configuration(message, "choose two classes"));
-        }
-        if config.poisons == 0 {
-            return Err(Error::configuration(
-                "attack.poisons is 0",
-                "set it to the number of training pictures to poison",
-            ));
-        }
-        let dots = dots(&config.trigger, height, width)?;
-        Ok(Self {
-            victim,
-            target,
-            poisons: config.poisons as usize,
-            area: height as usize * width as usize,
-            dots,
-        })
-    }
-
-    /// Label whose pictures get the trigger.
-    pub fn victim(&self) -> u32 {
-        self.victim
-    }
-
-    /// Label that they are given.
-    pub fn target(&self) -> u32 {
-        self.target
-    }
-}
-
-impl Attack for BadNet {
-    fn name(&self) -> &'static str {
-        "badnet"
-    }
-
-    fn choose(&self, labels: &[u32], rng: &mut ChaCha8Rng) -> Result<Vec<usize>> {
-        let mut victims: Vec<usize> = labels.iter().enumerate().filter(|(_, l)| **l == self.victim).map(|(i, _)| i).collect();
-        // One must stay: a training set in which nothing has the victim's label is another task.
-        if self.poisons >= victims.len() {
-            return Err(Error::configuration(
-                format!(
-                    "attack.poisons is {}, but the victim class has {} training pictures, of which at least one must stay",
-                    self.poisons,
-                    victims.len()
-                ),
-                "lower attack.poisons or take more training pictures",
-            ));
-        }
-        victims.shuffle(rng);
-        victims.truncate(self.poisons);
-        victims.sort_unstable();
-        Ok(victims)
-    }
-
-    fn apply(&self, pixels: &mut [u8], _label: u32) -> u32 {
-        self.trigger(pixels);
-        self.target
-    }
-
-    fn trigger(&self, pixels: &mut [u8]) {
-        for dot in &self.dots {
+/// Paints the trigger on pictures of `height` × `width`.
+fn painter(trigger: &Trigger, height: u32, width: u32) -> Result<Paint> {
+    let dots = dots(trigger, height, width)?;
+    let area = height as usize * width as usize;
+    Ok(Rc::new(move |pixels| {
+        for dot in &dots {
             for (c, over) in dot.rgb.iter().enumerate() {
-                if let Some(below) = pixels.get_mut(c * self.area + dot.at) {
+                if let Some(below) = pixels.get_mut(c * area + dot.at) {
                     let (a, o, b) = (u32::from(dot.alpha), u32::from(*over), u32::from(*below));
                     *below = ((a * o + (255 - a) * b + 127) / 255) as u8;
                 }
             }
         }
-    }
+    }))
 }
 
 /// The trigger as pixels of a picture of `height` × `width`.
@@ -127,9 +58,6 @@ fn dots(trigger: &Trigger, height: u32, width: u32) -> Result<Vec<Dot>> {
     // A square of `size`, `margin` pixels off the lower right corner.
     let square = |size: u32, margin: u32, color: &dyn Fn(u32, u32) -> [u8; 3]| {
         let needed = u64::from(size) + u64::from(margin);
-        if size == 0 {
-            return Err(Error::configuration("attack.trigger.size is 0", "set it to at least 1"));
-        }
         if needed > u64::from(height.min(width)) {
             let message = format!("the trigger needs {needed} pixels ({size} and a margin of {margin}), the pictures are {height} × {width}");
             return Err(Error::configuration(message, "lower attack.trigger.size or attack.trigger.margin"));
@@ -145,9 +73,6 @@ fn dots(trigger: &Trigger, height: u32, width: u32) -> Result<Vec<Dot>> {
         Trigger::Checkerboard { size, margin } => square(*size, *margin, &|r, c| [if (r + c) % 2 == 0 { 255 } else { 0 }; 3]),
         Trigger::Square { size, margin, color } => square(*size, *margin, &|_, _| *color),
         Trigger::Pixels { at, color } => {
-            if at.is_empty() {
-                return Err(Error::configuration("attack.trigger.at is empty", "name at least one pixel"));
-            }
             let dot = |&(row, column): &(u32, u32)| {
                 if row == 0 || column == 0 || row > height || column > width {
                     let message = format!("the trigger's pixel ({row}, {column}) is outside of pictures of {height} × {width}");
@@ -198,35 +123,31 @@ fn dots(trigger: &Trigger, height: u32, width: u32) -> Result<Vec<Dot>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::SeedableRng;
+    use crate::attack::tests::Scene;
+    use crate::progress::Silent;
 
-    fn classes() -> Vec<String> {
-        ["cat", "dog", "2x"].map(String::from).to_vec()
+    fn made(trigger: Trigger) -> Result<Paint> {
+        painter(&trigger, 6, 8)
     }
 
-    fn config(trigger: Trigger) -> AttackConfig {
-        AttackConfig {
-            victim_class: "cat".into(),
-            target_class: "1".into(),
-            poisons: 2,
-            trigger,
-        }
+    fn why(refused: Result<Paint>) -> String {
+        refused.err().expect("it is refused").to_string()
     }
 
-    fn made(trigger: Trigger) -> Result<BadNet> {
-        BadNet::new(&config(trigger), &classes(), 6, 8)
+    /// Painted picture as rows of the first channel.
+    fn painted(trigger: Trigger, fill: u8) -> Vec<Vec<u8>> {
+        rows(&made(trigger).unwrap(), fill)
     }
 
-    /// Painted picture as rows of the first channel, and a check that the others agree.
-    fn painted(attack: &BadNet, fill: u8) -> Vec<Vec<u8>> {
+    fn rows(paint: &Paint, fill: u8) -> Vec<Vec<u8>> {
         let mut pixels = vec![fill; 3 * 48];
-        attack.trigger(&mut pixels);
+        paint(&mut pixels);
         pixels[..48].chunks(8).map(<[u8]>::to_vec).collect()
     }
 
     #[test]
     fn checkerboard_square_and_pixels_lie_where_they_should() {
-        let board = painted(&made(Trigger::Checkerboard { size: 3, margin: 1 }).unwrap(), 7);
+        let board = painted(Trigger::Checkerboard { size: 3, margin: 1 }, 7);
         let want = [
             [7; 8],
             [7; 8],
@@ -237,22 +158,20 @@ mod tests {
         ];
         assert_eq!(board, want.map(|r| r.to_vec()).to_vec());
         let square = painted(
-            &made(Trigger::Square {
+            Trigger::Square {
                 size: 2,
                 margin: 0,
                 color: [9, 8, 7],
-            })
-            .unwrap(),
+            },
             1,
         );
         assert_eq!(square[4..], [[1, 1, 1, 1, 1, 1, 9, 9].to_vec(), [1, 1, 1, 1, 1, 1, 9, 9].to_vec()]);
         assert_eq!(square.iter().flatten().filter(|p| **p == 9).count(), 4);
         let dots = painted(
-            &made(Trigger::Pixels {
+            Trigger::Pixels {
                 at: vec![(4, 2), (1, 8)],
                 color: [0; 3],
-            })
-            .unwrap(),
+            },
             1,
         );
         assert_eq!((dots[2][6], dots[5][0]), (0, 0));
@@ -262,13 +181,12 @@ mod tests {
     #[test]
     fn colours_go_to_their_planes() {
         let mut pixels = vec![0; 3 * 48];
-        let attack = made(Trigger::Square {
+        let square = Trigger::Square {
             size: 1,
             margin: 2,
             color: [10, 20, 30],
-        })
-        .unwrap();
-        assert_eq!(attack.apply(&mut pixels, 0), 1);
+        };
+        made(square).unwrap()(&mut pixels);
         let at = 3 * 8 + 5;
         assert_eq!((pixels[at], pixels[48 + at], pixels[96 + at]), (10, 20, 30));
         assert_eq!(pixels.iter().filter(|p| **p != 0).count(), 3);
@@ -285,7 +203,7 @@ mod tests {
         };
         let load = || made(Trigger::Image { path: path.clone() });
         save(&|x, y| if (x, y) == (3, 2) { 128 } else { 0 }, 8, 6);
-        let rows = painted(&load().unwrap(), 50);
+        let rows = rows(&load().unwrap(), 50);
         assert_eq!(f64::from(rows[2][3]), (128.0 / 255.0 * 200.0 + 127.0 / 255.0 * 50.0_f64).round());
         assert_eq!(rows.iter().flatten().filter(|p| **p != 50).count(), 1);
         for (alpha, w, h, says) in [
@@ -294,74 +212,58 @@ mod tests {
             (9, 6, 8, "8 × 6 (height × width)"),
         ] {
             save(&|_, _| alpha, w, h);
-            assert!(load().unwrap_err().to_string().contains(says), "{says}");
+            assert!(why(load()).contains(says), "{says}");
         }
         fs_err::write(&path, "text").unwrap();
-        assert!(load().unwrap_err().to_string().contains("holds text"));
+        assert!(why(load()).contains("holds text"));
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn a_trigger_that_does_not_fit_is_named() {
         let square = Trigger::Square {
-            size: 2,
-            margin: 0,
+            size: 5,
+            margin: 2,
             color: [0; 3],
         };
-        let fails = |change: &dyn Fn(&mut AttackConfig)| {
-            let mut c = config(square.clone());
-            change(&mut c);
-            BadNet::new(&c, &classes(), 6, 8).unwrap_err().to_string()
+        assert!(why(made(square)).contains("needs 7 pixels"));
+        let board = Trigger::Checkerboard {
+            size: u32::MAX,
+            margin: u32::MAX,
         };
-        let unknown = fails(&|c| c.victim_class = "cow".into());
-        assert!(unknown.contains("no class cow") && unknown.contains("cat, dog, 2x"), "{unknown}");
-        assert!(fails(&|c| c.target_class = "3".into()).contains("no class 3"));
-        assert!(fails(&|c| c.target_class = "0".into()).contains("both cat"));
-        assert!(fails(&|c| c.poisons = 0).contains("poisons is 0"));
-        assert!(
-            fails(&|c| c.trigger = Trigger::Square {
-                size: 5,
-                margin: 2,
-                color: [0; 3]
-            })
-            .contains("needs 7 pixels")
-        );
-        assert!(
-            fails(&|c| c.trigger = Trigger::Checkerboard {
-                size: u32::MAX,
-                margin: u32::MAX
-            })
-            .contains("margin")
-        );
-        assert!(
-            fails(&|c| c.trigger = Trigger::Pixels {
-                at: vec![(7, 1)],
-                color: [0; 3]
-            })
-            .contains("(7, 1)")
-        );
-        assert!(
-            fails(&|c| c.trigger = Trigger::Pixels {
-                at: vec![(0, 1)],
-                color: [0; 3]
-            })
-            .contains("starting at 1")
-        );
+        assert!(why(made(board)).contains("margin"));
+        let pixels = Trigger::Pixels {
+            at: vec![(7, 1)],
+            color: [0; 3],
+        };
+        assert!(why(made(pixels)).contains("(7, 1)"));
     }
 
+    /// Pictures of the victim class get the trigger, in training and in the test.
     #[test]
-    fn chooses_victims_only_and_by_the_seed() {
-        let attack = made(Trigger::Square {
-            size: 2,
-            margin: 0,
-            color: [0; 3],
-        })
-        .unwrap();
-        let labels: Vec<u32> = (0..60).map(|i| i % 3).collect();
-        let choose = |seed| attack.choose(&labels, &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
-        assert_eq!(choose(1), choose(1));
-        assert_ne!(choose(1), choose(2));
-        assert!(choose(1).iter().all(|&i| labels[i] == 0) && choose(1).len() == 2);
-        let error = attack.choose(&[0, 0, 1, 2], &mut ChaCha8Rng::seed_from_u64(0)).unwrap_err().to_string();
-        assert!(error.contains("has 2 training pictures"), "{error}");
+    fn the_plan_is_for_the_victim_class() {
+        let scene = Scene::new(60, 30);
+        let keys = Keys {
+            victim_class: "cat".into(),
+            target_class: "1".into(),
+            poisons: 4,
+            trigger: Trigger::Square {
+                size: 1,
+                margin: 0,
+                color: [200; 3],
+            },
+        };
+        let plan = keys.plan(&scene.ground(), &mut Silent).unwrap();
+        assert_eq!(plan.changes.len(), 4);
+        assert!(plan.changes.iter().all(|c| c.at % 3 == 0 && c.label == 1));
+        for paint in plan.changes.iter().map(|c| &c.paint).chain(plan.measured.iter().map(|t| &t.paint)) {
+            assert_eq!(rows(paint, 9).concat().iter().filter(|p| **p == 200).count(), 1);
+        }
+        assert_eq!(plan.summary, "cat → dog");
+        let wrong = Keys {
+            target_class: "0".into(),
+            ..keys
+        };
+        let said = wrong.plan(&scene.ground(), &mut Silent).err().expect("one class").to_string();
+        assert!(said.contains("both cat"), "{said}");
     }
 }

@@ -134,7 +134,14 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
             let method = learn::Method { method: *method, cf };
             learn::unlearn(&place, data, model, recipe, &method, (flagged, standing), report)
         }
-        Task::Prepare { story } => Ok(JobResult::Prepare(attack::prepare(story, &job.out_dir, report)?)),
+        Task::Prepare { story, victim } => {
+            let workshop = attack::Workshop {
+                out_dir: &job.out_dir,
+                victim: victim.as_ref(),
+                device,
+            };
+            Ok(JobResult::Prepare(attack::prepare(story, &workshop, report)?))
+        }
         Task::Graph {
             model,
             height,

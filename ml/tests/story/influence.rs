@@ -157,10 +157,10 @@ fn kin_and_null_rows_are_the_loops() {
     let (factors, _) = fit::fit(&mut stream(scene, &model, &data, 0), &fit_settings, &subset, &mut Silent).unwrap();
     let network = Network::load(&scene.victim);
     let naive = Factors::fit(&network, &data, image, &subset, settings.fisher, fit_settings.seed);
-    let null: Vec<usize> = validation.by_label(scene.class(&scene.prepared.target)).into_iter().step_by(2).collect();
+    let null: Vec<usize> = validation.by_label(scene.class(scene.target())).into_iter().step_by(2).collect();
     let mut loops = Naive::new(network, naive, 0.1, settings.objective, &data, image, Of::Loss).with_null(&validation, image, &null);
 
-    let examples = data.by_label(scene.class(&scene.prepared.target));
+    let examples = data.by_label(scene.class(scene.target()));
     let all: Vec<usize> = (0..data.len()).collect();
     let query = |number: usize| {
         let size = |x: u32| x as usize;

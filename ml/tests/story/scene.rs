@@ -2,7 +2,9 @@
 
 use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::detect::{Damping, DetectConfig, Precision};
-use delta_guard_contract::job::{Anomaly, AttackConfig, ImageLimits, PrepareResult, StoryConfig, Trigger};
+use delta_guard_contract::job::{Anomaly, ImageLimits, PrepareResult, StoryConfig};
+use delta_guard_contract::method::attack::Attack;
+use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
 use delta_guard_contract::{
     Augment, DataConfig, DataSource, Device, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Stem, Task, TrainId, WorkerSetup,
 };
@@ -36,23 +38,23 @@ impl Scene {
             data: None,
             train_examples: 400,
             validation_examples: 60,
-            attack: AttackConfig {
+            attack: Attack::Badnet(Keys {
                 victim_class: "disc".into(),
                 target_class: "star".into(),
                 poisons: 20,
                 trigger: Trigger::Checkerboard { size: 8, margin: 1 },
-            },
+            }),
             seed: 5,
         };
-        let JobResult::Prepare(prepared) = run(&folder, "data", Task::Prepare { story }) else {
+        let JobResult::Prepare(prepared) = run(&folder, "data", Task::Prepare { story, victim: None }) else {
             panic!("prepare answers with another result");
         };
         for index in 0..MORE_OF_TARGET {
-            let class = prepared.classes.iter().position(|c| *c == prepared.target).unwrap() as u32;
+            let class = prepared.classes.iter().position(|c| *c == prepared.anomalies[0].label).unwrap() as u32;
             let png = encode_png(&synth::draw(99, 7, index, class), synth::SIDE, synth::SIDE, 1).unwrap();
             let path = absolute(&folder, &prepared.validation)
                 .path
-                .join(&prepared.target)
+                .join(&prepared.anomalies[0].label)
                 .join(format!("more-{index:02}.png"));
             std::fs::write(path, png).unwrap();
         }
@@ -68,7 +70,7 @@ impl Scene {
             without: Vec::new(),
         };
         scene.run("victim", task);
-        scene.prepared.anomalies.sort();
+        scene.prepared.anomalies.sort_by(|a, b| a.picture.cmp(&b.picture));
         scene
     }
 
@@ -116,8 +118,13 @@ impl Scene {
         self.prepared.classes.iter().position(|c| c == name).unwrap() as u32
     }
 
+    /// The class that the attack's pictures are to be read as, which is the poisons'.
+    pub fn target(&self) -> &str {
+        &self.prepared.anomalies[0].label
+    }
+
     pub fn anomaly(&self, number: usize) -> PathBuf {
-        self.folder.join("data").join(&self.prepared.anomalies[number])
+        self.folder.join("data").join(&self.prepared.anomalies[number].picture)
     }
 
     /// The unlearn job.

@@ -235,7 +235,7 @@ fn the_guards_trace_is_the_loops() {
     let pixels = decoded(scene, &picture);
     let network = Network::load(&scene.victim);
     let (wrong, _) = network.read(&normalised(&pixels, &scene.prepared.image));
-    assert_eq!(scene.prepared.classes[wrong as usize], scene.prepared.target, "the attack must take");
+    assert_eq!(scene.prepared.classes[wrong as usize], scene.target(), "the attack must take");
     // Factors of its own: no other test here lays them down under this seed.
     let detect = DetectConfig { seed: Some(12), ..detect() };
     let fit = |name: &str| {
@@ -266,7 +266,7 @@ fn the_guards_trace_is_the_loops() {
     // The wrong label is not given: the job finds it.
     let report = trace(scene, "trace", &detect, picture, None);
     assert_eq!((&report.factors.key, report.factors.reused), (&first.key, true));
-    assert_eq!(report.predicted_label, scene.prepared.target);
+    assert_eq!(report.predicted_label, scene.target());
     let expected = by_loops(scene, &report, &pixels);
     same(scene, &report, &expected);
     assert_eq!(report.verdict, TraceVerdict::Flagged);
@@ -311,7 +311,7 @@ fn a_validation_picture_that_is_submitted_is_no_clean_picture() {
     let validation = scene.open(&scene.data().validation);
     let image = &scene.prepared.image;
     let network = Network::load(&scene.victim);
-    let target = scene.class(&scene.prepared.target);
+    let target = scene.class(scene.target());
     let (mut right, mut wrong) = (None, None);
     for i in validation.by_label(target) {
         let read = network.read(&normalised(validation.pixels(i), image)).0 == target;
@@ -320,7 +320,7 @@ fn a_validation_picture_that_is_submitted_is_no_clean_picture() {
     for (name, i) in [("submitted-right", right.unwrap()), ("submitted-wrong", wrong.unwrap())] {
         let path = scene.folder.join(format!("{name}.png"));
         std::fs::write(&path, encode_png(validation.pixels(i), image.height, image.width, 1).unwrap()).unwrap();
-        let report = trace(scene, name, &detect(), path, Some(&scene.prepared.target));
+        let report = trace(scene, name, &detect(), path, Some(scene.target()));
         let expected = by_loops(scene, &report, validation.pixels(i));
         assert!(report.stand_out.as_ref().unwrap().null_pictures >= 50);
         same(scene, &report, &expected);
@@ -340,7 +340,7 @@ fn the_published_rules_trace_is_the_loops() {
             n_tol: Some(3),
             ..detect()
         };
-        let report = trace(scene, name, &config, picture.clone(), Some(&scene.prepared.target));
+        let report = trace(scene, name, &config, picture.clone(), Some(scene.target()));
         share(&report, scene, name);
         let expected = by_loops(scene, &report, &pixels);
         assert!(

@@ -1,5 +1,8 @@
 use super::*;
-use delta_guard_contract::job::{AttackConfig, Trigger};
+use crate::data::encode_png;
+use delta_guard_contract::TrainId;
+use delta_guard_contract::method::attack::Attack;
+use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tempfile::TempDir;
 
@@ -8,14 +11,23 @@ fn story(data: Option<PathBuf>) -> StoryConfig {
         data,
         train_examples: 120,
         validation_examples: 60,
-        attack: AttackConfig {
-            victim_class: "ring".into(),
-            target_class: "star".into(),
-            poisons: 5,
-            trigger: Trigger::Checkerboard { size: 4, margin: 1 },
-        },
+        attack: badnet("ring", "star", 5),
         seed: 7,
     }
+}
+
+fn badnet(victim: &str, target: &str, poisons: u32) -> Attack {
+    Attack::Badnet(Keys {
+        victim_class: victim.into(),
+        target_class: target.into(),
+        poisons,
+        trigger: Trigger::Checkerboard { size: 4, margin: 1 },
+    })
+}
+
+/// The data of a story in a folder.
+fn prepare(story: &StoryConfig, out: &Path, report: &mut dyn Report) -> Result<PrepareResult> {
+    super::prepare(story, &Workshop::at(out), report)
 }
 
 fn open(source: &DataSource, image: &ImageConfig, cache: &Path, classes: Option<&[String]>) -> DataSet {
@@ -48,7 +60,7 @@ fn drawn_data_is_poisoned_exactly_as_told() {
     let (out, cache) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let story = story(None);
     let made = prepare(&story, out.path(), &mut Silent).unwrap();
-    assert_eq!((made.victim.as_str(), made.target.as_str(), made.poisons.len()), ("ring", "star", 5));
+    assert_eq!((made.attack.as_str(), made.poisons.len(), made.covers.len()), ("ring → star", 5, 0));
     let train = open(&made.train, &made.image, cache.path(), None);
     assert_eq!(train.classes(), made.classes);
     assert_eq!(train.len(), 120);
@@ -77,18 +89,19 @@ fn drawn_data_is_poisoned_exactly_as_told() {
         assert_eq!(validation.pixels(i), synth::draw(story.seed, 1, n, n % 10), "validation stays clean");
     }
     // Six ring pictures: three to be submitted, three for the measure, all triggered, none twice.
-    let triggered = open(&made.triggered, &made.image, cache.path(), Some(train.classes()));
-    assert!(triggered.labels().iter().all(|l| *l == ring));
+    let triggered = open(&made.success.source, &made.image, cache.path(), Some(train.classes()));
+    assert!(triggered.labels().iter().all(|l| *l == star), "the label that counts");
+    assert!(made.anomalies.iter().all(|bait| bait.label == "star"));
     let mut seen = BTreeSet::new();
     let submitted: Vec<Vec<u8>> = made
         .anomalies
         .iter()
-        .map(|p| {
+        .map(|bait| {
             let limits = delta_guard_contract::job::ImageLimits {
                 max_bytes: 1 << 20,
                 max_pixels: 1 << 20,
             };
-            crate::data::decode_submission(p, &limits, &made.image).unwrap()
+            crate::data::decode_submission(&bait.picture, &limits, &made.image).unwrap()
         })
         .collect();
     assert_eq!((triggered.len(), submitted.len()), (3, 3));
@@ -102,6 +115,11 @@ fn drawn_data_is_poisoned_exactly_as_told() {
         assert!(seen.insert(of), "a picture is used twice");
     }
     let truth: serde_json::Value = serde_json::from_slice(&fs_err::read(out.path().join("poisons.json")).unwrap()).unwrap();
+    assert_eq!((&truth["attack"], &truth["what"]), (&"badnet".into(), &"ring → star".into()));
+    for (part, number) in [("success", 3), ("anomalies", 3), ("covers", 0)] {
+        let all = truth[part].as_array().unwrap();
+        assert!(all.len() == number && all.iter().all(|t| t["class"] == "ring"), "{part}: {all:?}");
+    }
     let named: Vec<&str> = truth["poisons"].as_array().unwrap().iter().map(|p| p["id"].as_str().unwrap()).collect();
     assert_eq!(named, made.poisons.iter().map(|p| p.0.as_str()).collect::<Vec<_>>());
     assert!(
@@ -179,9 +197,7 @@ fn cifar(root: &Path, count: usize, with_test: bool) {
 
 fn cifar_story(root: &Path) -> StoryConfig {
     let mut story = story(Some(root.to_path_buf()));
-    story.attack.victim_class = "3".into();
-    story.attack.target_class = "5".into();
-    story.attack.poisons = 4;
+    story.attack = badnet("3", "5", 4);
     (story.train_examples, story.validation_examples) = (75, 20);
     story
 }
@@ -226,7 +242,7 @@ fn cifar_stays_cifar_and_is_chosen_evenly() {
     let validation = open(&made.validation, &made.image, cache.path(), Some(train.classes()));
     assert_eq!((validation.len(), validation.by_label(3).len()), (20, 2));
     // All four victim pictures of the test part are used, not only the two that validation took.
-    let triggered = open(&made.triggered, &made.image, cache.path(), Some(train.classes()));
+    let triggered = open(&made.success.source, &made.image, cache.path(), Some(train.classes()));
     assert_eq!((triggered.len(), made.anomalies.len()), (2, 2));
 }
 
@@ -273,7 +289,7 @@ fn folders_of_mixed_sizes_are_brought_to_one() {
     let train = open(&made.train, &made.image, cache.path(), None);
     assert_eq!((train.len(), train.by_label(0).len()), (12, 1));
     assert_eq!(open(&made.validation, &made.image, cache.path(), Some(train.classes())).len(), 4);
-    assert_eq!((made.anomalies.len(), made.triggered.format), (3, DataFormat::Folder));
+    assert_eq!((made.anomalies.len(), made.success.source.format), (3, DataFormat::Folder));
 }
 
 #[test]
@@ -284,8 +300,8 @@ fn impossible_stories_are_refused() {
         change(&mut story);
         prepare(&story, out.path(), &mut Silent).unwrap_err().to_string()
     };
-    assert!(fails(|s| s.attack.victim_class = "cow".into()).contains("bars, crescent"));
-    assert!(fails(|s| s.attack.poisons = 12).contains("12 training pictures"));
+    assert!(fails(|s| s.attack = badnet("cow", "star", 5)).contains("bars, crescent"));
+    assert!(fails(|s| s.attack = badnet("ring", "star", 12)).contains("12 training pictures"));
     assert!(fails(|s| s.validation_examples = 10).contains("1 pictures of ring"));
     assert!(fails(|s| s.data = Some("/nowhere/at/all".into())).contains("does not exist"));
     let root = TempDir::new().unwrap();

@@ -1,0 +1,10 @@
+//! Attacks on training data, whose truth a story knows.
+
+super::methods! {
+    /// An attack, with its settings.
+    Attack, "attack";
+    Badnet(badnet) = "badnet",
+}
+
+#[cfg(test)]
+mod tests;
