@@ -7,11 +7,13 @@ pub mod badnet;
 mod ground;
 mod pool;
 pub mod prepare;
+mod surrogate;
 pub mod synth;
 
 pub use backdoor::{Backdoor, Victims};
 pub use ground::{Draw, Ground};
 pub use prepare::{Workshop, prepare};
+pub use surrogate::Surrogate;
 
 use crate::error::{Error, Result};
 use crate::progress::Report;

@@ -10,6 +10,7 @@ mod writer;
 
 use super::ground::{Draw, generator};
 use super::pool::{Pool, balanced, split_off};
+use super::surrogate::CLEAN;
 use super::synth;
 use crate::data::{DataSet, cifar_kind, has_test_part, peek_sizes};
 use crate::error::{Error, Result};
@@ -17,8 +18,10 @@ use crate::progress::{Report, Silent};
 use delta_guard_contract::job::{PrepareResult, StoryConfig, VictimConfig};
 use delta_guard_contract::{DataFormat, DataSource, ImageConfig, Resize, Split};
 use lay::Parts;
+pub(super) use moments::Moments;
 use std::path::{Path, PathBuf};
 use tch::Device;
+pub(super) use writer::SetWriter;
 
 /// Drawn pictures where the settings say 0: (training, validation).
 const DRAWN: (u32, u32) = (4000, 1000);
@@ -27,7 +30,7 @@ const MAX_UNREADABLE: f64 = 0.01;
 /// Largest side at which pictures of mixed sizes are taken (Imagenette's customary one).
 const MIXED_SIDE: u32 = 160;
 /// What this module writes, and may therefore remove.
-const OURS: [&str; 4] = ["train", "validation", "success", "anomalies"];
+const OURS: [&str; 5] = ["train", "validation", "success", "anomalies", CLEAN];
 /// Written first: says that the folder is a story's.
 const MARK: &str = "story.json";
 

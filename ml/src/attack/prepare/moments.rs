@@ -4,14 +4,14 @@ use crate::error::{Error, Result};
 
 /// Sums for mean and standard deviation of each channel; exact, since bytes are whole numbers.
 #[derive(Default)]
-pub(super) struct Moments {
+pub(in crate::attack) struct Moments {
     count: u64,
     sum: [u64; 3],
     squares: [u64; 3],
 }
 
 impl Moments {
-    pub(super) fn add(&mut self, pixels: &[u8]) {
+    pub(in crate::attack) fn add(&mut self, pixels: &[u8]) {
         let area = pixels.len() / 3;
         self.count += area as u64;
         for (c, plane) in pixels.chunks_exact(area.max(1)).take(3).enumerate() {
@@ -21,7 +21,7 @@ impl Moments {
     }
 
     /// In units of full brightness, to five decimals (as they stand in configuration files).
-    pub(super) fn figures(&self) -> Result<([f64; 3], [f64; 3])> {
+    pub(in crate::attack) fn figures(&self) -> Result<([f64; 3], [f64; 3])> {
         let round = |x: f64| (x * 1e5).round() / 1e5;
         let n = self.count as f64;
         let mean = self.sum.map(|s| s as f64 / n / 255.0);

@@ -181,6 +181,24 @@ fn the_same_settings_give_the_same_bytes_and_replace_an_earlier_story() {
     assert!(foreign.path().join("train").exists());
 }
 
+/// What is prepared is what results were measured on, and what the golden set was recorded on: it may not change unnoticed.
+#[test]
+fn a_story_has_the_pictures_and_poisons_that_it_always_had() {
+    let out = TempDir::new().unwrap();
+    let made = prepare(&story(None), out.path(), &mut Silent).unwrap();
+    let mut hasher = blake3::Hasher::new();
+    for part in ["train", "validation", "anomalies", "success/star"] {
+        for (path, digest) in contents(&out.path().join(part)) {
+            hasher.update(path.to_str().unwrap().as_bytes());
+            hasher.update(digest.as_bytes());
+        }
+    }
+    made.poisons.iter().for_each(|id| {
+        hasher.update(id.0.as_bytes());
+    });
+    assert_eq!(hasher.finalize().to_hex().as_str(), "37c5a35b6140b68b6854db073a3a2b3bdcfa030a3cbdb060750342650d84db09");
+}
+
 /// CIFAR batches: `count` training and 40 test pictures, labels in turn; pixels tell which.
 fn cifar(root: &Path, count: usize, with_test: bool) {
     let record = |n: usize| -> Vec<u8> {

@@ -8,7 +8,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Writes a labelled set, as CIFAR batches or as class folders of PNG files.
-pub(super) struct SetWriter<'a> {
+pub(in crate::attack) struct SetWriter<'a> {
     folder: PathBuf,
     classes: &'a [String],
     size: (u32, u32),
@@ -23,7 +23,7 @@ struct Batch {
 }
 
 impl<'a> SetWriter<'a> {
-    pub(super) fn new(folder: &Path, form: Option<CifarKind>, test: bool, classes: &'a [String], size: (u32, u32)) -> Result<Self> {
+    pub(in crate::attack) fn new(folder: &Path, form: Option<CifarKind>, test: bool, classes: &'a [String], size: (u32, u32)) -> Result<Self> {
         fs_err::create_dir_all(folder)?;
         let batch = match form {
             None => None,
@@ -52,7 +52,7 @@ impl<'a> SetWriter<'a> {
     }
 
     /// Append a picture; returns the id that it will be read under.
-    pub(super) fn push(&mut self, pixels: &[u8], label: u32) -> Result<TrainId> {
+    pub(in crate::attack) fn push(&mut self, pixels: &[u8], label: u32) -> Result<TrainId> {
         let n = self.next;
         self.next += 1;
         match &mut self.batch {
@@ -80,7 +80,7 @@ impl<'a> SetWriter<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Result<DataSource> {
+    pub(in crate::attack) fn finish(self) -> Result<DataSource> {
         let format = match self.batch {
             None => DataFormat::Folder,
             Some(mut batch) => {
