@@ -196,7 +196,10 @@ fn a_story_has_the_pictures_and_poisons_that_it_always_had() {
     made.poisons.iter().for_each(|id| {
         hasher.update(id.0.as_bytes());
     });
-    assert_eq!(hasher.finalize().to_hex().as_str(), "37c5a35b6140b68b6854db073a3a2b3bdcfa030a3cbdb060750342650d84db09");
+    assert_eq!(
+        hasher.finalize().to_hex().as_str(),
+        "37c5a35b6140b68b6854db073a3a2b3bdcfa030a3cbdb060750342650d84db09"
+    );
 }
 
 /// CIFAR batches: `count` training and 40 test pictures, labels in turn; pixels tell which.
