@@ -1,7 +1,8 @@
 //! Wires journal, index, inbox and engine together, and stops them in order.
 
 use crate::clock::SystemClock;
-use crate::engine::{Engine, Hooks, Ledger, Note, asked, keep_index};
+use crate::engine::entry::daemon::Note;
+use crate::engine::{Engine, Hooks, Ledger, asked, keep_index};
 use crate::inbox::{self, Inbox, Wake};
 use crate::publish;
 use crate::rights;
@@ -198,7 +199,7 @@ async fn open(settings: &Arc<Settings>, hooks: &Arc<dyn Hooks>) -> Result<(Ledge
         let secret = Secret::open(&settings.state_dir)?;
         let json = serde_json::to_vec(&*settings)?;
         let digest = Digest(blake3::hash(&json).to_hex().to_string());
-        ledger.note(&Note::DaemonStarted {
+        ledger.note(Note::DaemonStarted {
             version: env!("CARGO_PKG_VERSION").into(),
             settings: digest,
         })?;

@@ -6,7 +6,8 @@ use crate::alert::{
 };
 use crate::case::Kept;
 use crate::config::file::Mail;
-use crate::engine::{self, CaseView, Event, Hooks, Ledger, Message, Note, Notice};
+use crate::engine::entry::mail::Note;
+use crate::engine::{self, CaseView, Event, Hooks, Ledger, Message, Notice};
 use crate::metrics::Metrics;
 use crate::report;
 use std::path::PathBuf;
@@ -89,7 +90,7 @@ impl Pending for Outbox {
     }
 
     fn waited(&self, more: Duration) -> anyhow::Result<()> {
-        Ok(self.ledger.note(&Note::OutboxWaited { seconds: more.as_secs() })?)
+        Ok(self.ledger.note(Note::OutboxWaited { seconds: more.as_secs() })?)
     }
 
     fn content(&self, message: &Message) -> anyhow::Result<serde_json::Value> {

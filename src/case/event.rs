@@ -487,7 +487,7 @@ impl Event {
     ///
     /// # Errors
     /// When kind or content are unknown.
-    pub fn read(kind: &str, data: &serde_json::Value) -> serde_json::Result<Self> {
+    pub fn read(kind: &str, data: serde_json::Value) -> serde_json::Result<Self> {
         let kind = if kind == "ended" && data["end"] == "proposed" {
             "proposed"
         } else {

@@ -496,7 +496,7 @@ fn whose_word_it_was_survives_its_json() {
 #[test]
 fn what_the_first_version_recorded_is_understood() {
     let old = serde_json::json!({"end": "proposed", "reason": "the candidate passed the gate", "help": "h"});
-    let Ok(Event::Proposed { reason, .. }) = Event::read("ended", &old) else {
+    let Ok(Event::Proposed { reason, .. }) = Event::read("ended", old) else {
         panic!("another event")
     };
     assert_eq!(reason, "the candidate passed the gate");

@@ -2,8 +2,9 @@
 
 use super::lookup;
 use crate::case::{Case, CaseId, Event};
-use crate::engine::{Book, Note, RefusedFile};
-use crate::journal::{Reader, Record};
+use crate::engine::entry::inbox::Note;
+use crate::engine::{Book, Entry, RefusedFile};
+use crate::journal::Reader;
 use crate::text::escape;
 use crate::vfs::Disk;
 use anyhow::Context;
@@ -77,12 +78,14 @@ impl Arrival {
         } = self;
         reader
             .read(&mut |record, _| {
-                book.fold(&record)?;
-                match said(&record, name) {
+                let (seq, at) = (record.seq, record.time);
+                let entry = Entry::read(record)?;
+                match said(&entry, name) {
                     Some(Said::Case(id, known)) => (*case, *again) = (Some(id), known),
                     Some(Said::Refused(file)) => *refused = Some(file),
                     None => {}
                 }
+                book.fold(entry, seq, at)?;
                 Ok(())
             })
             .context("the journal cannot be read")?;
@@ -95,19 +98,12 @@ enum Said {
     Refused(RefusedFile),
 }
 
-/// What a record says of the file of this name.
-fn said(record: &Record, wanted: &str) -> Option<Said> {
-    let tagged = serde_json::json!({ "k": record.kind, "d": record.data });
-    match (&record.case, record.kind.as_str()) {
-        (Some(case), "accepted") => match serde_json::from_value(tagged) {
-            Ok(Event::Accepted(accepted)) if accepted.name == wanted => Some(Said::Case(delta_guard_contract::Digest(case.clone()), false)),
-            _ => None,
-        },
-        (None, "duplicate" | "file-refused") => match serde_json::from_value(tagged) {
-            Ok(Note::Duplicate { of, name, .. }) if name == wanted => Some(Said::Case(of, true)),
-            Ok(Note::FileRefused(file)) if file.name == wanted => Some(Said::Refused(file)),
-            _ => None,
-        },
+/// What an entry says of the file of this name.
+fn said(entry: &Entry, wanted: &str) -> Option<Said> {
+    match entry {
+        Entry::Case(case, Event::Accepted(accepted)) if accepted.name == wanted => Some(Said::Case(case.clone(), false)),
+        Entry::Inbox(Note::Duplicate { of, name, .. }) if name == wanted => Some(Said::Case(of.clone(), true)),
+        Entry::Inbox(Note::FileRefused(file)) if file.name == wanted => Some(Said::Refused(file.clone())),
         _ => None,
     }
 }

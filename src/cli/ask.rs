@@ -4,7 +4,8 @@ use super::{Exit, Failure, Global, lookup, say};
 use crate::case::Case;
 use crate::config::Config;
 use crate::engine::asked::{self, Ask, Request};
-use crate::engine::{Book, Note};
+use crate::engine::entry::approval::Note;
+use crate::engine::{Book, Entry};
 use crate::journal::Reader;
 use crate::vfs::Disk;
 use anyhow::Context;
@@ -121,13 +122,14 @@ impl Answers {
         let mut found = None;
         reader
             .read(&mut |record, _| {
-                book.fold(&record)?;
-                if record.kind == "asked"
-                    && let Ok(Note::Asked { id, done, answer, .. }) = serde_json::from_value(serde_json::json!({"k": "asked", "d": record.data}))
+                let (seq, at) = (record.seq, record.time);
+                let entry = Entry::read(record)?;
+                if let Entry::Approval(Note::Asked { id, done, answer, .. }) = &entry
                     && id == wanted
                 {
-                    found = Some((done, answer));
+                    found = Some((*done, answer.clone()));
                 }
+                book.fold(entry, seq, at)?;
                 Ok(())
             })
             .context("the journal cannot be read")?;

@@ -60,7 +60,7 @@ impl Journal {
         }
         let mut book = Book::default();
         let found = verify::verify(Arc::new(Disk), &dir, &witness, &mut |record| {
-            book.fold(&record)?;
+            book.fold_record(record)?;
             Ok(())
         });
         if global.json {

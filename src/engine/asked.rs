@@ -3,7 +3,7 @@
 //! guard that does not run carries it out when it starts.
 
 use super::Ledger;
-use super::book::Note;
+use super::entry::approval::Note;
 use crate::case::{Approval, By, Case, CaseId, Event, HoldCause, Retried, State};
 use crate::publish;
 use crate::settings::Settings;
@@ -211,7 +211,7 @@ fn look(ledger: &Ledger, settings: &Settings) -> Result<()> {
             Answer::Given { done, answer } => {
                 let reason = why(&request);
                 tracing::info!(case = request.ask.case().short(), by, done, answer, "a request was answered");
-                ledger.note(&Note::Asked {
+                ledger.note(Note::Asked {
                     id: id.chars().take(64).collect(),
                     by,
                     request: Request { ask: request.ask, reason },
@@ -405,7 +405,7 @@ fn approve(ledger: &Ledger, case: &Case, by: u32, why: &str, by_hand: bool) -> R
             if ledger.excluded().iter().any(|excluded| excluded.case == case.id) {
                 return no("its flagged examples stay out of every later repair already");
             }
-            ledger.note(&Note::Approved {
+            ledger.note(Note::Approved {
                 case: case.id.clone(),
                 ids: trace.ids.clone(),
                 count,
@@ -443,7 +443,7 @@ fn withdraw(ledger: &Ledger, case: &Case, by: u32) -> Result<Answer> {
     if !ledger.excluded().iter().any(|excluded| excluded.case == case.id) {
         return no("none of its examples is on the exclusion list: it was neither promoted nor approved");
     }
-    ledger.note(&Note::Withdrawn { case: case.id.clone(), by })?;
+    ledger.note(Note::Withdrawn { case: case.id.clone(), by })?;
     yes(
         "its flagged examples take part in later repairs again, as far as no other case excludes them; a link `current` that points to its candidate is left alone",
     )

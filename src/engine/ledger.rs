@@ -4,7 +4,9 @@
 mod ask;
 mod index;
 
-use super::book::{Book, Folded, LastFile, Note};
+use super::book::{Book, Folded};
+use super::entry::Entry;
+use super::entry::inbox::LastFile;
 use super::hooks::{Event as Outside, Hooks};
 use super::standing::{Excluded, Standing};
 use crate::case::{Accepted, Case, CaseId, Event, Illegal, State};
@@ -76,7 +78,7 @@ impl Ledger {
         let mut agrees = position.as_ref().is_some_and(|at| at.0 == 0);
         let mut book = Book::default();
         let (journal, opened) = Journal::open(options, &mut |record, head| {
-            let folded = book.fold(record)?;
+            let folded = book.fold_record(record)?;
             if let Some((seq, hash)) = &position {
                 agrees |= head.seq == *seq && hex::encode(head.hash) == *hash;
                 if agrees && head.seq > *seq && trouble.is_none() {
@@ -159,8 +161,8 @@ impl Ledger {
             open: book.cases.len() - book.held - book.proposed,
             held: book.held,
             proposed: book.proposed,
-            outbox: inner.book.outbox.len(),
-            outbox_changes: inner.book.outbox_changes,
+            outbox: inner.book.outbox.waiting.len(),
+            outbox_changes: inner.book.outbox.changes,
             has_index: inner.store.is_some(),
         };
     }
@@ -198,7 +200,7 @@ impl Ledger {
         };
         let state = case.state;
         case.apply(&event, 0, jiff::Timestamp::UNIX_EPOCH).map_err(|_| illegal(state))?;
-        self.append(&mut inner, event.kind(), true, Some(id), &event)?;
+        self.append(&mut inner, Entry::Case(id.clone(), event))?;
         let case = inner.book.cases.get(&case.seq).cloned().unwrap_or(case);
         if case.is_over() {
             inner.book.cases.remove(&case.seq);
@@ -213,45 +215,28 @@ impl Ledger {
         if inner.book.numbers.contains_key(id) {
             return Err(JournalError::Visitor(anyhow::anyhow!("case {id} exists already")));
         }
-        let event = Event::Accepted(accepted).bounded();
-        self.append(&mut inner, event.kind(), true, Some(id), &event)
+        self.append(&mut inner, Entry::Case(id.clone(), Event::Accepted(accepted).bounded()))
     }
 
     /// Record something that is not about the course of a case.
-    pub fn note(&self, note: &Note) -> Result<(), JournalError> {
-        self.append(&mut self.inner(), note.kind(), note.is_critical(), None, &note.clone().bounded())
+    pub fn note(&self, note: impl Into<Entry>) -> Result<(), JournalError> {
+        self.append(&mut self.inner(), note.into().bounded())
     }
 
-    /// `event` serialises as `{k, d}`.
-    fn append<T: serde::Serialize>(
-        &self,
-        inner: &mut Inner,
-        kind: &str,
-        critical: bool,
-        case: Option<&CaseId>,
-        event: &T,
-    ) -> Result<(), JournalError> {
-        let content = serde_json::to_value(event).map_err(|error| JournalError::Visitor(error.into()))?;
-        let data = content.get("d").cloned().unwrap_or_default();
+    /// Make an entry durable, then believe it.
+    fn append(&self, inner: &mut Inner, entry: Entry) -> Result<(), JournalError> {
+        let written = entry.write().map_err(JournalError::Visitor)?;
+        let case = written.case.as_ref().map(|case| case.0.as_str());
         let appended = inner
             .journal
-            .append(kind, critical, case.map(|case| case.0.as_str()), data.clone())
+            .append(written.kind, written.critical, case, &written.data)
             .inspect_err(|error| {
                 self.hooks.on(Outside::JournalTrouble {
                     message: error.to_string(),
                     poisoned: inner.journal.poisoned().is_some(),
                 });
             })?;
-        let record = crate::journal::Record {
-            seq: appended.head.seq,
-            time: appended.time,
-            epoch: inner.journal.epoch(),
-            kind: kind.into(),
-            critical,
-            case: case.map(|case| case.0.clone()),
-            data,
-        };
-        let folded = inner.book.fold(&record).map_err(JournalError::Visitor)?;
+        let folded = inner.book.fold(entry, appended.head.seq, appended.time).map_err(JournalError::Visitor)?;
         self.hooks.on(Outside::JournalAppended {
             seq: appended.head.seq,
             bytes: appended.bytes,
@@ -262,11 +247,11 @@ impl Ledger {
         {
             self.lose_index(inner, &error);
         }
-        if let (Folded::Case(number), Some(case)) = (&folded, case)
+        if let (Folded::Case(number), Some(case)) = (&folded, written.case)
             && *number == appended.head.seq
         {
             // Its acceptance: the number of a case is that of its first record.
-            self.order().push(case.clone());
+            self.order().push(case);
         }
         self.take_snapshot(inner);
         self.recorded.send_replace(appended.head.seq);
@@ -301,7 +286,7 @@ impl Ledger {
 
     /// Cases whose flagged examples stay out of later repairs.
     pub fn excluded(&self) -> Vec<Excluded> {
-        self.inner().book.excluded.clone()
+        self.inner().book.approvals.excluded.clone()
     }
 
     /// The standing exclusion list.
@@ -315,7 +300,7 @@ impl Ledger {
     /// What was promoted so far, as far as the caps count it, and the time that a record would get now.
     pub fn spent(&self) -> (Spent, jiff::Timestamp) {
         let inner = self.inner();
-        (inner.book.spent.clone(), inner.journal.now())
+        (inner.book.approvals.spent.clone(), inner.journal.now())
     }
 
     /// The time that a record would get now.
@@ -325,7 +310,7 @@ impl Ledger {
 
     /// Journal number of the last start with another version or other settings than the start before.
     pub fn changed_at(&self) -> u64 {
-        self.inner().book.changed_at
+        self.inner().book.starts.changed_at
     }
 
     /// The number of the last record, as it changes: whoever waits on it misses nothing.

@@ -43,7 +43,7 @@ pub fn salvage(journal_dir: &Path) -> Salvage {
     let mut all: BTreeMap<u64, Vec<FlaggedExample>> = BTreeMap::new();
     let mut reader = Reader::new(Arc::new(Disk), journal_dir);
     let outcome = read_to_end(&mut reader, &mut |record, _| {
-        gather(&mut all, book.fold(&record)?);
+        gather(&mut all, book.fold_record(record)?);
         Ok(())
     });
     let flagged = by_case(&book, all);
@@ -74,7 +74,7 @@ fn by_case(book: &Book, all: BTreeMap<u64, Vec<FlaggedExample>>) -> BTreeMap<Cas
 /// When the journal cannot be read, or does not hold what was flagged for one of them.
 pub fn standing(state_dir: &Path) -> Result<(Vec<Excluded>, Standing)> {
     let vfs: Arc<dyn Vfs> = Arc::new(Disk);
-    let excluded = read(state_dir)?.0.excluded;
+    let excluded = read(state_dir)?.0.approvals.excluded;
     let mut flagged = all_flagged(&vfs, &state_dir.join("journal"))?;
     let standing = Standing::of(&excluded, |case| Ok(flagged.remove(case).unwrap_or_default()))?;
     Ok((excluded, standing))
@@ -105,7 +105,7 @@ pub fn all_flagged(vfs: &Arc<dyn Vfs>, journal_dir: &Path) -> Result<BTreeMap<Ca
 fn fold(vfs: &Arc<dyn Vfs>, journal_dir: &Path, each: &mut dyn FnMut(Folded)) -> Result<(Book, Tail)> {
     let mut book = Book::default();
     let tail = Reader::new(Arc::clone(vfs), journal_dir).read(&mut |record, _| {
-        each(book.fold(&record)?);
+        each(book.fold_record(record)?);
         Ok(())
     })?;
     Ok((book, tail))

@@ -1,7 +1,7 @@
 //! The standing exclusion list: training examples that promoted and approved repairs took out. They stay out of every later one: a second repair's candidate,
 //! trained on everything but its own flagged examples, would hold the first case's poisons again.
 //!
-//! The journal says which cases count ([`super::Book::excluded`]); the ids are those that were flagged for them.
+//! The journal says which cases count ([`Approvals::excluded`](super::entry::approval::Approvals::excluded)); the ids are those that were flagged for them.
 
 use crate::case::{CaseId, StandingUse};
 use crate::publish;

@@ -4,7 +4,8 @@ use super::intake::{self, Hitch, Looked, Patience, of_all, of_file};
 use super::scan::{Inbox, Kind, ScanReport, Seen};
 use super::{again, names, refused, sidecar};
 use crate::case::{Accepted, Claim, FileIdentity, case_id};
-use crate::engine::{Event, Note, Refusal};
+use crate::engine::entry::inbox::Note;
+use crate::engine::{Event, Refusal};
 use crate::journal::JournalError;
 use crate::publish;
 use crate::text::escape;
@@ -188,7 +189,7 @@ impl Inbox {
                 files,
                 contents,
             };
-            self.ledger.note(&note).map(|()| self.hooks.on(Event::Duplicate { of: id }))
+            self.ledger.note(note).map(|()| self.hooks.on(Event::Duplicate { of: id }))
         } else {
             let accepted = Accepted {
                 content: copied.content.clone(),
@@ -230,7 +231,7 @@ impl Inbox {
             _ => {
                 let record = refused::record(name, reason, sentence.clone(), files);
                 self.tell_refused(inbox, entries, &record)?;
-                self.ledger.note(&Note::FileRefused(record.clone())).map_err(of_record)?;
+                self.ledger.note(Note::FileRefused(record.clone())).map_err(of_record)?;
                 self.hooks.on(Event::Refused {
                     reason,
                     name: record.name.clone(),

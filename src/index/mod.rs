@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// First byte of every value: the layout of what follows.
-const LAYOUT: u8 = 1;
+/// First byte of every value: the layout of what follows. An index of another layout is made again.
+const LAYOUT: u8 = 2;
 const HEAD: &[u8] = b"head";
 const CASES: u8 = b'c';
 const FLAGGED: u8 = b'f';

@@ -51,12 +51,14 @@ pub enum JournalError {
         why: String,
     },
     /// A record that no reader would accept.
-    #[error("a journal record of kind {kind} would have {bytes} bytes; at most {most} are allowed", most = super::frame::MAX_WRITTEN)]
+    #[error("a journal record of kind {kind} would have {bytes} bytes; at most {most} are allowed")]
     TooLarge {
         /// Its kind.
         kind: String,
         /// Its size.
         bytes: usize,
+        /// The most that is written.
+        most: usize,
     },
     /// Whoever was shown the records could not take one.
     #[error("{0:#}")]

@@ -7,6 +7,7 @@ use crate::vfs::{self, Vfs, VfsFile};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// A record number that somebody outside the journal has seen (the index): a journal that ends before it was cut by a foreign hand.
     pub witness: u64,
+    /// Most bytes of a record's JSON.
+    pub max_record: usize,
 }
 
 impl Options {
@@ -36,6 +39,7 @@ impl Options {
             clock,
             segment_bytes: SEGMENT_BYTES,
             witness: 0,
+            max_record: frame::MAX_WRITTEN,
         }
     }
 }
@@ -77,6 +81,13 @@ pub struct Appended {
     pub sync: Duration,
 }
 
+/// A record, encoded.
+struct Line {
+    seq: u64,
+    time: Timestamp,
+    json: String,
+}
+
 /// Content of a `journal.tail_cut` record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct TailCut {
@@ -88,7 +99,7 @@ struct TailCut {
 
 impl Journal {
     /// Take the lock, verify everything, show each record to `visit`, cut a torn tail, and be ready to write.
-    pub fn open(options: Options, visit: &mut dyn FnMut(&Record, &Head) -> anyhow::Result<()>) -> Result<(Self, Opened), JournalError> {
+    pub fn open(options: Options, visit: &mut dyn FnMut(Record, &Head) -> anyhow::Result<()>) -> Result<(Self, Opened), JournalError> {
         let Options { vfs, dir, .. } = &options;
         vfs.create_dir_all(dir).map_err(JournalError::io("make", dir))?;
         let quarantine = dir.join("quarantine");
@@ -108,7 +119,7 @@ impl Journal {
             if record.kind == segment::TAIL_CUT {
                 told.insert(serde_json::from_value::<TailCut>(record.data.clone())?.file);
             }
-            visit(&record, head)
+            visit(record, head)
         })?;
         let first_seq = tail.head.seq + 1 - reader.count();
         if tail.head.seq < options.witness {
@@ -153,8 +164,17 @@ impl Journal {
             .filter(|cut| !told.contains(&cut.file))
         {
             let data = serde_json::to_value(&cut).map_err(|error| JournalError::Visitor(error.into()))?;
-            let (record, appended) = journal.append_record(segment::TAIL_CUT, false, None, data)?;
-            visit(&record, &appended.head).map_err(JournalError::Visitor)?;
+            let appended = journal.append(segment::TAIL_CUT, false, None, &data)?;
+            let record = Record {
+                seq: appended.head.seq,
+                time: appended.time,
+                epoch: journal.epoch,
+                kind: segment::TAIL_CUT.into(),
+                critical: false,
+                case: None,
+                data,
+            };
+            visit(record, &appended.head).map_err(JournalError::Visitor)?;
         }
         Ok((journal, Opened { cut }))
     }
@@ -180,43 +200,58 @@ impl Journal {
         self.poisoned.as_deref()
     }
 
-    /// Append a record. When this returns Ok, it is durable. After an error it is not in the journal, except when the journal is poisoned: then the next start tells.
-    pub fn append(&mut self, kind: &str, critical: bool, case: Option<&str>, data: serde_json::Value) -> Result<Appended, JournalError> {
-        self.append_record(kind, critical, case, data).map(|(_, appended)| appended)
-    }
-
-    fn append_record(&mut self, kind: &str, critical: bool, case: Option<&str>, data: serde_json::Value) -> Result<(Record, Appended), JournalError> {
+    /// Append a record; `data` is its content as JSON text. When this returns Ok, it is durable. After an error it is not in the journal, except when the journal is
+    /// poisoned: then the next start tells.
+    pub fn append(&mut self, kind: &str, critical: bool, case: Option<&str>, data: impl Display) -> Result<Appended, JournalError> {
         if let Some(why) = &self.poisoned {
             return Err(JournalError::Poisoned { why: why.clone() });
         }
-        let mut record = self.record(kind, critical, case, data);
-        let bytes = encode_json(&record)?.len() + frame::PREFIX + 1;
+        let data = data.to_string();
+        let line = |journal: &Self| journal.line(kind, critical, case, &data);
+        let mut next = line(self)?;
+        let bytes = next.json.len() + frame::PREFIX + 1;
         if self.file.is_some() && self.head.seq >= self.first_seq && self.offset + bytes as u64 > self.options.segment_bytes {
             self.seal()?;
         }
         if self.file.is_none() {
             self.begin_segment()?;
         }
-        record.seq = self.head.seq + 1;
-        let appended = self.write(&record)?;
-        Ok((record, appended))
+        if next.seq != self.head.seq + 1 {
+            next = line(self)?;
+        }
+        self.write(&next)
     }
 
-    fn record(&self, kind: &str, critical: bool, case: Option<&str>, data: serde_json::Value) -> Record {
-        Record {
-            seq: self.head.seq + 1,
-            time: self.now(),
+    /// The next record. Its content was encoded before; here it gets its head.
+    fn line(&self, kind: &str, critical: bool, case: Option<&str>, data: &str) -> Result<Line, JournalError> {
+        let (seq, time) = (self.head.seq + 1, self.now());
+        let head = Record {
+            seq,
+            time,
             epoch: self.epoch,
             kind: kind.into(),
             critical,
             case: case.map(String::from),
-            data,
+            data: serde_json::Value::Null,
+        };
+        let mut json = serde_json::to_string(&head).map_err(|error| JournalError::Visitor(error.into()))?;
+        // The content comes last in a record, in place of the null.
+        json.truncate(json.len() - "null}".len());
+        json.push_str(data);
+        json.push('}');
+        if json.len() > self.options.max_record {
+            return Err(JournalError::TooLarge {
+                kind: kind.into(),
+                bytes: json.len(),
+                most: self.options.max_record,
+            });
         }
+        Ok(Line { seq, time, json })
     }
 
     /// One write, one sync. A failed write is taken back; where that fails too, or the sync failed, nobody knows what is on the disk: no more writing.
-    fn write(&mut self, record: &Record) -> Result<Appended, JournalError> {
-        let (bytes, hash) = frame::encode(&self.head.hash, record.seq, &encode_json(record)?);
+    fn write(&mut self, line: &Line) -> Result<Appended, JournalError> {
+        let (bytes, hash) = frame::encode(&self.head.hash, line.seq, line.json.as_bytes());
         let path = self.options.dir.join(segment_name(self.segment));
         let Some(file) = self.file.as_mut() else {
             return Err(JournalError::Poisoned {
@@ -240,11 +275,11 @@ impl Journal {
         let sync = started.elapsed();
         fail::fail_point!("journal::after_sync");
         self.offset += bytes.len() as u64;
-        self.head = Head { seq: record.seq, hash };
-        self.time = record.time;
+        self.head = Head { seq: line.seq, hash };
+        self.time = line.time;
         Ok(Appended {
             head: self.head,
-            time: record.time,
+            time: line.time,
             bytes: bytes.len() as u64,
             sync,
         })
@@ -253,7 +288,7 @@ impl Journal {
     fn seal(&mut self) -> Result<(), JournalError> {
         let count = self.head.seq + 2 - self.first_seq;
         let data = serde_json::to_value(Sealed { count }).map_err(|error| JournalError::Visitor(error.into()))?;
-        self.write(&self.record(segment::SEALED, true, None, data))?;
+        self.write(&self.line(segment::SEALED, true, None, &data.to_string())?)?;
         self.file = None;
         Ok(())
     }
@@ -262,17 +297,17 @@ impl Journal {
     fn begin_segment(&mut self) -> Result<(), JournalError> {
         let number = self.segment + 1;
         let data = serde_json::to_value(First::after(&self.head, number)).map_err(|error| JournalError::Visitor(error.into()))?;
-        let record = self.record(segment::FIRST, true, None, data);
-        let (bytes, hash) = frame::encode(&self.head.hash, record.seq, &encode_json(&record)?);
+        let line = self.line(segment::FIRST, true, None, &data.to_string())?;
+        let (bytes, hash) = frame::encode(&self.head.hash, line.seq, line.json.as_bytes());
         let (vfs, dir) = (self.options.vfs.as_ref(), &self.options.dir);
         let path = dir.join(segment_name(number));
         vfs::put(vfs, dir, &segment_name(number), &bytes).map_err(JournalError::io("make", &path))?;
         self.file = Some(vfs.append(&path).map_err(JournalError::io("open", &path))?);
         self.segment = number;
-        self.first_seq = record.seq;
+        self.first_seq = line.seq;
         self.offset = bytes.len() as u64;
-        self.head = Head { seq: record.seq, hash };
-        self.time = record.time;
+        self.head = Head { seq: line.seq, hash };
+        self.time = line.time;
         Ok(())
     }
 }
@@ -298,17 +333,6 @@ pub fn renew_last_segment(vfs: &dyn Vfs, dir: &Path) -> Result<(), JournalError>
         .and_then(|mut file| file.read_to_end(&mut bytes))
         .map_err(JournalError::io("read", &path))?;
     vfs::put(vfs, dir, &segment_name(last), &bytes).map_err(JournalError::io("write anew", &path))
-}
-
-fn encode_json(record: &Record) -> Result<Vec<u8>, JournalError> {
-    let json = serde_json::to_vec(record).map_err(|error| JournalError::Visitor(error.into()))?;
-    if json.len() > frame::MAX_WRITTEN {
-        return Err(JournalError::TooLarge {
-            kind: record.kind.clone(),
-            bytes: json.len(),
-        });
-    }
-    Ok(json)
 }
 
 /// Keep the torn bytes aside, durably, then cut them off. Returns how many.

@@ -3,7 +3,8 @@
 use crate::support::{Recorder, Running, ask, drop_picture, only_case, run_to_end, settings, tree, wait_for};
 use delta_guard::case::{HoldCause, Stage, State};
 use delta_guard::engine::asked::Ask;
-use delta_guard::engine::{CaseView, Event, Ledger, Note};
+use delta_guard::engine::entry::mail::Note;
+use delta_guard::engine::{CaseView, Event, Ledger};
 use delta_guard::inbox::refused::Reason;
 use delta_guard::policy::Mode;
 use delta_guard::publish;
@@ -331,11 +332,11 @@ fn waiting_is_counted_from_when_a_message_came_and_over_restarts() {
         seconds
     };
     assert_eq!((waited(ledger), ledger.snapshot().outbox), (vec![0], 1));
-    ledger.note(&Note::OutboxWaited { seconds: 3600 }).unwrap();
+    ledger.note(Note::OutboxWaited { seconds: 3600 }).unwrap();
     assert_eq!(waited(ledger), [3600]);
     drop_picture(&settings, "b.png", "label=cat\n", None);
     wait_for("a second message", || (ledger.snapshot().outbox == 2).then_some(()));
-    ledger.note(&Note::OutboxWaited { seconds: 60 }).unwrap();
+    ledger.note(Note::OutboxWaited { seconds: 60 }).unwrap();
     assert_eq!(waited(ledger), [60, 3660]);
     running.stop().1.unwrap();
     let running = Running::start(&settings);

@@ -33,7 +33,7 @@ fn old(root: &Path) -> Settings {
 fn whole(settings: &Settings) -> u64 {
     let mut book = Book::default();
     let found = verify(Arc::new(Disk), &settings.journal_dir(), &Witness::None, &mut |record| {
-        book.fold(&record).map(|_| ())
+        book.fold_record(record).map(|_| ())
     });
     assert_eq!((found.verdict, found.what.as_str()), (Verdict::Whole, ""));
     found.records
@@ -78,7 +78,7 @@ fn it_says_what_it_said() {
     // Of the four messages of queued.png, which lie in three records, two were sent and one was given up.
     let of = |name: &str| {
         let id = case(name).id;
-        book.outbox.values().filter(|(about, _)| *about == id).count()
+        book.outbox.waiting.values().filter(|one| one.case == id).count()
     };
     assert_eq!(["a.png", "queued.png", "rejected.png", "cap.png", "waits.png"].map(of), [3, 1, 2, 2, 1]);
     // What stays out: the approved and the promoted ones, without the one that was withdrawn.

@@ -250,8 +250,8 @@ fn eight_thousand_classes_and_two_hundred_recipients_are_a_case_like_any_other()
     assert_eq!((view.fit.unwrap().layers.len(), view.trace.unwrap().flagged.len()), (3000, 2000));
     let vfs: Arc<dyn delta_guard::vfs::Vfs> = Arc::new(Disk);
     assert_eq!(query::flagged(&vfs, &settings.journal_dir(), &case.id).unwrap().len(), 2000);
-    let outbox = query::read(&settings.state_dir).unwrap().0.outbox;
-    let mails: Vec<&Message> = outbox.values().filter(|(of, _)| *of == case.id).map(|(_, message)| message).collect();
+    let outbox = query::read(&settings.state_dir).unwrap().0.outbox.waiting;
+    let mails: Vec<&Message> = outbox.values().filter(|one| one.case == case.id).map(|one| &one.message).collect();
     assert_eq!(mails.len(), 200);
     for message in mails {
         let content: delta_guard::alert::Content = engine::load(&settings.case_dir(&case.id), message.kept.as_ref().unwrap()).unwrap();
@@ -389,7 +389,7 @@ fn messages_count_only_when_their_case_is_told() {
         messages: names.iter().map(|name| message(name)).collect(),
     };
     let pending = |place: &Place| -> Vec<String> {
-        let from_journal: Vec<String> = query::read(&place.settings.state_dir).unwrap().0.outbox.into_keys().collect();
+        let from_journal: Vec<String> = query::read(&place.settings.state_dir).unwrap().0.outbox.waiting.into_keys().collect();
         let now: Vec<String> = place.ledger.pending_messages().into_iter().map(|(_, message)| message.id).collect();
         assert_eq!(now, from_journal);
         now

@@ -134,7 +134,7 @@ impl Filling {
         let Self { reader, book } = self;
         reader.read(&mut |record, head| {
             ensure!(!stopped(), "the guard stops");
-            let folded = book.fold(&record)?;
+            let folded = book.fold_record(record)?;
             apply(store, head, book, &folded)?;
             prune(book, &folded);
             Ok(())
