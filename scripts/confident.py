@@ -106,8 +106,8 @@ def main():
             if isinstance(told, str):
                 print(f"{keys.story} x{scale:g} {precision}: {told}", flush=True)
                 continue
-            flagged = {f["id"]: f["kappa"] for f in told["flagged"]}
-            stand_out = told["stand_out"] or {}
+            flagged = {f["id"]: f["score"] for f in told["flagged"]}
+            stand_out = told["details"]["stand_out"] or {}
             number = lambda v: "-" if v is None else f"{v:.3f}"
             print(
                 f"{keys.story} x{scale:g} {precision}: TP {len(poisons & flagged.keys())} FP {len(flagged.keys() - poisons)} "

@@ -66,16 +66,18 @@ class Bench:
 
 def figures(report):
     """What must stay: ids and verdict as they are, numbers to rounding."""
-    stand_out = {key: value for key, value in (report["stand_out"] or {}).items() if key != "placebos"}
+    found = report["details"]["stand_out"] or {}
+    stand_out = {key: value for key, value in found.items() if key != "placebos"}
+    rows = [dict(zip((c["key"] for c in table["columns"]), row)) for table in report["exhibits"] if table["exhibit"] == "table" for row in table["rows"]]
     return {
         "verdict": report["verdict"]["kind"],
         "predicted_label": report["predicted_label"],
         "examples_of_label": report["examples_of_label"],
-        "flagged": [[f["id"], f["count"], f["seed"]] for f in report["flagged"]],
-        "kappa": [f["kappa"] for f in report["flagged"]],
-        "mean_scaled_delta": [f["mean_scaled_delta"] for f in report["flagged"]],
+        "flagged": [[f["id"], row["count"], row["seed"]] for f, row in zip(report["flagged"], rows, strict=True)],
+        "kappa": [f["score"] for f in report["flagged"]],
+        "mean_scaled_delta": [row["mean_scaled_delta"] for row in rows],
         "stand_out": stand_out,
-        "placebos": [[p["id"], p["flagged"], p["d_prime"], p["z"]] for p in (report["stand_out"] or {}).get("placebos", [])],
+        "placebos": [[p["id"], p["flagged"], p["d_prime"], p["z"]] for p in found.get("placebos", [])],
     }
 
 

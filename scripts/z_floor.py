@@ -101,10 +101,9 @@ def story(worker, home, seed, attack):
             print(f"{home.name} {kind} as {wrong}: {found}", flush=True)
             continue
         flagged = {f["id"] for f in found["flagged"]}
-        stand_out = found["stand_out"] or {}
+        stand_out = found["details"]["stand_out"] or {}
         reason = found["verdict"].get("reason", "")
-        words = [w for w in reason.split() if w.isdigit()]
-        size = len(flagged) or (int(words[0]) if "candidates" in reason and words else 0)
+        size = len(flagged) or found["verdict"].get("why", {}).get("candidates", 0)
         floor = z_of_choosing(size, found["examples_of_label"]) if size else 0
         number = lambda v: "-" if v is None else f"{v:.2f}"
         print(

@@ -323,7 +323,7 @@ pub struct Prediction {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FitResult {
     /// Which factors.
-    pub factors: crate::evidence::FactorUse,
+    pub factors: crate::finding::FactorUse,
     /// Seconds per step.
     pub seconds: BTreeMap<String, f64>,
     /// Tracked layers: name, rows of G, rows of A.

@@ -6,8 +6,8 @@
 
 pub mod config;
 pub mod detect;
-pub mod evidence;
 pub mod fault;
+pub mod finding;
 pub mod id;
 pub mod job;
 pub mod message;
@@ -20,8 +20,8 @@ pub use config::{
     Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Orientation, Recipe, Resize, Schedule, Split, Stem, WorkerSetup,
 };
 pub use detect::{DetectConfig, DetectSettings};
-pub use evidence::{FlaggedExample, TraceReport, TraceVerdict};
 pub use fault::{Code, Fault, FaultKind};
+pub use finding::{Flagged, TraceReport, TraceVerdict};
 pub use id::{Digest, Seed, TrainId};
 pub use job::{Job, JobResult, Task};
 pub use message::{Message, Outcome, Progress};

@@ -5,10 +5,12 @@
 
 use delta_guard_contract::config::{Augment, Device, Stem};
 use delta_guard_contract::detect::{DetectConfig, Precision};
+use delta_guard_contract::finding::{Exhibit, Histogram};
 use delta_guard_contract::job::{Anomaly, ImageLimits, PrepareResult, StoryConfig};
 use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
 use delta_guard_contract::{DataConfig, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Seed, Task, TraceReport, TrainId, WorkerSetup};
+use delta_influence::detect::stand_out::StandOut;
 use delta_influence::files::tensors::{read_tensors, write_tensors};
 use delta_influence::jobs;
 use delta_influence::progress::Silent;
@@ -150,6 +152,10 @@ impl Story {
     }
 }
 
+fn stand_out(report: &TraceReport) -> Option<StandOut> {
+    serde_json::from_value(report.details["stand_out"].clone()).expect("the guard's details")
+}
+
 #[test]
 fn float32_flags_what_float64_flags_however_confident_the_network_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -166,7 +172,7 @@ fn float32_flags_what_float64_flags_however_confident_the_network_is() {
             double.verdict
         );
         assert_eq!(set(&single), set(&double), "logits × {factor}: {:?}", single.verdict);
-        let (single, double) = (single.stand_out.unwrap(), double.stand_out.unwrap());
+        let (single, double) = (stand_out(&single).unwrap(), stand_out(&double).unwrap());
         for (name, single, double) in [("d′", single.d_prime, double.d_prime), ("z", single.z, double.z)] {
             let (single, double) = (single.unwrap(), double.unwrap());
             assert!(
@@ -178,8 +184,11 @@ fn float32_flags_what_float64_flags_however_confident_the_network_is() {
     // What is drawn follows from the seeds that the job carries: the fit's from one, the case's from the other.
     let told = |seeds| {
         let report = story.trace(&story.victim, Precision::F32, seeds);
-        let placebos: Vec<TrainId> = report.stand_out.into_iter().flat_map(|s| s.placebos).map(|p| p.id).collect();
-        (report.factors.key, placebos, report.histogram.edges)
+        let Exhibit::Histogram(Histogram { edges, .. }) = report.exhibits[0].clone() else {
+            panic!("{:?}", report.exhibits)
+        };
+        let placebos: Vec<TrainId> = stand_out(&report).into_iter().flat_map(|s| s.placebos).map(|p| p.id).collect();
+        (report.factors.key, placebos, edges)
     };
     let (first, again, other_fit, other_case) = (told((5, 6)), told((5, 6)), told((5, 7)), told((8, 6)));
     assert_eq!(first, again);

@@ -161,8 +161,8 @@ impl Event {
                 seconds,
             },
             Event::Traced { mut trace, seconds } => {
-                if let TraceVerdict::Undecided { reason } = &mut trace.found.verdict {
-                    *reason = cut(reason, REASON);
+                if let TraceVerdict::Undecided { why } = &mut trace.found.verdict {
+                    *why = why.clone().bounded(&|text| cut(text, 2 * SENTENCE));
                 }
                 trace.found.merge_small();
                 trace.found.notes = sentences(std::mem::take(&mut trace.found.notes));
@@ -308,6 +308,7 @@ mod tests {
     use crate::journal::frame::MAX_WRITTEN;
     use crate::policy::{Action, Found, Mode};
     use delta_guard_contract::FaultKind;
+    use delta_guard_contract::finding::Abstain;
     use proptest::prelude::*;
 
     /// Any text, mostly of the characters that take the most room; up to 100,000 of them.
@@ -335,7 +336,9 @@ mod tests {
         };
         let (kind, seconds) = (FaultKind::Internal, 0.1);
         let found = Found {
-            verdict: TraceVerdict::Undecided { reason: text() },
+            verdict: TraceVerdict::Undecided {
+                why: Abstain::other(&text(), text()),
+            },
             predicted_label: short[0].clone(),
             flagged: short.iter().map(|name| (name.clone(), 1)).collect(),
             examples: 1,
@@ -369,7 +372,7 @@ mod tests {
             },
             Event::Fitted {
                 fit: FitResult {
-                    factors: delta_guard_contract::evidence::FactorUse {
+                    factors: delta_guard_contract::finding::FactorUse {
                         key: digest.clone(),
                         reused: false,
                         examples: 1,

@@ -5,7 +5,7 @@ use super::{Approval, Case, State};
 use crate::policy::{Decision, Found, GateVerdict};
 use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
-use delta_guard_contract::{Digest, FaultKind, FlaggedExample};
+use delta_guard_contract::{Digest, FaultKind, Flagged};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -356,7 +356,7 @@ pub enum Event {
     /// Some of the flagged examples; `traced` follows the last of these records.
     Flagged {
         /// Evidence, strongest first.
-        examples: Vec<FlaggedExample>,
+        examples: Vec<Flagged>,
     },
     /// Traced; the flagged examples are in the `flagged` records since the stage began.
     Traced {

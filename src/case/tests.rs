@@ -91,7 +91,7 @@ pub(crate) fn events() -> Vec<Event> {
         ids: Digest("i".into()),
         manifest: None,
     };
-    let factors = delta_guard_contract::evidence::FactorUse {
+    let factors = delta_guard_contract::finding::FactorUse {
         key: Digest("f".into()),
         reused: true,
         examples: 1,

@@ -11,7 +11,8 @@ use serde::Serialize;
 Examples:
   delta-guard cases
   delta-guard cases --state held --state failed
-  delta-guard cases --json | jq -r '.[] | select(.state == \"proposed\") | .case'")]
+  delta-guard cases --json | jq -r '.[] | select(.state == \"proposed\") | .case'
+  delta-guard cases --json | jq 'group_by(.abstained) | map({(.[0].abstained // \"none\"): length}) | add'   why the detector abstained, counted")]
 pub struct Cases {
     /// Only cases in this state (may be given several times): accepted … published, one that waits for you: held, proposed, or an end: promoted, declined, rejected, undecided, observed, no-anomaly, refused, failed
     #[arg(long, value_name = "STATE", value_parser = state)]
@@ -42,7 +43,8 @@ impl Cases {
                 .map(|case| {
                     serde_json::json!({
                         "case": case.id, "state": case.state, "file": case.accepted.name, "accepted_at": case.accepted_at, "ended_at": case.ended_at,
-                        "predicted": case.prediction().map(|p| &p.label), "flagged": case.trace().map(|t| t.found.count()), "reason": case.reason,
+                        "predicted": case.prediction().map(|p| &p.label), "flagged": case.trace().map(|t| t.found.count()),
+                        "abstained": case.trace().and_then(|t| t.found.abstained()), "reason": case.reason,
                     })
                 })
                 .collect();

@@ -215,6 +215,18 @@ fn summary(results: &Results, out: &Path) -> String {
     for (seed, why) in &results.failed {
         text.push_str(&format!("seed {seed} failed and is tried again when the command is repeated: {why}\n"));
     }
+    for (name, of) in [
+        ("natural errors", (|told| &told.natural_errors) as fn(&Told) -> &Controls),
+        ("placebos", |told| &told.placebos),
+    ] {
+        let sum = results.seeds.iter().fold(Controls::default(), |sum, told| sum.plus(of(told)));
+        let mut reasons: Vec<_> = sum.abstained.into_iter().collect();
+        reasons.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+        if !reasons.is_empty() {
+            let counted: Vec<String> = reasons.iter().map(|(code, n)| format!("{n} {code}")).collect();
+            text.push_str(&format!("{name} left alone, by reason: {}\n", counted.join(", ")));
+        }
+    }
     text.push_str(&format!("all figures: {}", out.join(RESULT).display()));
     text
 }

@@ -1,10 +1,15 @@
 //! `flagged`.
 
 use super::{Exit, Failure, Global, lookup, say};
+use crate::case::Case;
+use crate::engine;
 use crate::report::words;
+use crate::settings::Settings;
 use clap::Args;
-use delta_guard_contract::{Digest, FlaggedExample, TrainId};
+use delta_guard_contract::finding::{Cell, Column};
+use delta_guard_contract::{Digest, Flagged as Found, TraceReport, TrainId};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// List the training examples that were flagged, with their evidence. Reads the journal, so it answers also when the daemon is down
 #[derive(Debug, Args, Serialize)]
@@ -15,7 +20,8 @@ Examples:
   delta-guard flagged 8f3a --csv > flagged.csv   for `unlearn --flagged`, or a spreadsheet
   delta-guard flagged --id dog/0017.png          which cases flagged this example?
 
-Columns: count (of the transformed queries in which its influence fell), mean_scaled_delta (how far), kappa (likeness to the seeds), rank, label.
+Columns: rank (1 is the strongest), score (strength of the evidence, in the detector's own unit), then whatever else the detector measured. Of detect.mode guard: \
+kappa, its score (likeness to the seeds), count (of the transformed queries in which its influence fell), mean_scaled_delta (how far), seed.
 
 Exit codes: 0 some, 3 none or no such case")]
 pub struct Flagged {
@@ -29,32 +35,37 @@ pub struct Flagged {
     pub(super) csv: bool,
 }
 
+/// A case, what it flagged, and its trace report where that is still there.
+struct Of {
+    case: Digest,
+    flagged: Vec<Found>,
+    report: Option<TraceReport>,
+}
+
 impl Flagged {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.load_text()?;
         let wanted = self.case.as_deref().map(|prefix| lookup::one(&config, prefix)).transpose()?;
-        let mut all: Vec<(Digest, Vec<FlaggedExample>)> = if lookup::journal(&config.file.paths.state)? {
-            lookup::read(&config.file.paths.state).flagged.into_iter().collect()
-        } else {
-            Vec::new()
-        };
-        if let Some(case) = &wanted {
-            all.retain(|(id, _)| *id == case.id);
+        let mut all: Vec<Of> = Vec::new();
+        if lookup::journal(&config.file.paths.state)? {
+            let found = lookup::read(&config.file.paths.state);
+            let settings = config.settings()?;
+            let of_case = |id: &Digest| found.book.cases.values().find(|case| case.id == *id);
+            let id = self.id.clone().map(TrainId);
+            for (case, mut flagged) in found.flagged {
+                flagged.retain(|example| id.as_ref().is_none_or(|id| example.id == *id));
+                if flagged.is_empty() || wanted.as_ref().is_some_and(|wanted| wanted.id != case) {
+                    continue;
+                }
+                let report = of_case(&case).and_then(|case| trace(case, &settings));
+                all.push(Of { case, flagged, report });
+            }
         }
-        if let Some(id) = &self.id {
-            let id = TrainId(id.clone());
-            all.iter_mut().for_each(|(_, examples)| examples.retain(|example| example.id == id));
-        }
-        let rows: Vec<(&Digest, &FlaggedExample)> = all
-            .iter()
-            .flat_map(|(case, examples)| examples.iter().map(move |example| (case, example)))
-            .collect();
         if global.json {
-            let list: Vec<_> = rows.iter().map(|(case, example)| with_case(case, example)).collect::<Result<_, _>>()?;
-            say::json(&list)?;
+            say::json(&all.iter().flat_map(Of::values).collect::<Vec<_>>())?;
         } else if self.csv {
-            write_csv(&rows)?;
-        } else if rows.is_empty() {
+            write_csv(&all)?;
+        } else if all.is_empty() {
             let what = match (&wanted, &self.id) {
                 (Some(case), _) => format!("case {} flagged nothing (it is {})", case.id.short(), case.state),
                 (_, Some(id)) => format!("no case flagged {id:?}"),
@@ -62,49 +73,172 @@ impl Flagged {
             };
             return Err(Failure::new(Exit::No, what, ""));
         } else {
-            let columns = ["case", ">rank", ">count", ">Δ", ">κ", "seed", "label", "id"];
-            say::out(&say::table(&columns, rows.iter().map(|(case, example)| row(case, example))))?;
-            say::note(&words::examples(rows.len()));
+            write_table(&all)?;
         }
-        Ok(if rows.is_empty() { Exit::No } else { Exit::Done })
+        Ok(if all.is_empty() { Exit::No } else { Exit::Done })
     }
 }
 
-pub(super) fn row(case: &Digest, example: &FlaggedExample) -> Vec<String> {
-    vec![
-        case.short().to_owned(),
-        example.rank.to_string(),
-        example.count.to_string(),
-        format!("{:.3}", example.mean_scaled_delta),
-        format!("{:.3}", example.kappa),
-        if example.seed { "yes".into() } else { String::new() },
-        example.label.clone(),
-        example.id.to_string(),
-    ]
+/// The case's trace report. None where it is gone or was changed: that is said, and what the journal has is shown.
+fn trace(case: &Case, settings: &Settings) -> Option<TraceReport> {
+    let trace = case.trace()?;
+    let file = settings.case_dir(&case.id).join(&trace.file);
+    engine::read_trace(&file, &trace.digest)
+        .map_err(|error| say::note(&format!("note: of case {} only the journal is shown: {error:#}", case.id.short())))
+        .ok()
 }
 
-fn with_case(case: &Digest, example: &FlaggedExample) -> serde_json::Result<serde_json::Value> {
-    let mut value = serde_json::to_value(example)?;
-    if let Some(map) = value.as_object_mut() {
-        map.insert("case".into(), case.0.clone().into());
+/// The row of an example in its report's table.
+fn row<'a>(report: Option<&'a TraceReport>, example: &Found) -> impl Iterator<Item = (&'a Column, &'a Cell)> {
+    let table = report.and_then(TraceReport::table);
+    let place = (example.rank as usize).saturating_sub(1);
+    let same = report
+        .and_then(|report| report.flagged.get(place))
+        .is_some_and(|found| found.id == example.id);
+    let row = table.and_then(|table| Some((table, table.rows.get(place)?))).filter(|_| same);
+    row.into_iter().flat_map(|(table, row)| table.columns.iter().zip(row))
+}
+
+/// Columns of the tables of all these reports, by key, in their order.
+fn union<'a>(reports: impl Iterator<Item = &'a TraceReport>) -> Vec<&'a Column> {
+    let mut columns: Vec<&Column> = Vec::new();
+    for column in reports.filter_map(TraceReport::table).flat_map(|table| &table.columns) {
+        if !columns.iter().any(|known| known.key == column.key) {
+            columns.push(column);
+        }
     }
-    Ok(value)
+    columns
 }
 
-fn write_csv(rows: &[(&Digest, &FlaggedExample)]) -> anyhow::Result<()> {
+impl Of {
+    /// Its examples as JSON.
+    fn values(&self) -> impl Iterator<Item = serde_json::Value> {
+        self.flagged.iter().map(|example| {
+            let mut value = serde_json::json!({
+                "case": self.case, "id": example.id, "label": example.label, "rank": example.rank, "score": example.score,
+            });
+            if let Some(map) = value.as_object_mut() {
+                for (column, cell) in row(self.report.as_ref(), example) {
+                    map.entry(column.key.clone()).or_insert(serde_json::json!(cell));
+                }
+            }
+            value
+        })
+    }
+}
+
+/// The same columns for every case; those that a case does not have are empty.
+fn write_csv(all: &[Of]) -> anyhow::Result<()> {
+    let columns = union(all.iter().filter_map(|of| of.report.as_ref()));
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["case", "id", "label", "rank", "count", "mean_scaled_delta", "kappa", "seed"])?;
-    for (case, e) in rows {
-        writer.write_record([
-            &case.0,
-            &e.id.0,
-            &e.label,
-            &e.rank.to_string(),
-            &e.count.to_string(),
-            &e.mean_scaled_delta.to_string(),
-            &e.kappa.to_string(),
-            &e.seed.to_string(),
-        ])?;
+    let head = ["case", "id", "label", "rank", "score"].into_iter();
+    writer.write_record(head.chain(columns.iter().map(|column| column.key.as_str())))?;
+    for of in all {
+        for example in &of.flagged {
+            let own: BTreeMap<&str, &Cell> = row(of.report.as_ref(), example)
+                .map(|(column, cell)| (column.key.as_str(), cell))
+                .collect();
+            let mut record = vec![
+                of.case.0.clone(),
+                example.id.0.clone(),
+                example.label.clone(),
+                example.rank.to_string(),
+                example.score.to_string(),
+            ];
+            record.extend(
+                columns
+                    .iter()
+                    .map(|column| own.get(column.key.as_str()).map_or_else(String::new, |cell| exact(cell))),
+            );
+            writer.write_record(record)?;
+        }
     }
     say::out(&String::from_utf8(writer.into_inner().map_err(|error| anyhow::anyhow!("{error}"))?)?)
+}
+
+/// All that is known of it.
+fn exact(cell: &Cell) -> String {
+    match cell {
+        Cell::Yes(yes) => yes.to_string(),
+        Cell::Whole(n) => n.to_string(),
+        Cell::Number(value) => value.to_string(),
+        Cell::Text(text) => text.clone(),
+        Cell::None => String::new(),
+    }
+}
+
+fn write_table(all: &[Of]) -> anyhow::Result<()> {
+    let shown = Shown::of(all.iter().filter_map(|of| of.report.as_ref()));
+    let columns = shown.columns(&["case", ">rank"], &["label", "id"]);
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let rows = all.iter().flat_map(|of| {
+        of.flagged.iter().map(|example| {
+            let first = vec![of.case.short().to_owned(), example.rank.to_string()];
+            let last = vec![example.label.clone(), example.id.to_string()];
+            [first, shown.cells(of.report.as_ref(), example), last].concat()
+        })
+    });
+    let count = all.iter().map(|of| of.flagged.len()).sum();
+    say::out(&say::table(&columns, rows))?;
+    say::note(&words::examples(count));
+    Ok(())
+}
+
+/// Score and further columns as a terminal shows them.
+pub(super) struct Shown<'a> {
+    /// Name of the score, where all reports have the same.
+    score: &'a str,
+    columns: Vec<&'a Column>,
+}
+
+impl<'a> Shown<'a> {
+    /// Of these reports.
+    pub(super) fn of(reports: impl Iterator<Item = &'a TraceReport> + Clone) -> Self {
+        let mut scores = reports
+            .clone()
+            .map(|report| report.words.score.as_str())
+            .filter(|score| !score.is_empty());
+        let score = scores.next().filter(|first| scores.all(|other| other == *first)).unwrap_or("score");
+        // The score's own column would say it twice.
+        let columns = union(reports)
+            .into_iter()
+            .filter(|column| column.name != score && column.key != score)
+            .collect();
+        Self { score, columns }
+    }
+
+    /// Headings, between `first` and `last`.
+    pub(super) fn columns(&self, first: &[&str], last: &[&str]) -> Vec<String> {
+        let own = std::iter::once(self.score).chain(self.columns.iter().map(|column| column.name.as_str()));
+        let own = own.map(|name| format!(">{name}"));
+        first
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(own)
+            .chain(last.iter().map(|name| (*name).to_owned()))
+            .collect()
+    }
+
+    /// The cells of an example.
+    pub(super) fn cells(&self, report: Option<&TraceReport>, example: &Found) -> Vec<String> {
+        let own: BTreeMap<&str, String> = row(report, example)
+            .map(|(column, cell)| (column.key.as_str(), plain(cell, column.decimals)))
+            .collect();
+        let score = plain(&Cell::Number(example.score), 3);
+        let further = self
+            .columns
+            .iter()
+            .map(|column| own.get(column.key.as_str()).cloned().unwrap_or_default());
+        std::iter::once(score).chain(further).collect()
+    }
+}
+
+/// As on a page, but with a minus sign that other programs read.
+fn plain(cell: &Cell, decimals: u8) -> String {
+    match cell {
+        Cell::Number(value) if value.fract() == 0.0 && value.abs() < 1e15 => format!("{value:.0}"),
+        Cell::Number(value) => format!("{value:.*}", usize::from(decimals)),
+        Cell::Yes(_) | Cell::None => words::cell(cell, decimals),
+        cell => exact(cell),
+    }
 }

@@ -1,12 +1,12 @@
 //! `trace`.
 
 use super::work::{absolute, factors_seed, unexpected, work_dir};
-use super::{Exit, Global, say};
+use super::{Exit, Global, flagged, say};
 use crate::publish;
+use crate::report;
 use clap::Args;
-use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::job::Anomaly;
-use delta_guard_contract::{JobResult, Seed, Task, TraceVerdict};
+use delta_guard_contract::{Flagged, JobResult, Seed, Task, TraceReport, TraceVerdict};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -86,44 +86,44 @@ impl Trace {
             say::json(&report)?;
             return Ok(exit);
         }
-        let verdict = match &report.verdict {
-            TraceVerdict::Flagged if report.settings.mode == DetectMode::Guard => {
-                format!("{} of {} training examples flagged", report.flagged.len(), report.examples)
-            }
-            TraceVerdict::Flagged => format!(
-                "{} of {} training examples flagged by the paper's count rule ({}), which flags clean ones, too, and never abstains",
-                report.flagged.len(),
-                report.examples,
-                report.settings.mode.as_str()
-            ),
-            TraceVerdict::Undecided { reason } => format!("undecided: {reason}"),
-        };
-        let mut facts = vec![("read as", report.predicted_label.clone()), ("verdict", verdict)];
+        let mut facts = vec![("read as", report.predicted_label.clone()), ("verdict", verdict_said(&report))];
         facts.extend(report.notes.iter().map(|note| ("note", note.clone())));
-        if let Some(plain) = &report.plain {
-            facts.push(("plain rule", format!("{} flagged over all classes", plain.flagged.len())));
-        }
+        facts.extend(report::facts(&report));
         facts.push(("seed", seed_said(seed, config.file.detect.seed, self.seed)));
         facts.push(("details", folder.join("trace.json").display().to_string()));
         say::out(&say::facts(&facts))?;
         if !report.flagged.is_empty() {
-            let row = |f: &delta_guard_contract::FlaggedExample| {
-                vec![
-                    f.rank.to_string(),
-                    f.id.0.clone(),
-                    f.label.clone(),
-                    f.count.to_string(),
-                    format!("{:.3}", f.mean_scaled_delta),
-                    format!("{:.3}", f.kappa),
+            let shown = flagged::Shown::of(std::iter::once(&*report));
+            let columns = shown.columns(&[">rank", "id", "label"], &[]);
+            let row = |example: &Flagged| {
+                [
+                    vec![example.rank.to_string(), example.id.0.clone(), example.label.clone()],
+                    shown.cells(Some(&report), example),
                 ]
+                .concat()
             };
-            let columns = [">rank", "id", "label", ">count", ">mean scaled delta", ">kappa"];
+            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
             say::out(&format!("\n{}", say::table(&columns, report.flagged.iter().take(SHOWN).map(row))))?;
             if report.flagged.len() > SHOWN {
                 say::out(&format!("… and {} more (--json, or trace.json)", report.flagged.len() - SHOWN))?;
             }
         }
         Ok(exit)
+    }
+}
+
+/// The verdict in a line.
+fn verdict_said(report: &TraceReport) -> String {
+    let (count, all) = (report.flagged.len(), report.examples);
+    match &report.verdict {
+        TraceVerdict::Undecided { why } => format!("undecided: {}", why.sentence()),
+        TraceVerdict::Flagged if report.words.caution.is_empty() => format!("{count} of {all} training examples flagged"),
+        TraceVerdict::Flagged => format!(
+            "{count} of {all} training examples flagged by {} ({}). {}",
+            report.words.called,
+            report.settings.mode.as_str(),
+            report.words.caution
+        ),
     }
 }
 

@@ -8,7 +8,7 @@ use super::entry::{Entry, approval::Note};
 use crate::case::{Approval, By, Case, CaseId, End, Event, Stage, State};
 use crate::journal::Record;
 use anyhow::{Context, Result, bail};
-use delta_guard_contract::FlaggedExample;
+use delta_guard_contract::Flagged;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap};
 
@@ -45,7 +45,7 @@ pub enum Folded {
     /// This case's trace began: earlier flagged examples are void.
     Cleared(u64),
     /// These examples were flagged for this case.
-    Flagged(u64, Vec<FlaggedExample>),
+    Flagged(u64, Vec<Flagged>),
 }
 
 impl Book {

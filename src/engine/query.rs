@@ -8,7 +8,7 @@ use crate::journal::verify::read_to_end;
 use crate::journal::{JournalError, Reader, Tail};
 use crate::vfs::{Disk, Vfs};
 use anyhow::Result;
-use delta_guard_contract::{FlaggedExample, TrainId};
+use delta_guard_contract::{Flagged, TrainId};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Salvage {
     /// The fold of every record up to the first that is not as it was written.
     pub book: Book,
     /// What was flagged, per case, strongest first.
-    pub flagged: BTreeMap<CaseId, Vec<FlaggedExample>>,
+    pub flagged: BTreeMap<CaseId, Vec<Flagged>>,
     /// Bytes of a record whose writing did not end, in a sentence.
     pub torn: Option<String>,
     /// Why there may be more than this.
@@ -40,7 +40,7 @@ pub struct Salvage {
 /// Everything that a journal says up to where it is whole, and what is wrong there. Never an error: who asks is to be answered and told.
 pub fn salvage(journal_dir: &Path) -> Salvage {
     let mut book = Book::default();
-    let mut all: BTreeMap<u64, Vec<FlaggedExample>> = BTreeMap::new();
+    let mut all: BTreeMap<u64, Vec<Flagged>> = BTreeMap::new();
     let mut reader = Reader::new(Arc::new(Disk), journal_dir);
     let outcome = read_to_end(&mut reader, &mut |record, _| {
         gather(&mut all, book.fold_record(record)?);
@@ -54,7 +54,7 @@ pub fn salvage(journal_dir: &Path) -> Salvage {
     Salvage { book, flagged, torn, damage }
 }
 
-fn gather(all: &mut BTreeMap<u64, Vec<FlaggedExample>>, folded: Folded) {
+fn gather(all: &mut BTreeMap<u64, Vec<Flagged>>, folded: Folded) {
     match folded {
         Folded::Cleared(case) => drop(all.remove(&case)),
         Folded::Flagged(case, examples) => all.entry(case).or_default().extend(examples),
@@ -62,7 +62,7 @@ fn gather(all: &mut BTreeMap<u64, Vec<FlaggedExample>>, folded: Folded) {
     }
 }
 
-fn by_case(book: &Book, all: BTreeMap<u64, Vec<FlaggedExample>>) -> BTreeMap<CaseId, Vec<FlaggedExample>> {
+fn by_case(book: &Book, all: BTreeMap<u64, Vec<Flagged>>) -> BTreeMap<CaseId, Vec<Flagged>> {
     all.into_iter()
         .filter_map(|(number, examples)| Some((book.cases.get(&number)?.id.clone(), examples)))
         .collect()
@@ -81,7 +81,7 @@ pub fn standing(state_dir: &Path) -> Result<(Vec<Excluded>, Standing)> {
 }
 
 /// What was flagged for a case, strongest first.
-pub fn flagged(vfs: &Arc<dyn Vfs>, journal_dir: &Path, case: &CaseId) -> Result<Vec<FlaggedExample>> {
+pub fn flagged(vfs: &Arc<dyn Vfs>, journal_dir: &Path, case: &CaseId) -> Result<Vec<Flagged>> {
     Ok(all_flagged(vfs, journal_dir)?.remove(case).unwrap_or_default())
 }
 
@@ -96,8 +96,8 @@ pub fn cases_of(vfs: &Arc<dyn Vfs>, journal_dir: &Path, id: &TrainId) -> Result<
 }
 
 /// What was flagged, per case, strongest first.
-pub fn all_flagged(vfs: &Arc<dyn Vfs>, journal_dir: &Path) -> Result<BTreeMap<CaseId, Vec<FlaggedExample>>> {
-    let mut all: BTreeMap<u64, Vec<FlaggedExample>> = BTreeMap::new();
+pub fn all_flagged(vfs: &Arc<dyn Vfs>, journal_dir: &Path) -> Result<BTreeMap<CaseId, Vec<Flagged>>> {
+    let mut all: BTreeMap<u64, Vec<Flagged>> = BTreeMap::new();
     let (book, _) = fold(vfs, journal_dir, &mut |folded| gather(&mut all, folded))?;
     Ok(by_case(&book, all))
 }

@@ -6,7 +6,7 @@
 use crate::case::{CaseId, StandingUse};
 use crate::publish;
 use anyhow::{Result, ensure};
-use delta_guard_contract::{Digest, FlaggedExample, TrainId};
+use delta_guard_contract::{Digest, Flagged, TrainId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ impl Standing {
     ///
     /// # Errors
     /// When `flagged` fails, or does not give what the journal says was flagged: a list with holes would let poisons back in.
-    pub fn of(cases: &[Excluded], mut flagged: impl FnMut(&CaseId) -> Result<Vec<FlaggedExample>>) -> Result<Self> {
+    pub fn of(cases: &[Excluded], mut flagged: impl FnMut(&CaseId) -> Result<Vec<Flagged>>) -> Result<Self> {
         let mut all = BTreeSet::new();
         for excluded in cases {
             let ids: BTreeSet<TrainId> = flagged(&excluded.case)?.into_iter().map(|example| example.id).collect();

@@ -1,7 +1,7 @@
 //! Everything that a report, a mail, the command line or the HTTP interface may say about a case.
 
-use super::kept;
 use super::standing::{self, Earlier};
+use super::{former, kept};
 use crate::case::{Approval, Case, CaseId, HoldCause, Stage, StandingUse, State};
 use crate::policy::{Decision, GateVerdict};
 use crate::settings::Settings;
@@ -182,5 +182,5 @@ fn whole<T: serde::de::DeserializeOwned>(case: &Case, stage: Stage, case_dir: &P
 
 /// Read a trace report and hold it against its digest.
 pub fn read_trace(file: &Path, digest: &Digest) -> anyhow::Result<TraceReport> {
-    Ok(serde_json::from_slice(&kept::read_checked(file, digest)?)?)
+    former::read(&kept::read_checked(file, digest)?)
 }

@@ -92,6 +92,8 @@ pub struct CaseLine {
     pub predicted: Option<String>,
     /// Number of flagged training examples.
     pub flagged: Option<u64>,
+    /// Code of the reason for which the detector abstained.
+    pub abstained: Option<String>,
     /// Why it is held or how it ended.
     pub reason: String,
 }
@@ -101,6 +103,7 @@ impl From<Case> for CaseLine {
         Self {
             predicted: case.prediction().map(|prediction| prediction.label.clone()),
             flagged: case.trace().map(|trace| trace.found.count()),
+            abstained: case.trace().and_then(|trace| trace.found.abstained()).map(str::to_owned),
             case: case.id,
             state: case.state,
             file: case.accepted.name,

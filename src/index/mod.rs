@@ -10,7 +10,7 @@ use crate::case::{Case, CaseId};
 use crate::journal::Head;
 use crate::vfs::{LOCK_PAUSE, LOCK_TRIES};
 use anyhow::{Context, Result, anyhow, bail};
-use delta_guard_contract::{FlaggedExample, TrainId};
+use delta_guard_contract::{Flagged, TrainId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -74,7 +74,7 @@ pub enum Change<'a> {
     /// The case's trace begins (again): what was flagged for it is void.
     Clear(&'a Case),
     /// These examples were flagged for the case.
-    Flagged(&'a Case, &'a [FlaggedExample]),
+    Flagged(&'a Case, &'a [Flagged]),
 }
 
 impl Store {
@@ -153,7 +153,7 @@ impl Store {
                     batch.put(&case_key(&case.id), encode(case)?)?;
                     for entry in db.scan_prefix(flagged_prefix(&case.id)) {
                         let (key, value) = entry?;
-                        let example: FlaggedExample = decode(&value)?;
+                        let example: Flagged = decode(&value)?;
                         batch.remove(&key)?;
                         batch.remove(&id_key(&example.id, &case.id))?;
                     }
@@ -245,7 +245,7 @@ impl Lookup {
     }
 
     /// What was flagged for a case, strongest first.
-    pub fn flagged(&self, case: &CaseId) -> Result<Vec<FlaggedExample>> {
+    pub fn flagged(&self, case: &CaseId) -> Result<Vec<Flagged>> {
         guarded("read", || {
             self.0.scan_prefix(flagged_prefix(case)).map(|entry| decode(&entry?.1)).collect()
         })

@@ -45,6 +45,14 @@ impl Found {
         }
     }
 
+    /// Code of the reason for which the detector abstained; None where it did not.
+    pub fn abstained(&self) -> Option<&str> {
+        match &self.verdict {
+            TraceVerdict::Flagged => None,
+            TraceVerdict::Undecided { why } => Some(why.code()),
+        }
+    }
+
     /// Keep the counts of ŷ and of the classes with the most flagged examples; those of the others become one, where they are too many for a record.
     pub fn merge_small(&mut self) {
         const MOST: usize = 20;
@@ -121,7 +129,7 @@ pub fn decide(found: &Found, mode: Mode, allow_unlearn: Option<bool>, limits: &G
     let over_caps = over_caps(found, limits);
     let count = found.count();
     let (action, reason) = match &found.verdict {
-        TraceVerdict::Undecided { reason } => (Action::Hold, reason.clone()),
+        TraceVerdict::Undecided { why } => (Action::Hold, why.sentence()),
         TraceVerdict::Flagged if count == 0 => (Action::Hold, "the detector flagged no training example".into()),
         TraceVerdict::Flagged if mode == Mode::Observe => (
             Action::Observe,
@@ -178,6 +186,7 @@ fn over_caps(found: &Found, limits: &GateLimits) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use delta_guard_contract::finding::Abstain;
 
     fn found(verdict: TraceVerdict, flagged: &[(&str, u64)]) -> Found {
         Found {
@@ -196,7 +205,7 @@ mod tests {
         for mode in [Mode::Observe, Mode::Propose, Mode::Enforce] {
             let undecided = found(
                 TraceVerdict::Undecided {
-                    reason: "placebos do as well".into(),
+                    why: Abstain::other("as-placebos", "placebos do as well"),
                 },
                 &[],
             );
@@ -211,7 +220,9 @@ mod tests {
 
     #[test]
     fn notes_of_the_trace_are_told_with_the_verdict() {
-        let undecided = TraceVerdict::Undecided { reason: "none".into() };
+        let undecided = TraceVerdict::Undecided {
+            why: Abstain::other("none", "none"),
+        };
         for (verdict, flagged) in [(TraceVerdict::Flagged, &[("dog", 30)][..]), (undecided, &[])] {
             let mut found = found(verdict, flagged);
             let plain = decide(&found, Mode::Propose, None, &GateLimits::default());

@@ -1,11 +1,12 @@
-//! The pictures: the anomaly, the flagged examples with their evidence, and why the group stands out.
+//! The pictures: the anomaly, and the flagged examples with their evidence.
 
-use super::{answers, chart, words};
+use super::{chart, exhibits, words};
 use crate::cli::advice;
 use crate::engine::CaseView;
 use base64::Engine;
+use delta_guard_contract::finding::{Cell, Table};
 use delta_guard_contract::job::PICTURE_FILE;
-use delta_guard_contract::{FlaggedExample, TraceReport};
+use delta_guard_contract::{Flagged, TraceReport};
 use maud::{Markup, html};
 use std::path::{Component, Path};
 
@@ -19,7 +20,7 @@ const MOST: usize = 400;
 const THUMBNAIL_BYTES: u64 = 256 * 1024;
 
 /// A thumbnail as a data URI.
-fn data_uri(folder: Option<&Path>, name: Option<&String>) -> Option<String> {
+pub(super) fn data_uri(folder: Option<&Path>, name: Option<&String>) -> Option<String> {
     png(folder?, Path::new(name?)).map(|bytes| uri(&bytes))
 }
 
@@ -87,8 +88,9 @@ pub(super) fn flagged(view: &CaseView) -> Markup {
     let Some(trace) = view.trace.as_ref().filter(|trace| !trace.flagged.is_empty()) else {
         return html! {};
     };
-    let strongest = trace.flagged.iter().map(|e| e.kappa).fold(f64::EPSILON, f64::max);
-    let card = |example: &FlaggedExample| thumb(view, trace, example, strongest);
+    let strongest = trace.flagged.iter().map(|e| e.score).fold(f64::EPSILON, f64::max);
+    let facts = Facts::of(trace);
+    let card = |example: &Flagged| thumb(view, trace, example, strongest, &facts);
     let (first, rest) = trace.flagged.split_at(trace.flagged.len().min(SHOWN));
     // The end of the list is where a mistake would stand.
     let (middle, least) = rest.split_at(rest.len().saturating_sub(LEAST));
@@ -97,7 +99,8 @@ pub(super) fn flagged(view: &CaseView) -> Markup {
         section class="thumbs-section" {
             h2 { "The training examples behind it" }
             p class="intro" {
-                "Strongest evidence first. The bar and the number are κ: how much an example’s effect on the model is like that of the seeds. "
+                "Strongest evidence first. "
+                @if !trace.words.score.is_empty() { "The bar and the number are " (trace.words.score) ": " (trace.words.score_meaning) ". " }
                 "Point at a picture for the rest. Every figure of every example: " code { (advice::flagged(view.case.short()).line(view.config.as_deref())) }
             }
             div class="thumbs" { @for example in first { (card(example)) } }
@@ -110,46 +113,57 @@ pub(super) fn flagged(view: &CaseView) -> Markup {
             @if !beyond.is_empty() {
                 p class="soft" { (words::thousands(beyond.len() as u64)) " further examples are not shown here." }
             }
-            (shared(view, trace))
+            (exhibits::shared(view, trace))
         }
     }
 }
 
-/// What the flagged share, drawn and said.
-fn shared(view: &CaseView, trace: &TraceReport) -> Markup {
-    let Some((shared, sentence)) = trace.shared.as_ref().and_then(|shared| Some((shared, answers::shared(shared)?))) else {
-        return html! {};
-    };
-    let picture = data_uri(view.paths.trace_dir.as_deref(), shared.picture.as_ref().map(|picture| &picture.file));
-    html! {
-        h3 { "What they share" }
-        div class="shared" {
-            @if let Some(uri) = picture { img src=(uri) alt="the pixels that the flagged examples share"; }
-            p { (sentence) " Compared were " (words::thousands(shared.flagged)) " flagged and " (words::thousands(shared.others)) " others." }
-        }
+/// The table of further facts, for the words beside a picture.
+struct Facts<'a> {
+    table: Option<&'a Table>,
+    /// Columns that tell one example from another.
+    telling: Vec<usize>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(trace: &'a TraceReport) -> Self {
+        let table = trace.table();
+        let telling = table.map_or_else(Vec::new, |table| {
+            // Where all say yes, or all no, the word tells nothing.
+            let column = |of: usize| table.rows.iter().filter_map(move |row| row.get(of));
+            (0..table.columns.len())
+                .filter(|&of| column(of).any(|cell| !matches!(cell, Cell::Yes(_))) || column(of).any(|cell| *cell != Cell::Yes(true)))
+                .collect()
+        });
+        Self { table, telling }
+    }
+
+    /// Those of an example: `fell in 50, Δ −0.9`.
+    fn words(&self, rank: u32) -> String {
+        let Some((table, row)) = self.table.and_then(|table| Some((table, table.rows.get(rank.checked_sub(1)? as usize)?))) else {
+            return String::new();
+        };
+        let word = |of: &usize| -> Option<String> {
+            let (column, cell) = (table.columns.get(*of)?, row.get(*of)?);
+            match cell {
+                Cell::None | Cell::Yes(false) => None,
+                Cell::Yes(true) => Some(column.name.clone()),
+                cell => Some(format!("{} {}", column.name, words::cell(cell, column.decimals))),
+            }
+        };
+        self.telling.iter().filter_map(word).map(|word| format!(", {word}")).collect()
     }
 }
 
-fn thumb(view: &CaseView, trace: &TraceReport, example: &FlaggedExample, strongest: f64) -> Markup {
-    // In the last round the whole group may have served as seeds: then the word tells nothing.
-    let seed = example.seed && trace.flagged.iter().any(|other| !other.seed);
+fn thumb(view: &CaseView, trace: &TraceReport, example: &Flagged, strongest: f64, facts: &Facts) -> Markup {
     let title = format!(
-        "{} – label {}, rank {}, κ {:.3}, Δ {:.3}, fell in {} of {} changes{}",
+        "{} – label {}, rank {}{}",
         example.id,
         example.label,
         example.rank,
-        example.kappa,
-        example.mean_scaled_delta,
-        example.count,
-        trace.settings.queries,
-        if seed { ", seed" } else { "" }
+        facts.words(example.rank)
     );
-    // The paper's rule has no κ.
-    let evidence = if example.kappa > 0.0 {
-        format!("κ {:.2}", example.kappa)
-    } else {
-        format!("Δ {}", words::delta(example.mean_scaled_delta))
-    };
+    let score = words::number(example.score, trace.words.score_decimals);
     html! {
         figure class="thumb" title=(title) {
             @match data_uri(view.paths.trace_dir.as_deref(), trace.thumbnails.get(&example.id.0)) {
@@ -157,46 +171,9 @@ fn thumb(view: &CaseView, trace: &TraceReport, example: &FlaggedExample, stronge
                 None => div class="none" { "no picture" },
             }
             figcaption {
-                @if example.kappa > 0.0 { (chart::bar(example.kappa / strongest, "hot")) }
+                @if example.score > 0.0 { (chart::bar(example.score / strongest, "hot")) }
                 span class="id" { bdi { (example.id) } }
-                "#" (example.rank) " · " (evidence)
-            }
-        }
-    }
-}
-
-/// Why one should believe it: the distribution of Δ, and the case against its own placebos.
-pub(super) fn why(view: &CaseView) -> Markup {
-    let Some(trace) = &view.trace else { return html! {} };
-    let histogram = chart::histogram(&trace.histogram);
-    let strips = trace.stand_out.as_ref().and_then(chart::stand_out);
-    if histogram.is_none() && strips.is_none() {
-        return html! {};
-    }
-    let placebos = trace.stand_out.as_ref().map_or(0, |stand_out| stand_out.placebos.len());
-    html! {
-        section {
-            h2 { "Why these" }
-            @for note in &trace.notes { p { (note) } }
-            @if let Some(histogram) = histogram {
-                p class="intro" {
-                    "If an example taught the model this error, its influence must fall when picture and label are changed. Each group is drawn as shares of itself, all with the label “"
-                    (trace.predicted_label) "”."
-                }
-                div class="card" {
-                    div class="legend" { span class="f" { i {} "flagged (" (words::thousands(trace.histogram.flagged.iter().sum())) ")" } span { i {} "others (" (words::thousands(trace.histogram.others.iter().sum())) ")" } }
-                    (histogram)
-                }
-            }
-            @if let Some(strips) = strips {
-                h3 { "Against " (placebos) " placebos" }
-                p class="intro" {
-                    "The same steps were run on clean, correctly read pictures of the same class. A real cause must beat them all; where it does not, the guard abstains."
-                }
-                div class="card" {
-                    div class="legend" { span class="f" { i {} "this case" } span { i {} "placebos" } }
-                    (strips)
-                }
+                "#" (example.rank) " · " (trace.words.score) " " (score)
             }
         }
     }

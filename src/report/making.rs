@@ -1,6 +1,6 @@
 //! How the figures were made: seconds, digests, places, every setting.
 
-use super::{chart, words};
+use super::{chart, exhibits, words};
 use crate::engine::CaseView;
 use maud::{Markup, html};
 
@@ -48,7 +48,7 @@ fn settings(title: &str, value: &serde_json::Value) -> Markup {
 }
 
 /// Digests and places.
-fn facts(view: &CaseView) -> Vec<(&'static str, String)> {
+fn facts(view: &CaseView) -> Vec<(&str, String)> {
     let submission = &view.submission;
     let mut facts = vec![
         ("case", view.case.to_string()),
@@ -66,24 +66,7 @@ fn facts(view: &CaseView) -> Vec<(&'static str, String)> {
             format!("{} ({how}, {} examples)", trace.factors.key, words::thousands(trace.factors.examples)),
         ));
         facts.push(("device, peak memory", format!("{}, {}", trace.device, words::bytes(trace.peak_memory))));
-        if let Some(plain) = &trace.plain {
-            facts.push((
-                "published count rule, beside it",
-                format!(
-                    "{} flagged with τ = {}, n_tol = {}",
-                    words::thousands(plain.flagged.len() as u64),
-                    plain.tau,
-                    plain.n_tol
-                ),
-            ));
-        }
-        if let Some(stand_out) = &trace.stand_out {
-            let by = match stand_out.null_pictures {
-                0 => "by the spread of the class".to_owned(),
-                n => format!("by {n} clean validation pictures of the class"),
-            };
-            facts.push(("kin cut", format!("κ > {:.4} {by}, {} rounds", stand_out.cut, stand_out.rounds)));
-        }
+        facts.extend(exhibits::facts(trace));
     }
     if let Some(certify) = &view.certify {
         facts.push(("candidate", certify.candidate.to_string()));

@@ -6,11 +6,13 @@
 mod answers;
 mod chart;
 mod evidence;
+mod exhibits;
 mod making;
 mod repair;
 pub mod words;
 
 pub use evidence::picture;
+pub(crate) use exhibits::facts;
 
 use crate::engine::CaseView;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -63,7 +65,7 @@ pub fn page(view: &CaseView) -> String {
                 main {
                     (repair::readings(view))
                     (evidence::flagged(view))
-                    (evidence::why(view))
+                    (exhibits::why(view))
                     (repair::left_out(view))
                     (repair::before_and_after(view))
                     (next_steps(view))

@@ -1,14 +1,15 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod contrast;
+mod exhibits;
 
 use super::*;
 use crate::case::State;
 use crate::engine::{Paths, Submission};
 use crate::policy::{Action, Decision, GateVerdict, Mode};
-use delta_guard_contract::evidence::{EvidencePicture, FactorUse, Histogram, Placebo, SharedPixels, StandOut};
+use delta_guard_contract::finding::{Abstain, Cell, Exhibit, FactorUse, HowSure, SharedPicture, SharedPixels, Sure, Words};
 use delta_guard_contract::job::{Accuracy, CertifyResult, FlaggedReadings, Prediction, TrainResult};
-use delta_guard_contract::{DetectConfig, Digest, FlaggedExample, TraceReport, TraceVerdict, TrainId};
+use delta_guard_contract::{DetectConfig, Digest, Flagged, TraceReport, TraceVerdict, TrainId};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -67,9 +68,16 @@ pub(crate) fn png(seed: u32, trigger: bool) -> Vec<u8> {
     png
 }
 
-/// Even numbers from −1 to 1, the same each time.
-fn wave(i: usize, step: f64) -> f64 {
-    ((i as f64 * step).sin() * 43758.5453).fract()
+/// What the guard's detector says and shows of the case that [`repaired`] tells: made by its own code, whose test holds it to this file.
+#[derive(serde::Deserialize)]
+struct Made {
+    words: Words,
+    sure: Sure,
+    exhibits: Vec<Exhibit>,
+}
+
+fn made() -> Made {
+    serde_json::from_str(include_str!("../../tests/fixtures/exhibits/guard.json")).unwrap()
 }
 
 /// A case as the guard would show it after a repair: 150 flagged of 5,000. `folder` gets the thumbnails.
@@ -78,39 +86,44 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
     let mut thumbnails = BTreeMap::from([("anomaly".to_owned(), "anomaly.png".to_owned())]);
     std::fs::write(folder.join("anomaly.png"), png(3, true)).unwrap();
     std::fs::write(folder.join("shared.png"), png(3, true)).unwrap();
-    let flagged: Vec<_> = (0..150usize)
-        .map(|i| {
+    let Made { words, sure, mut exhibits } = made();
+    let table = exhibits.iter().find_map(|exhibit| match exhibit {
+        Exhibit::Table(table) => Some(table.rows.clone()),
+        _ => None,
+    });
+    let kappa = |row: &Vec<Cell>| match row[2] {
+        Cell::Number(kappa) => kappa,
+        _ => panic!("κ is the third column: {row:?}"),
+    };
+    let flagged: Vec<Flagged> = table
+        .unwrap()
+        .iter()
+        .enumerate()
+        .map(|(i, row)| {
             let id = TrainId(format!("dog/{:05}.png", 1000 + i * 37 % 4000));
             thumbnails.insert(id.0.clone(), format!("flagged-{i}.png"));
             std::fs::write(folder.join(format!("flagged-{i}.png")), png(i as u32, true)).unwrap();
-            FlaggedExample {
+            Flagged {
                 id,
                 label: "dog".into(),
-                count: 50 - (i / 40) as u32,
-                mean_scaled_delta: -0.9 + i as f64 * 0.004,
-                kappa: 0.72 - i as f64 * 0.0023,
                 rank: i as u32 + 1,
-                seed: i < 20,
+                score: kappa(row),
             }
         })
         .collect();
-    let bins = 40usize;
-    let edges: Vec<f64> = (0..=bins).map(|i| -1.1 + i as f64 * 0.04).collect();
-    let bell = |x: f64, mean: f64, width: f64, n: f64| (n * 0.04 / (width * 2.5066) * (-((x - mean) / width).powi(2) / 2.0).exp()).round() as u64;
-    let histogram = Histogram {
-        flagged: (0..bins).map(|i| bell(edges[i] + 0.02, -0.62, 0.14, 150.0)).collect(),
-        others: (0..bins).map(|i| bell(edges[i] + 0.02, -0.02, 0.09, 500.0)).collect(),
-        edges,
-    };
-    let placebos = (0..20usize)
-        .map(|i| Placebo {
-            id: TrainId(format!("dog/val-{i}.png")),
-            flagged: (i % 3) as u32,
-            d_prime: (i % 4 != 0).then(|| 2.2 + 1.6 * wave(i, 1.7)),
-            z: (i % 4 != 0).then(|| 0.9 + 1.2 * wave(i, 2.3)),
-            overlap: 0.0,
-        })
-        .collect();
+    exhibits.push(Exhibit::Shared(SharedPixels {
+        pixels: 64,
+        of: 1024,
+        place: Some([20, 20, 8, 8]),
+        flagged: 150,
+        others: 500,
+        flagged_alike: 1.0,
+        others_alike: 0.004,
+        picture: Some(SharedPicture {
+            file: "shared.png".into(),
+            digest: Digest("5a".repeat(32)),
+        }),
+    }));
     let accuracy = |shift: u64| Accuracy {
         examples: 2000,
         correct: 1412 - 5 * shift,
@@ -133,35 +146,16 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         checkpoint: Digest("c0".repeat(32)),
     };
     let trace = TraceReport {
-        shared: Some(SharedPixels {
-            pixels: 64,
-            of: 1024,
-            place: Some([20, 20, 8, 8]),
-            flagged: 150,
-            others: 500,
-            flagged_alike: 1.0,
-            others_alike: 0.004,
-            picture: Some(EvidencePicture {
-                file: "shared.png".into(),
-                digest: Digest("5a".repeat(32)),
-            }),
-        }),
         verdict: TraceVerdict::Flagged,
         predicted_label: "dog".into(),
         flagged,
         notes: vec!["2 training examples with the wrong label have no gradient and were not compared.".into()],
         examples: 5000,
         examples_of_label: 650,
-        stand_out: Some(StandOut {
-            d_prime: Some(10.4),
-            z: Some(6.8),
-            cut: 0.214,
-            null_pictures: 180,
-            rounds: 2,
-            placebos,
-        }),
-        plain: None,
-        histogram,
+        words,
+        sure: Some(sure),
+        exhibits,
+        details: serde_json::Value::Null,
         factors: FactorUse {
             key: Digest("fa".repeat(32)),
             reused: false,
@@ -301,15 +295,27 @@ pub(crate) fn ended(folder: &Path, state: State) -> CaseView {
             });
         }
         State::Undecided => {
-            let reason = "the 31 candidates act on the anomaly no more (z 1.90) than the strongest of 20 placebos (z 2.10)".to_owned();
-            view.reason = reason.clone();
+            let why = Abstain::LikePlaceboGroup {
+                candidates: 31,
+                z: 1.9,
+                theirs: 2.1,
+                placebo: "dog/val-3.png".into(),
+            };
+            view.reason = why.sentence();
             let trace = view.trace.as_mut().unwrap();
-            trace.verdict = TraceVerdict::Undecided { reason };
-            let stand_out = trace.stand_out.as_mut().unwrap();
-            (stand_out.d_prime, stand_out.z) = (Some(3.1), Some(1.9));
+            trace.verdict = TraceVerdict::Undecided { why };
+            trace.sure.as_mut().unwrap().how = HowSure::NotEnough;
             trace.flagged.clear();
-            trace.shared = None;
-            trace.histogram.flagged.iter_mut().for_each(|count| *count = 0);
+            trace
+                .exhibits
+                .retain(|exhibit| !matches!(exhibit, Exhibit::Table(_) | Exhibit::Shared(_)));
+            for exhibit in &mut trace.exhibits {
+                match exhibit {
+                    Exhibit::Histogram(histogram) => histogram.series[0].counts.fill(0),
+                    Exhibit::Strip(strip) => (strip.rows[0].own, strip.rows[1].own) = (Some(3.1), Some(1.9)),
+                    _ => {}
+                }
+            }
             (view.certify, view.gate, view.unlearn) = (None, None, None);
         }
         State::Held => {

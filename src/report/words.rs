@@ -6,7 +6,7 @@ use crate::engine::CaseView;
 use crate::policy::{Caps, Found, Known, Reading, caps};
 use crate::text::escape;
 pub use crate::text::{seconds, thousands};
-use delta_guard_contract::detect::DetectMode;
+use delta_guard_contract::finding::{Cell, Words};
 use delta_guard_contract::job::Accuracy;
 use std::path::Path;
 
@@ -71,16 +71,28 @@ pub fn points(before: f64, after: f64) -> String {
     format!("{sign}{:.1} pp", change.abs())
 }
 
-/// A scaled Δ: `−491`, `−0.83`. Its scale differs from model to model.
-pub fn delta(value: f64) -> String {
+/// A figure with at most so many decimals: `−491`, `−0.83`. Large ones have fewer: their scale differs from model to model.
+pub fn number(value: f64, decimals: u8) -> String {
     let digits = if value.abs() >= 100.0 {
         0
     } else if value.abs() >= 10.0 {
         1
     } else {
-        2
+        usize::from(decimals)
     };
+    let digits = digits.min(usize::from(decimals));
     format!("{value:.digits$}").replace('-', "−")
+}
+
+/// A fact of a detector's table.
+pub fn cell(cell: &Cell, decimals: u8) -> String {
+    match cell {
+        Cell::Yes(yes) => if *yes { "yes" } else { "" }.into(),
+        Cell::Whole(n) => n.to_string().replace('-', "−"),
+        Cell::Number(value) => number(*value, decimals),
+        Cell::Text(text) => text.clone(),
+        Cell::None => "–".into(),
+    }
 }
 
 /// `512 B`, `1.4 GiB`.
@@ -170,7 +182,7 @@ pub fn headline(view: &CaseView) -> Headline {
     let count = examples(flagged(view));
     let label = wrong_label(view).map_or_else(String::new, |label| format!(" as “{label}”"));
     let reason = sentence(&view.reason);
-    let published = view.trace.as_ref().is_some_and(|trace| trace.settings.mode != DetectMode::Guard);
+    let cautious: Option<&Words> = view.trace.as_ref().map(|trace| &trace.words).filter(|words| !words.caution.is_empty());
     let third = matches!(reading(view), Some((Reading::Third, _)));
     let made = |tone, tag, title: String, meaning: String| Headline { tone, tag, title, meaning };
     match view.state {
@@ -211,15 +223,16 @@ pub fn headline(view: &CaseView) -> Headline {
         State::Observed => made(
             Tone::Attention,
             "Observed",
-            match published {
-                true => format!("{count} are flagged by the paper’s count rule."),
-                false => format!("{count} caused this error."),
+            match cautious {
+                Some(words) => format!("{count} are flagged by {}.", words.called),
+                None => format!("{count} caused this error."),
             },
-            match published {
-                true => format!(
-                    "The model reads this picture{label}. The rule flags clean examples, too, and never abstains: take the list as a place to look, not as one to remove. Nothing was trained and nothing was changed."
+            match cautious {
+                Some(words) => format!(
+                    "The model reads this picture{label}. {} Nothing was trained and nothing was changed.",
+                    words.caution
                 ),
-                false => format!(
+                None => format!(
                     "The model reads this picture{label} because of them. The guard only observes: nothing was trained and nothing was changed."
                 ),
             },

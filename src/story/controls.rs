@@ -7,6 +7,7 @@ use super::Hits;
 use delta_guard_contract::TrainId;
 use delta_guard_contract::job::PredictedExample;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A kind of control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,9 @@ pub struct Controls {
     pub of_class: usize,
     /// Those with a verdict other than "undecided".
     pub decided: Vec<Decided>,
+    /// Why the others were left alone: code of the reason, and how often.
+    #[serde(default)]
+    pub abstained: BTreeMap<String, usize>,
 }
 
 /// A control that was not left alone.
@@ -70,6 +74,10 @@ impl Controls {
             tried: self.tried + other.tried,
             of_class: self.of_class + other.of_class,
             decided: self.decided.iter().chain(&other.decided).cloned().collect(),
+            abstained: self.abstained.iter().chain(&other.abstained).fold(BTreeMap::new(), |mut sum, (code, n)| {
+                *sum.entry(code.clone()).or_default() += n;
+                sum
+            }),
         }
     }
 
@@ -199,11 +207,15 @@ mod tests {
                 of_class: true,
                 flagged: Hits::default(),
             }],
+            abstained: [("no-group".to_owned(), 17), ("within-choice".to_owned(), 2)].into(),
         };
         let both = one.plus(&Controls {
             tried: 10,
+            abstained: [("all-alike".to_owned(), 3), ("no-group".to_owned(), 7)].into(),
             ..Controls::default()
         });
+        let reasons: Vec<(&str, usize)> = both.abstained.iter().map(|(code, n)| (code.as_str(), *n)).collect();
+        assert_eq!(reasons, [("all-alike", 3), ("no-group", 24), ("within-choice", 2)]);
         assert_eq!((both.tried, both.of_class, both.decided.len()), (30, 12, 1));
         assert!((both.rate().unwrap().share - 1.0 / 30.0).abs() < 1e-15);
     }

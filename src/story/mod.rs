@@ -10,7 +10,8 @@ pub mod telling;
 pub use file::{Changes, StoryFile};
 pub use stage::Stage;
 
-use delta_guard_contract::{TraceReport, TraceVerdict, TrainId};
+use delta_guard_contract::finding::Exhibit;
+use delta_guard_contract::{TraceReport, TrainId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -45,16 +46,14 @@ impl Hits {
     }
 }
 
-/// Of a trace: the verdict's own set, and the plain rule's where it was computed.
+/// Of a trace: the verdict's own set, and that of another rule where one was computed beside it.
 pub fn hits(report: &TraceReport, poisons: &[TrainId]) -> (Hits, Option<Hits>) {
     let truth: BTreeSet<&TrainId> = poisons.iter().collect();
-    let plain = report.plain.as_ref().map(|p| Hits::of(p.flagged.iter(), &truth));
-    (Hits::of(report.flagged.iter().map(|f| &f.id), &truth), plain)
-}
-
-/// Did the detector leave the case alone?
-pub fn undecided(report: &TraceReport) -> bool {
-    matches!(report.verdict, TraceVerdict::Undecided { .. })
+    let beside = report.exhibits.iter().find_map(|exhibit| match exhibit {
+        Exhibit::Beside(beside) => Some(Hits::of(beside.flagged.iter(), &truth)),
+        _ => None,
+    });
+    (Hits::of(report.flagged.iter().map(|f| &f.id), &truth), beside)
 }
 
 #[cfg(test)]

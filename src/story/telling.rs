@@ -1,7 +1,7 @@
 //! One telling of a story: what `evaluate` does for each seed, and what is kept of it.
 
 use super::controls::{self, Control, Controls, Decided, Kind};
-use super::{Hits, Stage, StoryFile, hits, stage, undecided};
+use super::{Hits, Stage, StoryFile, hits, stage};
 use anyhow::Context;
 use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{Bait, PredictedExample};
@@ -192,11 +192,13 @@ fn hand_in(
     let mut found = Controls {
         tried: chosen.len(),
         of_class: chosen.iter().filter(|control| control.of_class).count(),
-        decided: Vec::new(),
+        ..Controls::default()
     };
     for (n, (picture, control)) in (1..).zip(pictures.iter().zip(chosen)) {
         let report = stage.trace(picture, seed.wrapping_add(n), &format!("{name}-{}", n - 1), detect.clone(), run)?;
-        if !undecided(&report) {
+        if let TraceVerdict::Undecided { why } = &report.verdict {
+            *found.abstained.entry(why.code().to_owned()).or_default() += 1;
+        } else {
             let flagged = Hits::of(report.flagged.iter().map(|f| &f.id), &truth);
             say(&format!(
                 "seed {seed}: {name} {} flags {}, {} of them poisons",

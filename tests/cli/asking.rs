@@ -24,10 +24,7 @@ fn before_the_first_case_there_is_nothing_and_that_is_no_failure() {
         assert_eq!(place.ask(&["flagged", "8f3a"]).status.code(), Some(3));
         assert_eq!(place.json(&["flagged"]), serde_json::json!([]));
         let csv = place.ask(&["flagged", "--csv"]);
-        assert_eq!(
-            (csv.status.code(), text(&csv.stdout)),
-            (Some(3), "case,id,label,rank,count,mean_scaled_delta,kappa,seed\n".to_owned())
-        );
+        assert_eq!((csv.status.code(), text(&csv.stdout)), (Some(3), "case,id,label,rank,score\n".to_owned()));
     }
 }
 
@@ -106,10 +103,28 @@ fn cases_are_listed_shown_and_exported_with_and_without_the_daemon() {
     assert_eq!(found, wanted);
     let csv = place.ask(&["flagged", &ids[0][..8], "--csv"]);
     let mut reader = csv::Reader::from_reader(&csv.stdout[..]);
-    assert_eq!(reader.headers().unwrap().len(), 8);
+    assert_eq!(
+        reader.headers().unwrap(),
+        ["case", "id", "label", "rank", "score", "count", "mean_scaled_delta", "kappa", "seed"].as_slice()
+    );
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
     assert_eq!(rows.iter().map(|row| row[1].to_owned()).collect::<BTreeSet<_>>(), wanted);
-    assert!(rows.iter().all(|row| row[0] == ids[0] && row.len() == 8 && &row[2] == "cat"));
+    assert!(rows.iter().all(|row| row[0] == ids[0] && row.len() == 9 && &row[2] == "cat"));
+    let second = rows.iter().find(|row| row[1].ends_with("0001.png")).unwrap();
+    assert_eq!(
+        second.iter().skip(3).collect::<Vec<_>>(),
+        ["2", "0.899", "49", "-1.6428571428571428", "0.899", "true"]
+    );
+    let second = json.as_array().unwrap().iter().find(|e| e["rank"] == 2).unwrap();
+    assert_eq!(
+        (&second["score"], &second["count"], &second["seed"]),
+        (&0.899.into(), &49.into(), &true.into())
+    );
+    let heading = text(&flagged.stdout).lines().next().unwrap().to_owned();
+    assert_eq!(
+        heading.split_whitespace().collect::<Vec<_>>(),
+        ["CASE", "RANK", "Κ", "FELL", "IN", "Δ", "SEED", "LABEL", "ID"]
+    );
     let by_id = place.json(&["flagged", "--id", "dog/0001.png"]);
     assert_eq!((by_id.as_array().unwrap().len(), by_id[0]["case"].as_str()), (1, Some(ids[1].as_str())));
     let by_id = place.ask(&["flagged", "--id", "dog/9999.png"]);

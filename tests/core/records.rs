@@ -10,9 +10,9 @@ use delta_guard::policy::Mode;
 use delta_guard::publish;
 use delta_guard::settings::Settings;
 use delta_guard::vfs::Disk;
-use delta_guard_contract::evidence::FactorUse;
+use delta_guard_contract::finding::FactorUse;
 use delta_guard_contract::job::{Accuracy, CertifyResult, FitResult, Prediction, TrainResult};
-use delta_guard_contract::{Code, Digest, Fault, FlaggedExample, JobResult, Outcome, TraceVerdict, TrainId};
+use delta_guard_contract::{Code, Digest, Fault, Flagged, JobResult, Outcome, TraceVerdict, TrainId};
 use proptest::prelude::*;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -81,19 +81,15 @@ fn let_say(settings: &mut Settings, root: &Path, words: &Words) {
         reused: true,
         examples: 100,
     };
-    let flagged = |n: usize| FlaggedExample {
+    let flagged = |n: usize| Flagged {
         id: TrainId(format!("{}/{n}.png", words.classes[0])),
         label: words.classes[0].clone(),
-        count: 50,
-        mean_scaled_delta: -1.5,
-        kappa: 0.9,
         rank: n as u32 + 1,
-        seed: false,
+        score: 0.9,
     };
     let trace = serde_json::json!({
         "verdict": TraceVerdict::Flagged, "predicted_label": words.classes[0], "flagged": (0..words.flagged).map(flagged).collect::<Vec<_>>(),
-        "examples": 1_000_000, "examples_of_label": 900_000, "stand_out": null, "plain": null, "histogram": {"edges": [], "flagged": [], "others": []},
-        "factors": factors, "settings": trace_settings(), "checkpoint": digest, "manifest": digest, "seconds": {}, "thumbnails": {}, "peak_memory": 1, "device": "cpu",
+        "examples": 1_000_000, "examples_of_label": 900_000, "factors": factors, "settings": trace_settings(), "checkpoint": digest, "manifest": digest, "seconds": {}, "thumbnails": {}, "peak_memory": 1, "device": "cpu",
     });
     let results = [
         ("predict", JobResult::Predict(prediction(0))),

@@ -157,11 +157,21 @@ def misbehave(job, words):
 def flagged(words):
     count = int(words.get("flag", "30"))
     odd = '"a", b\nc; ' if "odd" in words else ""
-    return [
-        {"id": f"{words['label']}/{odd}{n:04}.png", "label": words["label"], "count": 50 - n % 3, "mean_scaled_delta": -1.5 - n / 7, "kappa": 0.9 - n / 1000,
-         "rank": n + 1, "seed": n < 20}
-        for n in range(count)
-    ]
+    return [{"id": f"{words['label']}/{odd}{n:04}.png", "label": words["label"], "rank": n + 1, "score": 0.9 - n / 1000} for n in range(count)]
+
+
+def found(job, examples):
+    """What a detector says and shows: the guard's words, or those of the paper's rule."""
+    guard = job["task"]["detect"].get("mode", "guard") == "guard"
+    words = {"called": "the guard" if guard else "the paper’s count rule", "score": "κ" if guard else "count", "score_meaning": "how strong it is",
+             "score_decimals": 2, "flagged": "taught the model the same thing",
+             "caution": "" if guard else "The rule flags clean examples, too, and never abstains: take the list as a place to look, not as one to remove."}
+    columns = [("count", "fell in", 0), ("mean_scaled_delta", "Δ", 3), ("kappa", "κ", 3), ("seed", "seed", 0)]
+    columns = [{"key": key, "name": name, "meaning": f"what {key} means", "decimals": decimals} for key, name, decimals in columns]
+    rows = [[50 - n % 3, -1.5 - n / 7, 0.9 - n / 1000, n < 20] for n in range(len(examples))]
+    table = {"exhibit": "table", "title": "Every figure", "caption": "What was measured.", "columns": columns, "rows": rows}
+    return {"flagged": examples, "words": words, "exhibits": [table] if rows else [],
+            "sure": {"how": "clear" if examples else "not-enough", "sentence": "The fake worker is always sure."}}
 
 
 def settings(job):
@@ -267,9 +277,8 @@ def main():
         examples = [] if undecided else flagged(words)
         if task["detect"].get("mode", "guard") != "guard":
             examples = flagged(dict(words, flag="80"))
-        done("trace", verdict={"kind": "undecided", "reason": "nothing stands out"} if undecided else {"kind": "flagged"},
-             predicted_label=words["label"], flagged=examples, examples=3000, examples_of_label=1000, stand_out=None, plain=None,
-             histogram={"edges": [], "flagged": [], "others": []}, factors={"key": "f" * 64, "reused": True, "examples": 1000}, settings=settings(job),
+        done("trace", verdict={"kind": "undecided", "code": "no-group", "reason": "nothing stands out"} if undecided else {"kind": "flagged"},
+             predicted_label=words["label"], **found(job, examples), examples=3000, examples_of_label=1000, factors={"key": "f" * 64, "reused": True, "examples": 1000}, settings=settings(job),
              checkpoint=checkpoint(job), manifest=manifest(), seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
     if kind in ("unlearn", "train"):
         epochs = 3

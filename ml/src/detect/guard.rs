@@ -5,16 +5,18 @@
 //! their mean score: averaging would shrink the noise that z is measured in, and a placebo, a single picture, could not keep up.)
 
 use super::cut::Rates;
+use super::exhibits::{Finding, Measured, Plain};
 use super::histogram::histogram;
 use super::kin::{self, Growth};
 use super::pass::{self, Pass, mean};
-use super::stand_out::{Candidate, Rival, another_group, apart, common, objection, overlap};
-use super::{DetectCase, Detection, Detector, Flagged, Plain, paper};
+use super::stand_out::{Candidate, Placebo, Rival, StandOut, another_group, apart, common, objection, overlap};
+use super::{DetectCase, Detection, Detector, exhibits, paper};
 use crate::error::{Error, Result};
 use crate::evidence::{Evidence, Opening};
 use crate::progress::Report;
+use delta_guard_contract::TraceVerdict;
 use delta_guard_contract::detect::{Combine, Precision};
-use delta_guard_contract::evidence::{Placebo, StandOut, TraceVerdict};
+use delta_guard_contract::finding::Abstain;
 
 /// The detector.
 #[derive(Clone, Copy, Debug)]
@@ -33,15 +35,22 @@ impl Detector for Guard {
     }
 
     fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
+        self.find(evidence, case, report).map(|finding| exhibits::of_guard(finding, case))
+    }
+}
+
+impl Guard {
+    /// What it finds, with every figure. Errors: as [`Detector::detect`].
+    pub fn find(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Finding> {
         case.check()?;
         let members = case.members();
         let fewest = kin::fewest_seeds(case.settings.seeds);
         let needed = kin::EXAMPLES_PER_SEED * fewest;
-        let too_few = |found: usize| {
-            format!(
-                "only {found} training examples with the wrong label can be compared; {needed} are needed ({} for each of at least {fewest} seeds: detect.seeds)",
-                kin::EXAMPLES_PER_SEED
-            )
+        let too_few = |found: usize| Abstain::TooFewExamples {
+            found: found as u64,
+            needed: needed as u64,
+            per_seed: kin::EXAMPLES_PER_SEED as u64,
+            seeds: fewest as u64,
         };
         let mut plain = None;
         let Some(opening) = self.opening(case)? else {
@@ -70,7 +79,7 @@ impl Detector for Guard {
         let flagged = if objection.is_none() { judged.candidates.clone() } else { Vec::new() };
         report.log(&match &objection {
             None => format!("{} training examples flagged", flagged.len()),
-            Some(reason) => format!("undecided: {reason}"),
+            Some(why) => format!("undecided: {}", why.sentence()),
         });
         notes.iter().for_each(|note| report.log(note));
         let mut is_flagged = vec![false; case.labels.len()];
@@ -81,8 +90,8 @@ impl Detector for Guard {
                 .map(|i| all_scaled[i])
                 .collect::<Vec<f64>>()
         };
-        Ok(Detection {
-            verdict: objection.map_or(TraceVerdict::Flagged, |reason| TraceVerdict::Undecided { reason }),
+        Ok(Finding {
+            verdict: objection.map_or(TraceVerdict::Flagged, |why| TraceVerdict::Undecided { why }),
             notes,
             histogram: histogram(&of(true), &of(false)),
             flagged,
@@ -96,9 +105,9 @@ impl Detector for Guard {
 }
 
 /// Undecided before there was a group.
-fn undecided(reason: String, notes: Vec<String>, members: Vec<usize>, scaled: Vec<f64>, plain: Option<Plain>) -> Detection {
-    Detection {
-        verdict: TraceVerdict::Undecided { reason },
+fn undecided(why: Abstain, notes: Vec<String>, members: Vec<usize>, scaled: Vec<f64>, plain: Option<Plain>) -> Finding {
+    Finding {
+        verdict: TraceVerdict::Undecided { why },
         notes,
         flagged: Vec::new(),
         candidates: Vec::new(),
@@ -162,9 +171,9 @@ impl Trial {
 
 /// What the steps came to.
 struct Judged {
-    objection: Option<String>,
+    objection: Option<Abstain>,
     notes: Vec<String>,
-    candidates: Vec<Flagged>,
+    candidates: Vec<Measured>,
     stand_out: StandOut,
 }
 
@@ -207,7 +216,7 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
     let placebo_growths: Vec<Growth> = grown.collect();
     trials.iter().try_for_each(|trial| reachable(&trial.from_drops))?;
 
-    let judgements: Vec<(Option<String>, Vec<Rival>)> = trials
+    let judgements: Vec<(Option<Abstain>, Vec<Rival>)> = trials
         .iter()
         .map(|trial| {
             let group = &trial.from_drops.flagged;
@@ -230,10 +239,9 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
             let objection = if group.is_empty() {
                 Some(why_nothing(&trial.from_drops))
             } else if !trial.from_drops.stood && another_group(group, &trial.from_drops.seeds) {
-                Some(format!(
-                    "the {} candidates are no group that stands: the round of kin before found another one",
-                    group.len()
-                ))
+                Some(Abstain::NotStanding {
+                    candidates: group.len() as u64,
+                })
             } else {
                 objection(&candidate, &rivals, settings.placebos as usize, settings.alpha)
             };
@@ -257,16 +265,15 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
         ));
     }
     let candidates = candidates(case, field, &trials);
-    let mut objection = judgements.iter().enumerate().find_map(|(number, (objection, _))| {
-        let of = if judgements.len() > 1 {
-            format!("anomaly {}: ", number + 1)
-        } else {
-            String::new()
-        };
-        objection.as_ref().map(|reason| format!("{of}{reason}"))
+    let mut objection = (1..).zip(&judgements).find_map(|(anomaly, (objection, _))| {
+        let why = objection.clone()?;
+        Some(match judgements.len() {
+            1 => why,
+            _ => Abstain::OfAnomaly { anomaly, why: Box::new(why) },
+        })
     });
     if objection.is_none() && candidates.is_empty() {
-        objection = Some("the groups of the anomalies have no training example in common".into());
+        objection = Some(Abstain::NothingInCommon);
     }
     // The report shows one group: the first that was objected to, else the one that acts least.
     let weakest = (0..trials.len())
@@ -316,20 +323,18 @@ fn reachable(growth: &Growth) -> Result<()> {
     Ok(())
 }
 
-/// Why no group was found, with the numbers.
-fn why_nothing(growth: &Growth) -> String {
-    if growth.cut.value().is_infinite() {
-        return "over half of the training examples with the wrong label resemble the seeds equally, so that none can stand apart".into();
+/// Why no group was found.
+fn why_nothing(growth: &Growth) -> Abstain {
+    let cut = growth.cut.value();
+    if cut.is_infinite() {
+        return Abstain::AllAlike;
     }
     let largest = growth.kappa.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let cut = growth.cut.value();
-    format!(
-        "no group of training examples with the wrong label stands apart: their largest kinship κ is {largest:.3}, fewer than two exceed the cut at {cut:.3}"
-    )
+    Abstain::NothingAboveCut { largest, cut }
 }
 
 /// What every trial's group holds, with its evidence, strongest κ first.
-fn candidates(case: &DetectCase, field: &Field, trials: &[Trial]) -> Vec<Flagged> {
+fn candidates(case: &DetectCase, field: &Field, trials: &[Trial]) -> Vec<Measured> {
     let combined = field.pass.counted(case);
     let mean_scaled = field.pass.mean_scaled_delta();
     let kappa = mean(&trials.iter().map(|t| t.from_drops.kappa.clone()).collect::<Vec<_>>());
@@ -338,7 +343,7 @@ fn candidates(case: &DetectCase, field: &Field, trials: &[Trial]) -> Vec<Flagged
         .filter(|i| held(&|t| &t.from_drops.flagged, i).iter().all(|&yes| yes))
         .collect();
     places.sort_by(|&a, &b| kappa[b].total_cmp(&kappa[a]).then(a.cmp(&b)));
-    let flag = |(rank, i): (u32, usize)| Flagged {
+    let flag = |(rank, i): (u32, usize)| Measured {
         position: field.positions[i],
         count: combined.counts[i],
         mean_scaled_delta: mean_scaled[i],

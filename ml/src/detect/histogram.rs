@@ -1,16 +1,25 @@
-//! Two-series histogram for the report (the paper's Figure 2).
+//! Two groups over common bins (the paper's Figure 2).
 
-use delta_guard_contract::evidence::Histogram;
+/// Counts of two groups over common bins.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bins {
+    /// `n + 1` bin edges.
+    pub edges: Vec<f64>,
+    /// Flagged examples per bin.
+    pub flagged: Vec<u64>,
+    /// Others per bin.
+    pub others: Vec<u64>,
+}
 
 /// Bins of equal width.
 const BINS: usize = 40;
 
 /// Histogram of `flagged` and `others` over common bins from the smallest to the largest finite value. Values that are not finite are left out;
 /// without any value the histogram is empty.
-pub fn histogram(flagged: &[f64], others: &[f64]) -> Histogram {
+pub fn histogram(flagged: &[f64], others: &[f64]) -> Bins {
     let finite = || flagged.iter().chain(others).copied().filter(|v| v.is_finite());
     let Some(low) = finite().min_by(f64::total_cmp) else {
-        return Histogram::default();
+        return Bins::default();
     };
     let high = finite().max_by(f64::total_cmp).unwrap_or(low);
     // Equal values get bins of width one around them.
@@ -27,7 +36,7 @@ pub fn histogram(flagged: &[f64], others: &[f64]) -> Histogram {
         }
         bins
     };
-    Histogram {
+    Bins {
         edges: (0..=BINS).map(|i| low + width * i as f64).collect(),
         flagged: count(flagged),
         others: count(others),
@@ -45,7 +54,7 @@ mod tests {
         assert_eq!((h.edges[0], h.edges[40]), (-4.0, 0.0));
         assert_eq!((h.flagged[0], h.flagged[1]), (1, 1));
         assert_eq!((h.others[30], h.others[39]), (1, 2));
-        assert_eq!(histogram(&[], &[]), Histogram::default());
+        assert_eq!(histogram(&[], &[]), Bins::default());
     }
 
     proptest! {

@@ -10,9 +10,11 @@
 //! | [`count`] | the published count rule |
 //! | [`cut`], [`kin`], [`stand_out`] | seeds → kin → does the group stand out? |
 //! | [`guard`], [`paper`] | the detectors |
+//! | [`exhibits`] | what they found, as the report draws it |
 
 pub mod count;
 pub mod cut;
+pub mod exhibits;
 pub mod guard;
 pub mod histogram;
 pub mod kin;
@@ -31,10 +33,10 @@ mod tests;
 use crate::error::{Error, Result};
 use crate::evidence::{Evidence, Opening};
 use crate::progress::Report;
-use delta_guard_contract::TrainId;
 use delta_guard_contract::config::ImageConfig;
 use delta_guard_contract::detect::{DetectMode, DetectSettings};
-use delta_guard_contract::evidence::{Histogram, StandOut, TraceVerdict};
+use delta_guard_contract::finding::{Exhibit, Sure, Words};
+use delta_guard_contract::{TraceVerdict, TrainId};
 use tch::Tensor;
 
 /// A clean validation picture of class ŷ that the model reads correctly: what the flagged group must stand out against.
@@ -113,32 +115,13 @@ impl DetectCase<'_> {
     }
 }
 
-/// A training example and its evidence.
+/// A flagged training example.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Flagged {
+pub struct Suspect {
     /// Position in the training set.
     pub position: usize,
-    /// Number of shifts Δ < τ; with several anomalies their smallest number (intersected) or their sum (pooled).
-    pub count: u32,
-    /// Mean over all queries of Δ / √(g_iᵀ P g_i).
-    pub mean_scaled_delta: f64,
-    /// κ of the last round (`guard`; with several anomalies the mean of theirs), else 0.
-    pub kappa: f64,
-    /// 1 = strongest evidence: largest κ (`guard`) or largest count, then most negative mean scaled Δ.
-    pub rank: u32,
-    /// One of the seeds of the last round (`guard`).
-    pub seed: bool,
-}
-
-/// The count rule over all training examples.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plain {
-    /// Flagged positions, strongest count first.
-    pub flagged: Vec<usize>,
-    /// τ used.
-    pub tau: f64,
-    /// n_tol used.
-    pub n_tol: u32,
+    /// Strength of the evidence, as [`Detection::words`] names it; more is stronger.
+    pub score: f64,
 }
 
 /// Answer of a detector.
@@ -146,22 +129,18 @@ pub struct Plain {
 pub struct Detection {
     /// What to do with it.
     pub verdict: TraceVerdict,
+    /// The flagged, strongest first. Empty when undecided.
+    pub flagged: Vec<Suspect>,
+    /// What it says of its finding.
+    pub words: Words,
+    /// How sure it is, where it says so.
+    pub sure: Option<Sure>,
+    /// What it shows; training examples by position.
+    pub exhibits: Vec<Exhibit<usize>>,
     /// What a reader of the verdict must know besides, in whole sentences.
     pub notes: Vec<String>,
-    /// The flagged, strongest first. Empty when undecided.
-    pub flagged: Vec<Flagged>,
-    /// What the steps before the verdict found: `flagged`, or the group that did not stand out. For reports and research, never for removal.
-    pub candidates: Vec<Flagged>,
-    /// `guard`: how the group stands out. None where it came to no group to be judged (too few examples).
-    pub stand_out: Option<StandOut>,
-    /// The plain rule, where it was asked for (and always in the paper's modes, whose result it is).
-    pub plain: Option<Plain>,
-    /// C: positions of the training examples with label ŷ, ascending.
-    pub members: Vec<usize>,
-    /// Mean scaled Δ of each of C; empty where nothing was scored.
-    pub members_mean_scaled_delta: Vec<f64>,
-    /// Mean scaled Δ of the flagged and of the others of C: the paper's Figure 2.
-    pub histogram: Histogram,
+    /// Figures for its own scripts and tests.
+    pub details: serde_json::Value,
 }
 
 /// A way from scores to flagged examples.

@@ -1,19 +1,21 @@
 //! `paper-code` and `paper-text`: the published count rule over all training examples, whatever their label. The two differ in their settings
 //! (objective, space, labels, transforms, tolerance) only.
 
+use super::exhibits::{self, Finding, Measured, Plain};
 use super::histogram::histogram;
-use super::{DetectCase, Detection, Detector, Flagged, Plain, pass};
+use super::{DetectCase, Detection, Detector, pass};
 use crate::error::Result;
 use crate::evidence::{Evidence, Opening};
 use crate::progress::Report;
-use delta_guard_contract::evidence::TraceVerdict;
+use delta_guard_contract::TraceVerdict;
+use delta_guard_contract::finding::Abstain;
 
 /// The count rule.
 #[derive(Clone, Copy, Debug)]
 pub struct CountRule;
 
 /// The rule's flagged examples over a pass of all of `examples` (positions), strongest count first, then the most negative mean scaled Δ.
-pub(super) fn flagged(pass: &pass::Pass, case: &DetectCase, examples: &[usize]) -> Vec<Flagged> {
+pub(super) fn flagged(pass: &pass::Pass, case: &DetectCase, examples: &[usize]) -> Vec<Measured> {
     let combined = pass.counted(case);
     let mean_scaled = pass.mean_scaled_delta();
     let mut places: Vec<usize> = (0..examples.len()).filter(|&i| combined.flagged[i]).collect();
@@ -23,7 +25,7 @@ pub(super) fn flagged(pass: &pass::Pass, case: &DetectCase, examples: &[usize]) 
             .then(mean_scaled[a].total_cmp(&mean_scaled[b]))
             .then(a.cmp(&b))
     });
-    let flag = |(rank, i): (u32, usize)| Flagged {
+    let flag = |(rank, i): (u32, usize)| Measured {
         position: examples[i],
         count: combined.counts[i],
         mean_scaled_delta: mean_scaled[i],
@@ -35,7 +37,7 @@ pub(super) fn flagged(pass: &pass::Pass, case: &DetectCase, examples: &[usize]) 
 }
 
 /// What the report tells of the rule.
-pub(super) fn plain(flagged: &[Flagged], case: &DetectCase) -> Plain {
+pub(super) fn plain(flagged: &[Measured], case: &DetectCase) -> Plain {
     Plain {
         flagged: flagged.iter().map(|f| f.position).collect(),
         tau: case.settings.tau,
@@ -49,6 +51,13 @@ impl Detector for CountRule {
     }
 
     fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
+        self.find(evidence, case, report).map(|finding| exhibits::of_count_rule(finding, case))
+    }
+}
+
+impl CountRule {
+    /// What it finds, with every figure. Errors: as [`Detector::detect`].
+    pub fn find(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Finding> {
         case.check()?;
         let examples: Vec<usize> = (0..case.labels.len()).collect();
         let pass = pass::score(evidence, case, &pass::opening(case, examples.clone(), false)?)?;
@@ -59,9 +68,13 @@ impl Detector for CountRule {
             examples.len()
         ));
         let verdict = if flagged.is_empty() {
-            let (queries, least) = (case.settings.queries, case.settings.queries - case.settings.n_tol);
+            let (of, tolerated) = (u64::from(case.settings.queries), u64::from(case.settings.n_tol));
             TraceVerdict::Undecided {
-                reason: format!("no training example has at least {least} of {queries} shifts below {}", case.settings.tau),
+                why: Abstain::TooFewShifts {
+                    least: of - tolerated,
+                    of,
+                    tau: case.settings.tau,
+                },
             }
         } else {
             TraceVerdict::Flagged
@@ -71,7 +84,7 @@ impl Detector for CountRule {
         let mut is_flagged = vec![false; examples.len()];
         flagged.iter().for_each(|f| is_flagged[f.position] = true);
         let others: Vec<f64> = members.iter().filter(|&&i| !is_flagged[i]).map(|&i| mean_scaled[i]).collect();
-        Ok(Detection {
+        Ok(Finding {
             verdict,
             notes: Vec::new(),
             histogram: histogram(&flagged.iter().map(|f| f.mean_scaled_delta).collect::<Vec<_>>(), &others),

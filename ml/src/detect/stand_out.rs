@@ -1,6 +1,41 @@
 //! Step 4 of the lead: does the group stand out, and does it act on *this* anomaly, more than what the case's placebos bring about?
 
+use delta_guard_contract::TrainId;
+use delta_guard_contract::finding::Abstain;
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{Continuous, ContinuousCDF, Normal, StudentsT};
+
+/// The flagged group against the case's own placebos, as a trace report holds it for scripts and tests ([`super::exhibits`]).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StandOut {
+    /// d′ = (mean_F κ − mean_{C∖F} κ) / std_{C∖F} κ. None when nothing was flagged.
+    pub d_prime: Option<f64>,
+    /// The same difference for s(q_0, i) / √self_i.
+    pub z: Option<f64>,
+    /// The cut of κ: by the tail of the null pictures, or median + z·1.4826·MAD where there are too few of them.
+    pub cut: f64,
+    /// Null pictures that the cut was drawn from; 0: by the spread of the class itself.
+    pub null_pictures: u32,
+    /// Rounds of kin until the set stood.
+    pub rounds: u32,
+    /// Each placebo's group.
+    pub placebos: Vec<Placebo>,
+}
+
+/// One placebo: a clean, correctly read validation image of class ŷ put through steps 1–3.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Placebo {
+    /// Validation example.
+    pub id: TrainId,
+    /// Size of its flagged group.
+    pub flagged: u32,
+    /// Its d′, when it flagged anything.
+    pub d_prime: Option<f64>,
+    /// Its z.
+    pub z: Option<f64>,
+    /// Share of its group that is in the anomaly's group (0 to 1).
+    pub overlap: f64,
+}
 
 /// Least number of placebos that a group may be judged by (fewer where the settings ask for fewer): with one, every second natural error would
 /// exceed it by chance.
@@ -105,7 +140,7 @@ pub struct Rival {
     pub z_of_candidate: Option<f64>,
 }
 
-/// None: the group stands out. Otherwise why it does not, in a sentence.
+/// None: the group stands out. Otherwise why it does not.
 ///
 /// The rule of algorithm §3 step 4, and three conditions that only ever add to abstaining:
 /// * *Same treatment.* The anomaly's seeds are its strongest scaled drops (50 transformed queries), a placebo's are its strongest scores, which
@@ -117,31 +152,31 @@ pub struct Rival {
 /// * *More than choice.* Where no placebo has any effect, any small z would exceed them all. z must also exceed [`z_of_choosing`].
 ///
 /// `wanted` is the number of placebos that the settings ask for, `alpha` their α.
-pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize, alpha: f64) -> Option<String> {
-    let n = candidate.group.len();
-    if n == 0 {
-        return Some("no group of training examples with the wrong label stands apart from the rest of them".into());
+pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize, alpha: f64) -> Option<Abstain> {
+    let candidates = candidate.group.len() as u64;
+    if candidates == 0 {
+        return Some(Abstain::NoGroup);
     }
     let (Some(d_prime), Some(z)) = (candidate.d_prime, candidate.z) else {
-        return Some(format!(
-            "the {n} candidates cannot be compared with the other examples of their label, which are too few or do not vary"
-        ));
+        return Some(Abstain::NotComparable { candidates });
     };
     let fewest = FEWEST_PLACEBOS.min(wanted.max(1));
     if rivals.len() < fewest {
-        let found = rivals.len();
-        return Some(format!(
-            "{n} candidates were found, but only {found} placebos (clean validation pictures that are rightly read as the wrong label) to hold them against; {fewest} are needed"
-        ));
+        return Some(Abstain::TooFewPlacebos {
+            candidates,
+            found: rivals.len() as u64,
+            needed: fewest as u64,
+        });
     }
     if !same_group(candidate.like_a_placebo, candidate.group) {
-        let (other, both) = (candidate.like_a_placebo.len(), common(candidate.group, candidate.like_a_placebo));
-        return Some(format!(
-            "the {n} candidates depend on how their seeds are chosen: the anomaly's strongest scores alone lead to {other} examples, {both} of them among the candidates"
-        ));
+        return Some(Abstain::DependsOnSeeds {
+            candidates,
+            other: candidate.like_a_placebo.len() as u64,
+            common: common(candidate.group, candidate.like_a_placebo) as u64,
+        });
     }
     if z <= 0.0 {
-        return Some(format!("the {n} candidates do not support the anomaly's wrong label (z {z:.2})"));
+        return Some(Abstain::NotSupporting { candidates, z });
     }
     let exceeds = |of: &dyn Fn(&Rival) -> Option<f64>, limit: f64| -> Option<(String, f64)> {
         let strongest = rivals
@@ -150,29 +185,36 @@ pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize, alpha: 
             .max_by(|a, b| a.1.total_cmp(&b.1))?;
         (strongest.1 >= limit).then_some(strongest)
     };
-    if let Some((name, theirs)) = exceeds(&|r| r.z, z) {
-        return Some(format!(
-            "the {n} candidates act on the anomaly no more (z {z:.2}) than the group of a clean picture acts on that (z {theirs:.2}, placebo {name})"
-        ));
+    if let Some((placebo, theirs)) = exceeds(&|r| r.z, z) {
+        return Some(Abstain::LikePlaceboGroup {
+            candidates,
+            z,
+            theirs,
+            placebo,
+        });
     }
-    if let Some((name, theirs)) = exceeds(&|r| r.z_of_candidate, z) {
-        return Some(format!(
-            "the {n} candidates act on the anomaly no more (z {z:.2}) than on a clean picture of that class (z {theirs:.2}, placebo {name})"
-        ));
+    if let Some((placebo, theirs)) = exceeds(&|r| r.z_of_candidate, z) {
+        return Some(Abstain::ActsOnPlacebo {
+            candidates,
+            z,
+            theirs,
+            placebo,
+        });
     }
     let on_placebos: Vec<f64> = rivals.iter().filter_map(|r| r.z_of_candidate).collect();
     if let Some(limit) = prediction_limit(&on_placebos, alpha).filter(|limit| z <= *limit) {
-        return Some(format!(
-            "the {n} candidates act on the anomaly (z {z:.2}) as they may act on any clean picture of that class (up to z {limit:.2}, from {} placebos)",
-            on_placebos.len()
-        ));
+        let placebos = on_placebos.len() as u64;
+        return Some(Abstain::WithinPlacebos {
+            candidates,
+            z,
+            limit,
+            placebos,
+        });
     }
-    let floor = z_of_choosing(n, candidate.all);
+    let floor = z_of_choosing(candidate.group.len(), candidate.all);
     if z <= floor {
-        return Some(format!(
-            "the {n} candidates act on the anomaly no more (z {z:.2}) than the strongest {n} of {} examples would without any cause (z {floor:.2})",
-            candidate.all
-        ));
+        let of = candidate.all as u64;
+        return Some(Abstain::WithinChoice { candidates, of, z, floor });
     }
     let another = |r: &Rival| {
         if overlap(&r.group, candidate.group) < SAME_GROUP {
@@ -181,12 +223,12 @@ pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize, alpha: 
             None
         }
     };
-    if let Some((name, theirs)) = exceeds(&another, d_prime) {
-        return Some(format!(
-            "the {n} candidates stand apart no more (d′ {d_prime:.2}) than a natural group of that class (d′ {theirs:.2}, placebo {name})"
-        ));
-    }
-    None
+    exceeds(&another, d_prime).map(|(placebo, theirs)| Abstain::LikeNaturalGroup {
+        candidates,
+        d_prime,
+        theirs,
+        placebo,
+    })
 }
 
 #[cfg(test)]
@@ -213,7 +255,7 @@ mod tests {
             z_of_candidate: Some(0.1),
         };
         rivals.resize(rivals.len().max(FEWEST_PLACEBOS), silent);
-        objection(candidate, &rivals, 20, 0.01)
+        objection(candidate, &rivals, 20, 0.01).map(|why| why.sentence())
     }
 
     const GROUP: [usize; 4] = [1, 2, 3, 4];
@@ -360,11 +402,12 @@ mod tests {
             .is_some()
         );
         for wanted in [0, 1, 20] {
-            assert!(objection(&STRONG, &[], wanted, 0.01).unwrap().contains("only 0 placebos"));
+            assert!(objection(&STRONG, &[], wanted, 0.01).unwrap().sentence().contains("only 0 placebos"));
         }
         assert!(
             objection(&STRONG, &[rival(&[8], 1.0, 1.0, 1.0)], 20, 0.01)
                 .unwrap()
+                .sentence()
                 .contains("5 are needed")
         );
         assert_eq!(objection(&STRONG, &[rival(&[8], 1.0, 1.0, 1.0)], 1, 0.01), None);

@@ -2,6 +2,8 @@
 
 mod scene;
 
+use super::exhibits::{Finding, Measured};
+use super::stand_out::StandOut;
 use super::*;
 use crate::detect::fake::normals;
 use delta_guard_contract::detect::{Change, Combine, DetectConfig, Space};
@@ -10,16 +12,16 @@ use rand_chacha::ChaCha8Rng;
 use scene::{CLASSES, EXAMPLES, SIDE, Scene, WRONG, picture, scene, trigger};
 use tch::Kind;
 
-fn positions(flagged: &[Flagged]) -> Vec<usize> {
+fn positions(flagged: &[Measured]) -> Vec<usize> {
     let mut positions: Vec<usize> = flagged.iter().map(|f| f.position).collect();
     positions.sort_unstable();
     positions
 }
 
-fn reason(detection: &Detection) -> &str {
-    match &detection.verdict {
-        TraceVerdict::Undecided { reason } => reason,
-        TraceVerdict::Flagged => panic!("flagged: {:?}", positions(&detection.flagged)),
+fn reason(finding: &Finding) -> String {
+    match &finding.verdict {
+        TraceVerdict::Undecided { why } => why.sentence(),
+        TraceVerdict::Flagged => panic!("flagged: {:?}", positions(&finding.flagged)),
     }
 }
 

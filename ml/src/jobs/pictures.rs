@@ -6,7 +6,7 @@ use crate::data::{DataSet, encode_png};
 use crate::detect::Detection;
 use crate::error::{Result, ResultExt};
 use crate::files;
-use delta_guard_contract::evidence::{EvidencePicture, SharedPixels};
+use delta_guard_contract::finding::{SharedPicture, SharedPixels};
 use delta_guard_contract::{Digest, ImageConfig};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +17,14 @@ const LEAST_SURE: usize = 40;
 /// Pictures of each side that are compared for what the flagged share.
 const COMPARED: usize = 500;
 
-/// On which pixels the flagged examples of label ŷ agree against its other examples, with a picture of it.
-pub fn shared_pixels(place: &Place<'_>, train: &DataSet, wrong: u32, detection: &Detection) -> Result<Option<SharedPixels>> {
+/// On which pixels the flagged examples of label ŷ agree against its other examples (`members`: all of that label), with a picture of it.
+pub fn shared_pixels(place: &Place<'_>, train: &DataSet, wrong: u32, members: &[usize], detection: &Detection) -> Result<Option<SharedPixels>> {
     let (height, width) = train.size();
     let area = height as usize * width as usize;
     let gone: BTreeSet<usize> = detection.flagged.iter().map(|f| f.position).collect();
     let flagged = detection.flagged.iter().map(|f| f.position).filter(|&i| train.labels()[i] == wrong);
     let flagged: Vec<&[u8]> = flagged.take(COMPARED).map(|i| train.pixels(i)).collect();
-    let rest: Vec<usize> = detection.members.iter().copied().filter(|i| !gone.contains(i)).collect();
+    let rest: Vec<usize> = members.iter().copied().filter(|i| !gone.contains(i)).collect();
     let n = rest.len().min(COMPARED);
     let others: Vec<&[u8]> = (0..n).map(|i| train.pixels(rest[i * rest.len() / n])).collect();
     let Some(found) = certify::shared::shared(&flagged, &others, area) else {
@@ -37,7 +37,7 @@ pub fn shared_pixels(place: &Place<'_>, train: &DataSet, wrong: u32, detection: 
             let digest = Digest(blake3::hash(&png).to_hex().to_string());
             let file = format!("thumbs/shared-{}.png", digest.short());
             files::write_atomic(&place.out_dir.join(&file), &png).context(|| "writing what the flagged share".into())?;
-            Some(EvidencePicture { file, digest })
+            Some(SharedPicture { file, digest })
         }
     };
     Ok(Some(SharedPixels {
@@ -65,7 +65,7 @@ fn shown(n: usize) -> impl Iterator<Item = usize> {
 
 /// Small PNGs of the first anomaly, and of the strongest and the least sure flagged examples.
 pub fn thumbnails(
-    place: &Place<'_>,
+    job: &Place<'_>,
     train: &DataSet,
     image: &ImageConfig,
     pictures: &[Vec<u8>],
@@ -75,17 +75,17 @@ pub fn thumbnails(
     let scale = thumbnail_scale(image.height, image.width);
     let mut write = |key: String, file: String, pixels: &[u8]| -> Result<()> {
         let png = encode_png(pixels, image.height, image.width, scale)?;
-        files::write_atomic(&place.out_dir.join(&file), &png).context(|| "writing thumbnails".into())?;
+        files::write_atomic(&job.out_dir.join(&file), &png).context(|| "writing thumbnails".into())?;
         written.insert(key, file);
         Ok(())
     };
     if let Some(first) = pictures.first() {
         write("anomaly".into(), "thumbs/anomaly.png".into(), first)?;
     }
-    for found in shown(detection.flagged.len()).filter_map(|place| detection.flagged.get(place)) {
+    for (place, found) in shown(detection.flagged.len()).filter_map(|place| Some((place, detection.flagged.get(place)?))) {
         write(
             train.ids()[found.position].0.clone(),
-            format!("thumbs/{:04}.png", found.rank),
+            format!("thumbs/{:04}.png", place + 1),
             train.pixels(found.position),
         )?;
     }

@@ -3,16 +3,16 @@
 use super::case::{Case, Submitted, name};
 use super::{Place, fit, parts, pictures};
 use crate::data::DataSet;
-use crate::detect::detector;
+use crate::detect::{Suspect, detector};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::influence::ModelEvidence;
 use crate::passes::budget::Budget;
 use crate::progress::{Report, SharedReport};
-use delta_guard_contract::evidence::PlainRule;
+use delta_guard_contract::finding::Exhibit;
 use delta_guard_contract::job::JobResult;
-use delta_guard_contract::{DataConfig, DetectConfig, FlaggedExample, ModelConfig, Seed, TraceReport};
+use delta_guard_contract::{DataConfig, DetectConfig, Flagged, ModelConfig, Seed, TraceReport};
 use std::path::Path;
 
 /// [`delta_guard_contract::Task::Trace`]. `scores`: of a merge of parts.
@@ -53,21 +53,25 @@ pub fn trace(
     drop(evidence);
 
     let thumbnails = pictures::thumbnails(place, train, case.image, &case.pictures, &detection)?;
-    let shared = pictures::shared_pixels(place, train, case.wrong, &detection)?;
+    let members = question.members();
+    let shared = pictures::shared_pixels(place, train, case.wrong, &members, &detection)?;
+    let id = |position: usize| train.ids()[position].clone();
+    let mut exhibits: Vec<Exhibit> = detection.exhibits.into_iter().map(|exhibit| exhibit.named(id)).collect();
+    exhibits.extend(shared.map(Exhibit::Shared));
     let report = TraceReport {
         predicted_label: name(train, case.wrong),
         examples: train.len() as u64,
-        examples_of_label: detection.members.len() as u64,
-        flagged: detection.flagged.iter().map(|f| flagged(train, f)).collect(),
+        examples_of_label: members.len() as u64,
+        flagged: (1..)
+            .zip(&detection.flagged)
+            .map(|(rank, f)| flagged(train, rank, f))
+            .collect::<Result<_>>()?,
         verdict: detection.verdict,
+        words: detection.words,
+        sure: detection.sure,
+        exhibits,
+        details: detection.details,
         notes: detection.notes,
-        stand_out: detection.stand_out,
-        plain: detection.plain.map(|p| PlainRule {
-            flagged: p.flagged.iter().filter_map(|&i| train.ids().get(i).cloned()).collect(),
-            tau: p.tau,
-            n_tol: p.n_tol,
-        }),
-        histogram: detection.histogram,
         factors: fitted.used,
         settings: settings.clone(),
         seed: detect.seed,
@@ -75,7 +79,6 @@ pub fn trace(
         manifest: train.manifest_digest().clone(),
         seconds,
         thumbnails,
-        shared,
         peak_memory: device::peak_memory(),
         device: place.device_name.clone(),
     };
@@ -84,14 +87,15 @@ pub fn trace(
     Ok(JobResult::Trace(Box::new(report)))
 }
 
-fn flagged(train: &DataSet, found: &crate::detect::Flagged) -> FlaggedExample {
-    FlaggedExample {
-        id: train.ids()[found.position].clone(),
-        label: name(train, train.labels()[found.position]),
-        count: found.count,
-        mean_scaled_delta: found.mean_scaled_delta,
-        kappa: found.kappa,
-        rank: found.rank,
-        seed: found.seed,
+fn flagged(train: &DataSet, rank: u32, found: &Suspect) -> Result<Flagged> {
+    let id = train.ids()[found.position].clone();
+    if !found.score.is_finite() {
+        return Err(Error::internal(format!("the detector's score of {id} is {}, not a number", found.score)));
     }
+    Ok(Flagged {
+        id,
+        label: name(train, train.labels()[found.position]),
+        rank,
+        score: found.score,
+    })
 }

@@ -9,7 +9,7 @@ use crate::fold::Fold;
 use crate::model::layer::Layer;
 use crate::progress::Report;
 use delta_guard_contract::detect::{DetectSettings, Fisher, Objective};
-use delta_guard_contract::evidence::FactorUse;
+use delta_guard_contract::finding::FactorUse;
 use delta_guard_contract::{Digest, FaultKind, Seed};
 use rand::SeedableRng;
 use rand::seq::index;

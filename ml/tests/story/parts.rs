@@ -2,6 +2,7 @@
 
 use super::scene::{LIMITS, SCENE, Scene, anomaly, detect};
 use delta_guard_contract::detect::DetectConfig;
+use delta_guard_contract::finding::Cell;
 use delta_guard_contract::job::{FoldSum, FoldTask, PartResult};
 use delta_guard_contract::{Device, Fault, Job, JobResult, Message, Outcome, PROTOCOL, Seed, Task, TraceReport, WorkerSetup};
 use delta_influence::files::tensors::read_tensors;
@@ -172,13 +173,18 @@ fn close(found: &TraceReport, expected: &TraceReport) {
     let ids = |report: &TraceReport| report.flagged.iter().map(|f| f.id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(found), ids(expected));
     for (f, e) in found.flagged.iter().zip(&expected.flagged) {
-        assert!((f.kappa - e.kappa).abs() < 1e-8, "{}: {} {}", f.id, f.kappa, e.kappa);
-        assert!(
-            (f.mean_scaled_delta - e.mean_scaled_delta).abs() < 1e-8 * e.mean_scaled_delta.abs(),
-            "{}",
-            f.id
-        );
+        assert!((f.score - e.score).abs() < 1e-8, "{}: {} {}", f.id, f.score, e.score);
     }
+    let rows = |report: &TraceReport| report.table().map_or_else(Vec::new, |table| table.rows.clone());
+    for (f, e) in rows(found).iter().zip(&rows(expected)) {
+        for (f, e) in f.iter().zip(e) {
+            match (f, e) {
+                (Cell::Number(f), Cell::Number(e)) => assert!((f - e).abs() < 1e-8 * e.abs().max(1.0), "{f} {e}"),
+                _ => assert_eq!(f, e),
+            }
+        }
+    }
+    assert_eq!(rows(found).len(), rows(expected).len());
 }
 
 fn bytes(path: &Path) -> Vec<u8> {

@@ -5,10 +5,15 @@ use super::naive::{Factors, Naive};
 use super::network::{Network, Of, normalised};
 use super::scene::{LIMITS, SCENE, Scene, anomaly, detect};
 use delta_guard_contract::detect::{DetectConfig, DetectMode};
+use delta_guard_contract::finding::{Beside, Cell, Exhibit, SharedPixels};
 use delta_guard_contract::{JobResult, Seed, Task, TraceReport, TraceVerdict};
 use delta_influence::data::{DataSet, encode_png};
+use delta_influence::detect::exhibits::Finding;
+use delta_influence::detect::guard::Guard;
+use delta_influence::detect::paper::CountRule;
 use delta_influence::detect::queries::picture_from_bytes;
-use delta_influence::detect::{DetectCase, Detection, PlaceboPicture, detector};
+use delta_influence::detect::stand_out::StandOut;
+use delta_influence::detect::{DetectCase, PlaceboPicture};
 use delta_influence::files;
 use delta_influence::passes::fit::FitSettings;
 use delta_influence::progress::Silent;
@@ -50,6 +55,24 @@ fn trace(scene: &Scene, name: &str, detect: &DetectConfig, picture: PathBuf, wro
     *report
 }
 
+fn stand_out(report: &TraceReport) -> Option<StandOut> {
+    serde_json::from_value(report.details["stand_out"].clone()).unwrap()
+}
+
+fn shared(report: &TraceReport) -> Option<&SharedPixels> {
+    report.exhibits.iter().find_map(|exhibit| match exhibit {
+        Exhibit::Shared(shared) => Some(shared),
+        _ => None,
+    })
+}
+
+fn plain(report: &TraceReport) -> Option<&Beside> {
+    report.exhibits.iter().find_map(|exhibit| match exhibit {
+        Exhibit::Beside(beside) => Some(beside),
+        _ => None,
+    })
+}
+
 /// Which clean pictures the case stands on, by the rules: placebos are read rightly, null pictures are the others of the class, what is submitted is neither.
 struct Expected {
     placebos: Vec<PlaceboPicture>,
@@ -66,7 +89,7 @@ fn clean_pictures(scene: &Scene, report: &TraceReport, validation: &DataSet, sub
         .copied()
         .filter(|&i| network.read(&normalised(validation.pixels(i), image)).0 == wrong)
         .collect();
-    let shown = &report.stand_out.as_ref().unwrap().placebos;
+    let shown = &stand_out(report).unwrap().placebos;
     let places: Vec<usize> = shown.iter().map(|p| validation.position(&p.id).unwrap()).collect();
     let distinct: BTreeSet<usize> = places.iter().copied().collect();
     assert_eq!(
@@ -94,7 +117,7 @@ fn clean_pictures(scene: &Scene, report: &TraceReport, validation: &DataSet, sub
 }
 
 /// The detector of the report's mode, on loops.
-fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Detection {
+fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Finding {
     let image = &scene.prepared.image;
     let (train, validation) = (scene.open(&scene.data().train), scene.open(&scene.data().validation));
     let network = Network::load(&scene.victim);
@@ -123,39 +146,50 @@ fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Detection {
         settings,
         image,
     };
-    let detection = detector(settings.mode).detect(&mut evidence, &case, &mut Silent).unwrap();
-    if let Some(found) = &report.stand_out
+    let finding = match settings.mode {
+        DetectMode::Guard => Guard.find(&mut evidence, &case, &mut Silent),
+        _ => CountRule.find(&mut evidence, &case, &mut Silent),
+    }
+    .unwrap();
+    if let Some(found) = stand_out(report)
         && found.null_pictures > 0
     {
         assert_eq!(found.null_pictures as usize, clean.null.len(), "null pictures");
     }
-    detection
+    finding
 }
 
-fn same(scene: &Scene, report: &TraceReport, expected: &Detection) {
+fn same(scene: &Scene, report: &TraceReport, expected: &Finding) {
     let train = scene.open(&scene.data().train);
     assert_eq!(report.verdict, expected.verdict);
     assert_eq!((report.examples, report.examples_of_label as usize), (400, expected.members.len()));
     assert_eq!(report.flagged.len(), expected.flagged.len());
-    for found in &report.flagged {
+    let guard = report.settings.mode == DetectMode::Guard;
+    let rows = report.table().map_or(&[][..], |table| &table.rows);
+    assert_eq!(rows.len(), report.flagged.len(), "a row for each");
+    for (found, row) in report.flagged.iter().zip(rows) {
         let position = train.position(&found.id).unwrap();
         let by_loop = expected.flagged.iter().find(|f| f.position == position).unwrap();
-        assert_eq!((found.count, found.seed), (by_loop.count, by_loop.seed), "{}", found.id);
+        let Cell::Number(mean_scaled_delta) = row[1] else { panic!("{row:?}") };
+        assert_eq!(row[0], Cell::Whole(by_loop.count.into()), "{}", found.id);
+        assert!(!guard || row[3] == Cell::Yes(by_loop.seed), "{}", found.id);
         assert_eq!(found.label, train.classes()[train.labels()[position] as usize]);
-        close(found.kappa, by_loop.kappa, "κ");
-        close(found.mean_scaled_delta, by_loop.mean_scaled_delta, "mean scaled Δ");
+        let score = if guard { by_loop.kappa } else { by_loop.count.into() };
+        close(found.score, score, "the score");
+        close(mean_scaled_delta, by_loop.mean_scaled_delta, "mean scaled Δ");
     }
     assert!(report.flagged.iter().map(|f| f.rank).eq(1..=report.flagged.len() as u32), "ranks");
-    let plain = |ids: Vec<usize>| ids.into_iter().collect::<BTreeSet<_>>();
-    let found = report.plain.as_ref().unwrap();
+    let set = |ids: Vec<usize>| ids.into_iter().collect::<BTreeSet<_>>();
+    let found = plain(report).unwrap();
     let by_loop = expected.plain.as_ref().unwrap();
     assert_eq!(
-        plain(found.flagged.iter().map(|id| train.position(id).unwrap()).collect()),
-        plain(by_loop.flagged.clone())
+        set(found.flagged.iter().map(|id| train.position(id).unwrap()).collect()),
+        set(by_loop.flagged.clone())
     );
-    assert_eq!((found.tau, found.n_tol), (by_loop.tau, by_loop.n_tol));
-    let (Some(found), Some(by_loop)) = (&report.stand_out, &expected.stand_out) else {
-        assert!(report.stand_out.is_none() && expected.stand_out.is_none());
+    let said = format!("τ = {}, n_tol = {}", by_loop.tau, by_loop.n_tol);
+    assert!(found.caption.contains(&said), "{}", found.caption);
+    let (Some(found), Some(by_loop)) = (&stand_out(report), &expected.stand_out) else {
+        assert!(stand_out(report).is_none() && expected.stand_out.is_none());
         return;
     };
     assert_eq!((found.rounds, found.null_pictures), (by_loop.rounds, by_loop.null_pictures));
@@ -177,10 +211,10 @@ fn share(report: &TraceReport, scene: &Scene, name: &str) {
     let others: Vec<usize> = train.by_label(label).into_iter().filter(|i| !flagged.contains(i)).collect();
     let flagged: Vec<usize> = flagged.into_iter().filter(|&i| train.labels()[i] == label).collect();
     if flagged.len() < 5 || others.len() < 5 {
-        assert_eq!(report.shared, None, "{name}");
+        assert_eq!(shared(report), None, "{name}");
         return;
     }
-    let shared = report.shared.as_ref().unwrap();
+    let shared = shared(report).unwrap();
     let area = 32 * 32;
     let (mut places, mut drawn) = (Vec::new(), vec![144u8; 3 * area]);
     for pixel in 0..area {
@@ -272,7 +306,7 @@ fn the_guards_trace_is_the_loops() {
     assert_eq!(report.verdict, TraceVerdict::Flagged);
     share(&report, scene, "trace");
     // The trigger is 8 × 8, one pixel from the lower right corner.
-    let shared = report.shared.as_ref().unwrap();
+    let shared = shared(&report).unwrap();
     assert_eq!((shared.pixels, shared.place), (64, Some([23, 23, 8, 8])), "{shared:?}");
     let poisons: BTreeSet<_> = scene.prepared.poisons.iter().collect();
     let hits = report.flagged.iter().filter(|f| poisons.contains(&f.id)).count();
@@ -281,7 +315,7 @@ fn the_guards_trace_is_the_loops() {
         "{hits} of {} flagged are poisons",
         report.flagged.len()
     );
-    assert!(report.stand_out.unwrap().null_pictures >= 50, "the cut is set by null pictures");
+    assert!(stand_out(&report).unwrap().null_pictures >= 50, "the cut is set by null pictures");
 }
 
 /// Only the layers that are asked for, by the beginnings of their names.
@@ -322,7 +356,7 @@ fn a_validation_picture_that_is_submitted_is_no_clean_picture() {
         std::fs::write(&path, encode_png(validation.pixels(i), image.height, image.width, 1).unwrap()).unwrap();
         let report = trace(scene, name, &detect(), path, Some(scene.target()));
         let expected = by_loops(scene, &report, validation.pixels(i));
-        assert!(report.stand_out.as_ref().unwrap().null_pictures >= 50);
+        assert!(stand_out(&report).unwrap().null_pictures >= 50);
         same(scene, &report, &expected);
     }
 }

@@ -7,7 +7,7 @@ use crate::engine::query;
 use crate::engine::standing::digest_ids;
 use crate::index::Lookup;
 use anyhow::{Result, ensure};
-use delta_guard_contract::{FlaggedExample, TrainId};
+use delta_guard_contract::{Flagged, TrainId};
 use std::collections::BTreeSet;
 
 /// Cases that are looked up for a list before its order is looked at again.
@@ -93,7 +93,7 @@ impl Ledger {
     }
 
     /// What was flagged for a case, strongest first.
-    pub fn flagged(&self, id: &CaseId) -> Result<Vec<FlaggedExample>> {
+    pub fn flagged(&self, id: &CaseId) -> Result<Vec<Flagged>> {
         let case = self.case(id)?;
         self.ask(
             |lookup| {

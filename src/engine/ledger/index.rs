@@ -184,7 +184,7 @@ mod tests {
     use crate::engine::Hooks;
     use crate::engine::standing::digest_ids;
     use crate::vfs::Disk;
-    use delta_guard_contract::{Digest, FlaggedExample, TrainId};
+    use delta_guard_contract::{Digest, Flagged, TrainId};
     use std::sync::Mutex;
 
     #[derive(Default)]
@@ -271,13 +271,9 @@ mod tests {
         let id = Digest("a".repeat(64));
         ledger.accept(&id, accepted())?;
         let names: Vec<TrainId> = ["dog/1.png", "dog/2.png"].map(|name| TrainId(name.into())).into();
-        let flagged: Vec<FlaggedExample> = (1..)
+        let flagged: Vec<Flagged> = (1..)
             .zip(&names)
-            .map(|(rank, name)| {
-                serde_json::from_value(
-                    serde_json::json!({"id": name, "label": "dog", "count": 1, "mean_scaled_delta": -1.0, "kappa": 0.9, "seed": false, "rank": rank}),
-                )
-            })
+            .map(|(rank, name)| serde_json::from_value(serde_json::json!({"id": name, "label": "dog", "rank": rank, "score": 0.9})))
             .collect::<Result<_, _>>()?;
         for event in events() {
             let event = match event {

@@ -98,7 +98,7 @@ pub(super) fn scene(poisons: usize, natural_group: usize, seed: u64) -> Scene {
 }
 
 impl Scene {
-    pub(super) fn detect(&mut self) -> Result<Detection> {
+    pub(super) fn detect(&mut self) -> Result<exhibits::Finding> {
         let case = DetectCase {
             anomalies: &self.anomalies,
             wrong_label: WRONG,
@@ -108,7 +108,10 @@ impl Scene {
             settings: &self.settings,
             image: &self.image,
         };
-        detector(self.settings.mode).detect(&mut self.evidence, &case, &mut Silent)
+        match self.settings.mode {
+            DetectMode::Guard => guard::Guard.find(&mut self.evidence, &case, &mut Silent),
+            DetectMode::PaperCode | DetectMode::PaperText => paper::CountRule.find(&mut self.evidence, &case, &mut Silent),
+        }
     }
 
     /// Placebos that hardly show the natural pattern.
