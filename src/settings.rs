@@ -1,8 +1,8 @@
 //! What the guard works by: checked, absolute paths, nothing left to default. The configuration file is turned into this by `config`.
 
 use crate::policy::{Caps, GateLimits, Mode};
-use delta_guard_contract::config::UnlearnConfig;
 use delta_guard_contract::job::ImageLimits;
+use delta_guard_contract::method::unlearn::Unlearning;
 use delta_guard_contract::{DataConfig, DetectConfig, ModelConfig, Recipe, WorkerSetup};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ pub struct Settings {
     /// Detector.
     pub detect: DetectConfig,
     /// Unlearning.
-    pub unlearn: UnlearnConfig,
+    pub unlearn: Unlearning,
     /// What a candidate must fulfil.
     pub gate: GateLimits,
     /// What may be promoted without a person.

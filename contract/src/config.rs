@@ -1,7 +1,8 @@
-//! The part of the configuration that the worker needs: data, model, recipe, unlearning, gate limits.
+//! The part of the configuration that the worker needs: data, model, recipe, the place of a job.
 //!
 //! Doc comments are the documentation of the keys: they become the JSON schema, and a test holds `config/delta-guard.yaml` against it.
 
+use crate::method::{Mistake, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -237,6 +238,68 @@ fn default_warmup() -> f64 {
     0.3
 }
 
+impl Recipe {
+    /// Every rule that the schema cannot say and that does not hold.
+    pub fn check(&self) -> Vec<Mistake> {
+        let mut found = self.schedule.check(self.epochs);
+        found.extend(unless(self.lr > 0.0, "lr", "is not above 0", "the paper trains with 0.1"));
+        found
+    }
+}
+
+impl Schedule {
+    /// Every rule that does not hold for a training of so many epochs. The keys stand below the training's.
+    pub fn check(&self, epochs: u32) -> Vec<Mistake> {
+        match self {
+            Self::Step { milestones, gamma } => {
+                let mut found: Vec<Mistake> = (0..).zip(milestones).filter_map(|(n, at)| milestone(n, *at, epochs)).collect();
+                let share = |at: f64| if at < 1.0 { at } else { at / f64::from(epochs) };
+                found.extend(unless(
+                    milestones.is_sorted_by(|a, b| share(*a) < share(*b)),
+                    "schedule.milestones",
+                    "are not in rising order",
+                    "write each epoch once, the earliest first",
+                ));
+                found.extend(unless(
+                    *gamma > 0.0,
+                    "schedule.gamma",
+                    "is not above 0",
+                    "the learning rate is multiplied by it; 0.1 is usual",
+                ));
+                found
+            }
+            Self::OneCycle { warmup } => Vec::from_iter(unless(
+                *warmup > 0.0 && *warmup < 1.0,
+                "schedule.warmup",
+                format!("{warmup} is not between 0 and 1"),
+                "the share of the steps in which the learning rate rises; PyTorch's default is 0.3",
+            )),
+            Self::Constant | Self::Cosine => Vec::new(),
+        }
+    }
+}
+
+fn milestone(n: usize, at: f64, epochs: u32) -> Option<Mistake> {
+    let key = format!("schedule.milestones.{n}");
+    if !(at >= 0.0 && (at < 1.0 || at.fract() == 0.0)) {
+        let help = "write an epoch, such as 14, or a share of the training, such as 0.35";
+        return Some(Mistake::new(
+            &key,
+            format!("{at} is neither a whole number of epochs nor a share below 1"),
+            help,
+        ));
+    }
+    unless(
+        at < f64::from(epochs),
+        &key,
+        format!("epoch {at} never comes: `epochs` is {epochs}"),
+        format!(
+            "epochs count from 0, so milestones go up to {}; below 1 they are shares of the training, such as [0.35, 0.6, 0.875]",
+            epochs.saturating_sub(1)
+        ),
+    )
+}
+
 /// Random changes of the training pictures, drawn anew each time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -256,83 +319,6 @@ impl Default for Augment {
             flip: true,
             shift: 4.0,
             whole_pixels: false,
-        }
-    }
-}
-
-/// How the model is repaired.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct UnlearnConfig {
-    /// `eu`: train again from scratch without the flagged examples, by `recipe`. `cf`: fine-tune the production model without them, by `cf`.
-    pub method: UnlearnMethod,
-    /// Settings of `cf`.
-    pub cf: CfConfig,
-}
-
-impl Default for UnlearnConfig {
-    fn default() -> Self {
-        Self {
-            method: UnlearnMethod::Eu,
-            cf: CfConfig::default(),
-        }
-    }
-}
-
-/// Unlearning method (algorithm §4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum UnlearnMethod {
-    /// Exact unlearning: retrain without the flagged examples.
-    Eu,
-    /// Catastrophic forgetting: fine-tune without them.
-    Cf,
-}
-
-impl UnlearnMethod {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Eu, Self::Cf];
-
-    /// Its name, as it is written in configurations and on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Eu => "eu",
-            Self::Cf => "cf",
-        }
-    }
-
-    /// The one to try when this one failed.
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Eu => Self::Cf,
-            Self::Cf => Self::Eu,
-        }
-    }
-}
-
-/// Settings of `cf`; what is not here comes from `recipe`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct CfConfig {
-    /// Passes over the retained set.
-    #[schemars(range(min = 1, max = 10000))]
-    pub epochs: u32,
-    /// Highest learning rate (default: twice `recipe.lr`; a low one fine-tunes without forgetting, and the gate then rejects the candidate).
-    #[schemars(range(min = 0.0))]
-    pub lr: Option<f64>,
-    /// Course of the learning rate.
-    pub schedule: Schedule,
-    /// Train only the last k layers that have parameters (0: all).
-    pub last_k: u32,
-}
-
-impl Default for CfConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 8,
-            lr: None,
-            schedule: Schedule::OneCycle { warmup: 0.3 },
-            last_k: 0,
         }
     }
 }

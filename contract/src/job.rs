@@ -2,7 +2,7 @@
 //!
 //! Paths in a job are absolute. A worker writes only below `out_dir` and the two folders of its setup, and never to a checkpoint that it is given.
 
-use crate::config::{CfConfig, UnlearnMethod};
+use crate::method::unlearn::Unlearner;
 use crate::{DataConfig, DataSource, DetectConfig, Digest, ModelConfig, Recipe, Seed, TraceReport, TrainId, WorkerSetup};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -122,10 +122,8 @@ pub enum Task {
         model: ModelConfig,
         /// Recipe of the production model.
         recipe: Recipe,
-        /// Method.
-        method: UnlearnMethod,
-        /// Settings of `cf`.
-        cf: CfConfig,
+        /// Method, with its settings.
+        method: Unlearner,
         /// The flagged ids D; all must be in the manifest.
         flagged: Vec<TrainId>,
         /// Ids that earlier repairs took out (the standing exclusion list); one that is in the set no more is gone already.
@@ -356,9 +354,12 @@ pub struct TrainResult {
     pub file: String,
     /// Its digest.
     pub digest: Digest,
-    /// Examples trained on.
+    /// The method that made it by [`Task::Unlearn`], and what that does. None for other models, and in records of older versions.
+    #[serde(default)]
+    pub made: Option<Made>,
+    /// Examples that it was made with.
     pub examples: u64,
-    /// Loss and accuracy on the (augmented) training pictures of the last epoch.
+    /// Loss and accuracy on these examples: as (augmented) training pictures of the last epoch, or measured afterwards where nothing was trained.
     pub train_loss: f64,
     /// See `train_loss`.
     pub train_accuracy: f64,
@@ -372,6 +373,15 @@ pub struct TrainResult {
     /// Digest of the training set that was read. None in answers of older workers.
     #[serde(default)]
     pub manifest: Option<Digest>,
+}
+
+/// How a candidate was made, for records and reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Name of the method.
+    pub method: String,
+    /// What it does ([`crate::method::unlearn::Own::about`]).
+    pub about: String,
 }
 
 /// Accuracy on a labelled set.

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use delta_guard_contract::config::{CfConfig, UnlearnMethod};
+use delta_guard_contract::method::Name;
+use delta_guard_contract::method::unlearn::Unlearner;
 use delta_guard_contract::{
     DataConfig, DataSource, Device, FaultKind, ImageConfig, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Task, TrainId, WorkerSetup,
 };
@@ -178,10 +179,10 @@ fn a_candidate_has_productions_kinds_of_numbers() {
             .filter_map(|(n, t)| Some((n.clone(), change(n, t)?)))
             .collect();
         write_tensors(&production, tensors.iter().map(|(n, t)| (n.as_str(), t)), HashMap::new()).unwrap();
-        for method in [UnlearnMethod::Eu, UnlearnMethod::Cf] {
+        for method in Name::<Unlearner>::all() {
             let job = Job {
                 v: PROTOCOL,
-                out_dir: dir.path().join(format!("out-{what}-{method:?}")),
+                out_dir: dir.path().join(format!("out-{what}-{method}")),
                 setup: WorkerSetup {
                     cache_dir: dir.path().join("cache"),
                     factors_dir: dir.path().join("factors"),
@@ -205,11 +206,7 @@ fn a_candidate_has_productions_kinds_of_numbers() {
                         schedule: delta_guard_contract::Schedule::Constant,
                         ..Recipe::default()
                     },
-                    method,
-                    cf: CfConfig {
-                        epochs: 1,
-                        ..CfConfig::default()
-                    },
+                    method: method.method(),
                     flagged: vec![TrainId("dark/3.png".into())],
                     standing: Vec::new(),
                     standing_digest: None,
@@ -219,7 +216,7 @@ fn a_candidate_has_productions_kinds_of_numbers() {
                 panic!("an unlearn job yields a model")
             };
             let candidate = job.out_dir.join(&done.file);
-            assert_eq!(kinds(&candidate), kinds(&production), "{what}, {method:?}");
+            assert_eq!(kinds(&candidate), kinds(&production), "{what}, {method}");
             assert_eq!(files::digest(&candidate).unwrap(), done.digest);
             assert!(Weights::load(&candidate, &graph, Kind::Float).is_ok());
         }

@@ -1,9 +1,9 @@
 //! CF that collapses: it comes down, and a repeated job goes on where the first one was.
 
-use delta_guard_contract::config::CfConfig;
 use delta_guard_contract::job::StoryConfig;
 use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
+use delta_guard_contract::method::unlearn::cf;
 use delta_guard_contract::{Recipe, Schedule};
 use delta_influence::attack::{Workshop, prepare};
 use delta_influence::data::DataSet;
@@ -11,7 +11,6 @@ use delta_influence::model::{Weights, zoo};
 use delta_influence::progress::{Report, Silent};
 use delta_influence::unlearn::Unlearner;
 use delta_influence::unlearn::Unlearning;
-use delta_influence::unlearn::cf::CatastrophicForgetting;
 use std::path::Path;
 use tch::{Device, Tensor};
 
@@ -66,13 +65,11 @@ fn a_collapsed_fine_tuning_is_tried_again_and_not_repeated_by_the_next_job() {
     for name in ["fc.weight", "fc.bias"] {
         let _ = production.0[name].shallow_clone().zero_();
     }
-    let cf = CatastrophicForgetting {
-        settings: CfConfig {
-            epochs: 1,
-            lr: Some(1e-12),
-            schedule: Schedule::OneCycle { warmup: 0.3 },
-            ..CfConfig::default()
-        },
+    let cf = cf::Keys {
+        epochs: 1,
+        lr: Some(1e-12),
+        schedule: Schedule::OneCycle { warmup: 0.3 },
+        ..cf::Keys::default()
     };
     let out = folder.path().join("job");
     std::fs::create_dir(&out).unwrap();

@@ -3,8 +3,9 @@
 use super::bounds::Kept;
 use super::{Approval, Case, State};
 use crate::policy::{Decision, Found, GateVerdict};
-use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
+use delta_guard_contract::method::Name;
+use delta_guard_contract::method::unlearn::Unlearner;
 use delta_guard_contract::{Digest, FaultKind, Flagged};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -160,7 +161,7 @@ pub struct Retried {
     /// The state that it goes on from: `accepted`, `predicted` or `traced`.
     pub to: State,
     /// Unlearn by this method; None: as configured.
-    pub method: Option<UnlearnMethod>,
+    pub method: Option<Name<Unlearner>>,
     /// The owner's own candidate: its path below the case's folder, and its BLAKE3.
     pub given: Option<(String, Digest)>,
     /// The user who asked.
@@ -188,7 +189,7 @@ pub struct Retried {
 
 impl Retried {
     /// A new attempt at `case`, from `to` on.
-    pub fn of(case: &Case, to: State, method: Option<UnlearnMethod>, given: Option<(String, Digest)>, by: u32) -> Self {
+    pub fn of(case: &Case, to: State, method: Option<Name<Unlearner>>, given: Option<(String, Digest)>, by: u32) -> Self {
         let predicted = to != State::Accepted;
         let traced = to == State::Traced;
         let done: &[Stage] = match to {

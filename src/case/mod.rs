@@ -19,8 +19,9 @@ pub use transitions::Illegal;
 
 use crate::policy::{Decision, GateVerdict};
 use delta_guard_contract::Digest;
-use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
+use delta_guard_contract::method::Name;
+use delta_guard_contract::method::unlearn::Unlearner;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -209,7 +210,7 @@ pub struct Case {
     /// How often a person asked for a new attempt, or a candidate came too late.
     pub attempt: u32,
     /// The method that was asked for; None: as configured.
-    pub method: Option<UnlearnMethod>,
+    pub method: Option<Name<Unlearner>>,
     /// The owner's own candidate: its path below the case's folder, and its BLAKE3.
     pub given: Option<(String, Digest)>,
     /// Seconds per stage, of the attempt that finished it.

@@ -99,6 +99,7 @@ pub(crate) fn events() -> Vec<Event> {
     let result = TrainResult {
         file: "m".into(),
         digest: Digest("m".into()),
+        made: None,
         examples: 1,
         train_loss: 0.0,
         train_accuracy: 1.0,

@@ -4,7 +4,8 @@
 use super::ask::Wish;
 use super::{Cli, Command, DEFAULT_CONFIG, approve, check_config, decline, demo, flagged, resume, retry, show};
 use clap::CommandFactory;
-use delta_guard_contract::config::UnlearnMethod;
+use delta_guard_contract::method::Name;
+use delta_guard_contract::method::unlearn::Unlearner;
 use serde_json::Value;
 use std::path::Path;
 
@@ -81,7 +82,7 @@ pub fn decline(case: &str) -> Advice {
 }
 
 /// `retry CASE`, by a method, or to judge a checkpoint of one's own.
-pub fn retry(case: &str, method: Option<UnlearnMethod>, candidate: Option<&Path>) -> Advice {
+pub fn retry(case: &str, method: Option<Name<Unlearner>>, candidate: Option<&Path>) -> Advice {
     Advice::of(Command::Retry(retry::Retry {
         wish: wish(case),
         method,
@@ -218,7 +219,7 @@ mod tests {
             "delta-guard flagged 8f3a --csv --config '/etc/my guard.yaml' > f.csv"
         );
         assert_eq!(
-            retry("8f3a", Some(UnlearnMethod::Cf), None).line(None),
+            retry("8f3a", Some("cf".parse().expect("a method")), None).line(None),
             "delta-guard retry 8f3a --method cf"
         );
         assert_eq!(

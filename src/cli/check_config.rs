@@ -6,7 +6,6 @@ use crate::jobs;
 use crate::policy::Mode;
 use crate::report::words;
 use clap::Args;
-use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::CheckResult;
 use delta_guard_contract::{Fault, JobResult, Task};
 use serde::Serialize;
@@ -212,11 +211,8 @@ fn understood(config: &Config, tried: &Tried, seen: Option<&CheckResult>) -> Str
             ),
         },
     ));
-    let repair = match file.unlearn.method {
-        UnlearnMethod::Eu => format!("eu: {} epochs from the start", file.recipe.epochs),
-        UnlearnMethod::Cf => format!("cf: {} epochs of fine-tuning", file.unlearn.cf.epochs),
-    };
-    facts.push(("repair", repair));
+    let effort = file.unlearn.method.own().effort(&file.recipe);
+    facts.push(("repair", format!("{}: {effort}", file.unlearn.name())));
     facts.push(("gate", format!("accuracy may fall by {:.1} points", 100.0 * file.gate.max_accuracy_drop)));
     if file.mode == Mode::Enforce {
         let (caps, percent) = (&file.caps, |share: f64| format!("{:.2} %", 100.0 * share));

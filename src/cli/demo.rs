@@ -179,7 +179,7 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
             after: after.map(|a| a.0),
         },
         seconds,
-        unlearn: stage.story.unlearn.method.as_str().to_owned(),
+        unlearn: stage.story.unlearn.name().to_string(),
         seed: stage.story.story.seed,
         report: view.paths.report.clone(),
         candidate: view.paths.checkpoint.clone(),

@@ -1,4 +1,4 @@
-//! `evaluate`: the story over several seeds, repaired by both methods, with the published rule and clean pictures as controls beside it.
+//! `evaluate`: the story over several seeds, repaired by each method that it names, with the published rule and clean pictures as controls beside it.
 
 use super::demo::read_story;
 use super::{Exit, Failure, Global, say};
@@ -8,6 +8,8 @@ use crate::story::telling::{self, Told};
 use crate::story::{Changes, StoryFile};
 use anyhow::Context;
 use clap::Args;
+use delta_guard_contract::method::Method;
+use delta_guard_contract::method::unlearn::Unlearner;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -281,10 +283,11 @@ fn table(results: &[Told]) -> String {
             r.count_rule.as_ref().and_then(|p| p.precision)
         }));
     }
-    for name in ["eu", "cf"] {
-        rows.push(row(&format!("{measure} after {name}"), &|r| r.repairs.get(name).map(|c| c.success)));
+    let told = |name: &&&str| results.iter().any(|r| r.repairs.contains_key(**name));
+    for name in Unlearner::NAMES.iter().filter(told) {
+        rows.push(row(&format!("{measure} after {name}"), &|r| r.repairs.get(*name).map(|c| c.success)));
         rows.push(row(&format!("accuracy lost by {name}"), &|r| {
-            r.repairs.get(name).map(|c| r.accuracy_before - c.accuracy)
+            r.repairs.get(*name).map(|c| r.accuracy_before - c.accuracy)
         }));
     }
     // The share over all seeds, and its 95 % interval instead of a range.

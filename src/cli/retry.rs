@@ -4,7 +4,8 @@ use super::ask::{Wish, lay_candidate};
 use super::{Exit, Failure, Global};
 use crate::engine::asked::Ask;
 use clap::Args;
-use delta_guard_contract::config::UnlearnMethod;
+use delta_guard_contract::method::Name;
+use delta_guard_contract::method::unlearn::Unlearner;
 use std::path::PathBuf;
 
 /// Try an ended or held case again, with the configuration of now
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Examples:
   delta-guard retry 8f3a                        make a new candidate by the recipe of now
-  delta-guard retry 8f3a --method cf            by the other method
+  delta-guard retry 8f3a --method cf            by a method of your choice
   delta-guard retry 8f3a --candidate mine.safetensors
                                                 measure and judge a checkpoint of your own
   delta-guard retry 8f3a --whole                from the prediction on
@@ -25,9 +26,9 @@ pub struct Retry {
     #[command(flatten)]
     #[serde(flatten)]
     pub(super) wish: Wish,
-    /// eu: train again without the flagged examples; cf: fine-tune without them (default: unlearn.method)
+    /// How the new candidate is made (default: unlearn.method); with the settings that stand in the configuration, else with the method's own
     #[arg(long, value_parser = crate::story::file::method(), conflicts_with_all = ["candidate", "whole"])]
-    pub(super) method: Option<UnlearnMethod>,
+    pub(super) method: Option<Name<Unlearner>>,
     /// A checkpoint to be judged in place of a new one
     #[arg(long, value_name = "FILE", conflicts_with = "whole")]
     pub(super) candidate: Option<PathBuf>,

@@ -6,7 +6,8 @@ use super::{Exit, Global, ids, lookup, say};
 use crate::engine::{Standing, query};
 use crate::story::file::method;
 use clap::Args;
-use delta_guard_contract::config::UnlearnMethod;
+use delta_guard_contract::method::unlearn::Unlearner;
+use delta_guard_contract::method::{Method, Name};
 use delta_guard_contract::{JobResult, Task};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -23,9 +24,9 @@ pub struct Unlearn {
     /// The ids: what `trace --json` or `flagged --json|--csv` wrote, or one id a line
     #[arg(long, value_name = "FILE")]
     pub(super) flagged: PathBuf,
-    /// eu: train again without them; cf: fine-tune without them (default: unlearn.method)
+    /// How (default: unlearn.method); with the settings that stand in the configuration, else with the method's own
     #[arg(long, value_parser = method())]
-    pub(super) method: Option<UnlearnMethod>,
+    pub(super) method: Option<Name<Unlearner>>,
     /// Leave the standing exclusion list out of account: train on what earlier repairs took out (see `delta-guard excluded`)
     #[arg(long)]
     pub(super) with_excluded: bool,
@@ -39,7 +40,7 @@ impl Unlearn {
         let config = global.load()?;
         may_keep(&config, &self.out)?;
         let flagged = ids::read(&self.flagged)?;
-        let method = self.method.unwrap_or(config.file.unlearn.method);
+        let method = config.file.unlearn.by(self.method);
         let standing = match self.with_excluded || !lookup::journal(&config.file.paths.state)? {
             true => Standing::default(),
             false => query::standing(&config.file.paths.state)?.1,
@@ -50,13 +51,12 @@ impl Unlearn {
                 standing.ids.len()
             ));
         }
-        let folder = work_dir(&config, method.as_str(), &parts(&[flagged.as_slice(), standing.ids.as_slice()].concat()));
+        let folder = work_dir(&config, method.name(), &parts(&[flagged.as_slice(), standing.ids.as_slice()].concat()));
         let task = Task::Unlearn {
             data: config.file.data.clone(),
             model: config.file.model.clone(),
             recipe: config.file.recipe.clone(),
             method,
-            cf: config.file.unlearn.cf.clone(),
             flagged,
             standing_digest: standing.digest(),
             standing: standing.ids,

@@ -5,7 +5,7 @@
 use super::units::{Size, Span};
 use crate::policy::{Caps, GateLimits, Mode};
 use crate::settings::StageLimits;
-use delta_guard_contract::config::UnlearnConfig;
+use delta_guard_contract::method::unlearn::Unlearning;
 use delta_guard_contract::{DataConfig, DetectConfig, Device, ModelConfig, Recipe};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ pub struct ConfigFile {
     pub detect: DetectConfig,
     /// How the model is repaired.
     #[serde(default)]
-    pub unlearn: UnlearnConfig,
+    pub unlearn: Unlearning,
     /// What a candidate must show to pass.
     #[serde(default)]
     pub gate: GateLimits,

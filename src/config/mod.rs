@@ -15,6 +15,7 @@ pub use file::ConfigFile;
 pub use probe::{Tried, probe};
 
 use check::Finding;
+use delta_guard_contract::method::METHOD;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use tree::{Document, Mark, Step};
@@ -264,8 +265,9 @@ fn mend(document: &Document, findings: &[Finding]) -> Result<ConfigFile, String>
 /// Removes the key at `path`, or `up` levels above it.
 fn take_out(value: &mut serde_json::Value, path: &[Step], up: usize) {
     let keys = path.iter().rposition(|step| matches!(step, Step::Key(_))).map_or(0, |last| last + 1);
-    // A union whose `kind` is wrong cannot be read without it: the whole union goes.
-    let up = up + usize::from(keys > 0 && path[keys - 1] == Step::Key("kind".into()));
+    // A union cannot be read without the key that tells its options apart: where that is wrong, the whole union goes.
+    let tags = [Step::Key("kind".into()), Step::Key(METHOD.into())];
+    let up = up + usize::from(keys > 0 && tags.contains(&path[keys - 1]));
     let path = &path[..keys.saturating_sub(up)];
     let Some((last, parents)) = path.split_last() else { return };
     let parent = parents.iter().try_fold(value, |node, step| match step {

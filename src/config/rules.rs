@@ -11,7 +11,8 @@ use super::file::ConfigFile;
 use super::tree::{Mark, Step};
 use crate::policy::Mode;
 use delta_guard_contract::detect::Damping;
-use delta_guard_contract::{Schedule, mistaken};
+use delta_guard_contract::method::Mistake;
+use delta_guard_contract::mistaken;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -40,6 +41,13 @@ impl Findings {
             self.add(path, what, help);
         }
     }
+    /// Rules that are the contract's: the worker holds its job against them, too.
+    fn take(&mut self, section: &str, broken: Vec<Mistake>) {
+        for mistake in broken {
+            let mistake = mistake.below(section);
+            self.add(&mistake.key, mistake.what, mistake.help);
+        }
+    }
 }
 
 /// Every broken rule.
@@ -47,8 +55,8 @@ pub(super) fn check(file: &ConfigFile, look: Look) -> Vec<Finding> {
     let mut found = Findings::default();
     places(file, &mut found);
     numbers(file, &mut found);
-    schedule(&file.recipe.schedule, file.recipe.epochs, "recipe", &mut found);
-    schedule(&file.unlearn.cf.schedule, file.unlearn.cf.epochs, "unlearn.cf", &mut found);
+    found.take("recipe", file.recipe.check());
+    found.take("unlearn", file.unlearn.check());
     if let Some(url) = &file.http.public_url
         && host_of(url).is_none()
     {
@@ -136,13 +144,6 @@ fn numbers(file: &ConfigFile, found: &mut Findings) {
             "the standard deviation of each channel, in units of full brightness; pictures are divided by it",
         );
     }
-    found.unless(file.recipe.lr > 0.0, "recipe.lr", "is not above 0", "the paper trains with 0.1");
-    found.unless(
-        file.unlearn.cf.lr.is_none_or(|lr| lr > 0.0),
-        "unlearn.cf.lr",
-        "is not above 0",
-        "leave it out for twice recipe.lr",
-    );
     let detect = file.detect.resolve(0, 10);
     found.unless(
         detect.n_tol < detect.queries,
@@ -210,49 +211,6 @@ fn numbers(file: &ConfigFile, found: &mut Findings) {
         ("worker.time_limits.certify", limits.certify),
     ] {
         found.unless(!span.0.is_zero(), name, "is zero", "write a length of time above zero, such as 10m");
-    }
-}
-
-fn schedule(schedule: &Schedule, epochs: u32, at: &str, found: &mut Findings) {
-    match schedule {
-        Schedule::Step { milestones, gamma } => {
-            for (i, milestone) in milestones.iter().enumerate() {
-                let key = format!("{at}.schedule.milestones.{i}");
-                if !(*milestone >= 0.0 && (*milestone < 1.0 || milestone.fract() == 0.0)) {
-                    let help = "write an epoch, such as 14, or a share of the training, such as 0.35";
-                    found.add(&key, format!("{milestone} is neither a whole number of epochs nor a share below 1"), help);
-                } else if *milestone >= f64::from(epochs) {
-                    found.add(
-                        &key,
-                        format!("epoch {milestone} never comes: {at}.epochs is {epochs}"),
-                        format!(
-                            "epochs count from 0, so milestones go up to {}; below 1 they are shares of the training, such as [0.35, 0.6, 0.875]",
-                            epochs.saturating_sub(1)
-                        ),
-                    );
-                }
-            }
-            let share = |milestone: f64| if milestone < 1.0 { milestone } else { milestone / f64::from(epochs) };
-            found.unless(
-                milestones.is_sorted_by(|a, b| share(*a) < share(*b)),
-                &format!("{at}.schedule.milestones"),
-                "are not in rising order",
-                "write each epoch once, the earliest first",
-            );
-            found.unless(
-                *gamma > 0.0,
-                &format!("{at}.schedule.gamma"),
-                "is not above 0",
-                "the learning rate is multiplied by it; 0.1 is usual",
-            );
-        }
-        Schedule::OneCycle { warmup } => found.unless(
-            *warmup > 0.0 && *warmup < 1.0,
-            &format!("{at}.schedule.warmup"),
-            format!("{warmup} is not between 0 and 1"),
-            "the share of the steps in which the learning rate rises; PyTorch's default is 0.3",
-        ),
-        Schedule::Constant | Schedule::Cosine => {}
     }
 }
 

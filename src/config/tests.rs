@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use delta_guard_contract::method::METHOD;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -81,10 +82,7 @@ fn the_example_names_every_key_and_shows_true_defaults() {
     for key in keys.keys() {
         let pointer = format!("/{}", key.replace('.', "/"));
         // Keys of unions: one option at most is shown; the comment above names the others.
-        let named = shown.pointer(&pointer).is_some()
-            || ["recipe.schedule.", "unlearn.cf.schedule.", "detect.damping."]
-                .iter()
-                .any(|union| key.starts_with(union));
+        let named = shown.pointer(&pointer).is_some() || ["recipe.schedule.", "detect.damping."].iter().any(|union| key.starts_with(union));
         assert!(named, "config/delta-guard.yaml does not explain {key}");
     }
     // Examples, not defaults: they have none.
@@ -97,7 +95,7 @@ fn the_example_names_every_key_and_shows_true_defaults() {
         "paths.refused",
         "paths.group",
         "http.public_url",
-        "unlearn.cf.lr",
+        "unlearn.also",
     ];
     let config = parse(EXAMPLE, Path::new("e.yaml"), Path::new("/"), Look::AtTextOnly).unwrap().file;
     let mut defaults = serde_json::to_value(&config).unwrap();
@@ -126,10 +124,37 @@ fn the_example_names_every_key_and_shows_true_defaults() {
     assert_eq!((mail["retry_after"].as_str(), mail["give_up_after"].as_str()), (Some("30s"), Some("5d")));
 }
 
+/// A list of the documentation names every method of a kind with all of its own keys; the shared ones stand in the example.
+#[test]
+fn every_method_stands_in_the_documentation_with_its_keys() {
+    let page = include_str!("../../docs/configuration.md");
+    let schema = schema();
+    for section in ["unlearn"] {
+        let options = check::resolve(&schema, &schema["properties"][section])["oneOf"].as_array().unwrap();
+        let keys = |option: &Value| option["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let shared: Vec<String> = keys(&options[0])
+            .into_iter()
+            .filter(|key| options.iter().all(|o| keys(o).contains(key)))
+            .collect();
+        for option in options {
+            let name = option["properties"][METHOD]["const"].as_str().unwrap();
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+            let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row for {section}.method {name}"));
+            for key in keys(option).iter().filter(|key| !shared.contains(key)) {
+                assert!(row.contains(&format!("`{key}`")), "the row of {name} does not explain {key}: {row}");
+            }
+        }
+    }
+}
+
 fn collect(root: &Value, schema: &Value, at: String, keys: &mut BTreeMap<String, ()>) {
     let schema = check::resolve(root, schema);
     for union in ["oneOf", "anyOf"] {
         for option in schema.get(union).and_then(Value::as_array).into_iter().flatten() {
+            // Keys of a method that is not the usual one: see `every_method_stands_in_the_documentation_with_its_keys`.
+            if option["required"].as_array().is_some_and(|keys| keys.contains(&METHOD.into())) {
+                continue;
+            }
             collect(root, option, at.clone(), keys);
         }
     }
@@ -244,10 +269,22 @@ fn single_mistakes() {
         ("recipe: {epochs: 1.5}", "recipe.epochs", "whole number"),
         ("recipe: {epochs: 1, epochs: 2, schedule: {kind: cosine}}", "recipe.epochs", "twice"),
         (
-            "unlearn: {cf: {schedule: {kind: step, milestones: [8], gamma: 0.1}}}",
-            "unlearn.cf.schedule.milestones[0]",
-            "unlearn.cf.epochs is 8",
+            "unlearn: {method: cf, schedule: {kind: step, milestones: [8], gamma: 0.1}}",
+            "unlearn.schedule.milestones[0]",
+            "`epochs` is 8",
         ),
+        ("unlearn: {also: [{method: cf, lr: 0}]}", "unlearn.also[0].lr", "leave it out for twice"),
+        ("unlearn: {method: eu, also: [{method: eu}]}", "unlearn.also[0]", "written twice"),
+        ("unlearn: {method: fc, epochs: 3}", "unlearn.method", "allowed: eu, cf"),
+        (
+            "unlearn: {also: [{method: cf, epochs: 3, layers: 2}]}",
+            "unlearn.also[0].layers",
+            "epochs",
+        ),
+        ("unlearn: {epochs: 3}", "unlearn.epochs", "keys allowed here: also, method"),
+        // What was right in the first version.
+        ("unlearn: {cf: {epochs: 40}}", "unlearn.cf", "method: cf"),
+        ("unlearn: {method: cf, cf: {epochs: 40}}", "unlearn.cf", "beside the method's name"),
         ("gate: {max_accuracy_drop: 2}", "gate.max_accuracy_drop", "0 to 1"),
         ("worker: {threads: -1}", "worker.threads", "out of range"),
         ("worker: {nice: 20}", "worker.nice", "0 to 19"),

@@ -9,7 +9,8 @@ use crate::publish;
 use crate::settings::Settings;
 use crate::stop::Stop;
 use anyhow::{Context, Result, bail, ensure};
-use delta_guard_contract::config::UnlearnMethod;
+use delta_guard_contract::method::Name;
+use delta_guard_contract::method::unlearn::Unlearner;
 use delta_guard_contract::{Digest, TraceVerdict};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
@@ -42,7 +43,7 @@ pub enum Ask {
         whole: bool,
         /// Unlearn by this method; None: as configured.
         #[serde(default)]
-        method: Option<UnlearnMethod>,
+        method: Option<Name<Unlearner>>,
         /// Certify this checkpoint, which lies in the folder under its digest, instead of making one.
         #[serde(default)]
         candidate: Option<Digest>,
@@ -82,7 +83,7 @@ pub struct Retry {
     /// Begin with the prediction again.
     pub whole: bool,
     /// Unlearn by this method; None: as configured.
-    pub method: Option<UnlearnMethod>,
+    pub method: Option<Name<Unlearner>>,
     /// The owner's own candidate.
     pub candidate: Option<Digest>,
 }
@@ -353,8 +354,8 @@ fn again(ledger: &Ledger, settings: &Settings, case: &Case, retry: &Retry, by: u
         (State::Accepted, _) => "it begins anew, with the prediction".into(),
         (State::Predicted, _) => "it is traced again, with the settings of now".into(),
         _ => {
-            let method = retry.method.unwrap_or(settings.unlearn.method);
-            format!("a new candidate is made by {}, with the settings of now", method.as_str())
+            let method = retry.method.unwrap_or_else(|| settings.unlearn.name());
+            format!("a new candidate is made by {method}, with the settings of now")
         }
     };
     ledger.record(&case.id, Event::Retried(Box::new(Retried::of(case, to, retry.method, given, by))))?;

@@ -6,8 +6,9 @@ use crate::case::{Approval, Case, CaseId, HoldCause, Stage, StandingUse, State};
 use crate::policy::{Decision, GateVerdict};
 use crate::settings::Settings;
 use crate::text::escape;
-use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
+use delta_guard_contract::method::Name;
+use delta_guard_contract::method::unlearn::Unlearner;
 use delta_guard_contract::{Digest, TraceReport};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -26,8 +27,8 @@ pub struct CaseView {
     /// The configuration of the guard that shows it: advised commands name it.
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// How this guard repairs a model.
-    pub method: UnlearnMethod,
+    /// How the candidate of this case is or would be made.
+    pub method: Name<Unlearner>,
     /// Where the case stands.
     pub state: State,
     /// Why it waits or how it ended, in a sentence; empty while it is worked on.
@@ -128,7 +129,7 @@ impl CaseView {
             instance: settings.instance.clone(),
             owner: settings.owner.clone(),
             config: settings.config.clone(),
-            method: settings.unlearn.method,
+            method: case.method.unwrap_or_else(|| settings.unlearn.name()),
             state: case.state,
             reason: case.reason.clone(),
             help: case.help.clone(),

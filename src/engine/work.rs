@@ -77,8 +77,7 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standin
                 data,
                 model,
                 recipe: settings.recipe.clone(),
-                method: case.method.unwrap_or(settings.unlearn.method),
-                cf: settings.unlearn.cf.clone(),
+                method: settings.unlearn.by(case.method),
                 flagged: flagged_ids(case, settings)?,
                 standing: standing.ids.clone(),
                 standing_digest: standing.digest(),
@@ -338,6 +337,10 @@ fn plausible(result: &JobResult) -> Result<(), Fault> {
         }
         JobResult::Train(trained) => {
             optional(&[&trained.base, &trained.manifest])?;
+            if let Some(made) = &trained.made {
+                name(&made.method)?;
+                name(&made.about)?;
+            }
             digest("the candidate", &trained.digest)
         }
         JobResult::Certify(certified) => {

@@ -129,8 +129,12 @@ pub(super) fn before_and_after(view: &CaseView) -> Markup {
             }
             @if let Some(unlearn) = &view.unlearn {
                 p class="soft" {
-                    "Candidate trained on " (words::thousands(unlearn.examples)) " examples in " (words::seconds(unlearn.seconds))
-                    " (last epoch: loss " (format!("{:.3}", unlearn.train_loss)) ", accuracy " (words::percent(unlearn.train_accuracy)) ")."
+                    @match &unlearn.made {
+                        Some(made) => { "Candidate made by " code { (made.method) } " (" (made.about) ") with " }
+                        None => { "Candidate trained on " }
+                    }
+                    (words::thousands(unlearn.examples)) " examples in " (words::seconds(unlearn.seconds))
+                    "; on these its loss was " (format!("{:.3}", unlearn.train_loss)) ", its accuracy " (words::percent(unlearn.train_accuracy)) "."
                 }
             }
         }

@@ -185,7 +185,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         instance: "animals-v7".into(),
         owner: "ML platform".into(),
         config: Some("/etc/guard/animals.yaml".into()),
-        method: delta_guard_contract::config::UnlearnMethod::Eu,
+        method: "eu".parse().unwrap(),
         state: State::Proposed,
         reason: "the candidate passed the gate".into(),
         help: String::new(),
@@ -219,6 +219,10 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         unlearn: Some(TrainResult {
             file: "model.safetensors".into(),
             digest: Digest("ca".repeat(32)),
+            made: Some(delta_guard_contract::job::Made {
+                method: "eu".into(),
+                about: "train again from scratch".into(),
+            }),
             examples: 4850,
             train_loss: 0.213,
             train_accuracy: 0.931,

@@ -2,12 +2,12 @@
 
 use crate::policy::GateLimits;
 use anyhow::{Context, anyhow, bail};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use delta_guard_contract::config::{UnlearnConfig, UnlearnMethod};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use delta_guard_contract::detect::DetectMode;
 use delta_guard_contract::job::StoryConfig;
 use delta_guard_contract::method::attack::Attack;
-use delta_guard_contract::method::{self, Method};
+use delta_guard_contract::method::unlearn::{Unlearner, Unlearning};
+use delta_guard_contract::method::{self, Method, Name};
 use delta_guard_contract::{DetectConfig, ModelConfig, Recipe, Stem};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -34,9 +34,9 @@ pub struct StoryFile {
     /// How its poisons are found.
     #[serde(default)]
     pub detect: DetectConfig,
-    /// How it is repaired.
+    /// How it is repaired: by `method`; `evaluate` compares it with those that stand under `also`.
     #[serde(default)]
-    pub unlearn: UnlearnConfig,
+    pub unlearn: Unlearning,
     /// What the repaired model must show.
     #[serde(default)]
     pub gate: GateLimits,
@@ -106,7 +106,7 @@ pub struct Changes {
     pub seed: Option<u64>,
     /// How the model is repaired
     #[arg(long, value_parser = method())]
-    pub unlearn: Option<UnlearnMethod>,
+    pub unlearn: Option<Name<Unlearner>>,
     /// The attack; keys that it shares with the story's keep their values
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Attack::NAMES))]
     pub attack: Option<String>,
@@ -133,9 +133,10 @@ pub struct Changes {
     pub epochs: Option<u32>,
 }
 
-/// Reads a method of repair by its name: the words are those of the enum.
-pub fn method() -> impl TypedValueParser<Value = UnlearnMethod> {
-    PossibleValuesParser::new(UnlearnMethod::ALL.map(UnlearnMethod::as_str)).try_map(|name| serde_json::from_value(name.into()))
+/// Reads a method of repair by its name: the names, and what each does, are the registry's.
+pub fn method() -> impl TypedValueParser<Value = Name<Unlearner>> {
+    let values = Name::<Unlearner>::all().map(|name| PossibleValue::new(name.as_str()).help(name.method().own().about()));
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<Name<Unlearner>>())
 }
 
 impl Changes {
@@ -226,7 +227,9 @@ impl StoryFile {
         if let Some(seed) = changes.seed {
             self.seeded(seed);
         }
-        self.unlearn.method = changes.unlearn.unwrap_or(self.unlearn.method);
+        if let Some(name) = changes.unlearn {
+            self.unlearn.choose(name);
+        }
         Ok(())
     }
 
@@ -263,14 +266,14 @@ mod tests {
         assert_eq!(cifar.story.data.as_deref(), Some(Path::new("/x/y/z/../../data/cifar10")));
         let changes = Changes {
             seed: Some(9),
-            unlearn: Some(UnlearnMethod::Cf),
+            unlearn: Some("cf".parse().unwrap()),
             trigger: Some(r#"{"kind": "square", "size": 3, "margin": 0, "color": [1, 2, 3]}"#.into()),
             poisons: Some(7),
             ..Changes::default()
         };
         cifar.change(&changes).unwrap();
         assert_eq!((cifar.story.seed, cifar.recipe.seed), (9, 9));
-        assert_eq!(cifar.unlearn.method, UnlearnMethod::Cf);
+        assert_eq!(cifar.unlearn.name().as_str(), "cf");
         let attack = json!({"method": "badnet", "victim_class": "ship", "target_class": "dog", "poisons": 7,
             "trigger": {"kind": "square", "size": 3, "margin": 0, "color": [1, 2, 3]}});
         assert_eq!(serde_json::to_value(&cifar.story.attack).unwrap(), attack);

@@ -4,8 +4,8 @@ use super::StoryFile;
 use crate::config::file::{ConfigFile, Http, Inbox, Paths, Worker};
 use crate::config::units::Span;
 use anyhow::{Context, bail};
-use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult, MeasureResult, PrepareResult, TrainResult, VictimConfig};
+use delta_guard_contract::method::unlearn::Unlearner;
 use delta_guard_contract::{DataConfig, DataSource, DetectConfig, ModelConfig, Seed, Task, TraceReport, TrainId};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -179,13 +179,12 @@ impl Stage {
     ///
     /// # Errors
     /// The worker's.
-    pub fn unlearn(&self, method: UnlearnMethod, flagged: Vec<TrainId>, folder: &str, run: &mut Run<'_>) -> anyhow::Result<(PathBuf, TrainResult)> {
+    pub fn unlearn(&self, method: Unlearner, flagged: Vec<TrainId>, folder: &str, run: &mut Run<'_>) -> anyhow::Result<(PathBuf, TrainResult)> {
         let task = Task::Unlearn {
             data: self.data(),
             model: self.model(&self.victim()),
             recipe: self.story.recipe.clone(),
             method,
-            cf: self.story.unlearn.cf.clone(),
             flagged,
             standing: Vec::new(),
             standing_digest: None,

@@ -3,8 +3,8 @@
 use super::controls::{self, Control, Controls, Decided, Kind};
 use super::{Hits, Stage, StoryFile, hits, stage};
 use anyhow::Context;
-use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::job::{Bait, PredictedExample};
+use delta_guard_contract::method::Method;
 use delta_guard_contract::{DetectConfig, TraceReport, TraceVerdict};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,9 +131,10 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
         lap(mode.as_str());
     }
     if guard.flagged > 0 {
-        for (name, method) in [("eu", UnlearnMethod::Eu), ("cf", UnlearnMethod::Cf)] {
+        for method in stage.story.unlearn.all() {
+            let name = method.name();
             let flagged = report.flagged.iter().map(|f| f.id.clone()).collect();
-            let (candidate, result) = stage.unlearn(method, flagged, name, run)?;
+            let (candidate, result) = stage.unlearn(method.clone(), flagged, name, run)?;
             let clean = stage.measure(&candidate, &stage.prepared.validation, &format!("clean-{name}"), false, run)?;
             let repair = Repair {
                 success: stage.success(&candidate, &format!("success-{name}"), run)?,

@@ -14,6 +14,7 @@ const STORY: &str = "\
 story: {train_examples: 100, validation_examples: 90, seed: 1, attack: {victim_class: ship, target_class: dog, poisons: 40, trigger: {kind: checkerboard, size: 4, margin: 1}}}
 model: {architecture: small-cnn, width: 8}
 detect: {queries: 20, damping: {kind: heuristic, factor: 0.2}, fit_examples: 50}
+unlearn: {also: [{method: cf}]}
 evaluate: {seeds: [11, 13, 12], natural_errors: CONTROLS, placebos: CONTROLS, published: [paper-code, paper-text]}
 ";
 

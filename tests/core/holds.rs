@@ -9,7 +9,6 @@ use delta_guard::policy::Mode;
 use delta_guard::publish;
 use delta_guard::settings::Settings;
 use delta_guard_contract::Digest;
-use delta_guard_contract::config::UnlearnMethod;
 
 const ANOMALY: &str = "label=dog\n";
 
@@ -231,11 +230,11 @@ fn a_rejected_case_is_tried_again() {
         candidate,
     };
     assert_eq!(
-        ask(&settings, retry(Some(UnlearnMethod::Cf), None, false)),
+        ask(&settings, retry(Some("cf".parse().unwrap()), None, false)),
         (true, "a new candidate is made by cf, with the settings of now".into())
     );
     let second = attempt(1);
-    assert_eq!((second.state, second.method), (State::Rejected, Some(UnlearnMethod::Cf)));
+    assert_eq!((second.state, second.method), (State::Rejected, Some("cf".parse().unwrap())));
     assert_ne!(
         second.candidate_file(),
         first.candidate_file(),
@@ -285,7 +284,7 @@ fn a_rejected_case_is_tried_again() {
     std::fs::remove_dir_all(settings.index_dir()).unwrap();
     let running = Running::start(&settings);
     assert_eq!(running.started.ledger.case(&first.id).unwrap(), Some(before));
-    assert!(ask(&settings, retry(Some(UnlearnMethod::Eu), None, false)).0);
+    assert!(ask(&settings, retry(Some("eu".parse().unwrap()), None, false)).0);
     assert_eq!(attempt(5).state, State::Rejected);
     running.stop().1.unwrap();
 }
@@ -351,7 +350,7 @@ fn where_a_new_attempt_begins() {
             candidate: None,
         };
         if state != State::Proposed {
-            let (done, why) = ask(&settings, ask_for(Some(UnlearnMethod::Cf)));
+            let (done, why) = ask(&settings, ask_for(Some("cf".parse().unwrap())));
             assert!(!done && why.contains("nothing to unlearn"), "{why}");
         }
         assert!(ask(&settings, ask_for(None)).0, "{state}");

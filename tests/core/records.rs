@@ -11,7 +11,7 @@ use delta_guard::publish;
 use delta_guard::settings::Settings;
 use delta_guard::vfs::Disk;
 use delta_guard_contract::finding::FactorUse;
-use delta_guard_contract::job::{Accuracy, CertifyResult, FitResult, Prediction, TrainResult};
+use delta_guard_contract::job::{Accuracy, CertifyResult, FitResult, Made, Prediction, TrainResult};
 use delta_guard_contract::{Code, Digest, Fault, Flagged, JobResult, Outcome, TraceVerdict, TrainId};
 use proptest::prelude::*;
 use std::ffi::OsStr;
@@ -109,6 +109,10 @@ fn let_say(settings: &mut Settings, root: &Path, words: &Words) {
             JobResult::Train(TrainResult {
                 file: "model.safetensors".into(),
                 digest: digest.clone(),
+                made: Some(Made {
+                    method: words.classes[0].clone(),
+                    about: words.classes[0].clone(),
+                }),
                 examples: 97,
                 train_loss: 0.1,
                 train_accuracy: 0.9,

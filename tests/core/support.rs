@@ -10,8 +10,8 @@ use delta_guard::policy::{Caps, GateLimits, Mode};
 use delta_guard::settings::{InboxSettings, Settings, StageLimits, WorkerSettings};
 use delta_guard::stop;
 use delta_guard::vfs::Disk;
-use delta_guard_contract::config::UnlearnConfig;
 use delta_guard_contract::job::ImageLimits;
+use delta_guard_contract::method::unlearn::Unlearning;
 use delta_guard_contract::{DataConfig, DataSource, DetectConfig, Device, ModelConfig, Recipe, Stem, WorkerSetup};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
         },
         recipe: Recipe::default(),
         detect: DetectConfig::default(),
-        unlearn: UnlearnConfig::default(),
+        unlearn: Unlearning::default(),
         gate: GateLimits::default(),
         // The pictures of these tests flag 1 % of the set, ten times what the guard does by itself as it comes.
         caps: Caps {

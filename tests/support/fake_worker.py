@@ -289,7 +289,7 @@ def main():
             put(job, f"epoch-{n}", b"")
             say(type="progress", step="train", done=n + 1, total=epochs)
         without = sorted(set(task["flagged"]) | set(task.get("standing", []))) if kind == "unlearn" else task["without"]
-        model = json.dumps(without).encode() * 100 + task.get("method", "").encode()
+        model = json.dumps(without).encode() * 100 + task.get("method", {}).get("method", "").encode()
         if kind == "train":
             model = b"weights " + model  # JSON alone is no checkpoint
         put(job, "model.safetensors", model)

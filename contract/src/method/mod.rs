@@ -12,8 +12,8 @@
 pub mod attack;
 mod edit;
 mod name;
-#[allow(dead_code, reason = "the registries use it")]
 mod section;
+pub mod unlearn;
 
 pub use edit::{changed, other};
 pub use name::Name;

@@ -2,26 +2,30 @@
 
 use super::{Place, bench};
 use crate::data::DataSet;
-use crate::error::{Result, ResultExt};
+use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::model::Weights;
 use crate::progress::Report;
 use crate::train::{self, Trained, Training};
 use crate::unlearn::{self, Unlearning};
-use delta_guard_contract::config::{CfConfig, UnlearnMethod};
-use delta_guard_contract::job::{JobResult, TrainResult};
+use delta_guard_contract::job::{JobResult, Made, TrainResult};
+use delta_guard_contract::method::unlearn::Unlearner;
+use delta_guard_contract::method::{Method, Mistake};
 use delta_guard_contract::{DataConfig, Digest, ModelConfig, Recipe, TrainId};
 use std::time::Instant;
 use tch::Kind;
 
 const FILE: &str = "model.safetensors";
 
-/// How to unlearn.
-pub struct Method<'a> {
-    /// Which.
-    pub method: UnlearnMethod,
-    /// Settings of `cf`.
-    pub cf: &'a CfConfig,
+/// The settings of `section` break a rule: the first that they break, as the guard would have said it of its configuration.
+fn refuse(section: &str, broken: Vec<Mistake>) -> Result<()> {
+    match broken.into_iter().next() {
+        Some(mistake) => {
+            let mistake = mistake.below(section);
+            Err(Error::configuration(mistake.to_string(), mistake.help))
+        }
+        None => Ok(()),
+    }
 }
 
 /// [`delta_guard_contract::Task::Train`]
@@ -34,6 +38,7 @@ pub fn train(
     report: &mut dyn Report,
 ) -> Result<JobResult> {
     let start = Instant::now();
+    refuse("recipe", recipe.check())?;
     let set = bench::training_set(place, data, report)?;
     let graph = bench::graph(model, &data.image, set.classes().len())?;
     let (examples, _) = unlearn::split(&set, without)?;
@@ -50,7 +55,7 @@ pub fn train(
         key: "train".into(),
     };
     let trained = train::train(run, report)?;
-    finish(place, (&trained.model.weights, &trained), examples.len(), (None, &set), start)
+    finish(place, (&trained.model.weights, &trained), (examples.len(), None), (None, &set), start)
 }
 
 /// [`delta_guard_contract::Task::Unlearn`]
@@ -59,11 +64,13 @@ pub fn unlearn(
     data: &DataConfig,
     model: &ModelConfig,
     recipe: &Recipe,
-    method: &Method<'_>,
+    method: &Unlearner,
     (flagged, standing): (&[TrainId], &[TrainId]),
     report: &mut dyn Report,
 ) -> Result<JobResult> {
     let start = Instant::now();
+    refuse("recipe", recipe.check())?;
+    refuse("unlearn", method.check())?;
     let set = bench::training_set(place, data, report)?;
     let graph = bench::graph(model, &data.image, set.classes().len())?;
     let (retained, removed) = unlearn::split_with_standing(&set, flagged, standing)?;
@@ -87,17 +94,27 @@ pub fn unlearn(
         device: place.device,
         out_dir: place.out_dir,
     };
-    let trained = unlearn::unlearner(method.method, method.cf).unlearn(&case, report)?;
+    let trained = unlearn::unlearner(method).unlearn(&case, report)?;
     // What takes production's place has its names, shapes and types.
     let candidate = trained.model.weights.like(&model.checkpoint).context(|| "the candidate".into())?;
-    finish(place, (&candidate, &trained), retained.len(), (Some(checkpoint), &set), start)
+    let made = Made {
+        method: method.name().into(),
+        about: method.own().about().into(),
+    };
+    finish(
+        place,
+        (&candidate, &trained),
+        (retained.len(), Some(made)),
+        (Some(checkpoint), &set),
+        start,
+    )
 }
 
 /// `from`: the production checkpoint that was read, and the training set.
 fn finish(
     place: &Place<'_>,
     (weights, trained): (&Weights, &Trained),
-    examples: usize,
+    (examples, made): (usize, Option<Made>),
     from: (Option<Digest>, &DataSet),
     start: Instant,
 ) -> Result<JobResult> {
@@ -108,6 +125,7 @@ fn finish(
     Ok(JobResult::Train(TrainResult {
         file: FILE.into(),
         digest: files::digest(&path)?,
+        made,
         examples: examples as u64,
         train_loss: trained.loss,
         train_accuracy: trained.accuracy,

@@ -126,14 +126,10 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
             model,
             recipe,
             method,
-            cf,
             flagged,
             standing,
             standing_digest: _,
-        } => {
-            let method = learn::Method { method: *method, cf };
-            learn::unlearn(&place, data, model, recipe, &method, (flagged, standing), report)
-        }
+        } => learn::unlearn(&place, data, model, recipe, method, (flagged, standing), report),
         Task::Prepare { story, victim } => {
             let workshop = attack::Workshop {
                 out_dir: &job.out_dir,

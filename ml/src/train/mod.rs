@@ -125,7 +125,7 @@ pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
                             recipe.epochs,
                             i + 1
                         ),
-                        "lower recipe.lr (or unlearn.cf.lr), or lengthen the warm-up",
+                        "lower the learning rate (recipe.lr, or the unlearning method's own lr), or lengthen the warm-up",
                     ));
                 }
                 let note = format!(

@@ -5,24 +5,17 @@ use crate::error::Result;
 use crate::progress::Report;
 use crate::train::{Trained, Training, train};
 use delta_guard_contract::Recipe;
-use delta_guard_contract::config::CfConfig;
+use delta_guard_contract::method::unlearn::cf::Keys;
 use std::path::Path;
-
-/// Fine-tune without the flagged examples.
-#[derive(Debug)]
-pub struct CatastrophicForgetting {
-    /// Epochs, learning rate, schedule, depth.
-    pub settings: CfConfig,
-}
 
 /// Times that a collapsed fine-tuning is tried again.
 const AGAIN: u32 = 2;
 
-impl Unlearner for CatastrophicForgetting {
+impl Unlearner for Keys {
     fn unlearn(&self, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained> {
         // At low rates little is forgotten, at high ones a network may collapse (docs/results.md): begin high, and come down if it does.
-        let mut lr = self.settings.lr.unwrap_or(2.0 * case.recipe.lr);
-        let mut trained = self.at(lr, case, case.out_dir, report)?;
+        let mut lr = self.lr.unwrap_or(2.0 * case.recipe.lr);
+        let mut trained = at(lr, self, case, case.out_dir, report)?;
         for again in 1..=AGAIN {
             if !collapsed(trained.loss, case.data.classes().len()) {
                 break;
@@ -35,7 +28,7 @@ impl Unlearner for CatastrophicForgetting {
             // Beside the collapsed one's last epoch, so that a job that is killed from here on need not repeat it to know.
             let folder = case.out_dir.join(format!("again-{again}"));
             fs_err::create_dir_all(&folder)?;
-            trained = self.at(lr, case, &folder, report)?;
+            trained = at(lr, self, case, &folder, report)?;
         }
         Ok(trained)
     }
@@ -46,30 +39,28 @@ fn collapsed(loss: f64, classes: usize) -> bool {
     classes > 1 && loss > 0.98 * (classes as f64).ln()
 }
 
-impl CatastrophicForgetting {
-    /// Fine-tune at a highest learning rate, with the last epoch in `folder`.
-    fn at(&self, lr: f64, case: &Unlearning<'_>, folder: &Path, report: &mut dyn Report) -> Result<Trained> {
-        let recipe = Recipe {
-            epochs: self.settings.epochs,
-            lr,
-            schedule: self.settings.schedule.clone(),
-            seed: case.recipe.seed.wrapping_add(2),
-            ..case.recipe.clone()
-        };
-        let run = Training {
-            graph: case.graph,
-            data: case.data,
-            image: case.image,
-            examples: case.retained,
-            recipe: &recipe,
-            start: Some(case.production.copy()),
-            trainable: case.graph.last_layers(self.settings.last_k as usize),
-            device: case.device,
-            out_dir: folder,
-            key: format!("cf from {}", case.checkpoint),
-        };
-        train(run, report)
-    }
+/// Fine-tune at a highest learning rate, with the last epoch in `folder`.
+fn at(lr: f64, keys: &Keys, case: &Unlearning<'_>, folder: &Path, report: &mut dyn Report) -> Result<Trained> {
+    let recipe = Recipe {
+        epochs: keys.epochs,
+        lr,
+        schedule: keys.schedule.clone(),
+        seed: case.recipe.seed.wrapping_add(2),
+        ..case.recipe.clone()
+    };
+    let run = Training {
+        graph: case.graph,
+        data: case.data,
+        image: case.image,
+        examples: case.retained,
+        recipe: &recipe,
+        start: Some(case.production.copy()),
+        trainable: case.graph.last_layers(keys.last_k as usize),
+        device: case.device,
+        out_dir: folder,
+        key: format!("cf from {}", case.checkpoint),
+    };
+    train(run, report)
 }
 
 #[cfg(test)]

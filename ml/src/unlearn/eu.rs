@@ -5,12 +5,9 @@ use crate::error::Result;
 use crate::progress::Report;
 use crate::train::{Trained, Training, train};
 use delta_guard_contract::Recipe;
+use delta_guard_contract::method::unlearn::eu::Keys;
 
-/// Retrain without the flagged examples.
-#[derive(Debug)]
-pub struct ExactUnlearning;
-
-impl Unlearner for ExactUnlearning {
+impl Unlearner for Keys {
     fn unlearn(&self, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained> {
         // A new initialisation: nothing of the production run's randomness is repeated.
         let recipe = Recipe {

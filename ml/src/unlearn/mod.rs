@@ -1,18 +1,34 @@
-//! From (model, retained, flagged, recipe) to a model. A new method is one file and one line in [`unlearner`].
-
-pub mod cf;
-pub mod eu;
+//! From (model, retained, flagged, recipe) to a model. A method is one file, its settings in the contract, and one line in each of two registries.
 
 use crate::data::DataSet;
 use crate::error::{Error, Result};
 use crate::model::{Graph, Weights};
 use crate::progress::Report;
 use crate::train::Trained;
-use delta_guard_contract::config::{CfConfig, UnlearnMethod};
+use delta_guard_contract::method::unlearn as settings;
 use delta_guard_contract::{ImageConfig, Recipe, TrainId};
 use std::collections::BTreeSet;
 use std::path::Path;
 use tch::Device;
+
+/// The registry: each method of the contract's with its file here.
+macro_rules! unlearners {
+    ($($Variant:ident($file:ident),)*) => {
+        $(pub mod $file;)*
+
+        /// The unlearner of a method, with its settings.
+        pub fn unlearner(method: &settings::Unlearner) -> &dyn Unlearner {
+            match method {
+                $(settings::Unlearner::$Variant(keys) => keys,)*
+            }
+        }
+    };
+}
+
+unlearners! {
+    Eu(eu),
+    Cf(cf),
+}
 
 /// What an unlearner works with.
 pub struct Unlearning<'a> {
@@ -38,21 +54,13 @@ pub struct Unlearning<'a> {
     pub out_dir: &'a Path,
 }
 
-/// A way to make a model forget.
+/// A way to make a model forget, implemented by the method's settings.
 pub trait Unlearner {
     /// A model that has not learnt from D any more, or should not.
     ///
     /// # Errors
     /// As training.
     fn unlearn(&self, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained>;
-}
-
-/// The unlearner of a method.
-pub fn unlearner(method: UnlearnMethod, cf: &CfConfig) -> Box<dyn Unlearner> {
-    match method {
-        UnlearnMethod::Eu => Box::new(eu::ExactUnlearning),
-        UnlearnMethod::Cf => Box::new(cf::CatastrophicForgetting { settings: cf.clone() }),
-    }
 }
 
 /// As [`split`]; ids of `standing` go too. They were taken out by earlier repairs: one that is not in the set any more is gone already.

@@ -1,7 +1,7 @@
 //! Unlearning: what is removed is removed, and what stays is what the new model has learnt from.
 
 use super::scene::{SCENE, Scene, short};
-use delta_guard_contract::config::{CfConfig, UnlearnMethod};
+use delta_guard_contract::method::unlearn::{Unlearner, cf, eu};
 use delta_guard_contract::{DataConfig, DataSource, JobResult, Recipe, Schedule, Task, TrainId};
 use delta_influence::files::tensors::read_tensors;
 use delta_influence::model::Weights;
@@ -78,7 +78,7 @@ fn split_parts_the_set_in_two() {
 fn eu_is_training_where_the_pictures_never_were() {
     let scene = &*SCENE;
     let gone = twenty(scene);
-    let unlearned = scene.unlearn("eu", UnlearnMethod::Eu, CfConfig::default(), &gone);
+    let unlearned = scene.unlearn("eu", Unlearner::Eu(eu::Keys::default()), &gone);
     let never = folder_without(scene, "train-without", &gone);
     let another = |seed| Recipe { seed, ..short() };
     let expected = trained(scene, "eu-expected", never, another(short().seed + 1), &[]);
@@ -94,19 +94,21 @@ fn eu_is_training_where_the_pictures_never_were() {
 fn cf_goes_on_from_production_without_the_pictures() {
     let scene = &*SCENE;
     let gone = twenty(scene);
-    let settings = |lr, last_k| CfConfig {
-        epochs: 1,
-        lr: Some(lr),
-        schedule: Schedule::Constant,
-        last_k,
+    let settings = |lr, last_k| {
+        Unlearner::Cf(cf::Keys {
+            epochs: 1,
+            lr: Some(lr),
+            schedule: Schedule::Constant,
+            last_k,
+        })
     };
     let distance = |a: &Path, name: &str| -> f64 {
         let difference: Tensor = &tensors(a)[name] - &tensors(&scene.victim)[name];
         difference.abs().max().to_kind(Kind::Double).double_value(&[])
     };
-    let still = scene.unlearn("cf-still", UnlearnMethod::Cf, settings(1e-9, 0), &gone);
+    let still = scene.unlearn("cf-still", settings(1e-9, 0), &gone);
     assert!(distance(&still, "conv1.weight") < 1e-6 && distance(&still, "fc.weight") < 1e-6);
-    let moved = scene.unlearn("cf", UnlearnMethod::Cf, settings(0.01, 0), &gone);
+    let moved = scene.unlearn("cf", settings(0.01, 0), &gone);
     assert!(distance(&moved, "conv1.weight") > 1e-4 && distance(&moved, "fc.weight") > 1e-4);
     // By its definition: production's weights, trained on where the pictures never were, in an order that is not production's.
     let never = folder_without(scene, "cf-train-without", &gone);
@@ -134,7 +136,7 @@ fn cf_goes_on_from_production_without_the_pictures() {
         tensors(&moved).iter().all(|(name, t)| t.equal(&expected[name])),
         "CF is not fine-tuning on the retained pictures"
     );
-    let last = scene.unlearn("cf-last", UnlearnMethod::Cf, settings(0.01, 1), &gone);
+    let last = scene.unlearn("cf-last", settings(0.01, 1), &gone);
     assert!(distance(&last, "conv1.weight") == 0.0 && distance(&last, "fc.weight") > 1e-4);
     // The removed pictures leave no trace: other pixels in their files change nothing.
     let other = scene.folder.join("other-pixels");
@@ -150,8 +152,7 @@ fn cf_goes_on_from_production_without_the_pictures() {
         data: data.clone(),
         model: scene.model(),
         recipe: short(),
-        method: UnlearnMethod::Cf,
-        cf: settings(0.01, 0),
+        method: settings(0.01, 0),
         flagged: flagged.to_vec(),
         standing: Vec::new(),
         standing_digest: None,
@@ -160,6 +161,6 @@ fn cf_goes_on_from_production_without_the_pictures() {
     assert!(same(&moved, &scene.folder.join("cf-other/model.safetensors")));
     // Had they not been removed, they would: this comparison can tell.
     scene.run("cf-other-kept", task(&gone[1..]));
-    let kept = scene.unlearn("cf-kept", UnlearnMethod::Cf, settings(0.01, 0), &gone[1..]);
+    let kept = scene.unlearn("cf-kept", settings(0.01, 0), &gone[1..]);
     assert!(!same(&kept, &scene.folder.join("cf-other-kept/model.safetensors")));
 }

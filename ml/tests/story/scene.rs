@@ -1,10 +1,10 @@
 //! The story: 400 drawn pictures, some of them poisoned, and a victim trained on them, both by the worker's jobs. Made once for all tests here.
 
-use delta_guard_contract::config::UnlearnMethod;
 use delta_guard_contract::detect::{Damping, DetectConfig, Precision};
 use delta_guard_contract::job::{Anomaly, ImageLimits, PrepareResult, StoryConfig};
 use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
+use delta_guard_contract::method::unlearn::Unlearner;
 use delta_guard_contract::{
     Augment, DataConfig, DataSource, Device, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Stem, Task, TrainId, WorkerSetup,
 };
@@ -128,13 +128,12 @@ impl Scene {
     }
 
     /// The unlearn job.
-    pub fn unlearn(&self, name: &str, method: UnlearnMethod, cf: delta_guard_contract::config::CfConfig, flagged: &[TrainId]) -> PathBuf {
+    pub fn unlearn(&self, name: &str, method: Unlearner, flagged: &[TrainId]) -> PathBuf {
         let task = Task::Unlearn {
             data: self.data(),
             model: self.model(),
             recipe: short(),
             method,
-            cf,
             flagged: flagged.to_vec(),
             standing: Vec::new(),
             standing_digest: None,
