@@ -8,8 +8,8 @@ use std::fmt;
 use std::time::Instant;
 
 /// Steps of each job in their order, each with its usual share of the time. A step that is left out (pixels that lie in the cache, factors that are found on
-/// disk) is jumped over; one that comes again (rounds of kin) does not take the number back.
-const PLANS: [(&str, &[(&str, f64)]); 8] = [
+/// disk) is jumped over; a stage that may go several ways has a plan for each, and the first step that only one of them has tells which; one that comes again (rounds of kin) does not take the number back.
+const PLANS: [(&str, &[(&str, f64)]); 9] = [
     ("predict", &[("read", 1.0), ("decode", 1.0)]),
     (
         "fit",
@@ -36,6 +36,7 @@ const PLANS: [(&str, &[(&str, f64)]); 8] = [
         ],
     ),
     ("unlearn", &[("read", 1.0), ("decode", 3.0), ("train", 96.0)]),
+    ("unlearn", &[("read", 1.0), ("decode", 3.0), ("gradients", 76.0), ("measure", 20.0)]),
     ("train", &[("read", 1.0), ("decode", 3.0), ("train", 96.0)]),
     (
         "certify",
@@ -111,6 +112,12 @@ impl Along {
 
     /// The worker reports, at this time.
     pub fn hear(&mut self, progress: &Progress, now: Instant) -> UnderWay {
+        let has = |plan: &[(&str, f64)]| plan.iter().any(|(step, _)| *step == progress.step);
+        if !has(self.plan)
+            && let Some((_, plan)) = PLANS.iter().find(|(name, plan)| *name == self.stage && has(plan))
+        {
+            self.plan = plan;
+        }
         if let Some(place) = self.plan.iter().position(|(step, _)| *step == progress.step) {
             let share = |steps: &[(&str, f64)]| steps.iter().map(|(_, share)| share).sum::<f64>();
             let part = if progress.total == 0 {
@@ -191,6 +198,24 @@ mod tests {
             seen.push(now.percent());
         }
         assert_eq!(seen, [0, 3, 22, 28, 70, 75, 87, 87, 87, 87, 99]);
+    }
+
+    /// A repair that trains, and one that only takes gradients.
+    #[test]
+    fn a_step_tells_which_way_a_stage_goes() {
+        let begun = Instant::now();
+        for (steps, percent) in [
+            (["decode", "train"], [4, 52]),
+            (["decode", "gradients"], [4, 42]),
+            (["gradients", "measure"], [42, 90]),
+        ] {
+            let mut along = Along::new("unlearn");
+            // Each step is half done; the first one whole.
+            let seen = steps
+                .iter()
+                .map(|step| along.hear(&report(step, 1, 1 + u64::from(*step != "decode")), begun).percent());
+            assert_eq!(seen.collect::<Vec<_>>(), percent, "{steps:?}");
+        }
     }
 
     #[test]

@@ -14,14 +14,20 @@ use tch::{Kind, Tensor};
 pub struct Batch<'a> {
     /// Positions in the data set.
     pub examples: &'a [usize],
-    /// One pair per tracked layer, in layer order.
+    /// One pair per tracked layer, in layer order; none where a pass takes gradients.
     pub pairs: &'a [Pair],
+    /// The gradient of the examples' mean objective for each chosen weight, in the model's order; none where a pass takes pairs.
+    pub gradients: &'a [Tensor],
 }
 
 impl<'a> Batch<'a> {
     /// Of examples that nobody asks the positions of.
     pub fn of(pairs: &'a [Pair]) -> Self {
-        Self { examples: &[], pairs }
+        Self {
+            examples: &[],
+            pairs,
+            gradients: &[],
+        }
     }
 }
 

@@ -1,18 +1,19 @@
-//! CF that collapses: it comes down, and a repeated job goes on where the first one was.
+//! Unlearners: what they may ask, and CF that collapses: it comes down, and a repeated job goes on where the first one was.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use delta_guard_contract::job::StoryConfig;
-use delta_guard_contract::method::attack::Attack;
-use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
+#[path = "unlearn/bench.rs"]
+mod bench;
+#[path = "unlearn/modes.rs"]
+mod modes;
+
+use bench::Bench;
 use delta_guard_contract::method::unlearn::cf;
 use delta_guard_contract::{Recipe, Schedule};
-use delta_influence::attack::{Workshop, prepare};
-use delta_influence::data::DataSet;
-use delta_influence::model::{Weights, zoo};
-use delta_influence::progress::{Report, Silent};
+use delta_influence::model::Weights;
+use delta_influence::progress::Report;
 use delta_influence::unlearn::Unlearner;
-use delta_influence::unlearn::Unlearning;
 use std::path::Path;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Counts what a job says and trains.
 #[derive(Default)]
@@ -39,27 +40,8 @@ impl Report for Heard {
 
 #[test]
 fn a_collapsed_fine_tuning_is_tried_again_and_not_repeated_by_the_next_job() {
-    let folder = tempfile::tempdir().unwrap();
-    let story = StoryConfig {
-        data: None,
-        train_examples: 60,
-        validation_examples: 20,
-        attack: Attack::Badnet(Keys {
-            victim_class: "0".into(),
-            target_class: "1".into(),
-            poisons: 2,
-            trigger: Trigger::Checkerboard { size: 4, margin: 1 },
-        }),
-        seed: 3,
-    };
-    let made = prepare(&story, &Workshop::at(&folder.path().join("data")), &mut Silent).unwrap();
-    let data = DataSet::open(&made.train, &made.image, 0.0, &folder.path().join("cache"), None, &mut Silent).unwrap();
-    let graph = zoo::small_cnn(
-        [3, i64::from(made.image.height), i64::from(made.image.width)],
-        2,
-        data.classes().len() as i64,
-    )
-    .unwrap();
+    let bench = Bench::new();
+    let graph = bench.graph();
     // A last layer of zeros guesses, and at such a rate it goes on guessing: collapsed by definition.
     let production = Weights::init(&graph, 1);
     for name in ["fc.weight", "fc.bias"] {
@@ -71,24 +53,12 @@ fn a_collapsed_fine_tuning_is_tried_again_and_not_repeated_by_the_next_job() {
         schedule: Schedule::OneCycle { warmup: 0.3 },
         ..cf::Keys::default()
     };
-    let out = folder.path().join("job");
-    std::fs::create_dir(&out).unwrap();
-    let retained: Vec<usize> = (0..data.len()).collect();
+    let out = bench.out("job");
+    let retained: Vec<usize> = (0..bench.data.len()).collect();
     let recipe = Recipe::default();
     let run = |out: &Path| {
         let mut heard = Heard::default();
-        let case = Unlearning {
-            graph: &graph,
-            production: &production,
-            checkpoint: "c",
-            data: &data,
-            image: &made.image,
-            retained: &retained,
-            flagged: &[],
-            recipe: &recipe,
-            device: Device::Cpu,
-            out_dir: out,
-        };
+        let case = bench.case((&graph, &production), (&retained, &[]), &recipe, out);
         (cf.unlearn(&case, &mut heard).unwrap(), heard)
     };
     let (first, heard) = run(&out);

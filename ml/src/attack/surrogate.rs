@@ -6,6 +6,7 @@ use crate::data::DataSet;
 use crate::error::{Error, Result, ResultExt};
 use crate::model::{Model, zoo};
 use crate::progress::Report;
+use crate::train::loss::CrossEntropy;
 use crate::train::{self, Training, resume};
 use delta_guard_contract::job::VictimConfig;
 use delta_guard_contract::{DataSource, ImageConfig, ModelConfig, Orientation, Recipe, Resize};
@@ -54,6 +55,7 @@ impl Ground<'_> {
             examples: &examples,
             recipe,
             start: None,
+            loss: &CrossEntropy,
             trainable: graph.last_layers(0),
             device: self.workshop.device,
             out_dir,
@@ -183,6 +185,7 @@ mod tests {
             examples: &examples,
             recipe: &recipe,
             start: None,
+            loss: &CrossEntropy,
             trainable: graph.last_layers(0),
             device: tch::Device::Cpu,
             out_dir: &folder.path().join("c"),

@@ -6,6 +6,7 @@ use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::model::Weights;
 use crate::progress::Report;
+use crate::train::loss::CrossEntropy;
 use crate::train::{self, Trained, Training};
 use crate::unlearn::{self, Unlearning};
 use delta_guard_contract::job::{JobResult, Made, TrainResult};
@@ -49,6 +50,7 @@ pub fn train(
         examples: &examples,
         recipe,
         start: None,
+        loss: &CrossEntropy,
         trainable: graph.last_layers(0),
         device: place.device,
         out_dir: place.out_dir,
@@ -92,6 +94,7 @@ pub fn unlearn(
         flagged: &removed,
         recipe,
         device: place.device,
+        memory_budget: place.setup.memory_budget,
         out_dir: place.out_dir,
     };
     let trained = unlearn::unlearner(method).unlearn(&case, report)?;

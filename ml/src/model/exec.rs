@@ -4,7 +4,7 @@ use super::graph::{Graph, INPUT, Node, Op};
 use super::layer::{Conv, Pair};
 use super::weights::Weights;
 use crate::error::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use tch::{Device, Kind, Tensor};
 
 /// Four-dimensional tensors on a CPU with their channels innermost in memory (values and shape stay): measured, ResNet-18 of width 16 then trains in
@@ -124,6 +124,12 @@ impl Model {
             .collect()
     }
 
+    /// Those of some nodes.
+    pub fn parameters_of(&self, nodes: &BTreeSet<String>) -> Vec<(String, Tensor)> {
+        let inside = |(name, _): &(String, Tensor)| name.rsplit_once('.').is_some_and(|(node, _)| nodes.contains(node));
+        self.parameters().into_iter().filter(inside).collect()
+    }
+
     /// Evaluation: B × C × H × W → B × classes. No gradient.
     ///
     /// # Errors
@@ -138,6 +144,14 @@ impl Model {
     /// When libtorch fails (memory).
     pub fn forward_train(&self, images: &Tensor) -> Result<Tensor> {
         self.run(images, Mode::Train, None)
+    }
+
+    /// Evaluation, differentiable with respect to the parameters that require a gradient: an example's gradient does not depend on the others of its batch.
+    ///
+    /// # Errors
+    /// When libtorch fails (memory).
+    pub fn forward_differentiable(&self, images: &Tensor) -> Result<Tensor> {
+        self.run(images, Mode::Eval, None)
     }
 
     /// Evaluation with taps: the weights need no gradient; the first layer outputs are made leaves so that a backward pass stops there.

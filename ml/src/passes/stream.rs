@@ -92,12 +92,7 @@ impl<'a> Stream<'a> {
         let batches: Vec<&[usize]> = examples.chunks(self.batch).collect();
         let missing: Vec<&[usize]> = batches.iter().copied().filter(|b| self.kept.get(ask, b).is_none()).collect();
         let (model, data, layers, kept) = (self.model, self.data, &self.layers, &mut self.kept);
-        let source = Source {
-            data,
-            image: self.image,
-            kind: model.kind(),
-            device: model.device(),
-        };
+        let source = Source::of(model, data, self.image);
         source.each(&missing, self.read_ahead, |next| {
             for batch in &batches {
                 let fresh = match kept.get(ask, batch) {
@@ -105,7 +100,12 @@ impl<'a> Stream<'a> {
                     None => Some(pairs(model, data, layers, batch, &next()?, ask)?),
                 };
                 let pairs = fresh.as_deref().or_else(|| kept.get(ask, batch)).unwrap_or_default();
-                let totals = tch::no_grad(|| fold.add(&Batch { examples: batch, pairs }))?;
+                let totals = tch::no_grad(|| {
+                    fold.add(&Batch {
+                        examples: batch,
+                        ..Batch::of(pairs)
+                    })
+                })?;
                 looks.add(format!("the batch after {done} examples ({step})"), totals)?;
                 if let (Keep::Pairs, Some(fresh)) = (keep, fresh) {
                     kept.offer(ask, batch, fresh);
@@ -142,7 +142,7 @@ impl<'a> Stream<'a> {
                     let pairs = pairs.iter().map(|p| p.select(&places)).collect::<Result<Vec<_>>>()?;
                     let chosen = Batch {
                         examples: &chosen,
-                        pairs: &pairs,
+                        ..Batch::of(&pairs)
                     };
                     let totals = tch::no_grad(|| fold.add(&chosen))?;
                     looks.add(format!("the batch after {done} members ({step})"), totals)?;
@@ -156,35 +156,80 @@ impl<'a> Stream<'a> {
         self.run(step, &alone, ask, Keep::Nothing, fold, report)
     }
 
-    fn looks(&self) -> Looks {
+    /// Hand the logits of each batch of `examples` to `seen`. No gradient.
+    ///
+    /// # Errors
+    /// Those of `seen`, or libtorch's.
+    pub fn run_logits(
+        &self,
+        step: &str,
+        examples: &[usize],
+        report: &mut dyn Report,
+        mut seen: impl FnMut(&[usize], &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let batches: Vec<&[usize]> = examples.chunks(self.batch).collect();
+        let mut done = 0;
+        self.source().each(&batches, self.read_ahead, |next| {
+            for batch in &batches {
+                let logits = self.model.forward(&next()?)?;
+                tch::no_grad(|| seen(batch, &logits))?;
+                done += batch.len() as u64;
+                report.progress(step, done, examples.len() as u64, "");
+            }
+            Ok(())
+        })
+    }
+
+    /// The pictures of this stream.
+    pub(super) fn source(&self) -> Source<'_> {
+        Source::of(self.model, self.data, self.image)
+    }
+
+    pub(super) fn looks(&self) -> Looks {
         Looks::new(if self.model.device() == Device::Cpu { 1 } else { LOOK_ON_A_GPU })
+    }
+}
+
+impl GradientOf {
+    /// The summed objective of a batch whose logits are given.
+    pub(super) fn objective_of(self, data: &DataSet, batch: &[usize], logits: &Tensor) -> Result<Tensor> {
+        let labels = self.labels.of_batch(data, batch, logits)?;
+        objective::of(self.objective, logits, &labels)
     }
 }
 
 /// Pairs of one batch of examples, whose pictures are given, each with the gradient of its own objective.
 fn pairs(model: &Model, data: &DataSet, layers: &[usize], batch: &[usize], images: &Tensor, ask: GradientOf) -> Result<Vec<Pair>> {
     let tapped = model.forward_tapped(images)?;
-    let labels = ask.labels.of_batch(data, batch, &tapped.logits)?;
-    let objective = objective::of(ask.objective, &tapped.logits, &labels)?;
+    let objective = ask.objective_of(data, batch, &tapped.logits)?;
     tapped.pairs(&objective, layers)
 }
 
 /// Where pictures come from, and where they go.
 #[derive(Clone, Copy)]
-struct Source<'a> {
+pub(super) struct Source<'a> {
     data: &'a DataSet,
     image: &'a ImageConfig,
     kind: Kind,
     device: Device,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn of(model: &Model, data: &'a DataSet, image: &'a ImageConfig) -> Self {
+        Self {
+            data,
+            image,
+            kind: model.kind(),
+            device: model.device(),
+        }
+    }
+
     fn images(self, batch: &[usize]) -> Result<Tensor> {
         normalise(&self.data.batch(batch)?, self.image, self.kind, self.device)
     }
 
     /// Give `work` the pictures of one batch after the other.
-    fn each(self, batches: &[&[usize]], ahead: bool, work: impl FnOnce(&mut dyn FnMut() -> Result<Tensor>) -> Result<()>) -> Result<()> {
+    pub(super) fn each(self, batches: &[&[usize]], ahead: bool, work: impl FnOnce(&mut dyn FnMut() -> Result<Tensor>) -> Result<()>) -> Result<()> {
         let none = || Error::internal("a pass asked for more batches than it has");
         if !ahead {
             let mut rest = batches.iter();

@@ -1,6 +1,7 @@
 //! A recipe and a data set in, a model out. Every epoch is kept on disk, so that an interrupted run goes on from the last one.
 
 pub mod augment;
+pub mod loss;
 pub mod resume;
 pub mod schedule;
 pub mod sgd;
@@ -10,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::model::{Graph, Model, Weights};
 use crate::progress::Report;
 use delta_guard_contract::{Code, ImageConfig, Recipe};
+use loss::{Loss, Seen};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -33,6 +35,8 @@ pub struct Training<'a> {
     pub recipe: &'a Recipe,
     /// Weights to start from; None: initialised from the recipe's seed.
     pub start: Option<Weights>,
+    /// What is minimised.
+    pub loss: &'a dyn Loss,
     /// Nodes whose parameters are trained.
     pub trainable: BTreeSet<String>,
     /// Where.
@@ -48,7 +52,7 @@ pub struct Training<'a> {
 pub struct Trained {
     /// On the training device, in `Float`.
     pub model: Model,
-    /// Mean loss (nats) over the augmented pictures of the last epoch.
+    /// Mean loss (of cross-entropy: nats) over the augmented pictures of the last epoch.
     pub loss: f64,
     /// Share of them that were read rightly.
     pub accuracy: f64,
@@ -83,9 +87,8 @@ pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
     let resumed_epochs = done;
     let model = Model::new(run.graph.clone(), weights.to(run.device, Kind::Float));
     let trained: Vec<(String, Tensor)> = model
-        .parameters()
+        .parameters_of(&run.trainable)
         .into_iter()
-        .filter(|(name, _)| name.rsplit_once('.').is_some_and(|(node, _)| run.trainable.contains(node)))
         .map(|(name, tensor)| (name, tensor.set_requires_grad(true)))
         .collect();
     let mut sgd = Sgd::new(trained, recipe);
@@ -107,7 +110,14 @@ pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
             let images = augment::augment(images, &recipe.augment, &mut rng)?;
             let labels = run.data.labels_tensor(batch)?.to_device(run.device);
             let logits = model.forward_train(&images)?;
-            let loss = logits.f_cross_entropy_loss(&labels, None::<Tensor>, tch::Reduction::Mean, -100, 0.0)?;
+            let teacher = run.loss.teacher().map(|teacher| teacher.forward(&images)).transpose()?;
+            let loss = run.loss.of(&Seen {
+                student: &logits,
+                teacher: teacher.as_ref(),
+                labels: &labels,
+                examples: batch,
+                epoch: done,
+            })?;
             sgd.step(&loss, lr)?;
             let correct = logits.detach().argmax(1, false).eq_tensor(&labels).sum(Kind::Double);
             let loss_sum = loss.detach().to_kind(Kind::Double) * batch.len() as f64;

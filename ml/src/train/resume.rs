@@ -9,7 +9,7 @@ use crate::progress::Report;
 use delta_guard_contract::{Code, FaultKind};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 const FILE: &str = "epoch.safetensors";
 
@@ -46,6 +46,17 @@ pub fn key(run: &Training<'_>) -> String {
         part(node.as_bytes());
     }
     part(run.key.as_bytes());
+    // Nothing for the usual loss: runs that an older version began go on.
+    let loss = run.loss.key();
+    if !loss.is_empty() {
+        part(loss.as_bytes());
+    }
+    for (name, tensor) in run.loss.teacher().iter().flat_map(|teacher| &teacher.weights.0) {
+        part(name.as_bytes());
+        let numbers = tensor.to_device(Device::Cpu).to_kind(Kind::Double).flatten(0, -1);
+        let numbers = Vec::<f64>::try_from(&numbers).unwrap_or_default();
+        part(&numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>());
+    }
     hasher.finalize().to_hex().to_string()
 }
 

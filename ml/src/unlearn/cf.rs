@@ -3,6 +3,7 @@
 use super::{Unlearner, Unlearning};
 use crate::error::Result;
 use crate::progress::Report;
+use crate::train::loss::CrossEntropy;
 use crate::train::{Trained, Training, train};
 use delta_guard_contract::Recipe;
 use delta_guard_contract::method::unlearn::cf::Keys;
@@ -55,6 +56,7 @@ fn at(lr: f64, keys: &Keys, case: &Unlearning<'_>, folder: &Path, report: &mut d
         examples: case.retained,
         recipe: &recipe,
         start: Some(case.production.copy()),
+        loss: &CrossEntropy,
         trainable: case.graph.last_layers(keys.last_k as usize),
         device: case.device,
         out_dir: folder,

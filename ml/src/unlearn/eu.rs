@@ -3,6 +3,7 @@
 use super::{Unlearner, Unlearning};
 use crate::error::Result;
 use crate::progress::Report;
+use crate::train::loss::CrossEntropy;
 use crate::train::{Trained, Training, train};
 use delta_guard_contract::Recipe;
 use delta_guard_contract::method::unlearn::eu::Keys;
@@ -21,6 +22,7 @@ impl Unlearner for Keys {
             examples: case.retained,
             recipe: &recipe,
             start: None,
+            loss: &CrossEntropy,
             trainable: case.graph.last_layers(0),
             device: case.device,
             out_dir: case.out_dir,

@@ -2,14 +2,21 @@
 
 use crate::data::DataSet;
 use crate::error::{Error, Result};
-use crate::model::{Graph, Weights};
+use crate::fold::Fold;
+use crate::model::{Graph, Model, Weights};
+use crate::passes::budget::Budget;
+use crate::passes::gradients::{Differentiated, Squares};
+use crate::passes::labels::PassLabels;
+use crate::passes::objective;
+use crate::passes::stream::{GradientOf, Stream};
 use crate::progress::Report;
 use crate::train::Trained;
+use delta_guard_contract::detect::Objective;
 use delta_guard_contract::method::unlearn as settings;
 use delta_guard_contract::{ImageConfig, Recipe, TrainId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 /// The registry: each method of the contract's with its file here.
 macro_rules! unlearners {
@@ -50,8 +57,70 @@ pub struct Unlearning<'a> {
     pub recipe: &'a Recipe,
     /// Where.
     pub device: Device,
+    /// Bytes that a pass may use (`worker.memory_budget`).
+    pub memory_budget: u64,
     /// Folder for epoch files.
     pub out_dir: &'a Path,
+}
+
+/// What a method may do with the production model besides training it.
+impl Unlearning<'_> {
+    /// A copy of it to change, where the job computes.
+    pub fn model(&self) -> Model {
+        Model::new(self.graph.clone(), self.production.copy().to(self.device, Kind::Float))
+    }
+
+    /// The means of the squared gradients of the loss over units of `examples` (evaluation mode; see [`Stream::run_gradients`]), by parameter name, of all parameters of
+    /// some `nodes`. In float64. A repeated job begins again: nothing of it is kept.
+    ///
+    /// # Errors
+    /// When libtorch fails (memory); `Configuration` for gradients that are no numbers.
+    pub fn squared_gradients(
+        &self,
+        model: &Model,
+        (examples, unit): (&[usize], usize),
+        nodes: &BTreeSet<String>,
+        report: &mut dyn Report,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        let weights = Differentiated::new(model, nodes);
+        let mut squares = Squares::new(&weights);
+        let ask = GradientOf {
+            labels: PassLabels::Training,
+            objective: Objective::Loss,
+        };
+        let stream = self.stream(model);
+        stream.run_gradients("gradients", (examples, unit), ask, &weights, &mut squares, report)?;
+        squares.finish()
+    }
+
+    /// A candidate that was made without training, with its loss and accuracy on the retained examples (evaluation mode, no augmentation).
+    ///
+    /// # Errors
+    /// When libtorch fails (memory).
+    pub fn measured(&self, model: Model, report: &mut dyn Report) -> Result<Trained> {
+        let (mut loss, mut correct) = (0.0, 0.0);
+        self.stream(&model).run_logits("measure", self.retained, report, |batch, logits| {
+            let labels = self.data.labels_tensor(batch)?.f_to_device(logits.device())?;
+            loss += objective::loss(&logits.f_to_kind(Kind::Double)?, &labels)?.f_double_value(&[])?;
+            correct += logits
+                .f_argmax(1, false)?
+                .f_eq_tensor(&labels)?
+                .f_sum(Kind::Double)?
+                .f_double_value(&[])?;
+            Ok(())
+        })?;
+        let examples = self.retained.len() as f64;
+        Ok(Trained {
+            model,
+            loss: loss / examples,
+            accuracy: correct / examples,
+            resumed_epochs: 0,
+        })
+    }
+
+    fn stream<'a>(&'a self, model: &'a Model) -> Stream<'a> {
+        Stream::new(model, self.data, self.image, Vec::new(), Budget::new(model, self.memory_budget))
+    }
 }
 
 /// A way to make a model forget, implemented by the method's settings.

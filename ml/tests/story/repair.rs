@@ -6,6 +6,7 @@ use delta_guard_contract::{DataConfig, DataSource, JobResult, Recipe, Schedule, 
 use delta_influence::files::tensors::read_tensors;
 use delta_influence::model::Weights;
 use delta_influence::progress::Silent;
+use delta_influence::train::loss::CrossEntropy;
 use delta_influence::train::{Training, train};
 use delta_influence::unlearn::split;
 use std::collections::BTreeMap;
@@ -126,6 +127,7 @@ fn cf_goes_on_from_production_without_the_pictures() {
             ..short()
         },
         start: Some(Weights::load(&scene.victim, &graph, Kind::Float).unwrap()),
+        loss: &CrossEntropy,
         trainable: graph.last_layers(0),
         device: Device::Cpu,
         out_dir: &scene.folder.join("cf-train-without"),
