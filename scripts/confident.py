@@ -96,7 +96,7 @@ def main():
                 "task": "trace",
                 "data": data,
                 "model": model(checkpoint),
-                "detect": {"mode": "guard", "precision": precision},
+                "detect": {"method": "guard", "precision": precision},
                 "anomalies": [anomaly],
                 "limits": {"max_bytes": 1 << 26, "max_pixels": 64_000_000},
                 "case_seed": 1,

@@ -86,7 +86,7 @@ def story(worker, home, seed, attack):
             "task": "trace",
             "data": data,
             "model": model,
-            "detect": {"mode": "guard"},
+            "detect": {"method": "guard"},
             "anomalies": [{"image": picture, "wrong_label": wrong, "true_label": None}],
             "limits": {"max_bytes": 1 << 26, "max_pixels": 64_000_000},
             "case_seed": 1000 + number,

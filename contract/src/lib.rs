@@ -5,7 +5,6 @@
 //! plain data and serde, no I/O.
 
 pub mod config;
-pub mod detect;
 pub mod fault;
 pub mod finding;
 pub mod id;
@@ -19,12 +18,13 @@ pub mod story;
 pub use config::{
     Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Orientation, Recipe, Resize, Schedule, Split, Stem, WorkerSetup,
 };
-pub use detect::{DetectConfig, DetectSettings};
 pub use fault::{Code, Fault, FaultKind};
 pub use finding::{Flagged, TraceReport, TraceVerdict};
 pub use id::{Digest, Seed, TrainId};
 pub use job::{Job, JobResult, Task};
 pub use message::{Message, Outcome, Progress};
+pub use method::detect;
+pub use method::detect::DetectConfig;
 pub use passing::is_passing;
 
 /// The libtorch that the worker is built against, and runs with.

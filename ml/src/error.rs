@@ -3,6 +3,7 @@
 //! Rules: a public function that can fail returns [`Result`]. The place that knows the object (file, row, layer, key) makes the message; callers
 //! that know more wrap it with [`ResultExt::context`], which keeps code, help and source. `Internal` is for broken invariants only.
 
+use delta_guard_contract::method::Mistake;
 use delta_guard_contract::{Code, Fault, is_passing};
 use std::fmt::Display;
 
@@ -66,6 +67,17 @@ impl Error {
     /// The configuration is at fault.
     pub fn configuration(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::new(Code::Configuration, message, help)
+    }
+
+    /// Settings that break their own rules; Ok where there are none.
+    ///
+    /// # Errors
+    /// `Configuration`: the first mistake, with its whole key.
+    pub fn mistakes(section: &str, found: Vec<Mistake>) -> Result<()> {
+        match found.into_iter().next() {
+            None => Ok(()),
+            Some(mistake) => Err(Self::configuration(mistake.sentence(section), mistake.help)),
+        }
     }
 
     /// Arithmetic: values that cannot be.

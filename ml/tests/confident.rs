@@ -4,7 +4,7 @@
 //! far below what float32 can hold beside 1. The same story shows which seed decides what.
 
 use delta_guard_contract::config::{Augment, Device, Stem};
-use delta_guard_contract::detect::{DetectConfig, Precision};
+use delta_guard_contract::detect::{Delta, DetectConfig, Detector, Precision, guard};
 use delta_guard_contract::finding::{Exhibit, Histogram};
 use delta_guard_contract::job::{Anomaly, ImageLimits, PrepareResult, StoryConfig};
 use delta_guard_contract::method::attack::Attack;
@@ -40,6 +40,18 @@ fn work(folder: &Path, out: &str, task: Task) -> JobResult {
         task,
     };
     jobs::run(&job, &mut Silent).expect("the job runs")
+}
+
+/// The guard on factors of few examples.
+fn rough(precision: Precision) -> Detector {
+    Detector::Guard(guard::Keys {
+        delta: Delta {
+            precision,
+            fit_examples: 100,
+            ..Delta::default()
+        },
+        ..guard::Keys::default()
+    })
 }
 
 fn model(checkpoint: &Path) -> ModelConfig {
@@ -128,8 +140,7 @@ impl Story {
             data: self.data.clone(),
             model: model(checkpoint),
             detect: DetectConfig {
-                precision: Some(precision),
-                fit_examples: Some(100),
+                method: rough(precision),
                 ..DetectConfig::default()
             },
             anomalies: vec![Anomaly {
@@ -188,7 +199,7 @@ fn float32_flags_what_float64_flags_however_confident_the_network_is() {
             panic!("{:?}", report.exhibits)
         };
         let placebos: Vec<TrainId> = stand_out(&report).into_iter().flat_map(|s| s.placebos).map(|p| p.id).collect();
-        (report.factors.key, placebos, edges)
+        (report.factors.unwrap().key, placebos, edges)
     };
     let (first, again, other_fit, other_case) = (told((5, 6)), told((5, 6)), told((5, 7)), told((8, 6)));
     assert_eq!(first, again);
@@ -218,7 +229,7 @@ fn float32_flags_what_float64_flags_however_confident_the_network_is() {
                 ..model(&story.victim)
             },
             detect: DetectConfig {
-                fit_examples: Some(100),
+                method: rough(Precision::F32),
                 ..DetectConfig::default()
             },
             factors_seed: Seed(6),

@@ -93,7 +93,7 @@ impl Certify {
                 policy::decide(
                     &policy::Found::of(r),
                     config.file.mode,
-                    config.file.detect.allow_unlearn,
+                    config.file.detect.common.allow_unlearn,
                     &config.file.gate,
                 )
                 .over_caps

@@ -7,6 +7,7 @@ use crate::policy::Mode;
 use crate::report::words;
 use clap::Args;
 use delta_guard_contract::job::CheckResult;
+use delta_guard_contract::method::Method;
 use delta_guard_contract::{Fault, JobResult, Task};
 use serde::Serialize;
 
@@ -78,11 +79,11 @@ type Checked = Result<(Config, Tried, Option<CheckResult>), ConfigError>;
 /// Folders, port, and the worker's look at data and checkpoint.
 fn try_out(global: &Global, config: Config) -> anyhow::Result<Checked> {
     let mut tried = config::probe(&config.file);
-    let detect = config.file.detect.resolve(0, 2);
-    if !detect.allow_unlearn {
+    let detect = &config.file.detect;
+    if !detect.may_unlearn() {
         tried.warnings.push(format!(
-            "detect.mode is {} without detect.allow_unlearn: cases are only observed, whatever `mode` says",
-            detect.mode.as_str()
+            "detect.method is {} without detect.allow_unlearn: cases are only observed, whatever `mode` says",
+            detect.method.name()
         ));
     }
     let folder = tempfile::tempdir()?;
@@ -138,7 +139,8 @@ fn jobs_say(
 
 /// Classes of which nothing can be decided for want of validation pictures.
 fn thin_classes(config: &Config, seen: &CheckResult) -> Option<String> {
-    let least = u64::from(config.file.detect.resolve(0, 10).placebos.min(5));
+    let clean = config.file.detect.needs().validation?;
+    let least = u64::from(clean.placebos.min(5));
     let thin: Vec<&str> = seen
         .validation
         .iter()

@@ -42,6 +42,7 @@ impl Fit {
                 config
                     .file
                     .detect
+                    .common
                     .seed
                     .map_or_else(|| "the secret of this installation".into(), |seed| format!("{seed} (detect.seed)")),
             ),

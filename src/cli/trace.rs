@@ -6,6 +6,7 @@ use crate::publish;
 use crate::report;
 use clap::Args;
 use delta_guard_contract::job::Anomaly;
+use delta_guard_contract::method::{Method, changed};
 use delta_guard_contract::{Flagged, JobResult, Seed, Task, TraceReport, TraceVerdict};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -60,11 +61,11 @@ impl Trace {
         first.copy_from_slice(&digest[..8]);
         let mut detect = config.file.detect.clone();
         if self.plain {
-            detect.plain = Some(true);
+            detect.method = changed(&detect.method, "plain", true.into()).map_err(|error| anyhow::anyhow!("--plain: {error}"))?;
         }
         let folder = self.out.clone().unwrap_or_else(|| work_dir(&config, "trace", &[&digest]));
         // Not the secret seed of a case: this one is told.
-        let seed = detect.seed.or(self.seed).unwrap_or(u64::from_le_bytes(first));
+        let seed = detect.common.seed.or(self.seed).unwrap_or(u64::from_le_bytes(first));
         let task = Task::Trace {
             data: config.file.data.clone(),
             model: config.file.model.clone(),
@@ -89,7 +90,7 @@ impl Trace {
         let mut facts = vec![("read as", report.predicted_label.clone()), ("verdict", verdict_said(&report))];
         facts.extend(report.notes.iter().map(|note| ("note", note.clone())));
         facts.extend(report::facts(&report));
-        facts.push(("seed", seed_said(seed, config.file.detect.seed, self.seed)));
+        facts.push(("seed", seed_said(seed, config.file.detect.common.seed, self.seed)));
         facts.push(("details", folder.join("trace.json").display().to_string()));
         say::out(&say::facts(&facts))?;
         if !report.flagged.is_empty() {
@@ -121,7 +122,7 @@ fn verdict_said(report: &TraceReport) -> String {
         TraceVerdict::Flagged => format!(
             "{count} of {all} training examples flagged by {} ({}). {}",
             report.words.called,
-            report.settings.mode.as_str(),
+            report.settings.method.name(),
             report.words.caution
         ),
     }

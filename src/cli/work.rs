@@ -118,7 +118,7 @@ pub(super) fn work_dir(config: &Config, command: &str, parts: &[&[u8]]) -> PathB
 pub(super) fn factors_seed(config: &Config) -> anyhow::Result<Seed> {
     let state = &config.file.paths.state;
     // A configured seed needs no secret.
-    if let Some(seed) = config.file.detect.seed {
+    if let Some(seed) = config.file.detect.common.seed {
         return Ok(Seed(seed));
     }
     publish::make_dir(state)?;

@@ -10,8 +10,7 @@ use super::check::{Finding, nearest};
 use super::file::ConfigFile;
 use super::tree::{Mark, Step};
 use crate::policy::Mode;
-use delta_guard_contract::detect::Damping;
-use delta_guard_contract::method::Mistake;
+use delta_guard_contract::method::{Method, Mistake};
 use delta_guard_contract::mistaken;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -57,6 +56,7 @@ pub(super) fn check(file: &ConfigFile, look: Look) -> Vec<Finding> {
     numbers(file, &mut found);
     found.take("recipe", file.recipe.check());
     found.take("unlearn", file.unlearn.check());
+    found.take("detect", file.detect.check());
     if let Some(url) = &file.http.public_url
         && host_of(url).is_none()
     {
@@ -144,41 +144,11 @@ fn numbers(file: &ConfigFile, found: &mut Findings) {
             "the standard deviation of each channel, in units of full brightness; pictures are divided by it",
         );
     }
-    let detect = file.detect.resolve(0, 10);
     found.unless(
-        detect.n_tol < detect.queries,
-        "detect.n_tol",
-        format!("{} is not below detect.queries ({})", detect.n_tol, detect.queries),
-        "n_tol is how many of the queries may disagree; the paper takes 1 or 2 of 50",
-    );
-    found.unless(
-        file.mode != Mode::Enforce || detect.allow_unlearn,
-        "detect.mode",
-        format!("`{}` only reports, but mode is `enforce`", detect.mode.as_str()),
-        "take detect.mode guard, or mode observe; to let it repair all the same, set detect.allow_unlearn to true: the paper's count rule flags clean examples, too",
-    );
-    found.unless(detect.tau.is_finite(), "detect.tau", "is not a number", "");
-    found.unless(
-        detect.alpha > 0.0 && detect.alpha < 1.0,
-        "detect.alpha",
-        format!("{} is not between 0 and 1", detect.alpha),
-        "an error rate; the default is 0.01",
-    );
-    found.unless(
-        detect.chance > 0.0 && detect.chance.is_finite(),
-        "detect.chance",
-        format!("{} is not above 0", detect.chance),
-        "a number of examples; the default is 0.1",
-    );
-    let (key, damping) = match detect.damping {
-        Damping::Heuristic { factor } => ("detect.damping.factor", factor),
-        Damping::Absolute { value } => ("detect.damping.value", value),
-    };
-    found.unless(
-        damping > 0.0,
-        key,
-        format!("{damping} is not above 0"),
-        "without damping the inverse does not exist; heuristic 0.1 is usual",
+        file.mode != Mode::Enforce || file.detect.may_unlearn(),
+        "detect.method",
+        format!("`{}` only reports, but mode is `enforce`", file.detect.method.name()),
+        "take detect.method guard, or mode observe; to let it repair all the same, set detect.allow_unlearn to true: such a method flags clean examples, too",
     );
     found.unless(
         file.inbox.max_bytes.0 > 0,

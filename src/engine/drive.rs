@@ -52,7 +52,7 @@ impl Engine {
     ) -> Self {
         let rules = Rules {
             mode: settings.mode,
-            allow_unlearn: settings.detect.allow_unlearn,
+            allow_unlearn: settings.detect.common.allow_unlearn,
             check_prediction: settings.check_prediction,
             gate: settings.gate.clone(),
         };

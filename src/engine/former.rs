@@ -93,7 +93,7 @@ mod tests {
 
     /// As the first version wrote it.
     fn former(kappa: f64, verdict: &str) -> String {
-        let settings = serde_json::to_string(&delta_guard_contract::DetectConfig::default().resolve(7, 10)).unwrap();
+        let settings = r#"{"mode": "guard", "queries": 50, "tau": 0.0, "labels": "independent", "seeds": 20, "plain": false, "allow_unlearn": true}"#;
         format!(
             r#"{{"verdict": {verdict}, "predicted_label": "dog", "flagged": [
             {{"id": "dog/1.png", "label": "dog", "count": 50, "mean_scaled_delta": -1.5, "kappa": {kappa}, "rank": 1, "seed": true}},

@@ -1,7 +1,8 @@
 //! What follows from a trace.
 
 use super::{GateLimits, Mode};
-use delta_guard_contract::detect::DetectMode;
+use delta_guard_contract::detect::{self, Detector};
+use delta_guard_contract::method::Method;
 use delta_guard_contract::{TraceReport, TraceVerdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,8 +24,13 @@ pub struct Found {
     /// Training examples with label ŷ.
     pub examples_of_label: u64,
     /// The detector that found it.
-    #[serde(default)]
-    pub detector: DetectMode,
+    #[serde(default = "first_detector")]
+    pub detector: String,
+}
+
+/// Records of the first version name none.
+fn first_detector() -> String {
+    Detector::NAMES[0].into()
 }
 
 impl Found {
@@ -41,7 +47,7 @@ impl Found {
             flagged,
             examples: report.examples,
             examples_of_label: report.examples_of_label,
-            detector: report.settings.mode,
+            detector: report.settings.method.name().into(),
         }
     }
 
@@ -135,14 +141,14 @@ pub fn decide(found: &Found, mode: Mode, allow_unlearn: Option<bool>, limits: &G
             Action::Observe,
             format!("{count} training examples were flagged; mode `observe` only reports"),
         ),
-        TraceVerdict::Flagged if !found.detector.may_unlearn(allow_unlearn) => (
+        TraceVerdict::Flagged if !detect::may_unlearn(&found.detector, allow_unlearn) => (
             Action::Observe,
             format!(
-                "{count} training examples were flagged by detect.mode `{}`, which only reports, whatever `mode` says, unless detect.allow_unlearn is true{}",
-                found.detector.as_str(),
-                match found.detector {
-                    DetectMode::Guard => "",
-                    DetectMode::PaperCode | DetectMode::PaperText => ": the paper's count rule flags clean examples, too, and never abstains",
+                "{count} training examples were flagged by detect.method `{}`, which only reports, whatever `mode` says, unless detect.allow_unlearn is true{}",
+                found.detector,
+                match detect::may_unlearn(&found.detector, None) {
+                    true => "",
+                    false => ": it flags clean examples, too",
                 }
             ),
         ),
@@ -196,7 +202,7 @@ mod tests {
             flagged: flagged.iter().map(|(label, n)| ((*label).to_string(), *n)).collect(),
             examples: 1000,
             examples_of_label: 100,
-            detector: DetectMode::Guard,
+            detector: "guard".into(),
         }
     }
 
@@ -250,20 +256,20 @@ mod tests {
     /// What the paper's rule flags is never unlearned unless the owner says so.
     #[test]
     fn the_papers_modes_only_observe() {
-        let row = |detector, mode, allow| {
+        let row = |detector: &str, mode, allow| {
             let found = Found {
-                detector,
+                detector: detector.into(),
                 ..found(TraceVerdict::Flagged, &[("dog", 30)])
             };
             decide(&found, mode, allow, &GateLimits::default())
         };
         for mode in [Mode::Observe, Mode::Propose, Mode::Enforce] {
-            for detector in [DetectMode::PaperCode, DetectMode::PaperText] {
+            for detector in ["paper-code", "paper-text"] {
                 for allow in [None, Some(false)] {
                     let decision = row(detector, mode, allow);
-                    assert_eq!(decision.action, Action::Observe, "{mode} {detector:?} {allow:?}");
+                    assert_eq!(decision.action, Action::Observe, "{mode} {detector} {allow:?}");
                     assert!(
-                        mode == Mode::Observe || (decision.reason.contains(detector.as_str()) && decision.reason.contains("detect.allow_unlearn")),
+                        mode == Mode::Observe || (decision.reason.contains(detector) && decision.reason.contains("detect.allow_unlearn")),
                         "{decision:?}"
                     );
                 }
@@ -271,8 +277,8 @@ mod tests {
                 assert_eq!(allowed, if mode == Mode::Observe { Action::Observe } else { Action::Unlearn });
             }
         }
-        assert_eq!(row(DetectMode::Guard, Mode::Enforce, Some(false)).action, Action::Observe);
-        assert_eq!(row(DetectMode::Guard, Mode::Enforce, None).action, Action::Unlearn);
+        assert_eq!(row("guard", Mode::Enforce, Some(false)).action, Action::Observe);
+        assert_eq!(row("guard", Mode::Enforce, None).action, Action::Unlearn);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{chart, exhibits, words};
 use crate::engine::CaseView;
+use delta_guard_contract::method::Method;
 use maud::{Markup, html};
 
 /// The last section.
@@ -60,11 +61,14 @@ fn facts(view: &CaseView) -> Vec<(&str, String)> {
     }
     if let Some(trace) = &view.trace {
         facts.push(("training manifest", trace.manifest.to_string()));
-        let how = if trace.factors.reused { "found on disk" } else { "fitted for this case" };
-        facts.push((
-            "EK-FAC factors",
-            format!("{} ({how}, {} examples)", trace.factors.key, words::thousands(trace.factors.examples)),
-        ));
+        let factors = match &trace.factors {
+            None => format!("none: the detector {} needs none", trace.settings.method.name()),
+            Some(factors) => {
+                let how = if factors.reused { "found on disk" } else { "fitted for this case" };
+                format!("{} ({how}, {} examples)", factors.key, words::thousands(factors.examples))
+            }
+        };
+        facts.push(("EK-FAC factors", factors));
         facts.push(("device, peak memory", format!("{}, {}", trace.device, words::bytes(trace.peak_memory))));
         facts.extend(exhibits::facts(trace));
     }

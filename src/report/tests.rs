@@ -156,12 +156,12 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         sure: Some(sure),
         exhibits,
         details: serde_json::Value::Null,
-        factors: FactorUse {
+        factors: Some(FactorUse {
             key: Digest("fa".repeat(32)),
             reused: false,
             examples: 1000,
-        },
-        settings: DetectConfig::default().resolve(7, 10),
+        }),
+        settings: DetectConfig::default().resolved(),
         seed: None,
         checkpoint: Digest("c0".repeat(32)),
         manifest: Digest("3a".repeat(32)),

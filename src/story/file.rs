@@ -3,7 +3,7 @@
 use crate::policy::GateLimits;
 use anyhow::{Context, anyhow, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use delta_guard_contract::detect::DetectMode;
+use delta_guard_contract::detect::Detector;
 use delta_guard_contract::job::StoryConfig;
 use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::unlearn::{Unlearner, Unlearning};
@@ -80,8 +80,8 @@ pub struct Evaluate {
     pub natural_errors: u32,
     /// Clean pictures that it reads correctly, handed in with the prediction check off: those of the poisons' class first.
     pub placebos: u32,
-    /// The paper's rule beside the guard, each mode with its own settings (`paper-code`, `paper-text`; empty: none).
-    pub published: Vec<DetectMode>,
+    /// Detectors beside the guard's, by name, each with its own settings (`paper-code`, `paper-text`, …; empty: none).
+    pub published: Vec<Name<Detector>>,
 }
 
 impl Default for Evaluate {
@@ -90,7 +90,7 @@ impl Default for Evaluate {
             seeds: vec![201, 202, 203],
             natural_errors: 20,
             placebos: 20,
-            published: vec![DetectMode::PaperCode],
+            published: "paper-code".parse().into_iter().collect(),
         }
     }
 }

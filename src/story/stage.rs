@@ -238,10 +238,7 @@ impl Stage {
             model: self.model(&self.victim()),
             recipe: self.story.recipe.clone(),
             // A demo is repeated by its seed alone; a real guard keeps its own secret.
-            detect: DetectConfig {
-                seed: Some(self.story.detect.seed.unwrap_or(self.story.story.seed)),
-                ..self.story.detect.clone()
-            },
+            detect: self.story.detect.clone().seeded(self.story.story.seed),
             unlearn: self.story.unlearn.clone(),
             gate: self.story.gate.clone(),
             caps: crate::policy::Caps::default(),

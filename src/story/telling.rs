@@ -4,7 +4,7 @@ use super::controls::{self, Control, Controls, Decided, Kind};
 use super::{Hits, Stage, StoryFile, hits, stage};
 use anyhow::Context;
 use delta_guard_contract::job::{Bait, PredictedExample};
-use delta_guard_contract::method::Method;
+use delta_guard_contract::method::{Method, changed};
 use delta_guard_contract::{DetectConfig, TraceReport, TraceVerdict};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,14 +121,14 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
         percent(guard.tpr),
         guard.precision.map_or("–".into(), percent)
     ));
-    for mode in &asked.published {
+    for name in &asked.published {
         let published = DetectConfig {
-            mode: *mode,
+            method: name.method(),
             ..DetectConfig::default()
         };
-        let report = stage.trace(&anomaly.picture, seed, &format!("published-{}", mode.as_str()), published, run)?;
-        told.published.insert(mode.as_str().into(), hits(&report, &stage.prepared.poisons).0);
-        lap(mode.as_str());
+        let report = stage.trace(&anomaly.picture, seed, &format!("published-{name}"), published, run)?;
+        told.published.insert(name.to_string(), hits(&report, &stage.prepared.poisons).0);
+        lap(name.as_str());
     }
     if guard.flagged > 0 {
         for method in stage.story.unlearn.all() {
@@ -152,10 +152,9 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
     }
     let listed = out.join("measures/clean/predictions.json");
     let listed: Vec<PredictedExample> = serde_json::from_slice(&fs_err::read(&listed)?).with_context(|| listed.display().to_string())?;
-    let detect = DetectConfig {
-        plain: Some(false),
-        ..detect
-    };
+    // Controls are for the method's own verdict: nothing else is computed, where it may be left out.
+    let method = changed(&detect.method, "plain", false.into()).unwrap_or(detect.method);
+    let detect = DetectConfig { method, ..detect };
     let mut hand_in = |kind, n: u32, name| {
         let chosen = controls::choose(&listed, kind, &anomaly.label, n as usize);
         hand_in(&stage, &chosen, name, &detect, run, say)

@@ -133,11 +133,11 @@ fn certify_by_hand_judges_the_same() {
 #[test]
 fn the_papers_modes_only_observe() {
     for (more, state) in [
-        ("detect: {mode: paper-code}", "observed"),
-        ("detect: {mode: paper-text, allow_unlearn: false}", "observed"),
-        ("detect: {mode: paper-code, allow_unlearn: true}", "proposed"),
+        ("detect: {method: paper-code}", "observed"),
+        ("detect: {method: paper-text, allow_unlearn: false}", "observed"),
+        ("detect: {method: paper-code, allow_unlearn: true}", "proposed"),
         (
-            &format!("detect: {{mode: paper-code, allow_unlearn: true}}\nmode: enforce\n{LIFTED}"),
+            &format!("detect: {{method: paper-code, allow_unlearn: true}}\nmode: enforce\n{LIFTED}"),
             "promoted",
         ),
     ] {
@@ -147,13 +147,13 @@ fn the_papers_modes_only_observe() {
             says(&texts, &["count rule", "flags clean examples"], &["caused this error", "Repaired"]);
         }
     }
-    let place = Place::new("detect: {mode: paper-code}");
+    let place = Place::new("detect: {method: paper-code}");
     let said = text(&place.ask(&["check-config"]).stdout);
     assert!(said.contains("only observed") && said.contains("detect.allow_unlearn"), "{said}");
     std::fs::write(place.at("picture.png"), "label=dog\n").unwrap();
     let traced = text(&place.ask(&["trace", place.at("picture.png").to_str().unwrap()]).stdout);
     assert!(traced.contains("paper-code") && traced.contains("never abstains"), "{traced}");
-    let place = Place::new("detect: {mode: paper-text}\nmode: enforce");
+    let place = Place::new("detect: {method: paper-text}\nmode: enforce");
     let refused = place.ask(&["check-config"]);
     let said = text(&refused.stderr);
     assert!(

@@ -162,7 +162,7 @@ def flagged(words):
 
 def found(job, examples):
     """What a detector says and shows: the guard's words, or those of the paper's rule."""
-    guard = job["task"]["detect"].get("mode", "guard") == "guard"
+    guard = job["task"]["detect"]["method"] == "guard"
     words = {"called": "the guard" if guard else "the paper’s count rule", "score": "κ" if guard else "count", "score_meaning": "how strong it is",
              "score_decimals": 2, "flagged": "taught the model the same thing",
              "caution": "" if guard else "The rule flags clean examples, too, and never abstains: take the list as a place to look, not as one to remove."}
@@ -172,12 +172,6 @@ def found(job, examples):
     table = {"exhibit": "table", "title": "Every figure", "caption": "What was measured.", "columns": columns, "rows": rows}
     return {"flagged": examples, "words": words, "exhibits": [table] if rows else [],
             "sure": {"how": "clear" if examples else "not-enough", "sentence": "The fake worker is always sure."}}
-
-
-def settings(job):
-    return {"mode": job["task"]["detect"].get("mode", "guard"), "seed": 7, "queries": 50, "tau": 0.0, "n_tol": 1, "objective": "margin", "fisher": "true",
-            "damping": {"kind": "heuristic", "factor": 0.1}, "space": "pixels", "labels": "independent", "change": "both", "combine": "intersect",
-            "fit_examples": 1000, "precision": "f32", "layers": [], "seeds": 20, "alpha": 0.01, "rounds": 3, "placebos": 20, "plain": False}
 
 
 def accuracy(correct):
@@ -275,10 +269,10 @@ def main():
                 say(type="progress", step=step, done=n, total=200)
         undecided = words.get("verdict") == "undecided"
         examples = [] if undecided else flagged(words)
-        if task["detect"].get("mode", "guard") != "guard":
+        if task["detect"]["method"] != "guard":
             examples = flagged(dict(words, flag="80"))
         done("trace", verdict={"kind": "undecided", "code": "no-group", "reason": "nothing stands out"} if undecided else {"kind": "flagged"},
-             predicted_label=words["label"], **found(job, examples), examples=3000, examples_of_label=1000, factors={"key": "f" * 64, "reused": True, "examples": 1000}, settings=settings(job),
+             predicted_label=words["label"], **found(job, examples), examples=3000, examples_of_label=1000, factors={"key": "f" * 64, "reused": True, "examples": 1000}, settings=task["detect"],
              checkpoint=checkpoint(job), manifest=manifest(), seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
     if kind in ("unlearn", "train"):
         epochs = 3

@@ -8,7 +8,7 @@ mod exhibit;
 pub use abstain::Abstain;
 pub use exhibit::{Beside, Cell, Column, Exhibit, Histogram, Note, Point, Points, Row, Scatter, Series, SharedPicture, SharedPixels, Strip, Table};
 
-use crate::{DetectSettings, Digest, TrainId};
+use crate::{DetectConfig, Digest, TrainId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -40,10 +40,12 @@ pub struct TraceReport {
     pub examples: u64,
     /// Training examples with label ŷ (C of algorithm §3).
     pub examples_of_label: u64,
-    /// Factor file that was used.
-    pub factors: FactorUse,
+    /// The EK-FAC factors that it rests on. None: the detector asked for none.
+    #[serde(default)]
+    pub factors: Option<FactorUse>,
     /// Every setting, resolved.
-    pub settings: DetectSettings,
+    #[serde(deserialize_with = "crate::detect::of_any_version")]
+    pub settings: DetectConfig,
     /// The seed, where it is no secret: `detect.seed`, or the one that a command took. None: derived from the installation's secret.
     #[serde(default)]
     pub seed: Option<u64>,

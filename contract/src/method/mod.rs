@@ -10,6 +10,7 @@
 //! What else of the project asks about a method (what it needs, whether its result may be used) asks the registry, never by name.
 
 pub mod attack;
+pub mod detect;
 mod edit;
 mod name;
 mod section;

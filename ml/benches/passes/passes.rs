@@ -1,9 +1,10 @@
 //! Single passes, in this process: plain, scoring, covariance + Λ.
 
-use crate::scene::Scene;
+use crate::scene::{Scene, rough};
+use anyhow::Context;
 use delta_guard_contract::Seed;
 use delta_guard_contract::config::Device;
-use delta_guard_contract::detect::{DetectConfig, DetectSettings};
+use delta_guard_contract::detect::{Delta, DetectConfig, Detector, Influence};
 use delta_influence::data::{DataSet, normalise};
 use delta_influence::detect::queries::{draw, picture_from_bytes};
 use delta_influence::device;
@@ -29,7 +30,8 @@ pub struct Passes {
     /// The same weights, requiring gradients.
     plain: Model,
     factors: Factors,
-    settings: DetectSettings,
+    keys: Delta,
+    asked: Influence,
     scene: delta_guard_contract::DataConfig,
     device: String,
 }
@@ -46,19 +48,21 @@ impl Passes {
             Ok(Model::new(graph.clone(), weights.to(place, Kind::Float)))
         };
         let (model, plain) = (load()?, load()?);
-        let settings = DetectConfig {
-            fit_examples: Some(fit_examples),
+        let keys = rough(fit_examples);
+        let detect = DetectConfig {
+            method: Detector::Guard(keys.clone()),
             ..DetectConfig::default()
-        }
-        .resolve(1, data.classes().len());
-        let chosen = FitSettings::new(&settings, Seed(0));
+        };
+        let asked = detect.needs().factors.context("the guard needs factors")?;
+        let chosen = FitSettings::new(&asked, Seed(0));
         let factors = fit(&mut over(&model, &data, &config), &chosen, &chosen.subset(data.len()), &mut Silent)?.0;
         Ok(Self {
             data,
             model,
             plain,
             factors,
-            settings,
+            keys: keys.delta,
+            asked,
             scene: config,
             device,
         })
@@ -97,11 +101,11 @@ impl Passes {
     pub fn scoring(&mut self) -> anyhow::Result<f64> {
         let image = &self.scene.image;
         let picture = picture_from_bytes(self.data.pixels(0), 3, image.height as usize, image.width as usize)?;
-        let question = draw(&picture, 5, self.data.classes().len(), &self.settings, image, 0)?.question;
+        let question = draw(&picture, 5, self.data.classes().len(), &self.keys, 1, image, 0)?.question;
         let all: Vec<usize> = (0..self.data.len()).collect();
         let stream = over(&self.model, &self.data, &self.scene);
         let mut silent = Silent;
-        let mut evidence = ModelEvidence::new(stream, &self.factors, &self.settings, &mut silent);
+        let mut evidence = ModelEvidence::new(stream, &self.factors, &self.asked, &mut silent);
         let start = Instant::now();
         let scores = evidence.scores("scores", &[question], &all, false)?;
         let seconds = start.elapsed().as_secs_f64();
@@ -116,7 +120,7 @@ impl Passes {
     pub fn factors(&mut self) -> anyhow::Result<f64> {
         let all: Vec<usize> = (0..self.data.len()).collect();
         let mut stream = over(&self.model, &self.data, &self.scene);
-        let (_, seconds) = fit(&mut stream, &FitSettings::new(&self.settings, Seed(0)), &all, &mut Silent)?;
+        let (_, seconds) = fit(&mut stream, &FitSettings::new(&self.asked, Seed(0)), &all, &mut Silent)?;
         Ok(seconds["covariance"] + seconds["lambda"])
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use delta_guard_contract::config::{Augment, Device, Schedule, Stem};
+use delta_guard_contract::detect::{Delta, Detector, guard};
 use delta_guard_contract::job::{Anomaly, ImageLimits, StoryConfig};
 use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
@@ -12,6 +13,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
+
+/// The guard on factors of so many examples.
+pub fn rough(fit_examples: u32) -> guard::Keys {
+    guard::Keys {
+        delta: Delta {
+            fit_examples,
+            ..Delta::default()
+        },
+        ..guard::Keys::default()
+    }
+}
 
 pub struct Scene {
     folder: PathBuf,
@@ -104,7 +116,7 @@ impl Scene {
             data: self.data.clone(),
             model: self.model(checkpoint),
             detect: DetectConfig {
-                fit_examples: Some(fit_examples),
+                method: Detector::Guard(rough(fit_examples)),
                 ..DetectConfig::default()
             },
             anomalies: vec![Anomaly {

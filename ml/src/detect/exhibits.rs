@@ -4,7 +4,7 @@ use super::histogram::Bins;
 use super::stand_out::StandOut;
 use super::{DetectCase, Detection, Suspect};
 use delta_guard_contract::TraceVerdict;
-use delta_guard_contract::detect::Combine;
+use delta_guard_contract::detect::{Combine, Delta};
 use delta_guard_contract::finding::{Beside, Cell, Column, Exhibit, Histogram, HowSure, Note, Row, Series, Strip, Sure, Table, Words};
 
 /// A flagged example with all that was measured of it.
@@ -64,7 +64,7 @@ const CLEAR: f64 = 2.0;
 const CLOSE: f64 = 1.25;
 
 /// What the guard says of its finding.
-pub(super) fn of_guard(finding: Finding, case: &DetectCase) -> Detection {
+pub(super) fn of_guard(finding: Finding, keys: &Delta, case: &DetectCase) -> Detection {
     let words = Words {
         called: "the guard".into(),
         score: "κ".into(),
@@ -75,7 +75,7 @@ pub(super) fn of_guard(finding: Finding, case: &DetectCase) -> Detection {
     };
     let mut exhibits = vec![histogram(&finding.histogram)];
     exhibits.extend(finding.stand_out.as_ref().and_then(strip));
-    let columns = [count(case), mean_scaled_delta(), kappa(), seed()];
+    let columns = [count(keys, case), mean_scaled_delta(), kappa(), seed()];
     let row = |f: &Measured| {
         vec![
             Cell::Whole(f.count.into()),
@@ -92,7 +92,7 @@ pub(super) fn of_guard(finding: Finding, case: &DetectCase) -> Detection {
 }
 
 /// What the paper's rule says of its finding.
-pub(super) fn of_count_rule(finding: Finding, case: &DetectCase) -> Detection {
+pub(super) fn of_count_rule(finding: Finding, keys: &Delta, case: &DetectCase) -> Detection {
     let words = Words {
         called: "the paper’s count rule".into(),
         score: "count".into(),
@@ -103,7 +103,7 @@ pub(super) fn of_count_rule(finding: Finding, case: &DetectCase) -> Detection {
     };
     let mut exhibits = vec![histogram(&finding.histogram)];
     let row = |f: &Measured| vec![Cell::Whole(f.count.into()), Cell::Number(f.mean_scaled_delta)];
-    exhibits.extend(table(&finding.flagged, vec![count(case), mean_scaled_delta()], row));
+    exhibits.extend(table(&finding.flagged, vec![count(keys, case), mean_scaled_delta()], row));
     exhibits.extend(finding.plain.as_ref().map(beside));
     let sure = Sure {
         how: HowSure::NotMeasured,
@@ -187,12 +187,12 @@ fn column(key: &str, name: &str, meaning: impl Into<String>, decimals: u8) -> Co
     }
 }
 
-fn count(case: &DetectCase) -> Column {
-    let anomalies = match case.settings.combine {
+fn count(keys: &Delta, case: &DetectCase) -> Column {
+    let anomalies = match keys.combine {
         Combine::Intersect => 1,
         Combine::Pool => case.anomalies.len(),
     };
-    let changes = case.settings.queries as usize * anomalies;
+    let changes = keys.queries as usize * anomalies;
     column(
         "count",
         "fell in",

@@ -10,41 +10,46 @@ use super::histogram::histogram;
 use super::kin::{self, Growth};
 use super::pass::{self, Pass, mean};
 use super::stand_out::{Candidate, Placebo, Rival, StandOut, another_group, apart, common, objection, overlap};
-use super::{DetectCase, Detection, Detector, exhibits, paper};
+use super::{Detect, DetectCase, Detection, exhibits, paper};
 use crate::error::{Error, Result};
-use crate::evidence::{Evidence, Opening};
+use crate::evidence::{Evidence, Lab, Opening};
 use crate::progress::Report;
 use delta_guard_contract::TraceVerdict;
-use delta_guard_contract::detect::{Combine, Precision};
+use delta_guard_contract::detect::guard::Keys;
+use delta_guard_contract::detect::{Combine, Delta, Precision};
 use delta_guard_contract::finding::Abstain;
 
-/// The detector.
-#[derive(Clone, Copy, Debug)]
-pub struct Guard;
-
-impl Detector for Guard {
+impl Detect for Keys {
     fn opening(&self, case: &DetectCase) -> Result<Option<Opening>> {
         case.check()?;
         let members = case.members();
         // One pass either way: over everything where the plain rule is asked for too, whose rows of C then serve here.
-        if case.settings.plain {
-            return pass::opening(case, (0..case.labels.len()).collect(), true).map(Some);
+        if self.plain {
+            return pass::opening(&self.delta, case, (0..case.labels.len()).collect(), true).map(Some);
         }
-        let needed = kin::EXAMPLES_PER_SEED * kin::fewest_seeds(case.settings.seeds);
-        (members.len() >= needed).then(|| pass::opening(case, members, true)).transpose()
+        let needed = kin::EXAMPLES_PER_SEED * kin::fewest_seeds(self.seeds);
+        (members.len() >= needed)
+            .then(|| pass::opening(&self.delta, case, members, true))
+            .transpose()
     }
 
-    fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
-        self.find(evidence, case, report).map(|finding| exhibits::of_guard(finding, case))
+    fn detect(&self, lab: &mut dyn Lab, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
+        Guard(self)
+            .find(lab, case, report)
+            .map(|finding| exhibits::of_guard(finding, &self.delta, case))
     }
 }
 
-impl Guard {
-    /// What it finds, with every figure. Errors: as [`Detector::detect`].
-    pub fn find(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Finding> {
+/// It, with every figure that it finds.
+#[derive(Clone, Copy, Debug)]
+pub struct Guard<'a>(pub &'a Keys);
+
+impl Guard<'_> {
+    /// What it finds, with every figure. Errors: as [`Detect::detect`].
+    pub fn find(&self, lab: &mut dyn Lab, case: &DetectCase, report: &mut dyn Report) -> Result<Finding> {
         case.check()?;
         let members = case.members();
-        let fewest = kin::fewest_seeds(case.settings.seeds);
+        let fewest = kin::fewest_seeds(self.0.seeds);
         let needed = kin::EXAMPLES_PER_SEED * fewest;
         let too_few = |found: usize| Abstain::TooFewExamples {
             found: found as u64,
@@ -53,16 +58,17 @@ impl Guard {
             seeds: fewest as u64,
         };
         let mut plain = None;
-        let Some(opening) = self.opening(case)? else {
+        let Some(opening) = self.0.opening(case)? else {
             return Ok(undecided(too_few(members.len()), Vec::new(), members, Vec::new(), None));
         };
+        let evidence = lab.influence()?;
         let mut own = pass::score(evidence, case, &opening)?;
-        if case.settings.plain {
-            plain = Some(paper::plain(&paper::flagged(&own, case, &opening.examples), case));
+        if self.0.plain {
+            plain = Some(paper::plain(&paper::flagged(&own, &self.0.delta, &opening.examples), &self.0.delta));
             own = own.restrict(&members);
         }
         let usable: Vec<usize> = (0..members.len()).filter(|&i| own.root[i] > 0.0).collect();
-        let mut notes: Vec<String> = silent(members.len() - usable.len(), members.len(), case.settings.precision)
+        let mut notes: Vec<String> = silent(members.len() - usable.len(), members.len(), self.0.delta.precision)
             .into_iter()
             .collect();
         let all_scaled = own.mean_scaled_delta();
@@ -73,7 +79,7 @@ impl Guard {
             positions: usable.iter().map(|&i| members[i]).collect(),
             pass: own.restrict(&usable),
         };
-        let judged = judge(evidence, case, &field, report)?;
+        let judged = judge(self.0, evidence, case, &field, report)?;
         let objection = judged.objection;
         notes.extend(judged.notes);
         let flagged = if objection.is_none() { judged.candidates.clone() } else { Vec::new() };
@@ -178,8 +184,7 @@ struct Judged {
 }
 
 /// Steps 1–4. All anomalies and placebos grow in the same passes.
-fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: &mut dyn Report) -> Result<Judged> {
-    let settings = case.settings;
+fn judge(keys: &Keys, evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: &mut dyn Report) -> Result<Judged> {
     let pass = &field.pass;
     let drops: Vec<Vec<f64>> = (0..pass.anomalies.len())
         .map(|a| pass.mean_scaled_delta_of(a).iter().map(|v| -v).collect())
@@ -187,11 +192,11 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
     let strengths: Vec<Vec<f64>> = pass.anomalies.iter().map(|a| pass.scaled(&a.original)).collect();
     let placebo_strengths: Vec<Vec<f64>> = pass.placebos.iter().map(|row| pass.scaled(row)).collect();
     // Which anomalies each group is to explain.
-    let trials: Vec<(Vec<f64>, Vec<Vec<f64>>)> = match settings.combine {
+    let trials: Vec<(Vec<f64>, Vec<Vec<f64>>)> = match keys.delta.combine {
         Combine::Intersect => drops.into_iter().zip(strengths).map(|(drop, strength)| (drop, vec![strength])).collect(),
         Combine::Pool => vec![(mean(&drops), strengths)],
     };
-    let count = kin::seed_count(settings.seeds, field.positions.len());
+    let count = kin::seed_count(keys.seeds, field.positions.len());
     let first = |strength: &[f64]| kin::seeds(strength, count);
     let starts = trials
         .iter()
@@ -199,10 +204,10 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
         .chain(placebo_strengths.iter().map(|s| first(s)));
     let starts: Vec<Vec<usize>> = starts.collect();
     let rates = Rates {
-        alpha: settings.alpha,
-        chance: settings.chance,
+        alpha: keys.alpha,
+        chance: keys.chance,
     };
-    let mut grown = kin::grow(evidence, &field.positions, &pass.root, starts, rates, settings.rounds)?.into_iter();
+    let mut grown = kin::grow(evidence, &field.positions, &pass.root, starts, rates, keys.rounds)?.into_iter();
     let trials: Vec<Trial> = trials
         .into_iter()
         .filter_map(|(_, strengths)| {
@@ -243,16 +248,16 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
                     candidates: group.len() as u64,
                 })
             } else {
-                objection(&candidate, &rivals, settings.placebos as usize, settings.alpha)
+                objection(&candidate, &rivals, keys.placebos as usize, keys.alpha)
             };
             (objection, rivals)
         })
         .collect();
-    if placebo_growths.len() < settings.placebos as usize {
+    if placebo_growths.len() < keys.placebos as usize {
         report.log(&format!(
             "{} of the {} placebos asked for were found",
             placebo_growths.len(),
-            settings.placebos
+            keys.placebos
         ));
     }
     for (number, trial) in trials.iter().enumerate() {
@@ -264,7 +269,7 @@ fn judge(evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: 
             number + 1
         ));
     }
-    let candidates = candidates(case, field, &trials);
+    let candidates = candidates(&keys.delta, field, &trials);
     let mut objection = (1..).zip(&judgements).find_map(|(anomaly, (objection, _))| {
         let why = objection.clone()?;
         Some(match judgements.len() {
@@ -334,8 +339,8 @@ fn why_nothing(growth: &Growth) -> Abstain {
 }
 
 /// What every trial's group holds, with its evidence, strongest κ first.
-fn candidates(case: &DetectCase, field: &Field, trials: &[Trial]) -> Vec<Measured> {
-    let combined = field.pass.counted(case);
+fn candidates(delta: &Delta, field: &Field, trials: &[Trial]) -> Vec<Measured> {
+    let combined = field.pass.counted(delta);
     let mean_scaled = field.pass.mean_scaled_delta();
     let kappa = mean(&trials.iter().map(|t| t.from_drops.kappa.clone()).collect::<Vec<_>>());
     let held = |groups: &dyn Fn(&Trial) -> &Vec<usize>, i: &usize| trials.iter().map(|t| groups(t).binary_search(i).is_ok()).collect::<Vec<_>>();

@@ -5,7 +5,7 @@ use delta_guard_contract::detect::Labels;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-/// `count` labels among `classes`, all but `wrong_label` (ŷ), uniform. [`Labels::Distinct`] draws without replacement while there are enough
+/// `count` labels among `classes`, all but `wrong_label` (ŷ), uniform. [`Labels::Distinct`], and [`Labels::ByClasses`] on more than 10, draw without replacement while there are enough
 /// classes, otherwise with replacement like [`Labels::Independent`]. Errors: fewer than two classes, ŷ not among them.
 pub fn draw(labels: Labels, count: usize, classes: usize, wrong_label: usize, rng: &mut ChaCha8Rng) -> Result<Vec<i64>> {
     if classes < 2 || wrong_label >= classes {
@@ -15,7 +15,12 @@ pub fn draw(labels: Labels, count: usize, classes: usize, wrong_label: usize, rn
     let mut others: Vec<i64> = (0..classes as i64).filter(|&class| class != wrong_label as i64).collect();
     // u32: the same draws whatever the width of a pointer.
     let mut below = |n: usize| rng.random_range(0..n as u32) as usize;
-    if labels == Labels::Distinct && count <= others.len() {
+    let distinct = match labels {
+        Labels::Independent => false,
+        Labels::Distinct => true,
+        Labels::ByClasses => classes > 10,
+    };
+    if distinct && count <= others.len() {
         for place in 0..count {
             let from = place + below(others.len() - place);
             others.swap(place, from);

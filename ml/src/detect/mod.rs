@@ -31,10 +31,10 @@ mod fake;
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::evidence::{Evidence, Opening};
+use crate::evidence::{Lab, Opening};
 use crate::progress::Report;
 use delta_guard_contract::config::ImageConfig;
-use delta_guard_contract::detect::{DetectMode, DetectSettings};
+use delta_guard_contract::detect;
 use delta_guard_contract::finding::{Exhibit, Sure, Words};
 use delta_guard_contract::{TraceVerdict, TrainId};
 use tch::Tensor;
@@ -61,8 +61,8 @@ pub struct DetectCase<'a> {
     pub labels: &'a [u32],
     /// `guard`: the case's placebos. The paper's rules do not look at them.
     pub placebos: &'a [PlaceboPicture],
-    /// Settings, resolved.
-    pub settings: &'a DetectSettings,
+    /// Seed of everything that is drawn.
+    pub seed: u64,
     /// Mean and standard deviation that pictures are normalised with.
     pub image: &'a ImageConfig,
 }
@@ -73,9 +73,8 @@ impl DetectCase<'_> {
         (0..self.labels.len()).filter(|&i| self.labels[i] as usize == self.wrong_label).collect()
     }
 
-    /// Is there anything to compute, and do the settings make sense? Errors name the key.
+    /// Is there anything to compute?
     pub fn check(&self) -> Result<()> {
-        let s = self.settings;
         let refuse = |message: String, help: &str| Err(Error::configuration(message, help));
         if self.anomalies.is_empty() {
             return Err(Error::internal("a detector was asked about no anomaly at all"));
@@ -88,28 +87,6 @@ impl DetectCase<'_> {
         }
         if self.labels.is_empty() {
             return refuse("there is no training example".into(), "check data.train");
-        }
-        if s.queries == 0 || s.n_tol >= s.queries {
-            let message = format!(
-                "detect.n_tol is {} with detect.queries {}: every example would be flagged",
-                s.n_tol, s.queries
-            );
-            return refuse(message, "set detect.queries to at least 1 and detect.n_tol below it");
-        }
-        if s.tau.is_nan() {
-            return refuse("detect.tau is not a number".into(), "set it to 0 or below");
-        }
-        if !(s.alpha > 0.0 && s.alpha < 1.0) {
-            return refuse(format!("detect.alpha is {}", s.alpha), "set it between 0 and 1, for example 0.01");
-        }
-        if !(s.chance > 0.0 && s.chance.is_finite()) {
-            return refuse(format!("detect.chance is {}", s.chance), "set it above 0, for example to 0.1");
-        }
-        if s.seeds == 0 || s.rounds == 0 {
-            return refuse(
-                format!("detect.seeds is {}, detect.rounds {}", s.seeds, s.rounds),
-                "both must be at least 1",
-            );
         }
         Ok(())
     }
@@ -144,21 +121,25 @@ pub struct Detection {
 }
 
 /// A way from scores to flagged examples.
-pub trait Detector {
-    /// What it asks first, however that is answered. None: the case can be judged without any score.
+pub trait Detect {
+    /// The first scores that it asks for, however they are answered: what parts of a pass can be taken for. None: the case can be judged without any score.
     ///
     /// # Errors
-    /// Impossible settings, pictures that are none.
-    fn opening(&self, case: &DetectCase) -> Result<Option<Opening>>;
+    /// Impossible pictures that are none.
+    fn opening(&self, case: &DetectCase) -> Result<Option<Opening>> {
+        let _ = case;
+        Ok(None)
+    }
 
     /// Find the training examples behind the case's anomalies. Errors: impossible settings, scores that are not numbers, what `evidence` reports.
-    fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection>;
+    fn detect(&self, lab: &mut dyn Lab, case: &DetectCase, report: &mut dyn Report) -> Result<Detection>;
 }
 
-/// The detector of a mode.
-pub fn detector(mode: DetectMode) -> &'static dyn Detector {
-    match mode {
-        DetectMode::Guard => &guard::Guard,
-        DetectMode::PaperCode | DetectMode::PaperText => &paper::CountRule,
+/// The code of a method: its settings, as what they do.
+pub fn detector(method: &detect::Detector) -> &dyn Detect {
+    match method {
+        detect::Detector::Guard(keys) => keys,
+        detect::Detector::PaperCode(keys) => keys,
+        detect::Detector::PaperText(keys) => keys,
     }
 }

@@ -3,20 +3,21 @@
 
 use super::exhibits::{self, Finding, Measured, Plain};
 use super::histogram::histogram;
-use super::{DetectCase, Detection, Detector, pass};
+use super::{Detect, DetectCase, Detection, pass};
 use crate::error::Result;
-use crate::evidence::{Evidence, Opening};
+use crate::evidence::{Lab, Opening};
 use crate::progress::Report;
 use delta_guard_contract::TraceVerdict;
+use delta_guard_contract::detect::{Delta, paper_code, paper_text};
 use delta_guard_contract::finding::Abstain;
 
 /// The count rule.
 #[derive(Clone, Copy, Debug)]
-pub struct CountRule;
+pub struct CountRule<'a>(pub &'a Delta);
 
 /// The rule's flagged examples over a pass of all of `examples` (positions), strongest count first, then the most negative mean scaled Δ.
-pub(super) fn flagged(pass: &pass::Pass, case: &DetectCase, examples: &[usize]) -> Vec<Measured> {
-    let combined = pass.counted(case);
+pub(super) fn flagged(pass: &pass::Pass, keys: &Delta, examples: &[usize]) -> Vec<Measured> {
+    let combined = pass.counted(keys);
     let mean_scaled = pass.mean_scaled_delta();
     let mut places: Vec<usize> = (0..examples.len()).filter(|&i| combined.flagged[i]).collect();
     places.sort_by(|&a, &b| {
@@ -37,43 +38,61 @@ pub(super) fn flagged(pass: &pass::Pass, case: &DetectCase, examples: &[usize]) 
 }
 
 /// What the report tells of the rule.
-pub(super) fn plain(flagged: &[Measured], case: &DetectCase) -> Plain {
+pub(super) fn plain(flagged: &[Measured], keys: &Delta) -> Plain {
     Plain {
         flagged: flagged.iter().map(|f| f.position).collect(),
-        tau: case.settings.tau,
-        n_tol: case.settings.n_tol,
+        tau: keys.tau,
+        n_tol: keys.n_tol,
     }
 }
 
-impl Detector for CountRule {
+impl Detect for paper_code::Keys {
     fn opening(&self, case: &DetectCase) -> Result<Option<Opening>> {
-        pass::opening(case, (0..case.labels.len()).collect(), false).map(Some)
+        CountRule(&self.delta).opening(case).map(Some)
     }
 
-    fn detect(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
-        self.find(evidence, case, report).map(|finding| exhibits::of_count_rule(finding, case))
+    fn detect(&self, lab: &mut dyn Lab, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
+        CountRule(&self.delta)
+            .find(lab, case, report)
+            .map(|finding| exhibits::of_count_rule(finding, &self.delta, case))
     }
 }
 
-impl CountRule {
-    /// What it finds, with every figure. Errors: as [`Detector::detect`].
-    pub fn find(&self, evidence: &mut dyn Evidence, case: &DetectCase, report: &mut dyn Report) -> Result<Finding> {
+impl Detect for paper_text::Keys {
+    fn opening(&self, case: &DetectCase) -> Result<Option<Opening>> {
+        CountRule(&self.delta).opening(case).map(Some)
+    }
+
+    fn detect(&self, lab: &mut dyn Lab, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
+        CountRule(&self.delta)
+            .find(lab, case, report)
+            .map(|finding| exhibits::of_count_rule(finding, &self.delta, case))
+    }
+}
+
+impl CountRule<'_> {
+    fn opening(&self, case: &DetectCase) -> Result<Opening> {
+        pass::opening(self.0, case, (0..case.labels.len()).collect(), false)
+    }
+
+    /// What it finds, with every figure. Errors: as [`Detect::detect`].
+    pub fn find(&self, lab: &mut dyn Lab, case: &DetectCase, report: &mut dyn Report) -> Result<Finding> {
         case.check()?;
         let examples: Vec<usize> = (0..case.labels.len()).collect();
-        let pass = pass::score(evidence, case, &pass::opening(case, examples.clone(), false)?)?;
-        let flagged = flagged(&pass, case, &examples);
+        let pass = pass::score(lab.influence()?, case, &self.opening(case)?)?;
+        let flagged = flagged(&pass, self.0, &examples);
         report.log(&format!(
             "the count rule flagged {} of {} training examples",
             flagged.len(),
             examples.len()
         ));
         let verdict = if flagged.is_empty() {
-            let (of, tolerated) = (u64::from(case.settings.queries), u64::from(case.settings.n_tol));
+            let (of, tolerated) = (u64::from(self.0.queries), u64::from(self.0.n_tol));
             TraceVerdict::Undecided {
                 why: Abstain::TooFewShifts {
                     least: of - tolerated,
                     of,
-                    tau: case.settings.tau,
+                    tau: self.0.tau,
                 },
             }
         } else {
@@ -88,7 +107,7 @@ impl CountRule {
             verdict,
             notes: Vec::new(),
             histogram: histogram(&flagged.iter().map(|f| f.mean_scaled_delta).collect::<Vec<_>>(), &others),
-            plain: Some(plain(&flagged, case)),
+            plain: Some(plain(&flagged, self.0)),
             candidates: flagged.clone(),
             flagged,
             stand_out: None,

@@ -4,6 +4,7 @@ use super::{DetectCase, count, queries};
 use crate::error::{Error, Result, ResultExt};
 use crate::evidence::{Answer, Evidence, Opening, Query, Question};
 use delta_guard_contract::Code;
+use delta_guard_contract::detect::Delta;
 
 /// Rows of one anomaly.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +30,10 @@ pub struct Pass {
 ///
 /// # Errors
 /// Pictures that are none.
-pub fn opening(case: &DetectCase, examples: Vec<usize>, with_placebos: bool) -> Result<Opening> {
+pub fn opening(keys: &Delta, case: &DetectCase, examples: Vec<usize>, with_placebos: bool) -> Result<Opening> {
     let mut questions = Vec::new();
     for (number, picture) in case.anomalies.iter().enumerate() {
-        let set = queries::draw(picture, case.wrong_label, case.classes, case.settings, case.image, number as u32)
+        let set = queries::draw(picture, case.wrong_label, case.classes, keys, case.seed, case.image, number as u32)
             .context(|| format!("anomaly {}", number + 1))?;
         questions.push(set.question);
     }
@@ -153,10 +154,9 @@ impl Pass {
     }
 
     /// The count rule over what was scored.
-    pub fn counted(&self, case: &DetectCase) -> count::Combined {
-        let s = case.settings;
-        let counts: Vec<_> = self.anomalies.iter().map(|a| count::counts(&a.delta, s.tau)).collect();
-        count::combine(&counts, s.queries, s.n_tol, s.combine)
+    pub fn counted(&self, keys: &Delta) -> count::Combined {
+        let counts: Vec<_> = self.anomalies.iter().map(|a| count::counts(&a.delta, keys.tau)).collect();
+        count::combine(&counts, keys.queries, keys.n_tol, keys.combine)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::data::standardise;
 use crate::error::{Error, Result, ResultExt};
 use crate::evidence::{Query, Question};
 use delta_guard_contract::config::ImageConfig;
-use delta_guard_contract::detect::{Change, DetectSettings, Space};
+use delta_guard_contract::detect::{Change, Delta, Space};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Tensor};
@@ -58,33 +58,33 @@ pub fn single(picture: &Tensor, label: usize, image: &ImageConfig) -> Result<Que
 
 /// The n_b + 1 queries of anomaly number `anomaly` of a case. `picture`: 3 × H × W in [0, 1].
 ///
-/// Every random number comes from ChaCha8 under the settings' seed: the labels from a stream of their own and before the transforms, each query's
+/// Every random number comes from ChaCha8 under `seed`: the labels from a stream of their own and before the transforms, each query's
 /// transform from its own stream, so that an ablation ([`Change`]) changes what it names and nothing else.
-pub fn draw(picture: &Tensor, wrong_label: usize, classes: usize, settings: &DetectSettings, image: &ImageConfig, anomaly: u32) -> Result<QuerySet> {
+pub fn draw(picture: &Tensor, wrong_label: usize, classes: usize, keys: &Delta, seed: u64, image: &ImageConfig, anomaly: u32) -> Result<QuerySet> {
     let picture = checked(picture)?;
     let (_, height, width) = picture.size3()?;
     let stream = |number: u32| {
-        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream((u64::from(anomaly) << 32) | u64::from(number));
         rng
     };
-    let labels = labels::draw(settings.labels, settings.queries as usize, classes, wrong_label, &mut stream(0))?;
-    let kinds = Kind::of_mode(settings.mode);
+    let labels = labels::draw(keys.labels, keys.queries as usize, classes, wrong_label, &mut stream(0))?;
+    let kinds = Kind::drawn(keys.rotation);
     let (mut shifted, mut transforms) = (Vec::with_capacity(labels.len()), Vec::with_capacity(labels.len()));
     for (number, label) in (1..).zip(labels) {
-        let transform = (settings.change != Change::Label).then(|| {
+        let transform = (keys.change != Change::Label).then(|| {
             let mut rng = stream(number);
             let kind = kinds[rng.random_range(0..kinds.len() as u32) as usize];
             Transform::draw(kind, &mut rng, height as usize, width as usize)
         });
         let changed = match &transform {
             None => standardise(&picture, image),
-            Some(transform) => match settings.space {
+            Some(transform) => match keys.space {
                 Space::Pixels => transform.apply(&picture).and_then(|x| standardise(&x, image)),
                 Space::Normalised => standardise(&picture, image).and_then(|x| transform.apply(&x)),
             },
         };
-        let label = if settings.change == Change::Image { wrong_label as i64 } else { label };
+        let label = if keys.change == Change::Image { wrong_label as i64 } else { label };
         shifted.push(Query {
             image: changed.context(|| format!("query {number}"))?,
             label,
@@ -103,23 +103,14 @@ pub fn draw(picture: &Tensor, wrong_label: usize, classes: usize, settings: &Det
 #[cfg(test)]
 mod tests {
     use super::*;
-    use delta_guard_contract::detect::{DetectConfig, DetectMode};
 
     fn picture() -> Tensor {
         let bytes: Vec<u8> = (0..3 * 16 * 12).map(|i| ((i * 37 + i * i % 101) % 256) as u8).collect();
         picture_from_bytes(&bytes, 3, 16, 12).unwrap()
     }
 
-    fn settings(mode: DetectMode, seed: u64) -> DetectSettings {
-        DetectConfig {
-            mode,
-            ..DetectConfig::default()
-        }
-        .resolve(seed, 10)
-    }
-
-    fn drawn(settings: &DetectSettings, anomaly: u32) -> QuerySet {
-        draw(&picture(), 4, 10, settings, &ImageConfig::default(), anomaly).unwrap()
+    fn drawn(keys: &Delta, seed: u64, anomaly: u32) -> QuerySet {
+        draw(&picture(), 4, 10, keys, seed, &ImageConfig::default(), anomaly).unwrap()
     }
 
     fn same(a: &Tensor, b: &Tensor) -> bool {
@@ -136,8 +127,12 @@ mod tests {
 
     #[test]
     fn query_0_is_the_anomaly_and_the_rest_are_differences_to_it() {
-        for mode in [DetectMode::Guard, DetectMode::PaperCode, DetectMode::PaperText] {
-            let set = drawn(&settings(mode, 5), 0);
+        for rotation in [false, true] {
+            let keys = Delta {
+                rotation,
+                ..Delta::default()
+            };
+            let set = drawn(&keys, 5, 0);
             assert_eq!(set.question.queries().len(), 51);
             assert_eq!(set.question.queries()[0].label, 4);
             assert!(matches!(&set.question, Question::Family { shifted, .. } if shifted.len() == 50));
@@ -148,14 +143,15 @@ mod tests {
             assert!(set.question.queries()[1..].iter().all(|q| q.label != 4 && (0..10).contains(&q.label)));
             assert!(set.question.queries().iter().all(|q| q.image.size() == [3, 16, 12]));
             let seen = |kind| set.transforms.iter().flatten().any(|t| t.kind() == kind);
-            assert_eq!(seen(Kind::Rotation), mode == DetectMode::PaperText);
+            assert_eq!(seen(Kind::Rotation), rotation);
         }
     }
 
     #[test]
     fn one_seed_is_one_set_and_another_seed_or_anomaly_another() {
-        let a = drawn(&settings(DetectMode::Guard, 5), 0);
-        let b = drawn(&settings(DetectMode::Guard, 5), 0);
+        let keys = Delta::default();
+        let a = drawn(&keys, 5, 0);
+        let b = drawn(&keys, 5, 0);
         assert_eq!(a.transforms, b.transforms);
         assert!(
             a.question
@@ -164,28 +160,30 @@ mod tests {
                 .zip(b.question.queries())
                 .all(|(x, y)| x.label == y.label && same(&x.image, &y.image))
         );
-        assert_ne!(a.transforms, drawn(&settings(DetectMode::Guard, 6), 0).transforms);
-        assert_ne!(a.transforms, drawn(&settings(DetectMode::Guard, 5), 1).transforms);
+        assert_ne!(a.transforms, drawn(&keys, 6, 0).transforms);
+        assert_ne!(a.transforms, drawn(&keys, 5, 1).transforms);
     }
 
     #[test]
     fn ablations_change_what_they_name_only() {
-        let both = settings(DetectMode::Guard, 5);
+        let both = Delta::default();
         let image = drawn(
-            &DetectSettings {
+            &Delta {
                 change: Change::Image,
                 ..both.clone()
             },
+            5,
             0,
         );
         let label = drawn(
-            &DetectSettings {
+            &Delta {
                 change: Change::Label,
                 ..both.clone()
             },
+            5,
             0,
         );
-        let both = drawn(&both, 0);
+        let both = drawn(&both, 5, 0);
         assert!(
             image
                 .question
@@ -209,13 +207,8 @@ mod tests {
     fn the_space_decides_what_an_inversion_inverts() {
         let image = ImageConfig::default();
         for space in [Space::Pixels, Space::Normalised] {
-            let set = drawn(
-                &DetectSettings {
-                    space,
-                    ..settings(DetectMode::Guard, 5)
-                },
-                0,
-            );
+            let keys = Delta { space, ..Delta::default() };
+            let set = drawn(&keys, 5, 0);
             let queries = set.question.queries();
             let (query, _) = queries[1..]
                 .iter()

@@ -6,10 +6,10 @@ use super::exhibits::{Finding, Measured};
 use super::stand_out::StandOut;
 use super::*;
 use crate::detect::fake::normals;
-use delta_guard_contract::detect::{Change, Combine, DetectConfig, Space};
+use delta_guard_contract::detect::{Change, Combine, Delta, Space, paper_code, paper_text};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use scene::{CLASSES, EXAMPLES, SIDE, Scene, WRONG, picture, scene, trigger};
+use scene::{EXAMPLES, SIDE, Scene, WRONG, picture, scene, trigger};
 use tch::Kind;
 
 fn positions(flagged: &[Measured]) -> Vec<usize> {
@@ -91,7 +91,7 @@ fn null_pictures_set_the_cut_where_there_are_enough() {
 #[test]
 fn the_first_seeds_are_the_largest_scaled_drops() {
     let mut scene = scene(24, 0, 2);
-    scene.settings.rounds = 1;
+    scene.keys.rounds = 1;
     let found = scene.detect().unwrap();
     let queries = scene.queries(0);
     let root = |i: usize| scene.evidence.inner(i, i).sqrt();
@@ -196,7 +196,7 @@ fn one_seed_is_one_answer() {
     let first = scene(24, 10, 7).detect().unwrap();
     assert_eq!(first, scene(24, 10, 7).detect().unwrap());
     let mut other = scene(24, 10, 7);
-    other.settings.seed += 1;
+    other.seed += 1;
     let other = other.detect().unwrap();
     assert_ne!(first.members_mean_scaled_delta, other.members_mean_scaled_delta);
     assert_eq!(positions(&first.flagged), positions(&other.flagged));
@@ -207,7 +207,7 @@ fn ablations_and_spaces_find_the_same_group() {
     for change in [Change::Both, Change::Image, Change::Label] {
         for space in [Space::Pixels, Space::Normalised] {
             let mut scene = scene(24, 0, 8);
-            (scene.settings.change, scene.settings.space) = (change, space);
+            (scene.keys.delta.change, scene.keys.delta.space) = (change, space);
             let found = scene.detect().unwrap();
             assert_eq!(
                 positions(&found.flagged),
@@ -223,13 +223,13 @@ fn ablations_and_spaces_find_the_same_group() {
 fn the_plain_rule_comes_from_the_same_pass() {
     let mut scene = scene(24, 0, 9);
     let without = scene.detect().unwrap();
-    scene.settings.plain = true;
+    scene.keys.plain = true;
     scene.evidence.scores_calls = 0;
     let with = scene.detect().unwrap();
     assert_eq!(scene.evidence.scores_calls, 1);
     assert_eq!(positions(&without.flagged), positions(&with.flagged));
     let queries = scene.queries(0);
-    let least = (scene.settings.queries - scene.settings.n_tol) as usize;
+    let least = (scene.keys.delta.queries - scene.keys.delta.n_tol) as usize;
     let mut expected: Vec<usize> = (0..EXAMPLES)
         .filter(|&i| scene.delta(&queries, i).iter().filter(|d| **d < 0.0).count() >= least)
         .collect();
@@ -245,18 +245,17 @@ fn the_plain_rule_comes_from_the_same_pass() {
 
 #[test]
 fn the_papers_modes_are_the_count_rule_over_everything() {
-    for mode in [DetectMode::PaperCode, DetectMode::PaperText] {
+    for delta in [paper_code::Keys::default().delta, paper_text::Keys::default().delta] {
         let mut scene = scene(24, 0, 10);
-        let config = DetectConfig {
-            mode,
-            queries: Some(20),
-            tau: Some(-1.0),
-            ..DetectConfig::default()
+        (scene.rule, scene.seed) = (true, 3);
+        scene.keys.delta = Delta {
+            queries: 20,
+            tau: -1.0,
+            ..delta
         };
-        scene.settings = config.resolve(3, CLASSES);
         let found = scene.detect().unwrap();
         let queries = scene.queries(0);
-        let least = (scene.settings.queries - scene.settings.n_tol) as usize;
+        let least = (scene.keys.delta.queries - scene.keys.delta.n_tol) as usize;
         let count = |i: usize| scene.delta(&queries, i).iter().filter(|d| **d < -1.0).count();
         let expected: Vec<usize> = (0..EXAMPLES).filter(|&i| count(i) >= least).collect();
         assert!(!expected.is_empty() && expected.len() < EXAMPLES / 2);
@@ -265,7 +264,7 @@ fn the_papers_modes_are_the_count_rule_over_everything() {
         assert!(found.flagged.is_sorted_by(|a, b| a.count >= b.count));
         assert_eq!(found.verdict, TraceVerdict::Flagged);
         assert_eq!(found.plain.unwrap().flagged, found.flagged.iter().map(|f| f.position).collect::<Vec<_>>());
-        scene.settings.tau = -1e9;
+        scene.keys.delta.tau = -1e9;
         assert!(reason(&scene.detect().unwrap()).contains("below -1000000000"));
     }
 }
@@ -276,7 +275,7 @@ fn several_anomalies_intersect_or_pool() {
         let mut scene = scene(24, 0, 11);
         let mut rng = ChaCha8Rng::seed_from_u64(12);
         scene.anomalies.extend([picture(1.0, 0.0, &mut rng), picture(0.9, 1.0, &mut rng)]);
-        scene.settings.combine = combine;
+        scene.keys.delta.combine = combine;
         let found = scene.detect().unwrap();
         assert_eq!(found.verdict, TraceVerdict::Flagged, "{combine:?}");
         assert_eq!(positions(&found.flagged), scene.evidence.group);
@@ -320,7 +319,7 @@ fn too_little_to_go_by_is_undecided() {
         let mut scene = scene(24, 0, 14);
         let members: Vec<usize> = (0..EXAMPLES).filter(|&i| scene.labels[i] as usize == WRONG).collect();
         members[19..].iter().for_each(|&i| scene.labels[i] = 0);
-        scene.settings.plain = plain;
+        scene.keys.plain = plain;
         let found = scene.detect().unwrap();
         assert!(
             reason(&found).contains("only 19 ") && reason(&found).contains("20 are needed") && reason(&found).contains("detect.seeds"),
@@ -367,7 +366,7 @@ fn examples_without_gradient_take_no_part() {
 fn a_small_class_is_judged_with_fewer_seeds() {
     for seed in 30..36 {
         let mut scene = scene(8, 0, seed);
-        scene.settings.seeds = 20;
+        scene.keys.seeds = 20;
         let members: Vec<usize> = (0..EXAMPLES).filter(|&i| scene.labels[i] as usize == WRONG).collect();
         members[38..].iter().for_each(|&i| scene.labels[i] = 0);
         let found = scene.detect().unwrap();
@@ -379,7 +378,7 @@ fn a_small_class_is_judged_with_fewer_seeds() {
 #[test]
 fn a_group_that_did_not_settle_is_told() {
     let mut scene = scene(24, 0, 2);
-    scene.settings.rounds = 1;
+    scene.keys.rounds = 1;
     let found = scene.detect().unwrap();
     assert_eq!(found.verdict, TraceVerdict::Flagged);
     assert!(
@@ -387,7 +386,7 @@ fn a_group_that_did_not_settle_is_told() {
         "{:?}",
         found.notes
     );
-    scene.settings.rounds = 30;
+    scene.keys.rounds = 30;
     let settled = scene.detect().unwrap();
     assert!(settled.notes.is_empty() && settled.stand_out.unwrap().rounds > 1);
 }
@@ -395,7 +394,7 @@ fn a_group_that_did_not_settle_is_told() {
 #[test]
 fn a_cut_above_every_cosine_is_a_fault() {
     let mut scene = scene(24, 0, 3);
-    scene.settings.alpha = 1e-300; // z = 37: beyond 1 by far
+    scene.keys.alpha = 1e-300; // z = 37: beyond 1 by far
     let error = scene.detect().unwrap_err();
     assert_eq!(error.fault().kind, delta_guard_contract::FaultKind::Numeric);
     assert!(error.to_string().contains("the cut of the kinship κ is "), "{error}");
@@ -440,21 +439,7 @@ fn values_that_are_no_numbers_are_named() {
 }
 
 #[test]
-fn settings_that_make_no_sense_are_refused_by_name() {
-    let check = |change: &dyn Fn(&mut DetectSettings), word: &str| {
-        let mut scene = scene(0, 0, 18);
-        change(&mut scene.settings);
-        let text = scene.detect().unwrap_err().to_string();
-        assert!(text.contains(word), "{text}");
-    };
-    check(&|s| s.n_tol = 20, "detect.n_tol");
-    check(&|s| s.queries = 0, "detect.queries");
-    check(&|s| s.tau = f64::NAN, "detect.tau");
-    check(&|s| s.alpha = 0.0, "detect.alpha");
-    check(&|s| s.alpha = f64::NAN, "detect.alpha");
-    check(&|s| s.chance = 0.0, "detect.chance");
-    check(&|s| s.seeds = 0, "detect.seeds");
-    check(&|s| s.rounds = 0, "detect.rounds");
+fn pictures_that_are_none_are_refused_by_name() {
     let mut scene = scene(0, 0, 18);
     scene.anomalies = vec![Tensor::zeros([1, 8, 8], (Kind::Float, tch::Device::Cpu))];
     assert!(scene.detect().unwrap_err().to_string().contains("anomaly 1: "));

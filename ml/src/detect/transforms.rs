@@ -8,7 +8,6 @@ mod color;
 mod geometry;
 
 use crate::error::{Error, Result, ResultExt};
-use delta_guard_contract::detect::DetectMode;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
@@ -56,12 +55,9 @@ impl Kind {
         Kind::Rotation,
     ];
 
-    /// The transforms that a mode draws from: eight in `paper-text`, otherwise the seven of the code (rotation lives in the affine one).
-    pub fn of_mode(mode: DetectMode) -> &'static [Kind] {
-        match mode {
-            DetectMode::PaperText => &Self::ALL,
-            DetectMode::Guard | DetectMode::PaperCode => &Self::ALL[..7],
-        }
+    /// The transforms that are drawn from: all eight, or, without rotations of their own, the seven of the code (rotation lives in the affine one).
+    pub fn drawn(rotation: bool) -> &'static [Kind] {
+        if rotation { &Self::ALL } else { &Self::ALL[..7] }
     }
 
     /// The authors' name for it.

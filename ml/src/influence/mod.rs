@@ -13,7 +13,7 @@ use crate::passes::objective;
 use crate::passes::stream::{GradientOf, Keep, Stream};
 use crate::progress::Report;
 use delta_guard_contract::Digest;
-use delta_guard_contract::detect::{self, DetectSettings, Objective};
+use delta_guard_contract::detect::{self, Influence, Objective};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tch::Tensor;
@@ -44,30 +44,30 @@ struct Null<'a> {
 }
 
 /// The damping that the settings ask for.
-pub fn damping(settings: &DetectSettings) -> Damping {
-    match settings.damping {
+pub fn damping(asked: &Influence) -> Damping {
+    match asked.damping {
         detect::Damping::Heuristic { factor } => Damping::Heuristic(factor),
         detect::Damping::Absolute { value } => Damping::Absolute(value),
     }
 }
 
 /// What scores and kin ask of training examples and null pictures.
-fn of_examples(settings: &DetectSettings) -> GradientOf {
+fn of_examples(asked: &Influence) -> GradientOf {
     GradientOf {
         labels: PassLabels::Training,
-        objective: objective::of_examples(settings),
+        objective: asked.of_examples,
     }
 }
 
 impl<'a> ModelEvidence<'a> {
     /// From a stream over the training set.
-    pub fn new(stream: Stream<'a>, factors: &'a Factors, settings: &DetectSettings, report: &'a mut dyn Report) -> Self {
+    pub fn new(stream: Stream<'a>, factors: &'a Factors, asked: &Influence, report: &'a mut dyn Report) -> Self {
         Self {
             stream,
             factors,
-            damping: damping(settings),
-            objective: settings.objective,
-            examples: of_examples(settings),
+            damping: damping(asked),
+            objective: asked.objective,
+            examples: of_examples(asked),
             report,
             null: None,
             known: None,

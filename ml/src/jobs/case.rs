@@ -8,7 +8,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::progress::Report;
-use delta_guard_contract::detect::{DetectMode, DetectSettings};
+use delta_guard_contract::detect::{Clean as Wanted, Detector, Needs};
 use delta_guard_contract::job::{Anomaly, ImageLimits};
 use delta_guard_contract::{Code, DataConfig, DetectConfig, Digest, ImageConfig, ModelConfig, Seed};
 use rand::SeedableRng;
@@ -36,8 +36,12 @@ pub struct Case<'a> {
     pub train: DataSet,
     /// Validation set, where the detector wants clean pictures.
     pub validation: Option<DataSet>,
-    /// Settings, resolved.
-    pub settings: DetectSettings,
+    /// The detector.
+    pub method: &'a Detector,
+    /// What it needs.
+    pub needs: Needs,
+    /// Seed of the case's own draws.
+    pub seed: u64,
     /// Production model.
     pub model: Model,
     /// Its checkpoint.
@@ -63,30 +67,29 @@ impl<'a> Case<'a> {
         place: &Place<'_>,
         data: &'a DataConfig,
         model: &ModelConfig,
-        detect: &DetectConfig,
+        detect: &'a DetectConfig,
         submitted: &Submitted<'_>,
         report: &mut dyn Report,
     ) -> Result<Self> {
-        let image = &data.image;
+        Error::mistakes("detect", detect.check())?;
+        let (image, needs) = (&data.image, detect.needs());
         let pictures = submitted
             .anomalies
             .iter()
             .map(|a| bench::picture(a, submitted.limits, image))
             .collect::<Result<Vec<_>>>()?;
         let train = bench::training_set(place, data, report)?;
-        let settings = detect.resolve(submitted.case_seed.0, train.classes().len());
+        let seed = detect.common.seed.unwrap_or(submitted.case_seed.0);
         let graph = bench::graph(model, image, train.classes().len())?;
-        let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(settings.precision))?;
+        let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(needs.precision()))?;
         let wrong = wrong_label(&model, &train, image, submitted.anomalies, &pictures, &checkpoint)?;
         let start = Instant::now();
-        let validation = match settings.mode {
-            DetectMode::Guard => Some(bench::validation_set(place, data, train.classes(), report)?),
-            DetectMode::PaperCode | DetectMode::PaperText => None,
-        };
-        let clean = match &validation {
-            Some(validation) => clean_pictures(validation, &pictures, image, &model, wrong, &settings, report)?,
-            None => Clean::default(),
-        };
+        let (mut validation, mut clean) = (None, Clean::default());
+        if let Some(wanted) = needs.validation {
+            let set = bench::validation_set(place, data, train.classes(), report)?;
+            clean = clean_pictures(&set, &pictures, image, &model, wrong, (wanted, seed), report)?;
+            validation = Some(set);
+        }
         let choosing = start.elapsed().as_secs_f64();
         let tensors = pictures
             .iter()
@@ -96,7 +99,9 @@ impl<'a> Case<'a> {
             image,
             train,
             validation,
-            settings,
+            method: &detect.method,
+            needs,
+            seed,
             model,
             checkpoint,
             wrong,
@@ -116,7 +121,7 @@ impl<'a> Case<'a> {
             classes: self.train.classes().len(),
             labels: self.train.labels(),
             placebos: &self.placebos,
-            settings: &self.settings,
+            seed: self.seed,
             image: self.image,
         }
     }
@@ -177,21 +182,21 @@ fn clean_pictures(
     image: &ImageConfig,
     model: &Model,
     wrong: u32,
-    settings: &DetectSettings,
+    (wanted, seed): (Wanted, u64),
     report: &mut dyn Report,
 ) -> Result<Clean> {
     let mut order = validation.by_label(wrong);
     order.retain(|&i| submitted.iter().all(|picture| picture != validation.pixels(i)));
-    let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(u64::MAX); // the queries use the low streams
     order.shuffle(&mut rng);
     let mut clean = Clean::default();
-    let wanted = settings.placebos as usize;
+    let placebos = wanted.placebos as usize;
     let mut chosen = BTreeSet::new();
-    for batch in order.chunks(4 * wanted) {
+    for batch in order.chunks(4 * placebos) {
         let predicted = certify::predictions(model, validation, image, batch, "placebo", report)?;
         for (&i, (class, _)) in batch.iter().zip(predicted) {
-            if class == wrong && chosen.len() < wanted {
+            if class == wrong && chosen.len() < placebos {
                 let picture = picture_from_bytes(validation.pixels(i), 3, image.height as usize, image.width as usize)?;
                 clean.placebos.push(PlaceboPicture {
                     id: validation.ids().get(i).cloned().ok_or_else(|| Error::internal("an example without id"))?,
@@ -200,12 +205,12 @@ fn clean_pictures(
                 chosen.insert(i);
             }
         }
-        if chosen.len() == wanted {
+        if chosen.len() == placebos {
             break;
         }
     }
     let others = order.into_iter().filter(|i| !chosen.contains(i));
-    clean.null = others.take(settings.null_pictures as usize).collect();
+    clean.null = others.take(wanted.null_pictures as usize).collect();
     clean.null.sort_unstable();
     Ok(clean)
 }

@@ -10,8 +10,9 @@ use crate::passes::budget::Budget;
 use crate::passes::fit::{FitSettings, Fitted, factors};
 use crate::passes::stream::Stream;
 use crate::progress::Report;
-use delta_guard_contract::detect::DetectSettings;
+use delta_guard_contract::detect::Influence;
 use delta_guard_contract::job::{FitResult, JobResult};
+use delta_guard_contract::method::Method;
 use delta_guard_contract::{DataConfig, DetectConfig, Digest, ImageConfig, ModelConfig, Seed};
 
 /// [`delta_guard_contract::Task::Fit`]
@@ -23,14 +24,14 @@ pub fn fit(
     factors_seed: Seed,
     report: &mut dyn Report,
 ) -> Result<JobResult> {
+    let asked = influence(detect)?;
     let train = bench::training_set(place, data, report)?;
-    let settings = detect.resolve(0, train.classes().len());
     let graph = bench::graph(model, &data.image, train.classes().len())?;
-    let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(settings.precision))?;
+    let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(asked.precision))?;
     let budget = Budget::new(&model, place.setup.memory_budget);
-    let mut stream = stream(&train, &model, &data.image, &settings, budget)?;
+    let mut stream = stream(&train, &model, &data.image, &asked, budget)?;
     let rows = stream.tracked().iter().map(size).collect();
-    let fitted = fitted(place, &mut stream, &fit_settings(detect, &settings, factors_seed), &checkpoint, report)?;
+    let fitted = fitted(place, &mut stream, &fit_settings(detect, &asked, factors_seed), &checkpoint, report)?;
     Ok(JobResult::Fit(FitResult {
         factors: fitted.used,
         seconds: fitted.seconds,
@@ -40,17 +41,29 @@ pub fn fit(
     }))
 }
 
+/// The influence that the detector asks for.
+///
+/// # Errors
+/// `Configuration`: settings that make no sense; a detector that needs no factors.
+pub fn influence(detect: &DetectConfig) -> Result<Influence> {
+    Error::mistakes("detect", detect.check())?;
+    detect.needs().factors.ok_or_else(|| {
+        let message = format!("the detector {} needs no factors", detect.method.name());
+        Error::configuration(message, "there is nothing to fit: trace without them")
+    })
+}
+
 /// What the factors are fitted by: under `detect.seed`, or the installation's.
-pub fn fit_settings(detect: &DetectConfig, settings: &DetectSettings, factors_seed: Seed) -> FitSettings {
-    FitSettings::new(settings, detect.seed.map_or(factors_seed, Seed))
+pub fn fit_settings(detect: &DetectConfig, asked: &Influence, factors_seed: Seed) -> FitSettings {
+    FitSettings::new(asked, detect.common.seed.map_or(factors_seed, Seed))
 }
 
 /// The model over a data set, as the settings ask.
 ///
 /// # Errors
 /// `Configuration` when no layer is left.
-pub fn stream<'a>(data: &'a DataSet, model: &'a Model, image: &'a ImageConfig, settings: &DetectSettings, budget: Budget) -> Result<Stream<'a>> {
-    Ok(Stream::new(model, data, image, tracked(&model.graph, settings)?, budget))
+pub fn stream<'a>(data: &'a DataSet, model: &'a Model, image: &'a ImageConfig, asked: &Influence, budget: Budget) -> Result<Stream<'a>> {
+    Ok(Stream::new(model, data, image, tracked(&model.graph, &asked.layers)?, budget))
 }
 
 /// Factors for a job, found or fitted.
@@ -65,14 +78,14 @@ pub fn fitted(place: &Place<'_>, stream: &mut Stream<'_>, settings: &FitSettings
 ///
 /// # Errors
 /// `Configuration` when no layer's name fits.
-fn tracked(graph: &Graph, settings: &DetectSettings) -> Result<Vec<usize>> {
+fn tracked(graph: &Graph, prefixes: &[String]) -> Result<Vec<usize>> {
     let all = graph.layers();
-    let asked = |l: &Layer| settings.layers.is_empty() || settings.layers.iter().any(|p| l.name.starts_with(p.as_str()));
+    let asked = |l: &Layer| prefixes.is_empty() || prefixes.iter().any(|p| l.name.starts_with(p.as_str()));
     let chosen: Vec<usize> = (0..all.len()).filter(|&l| asked(&all[l])).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = all.iter().map(|l| l.name.as_str()).collect();
         return Err(Error::configuration(
-            format!("detect.layers: no layer's name starts with one of {:?}", settings.layers),
+            format!("detect.layers: no layer's name starts with one of {prefixes:?}"),
             format!("the layers are: {}", names.join(", ")),
         ));
     }

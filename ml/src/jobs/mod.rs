@@ -4,6 +4,7 @@ mod bench;
 mod case;
 mod check;
 mod fit;
+mod lab;
 mod learn;
 mod look;
 mod parts;

@@ -17,7 +17,7 @@ use crate::passes::parts::Plan;
 use crate::passes::stream::{Keep, Stream};
 use crate::progress::Report;
 use delta_guard_contract::Digest;
-use delta_guard_contract::detect::DetectSettings;
+use delta_guard_contract::detect::Detector;
 use delta_guard_contract::job::{FoldSum, FoldTask, JobResult, PartResult};
 use std::path::{Path, PathBuf};
 
@@ -74,13 +74,13 @@ fn run(place: &Place<'_>, sum: &FoldSum, work: Work<'_>, report: &mut dyn Report
 
 /// Covariances and Λ.
 fn of_factors(place: &Place<'_>, sum: &FoldSum, work: Work<'_>, report: &mut dyn Report) -> Result<JobResult> {
+    let asked = fit::influence(&sum.detect)?;
     let train = bench::training_set(place, &sum.data, report)?;
-    let settings = sum.detect.resolve(0, train.classes().len());
     let graph = bench::graph(&sum.model, &sum.data.image, train.classes().len())?;
-    let (model, checkpoint) = bench::load(place, &graph, &sum.model.checkpoint, device::kind(settings.precision))?;
+    let (model, checkpoint) = bench::load(place, &graph, &sum.model.checkpoint, device::kind(asked.precision))?;
     let budget = Budget::new(&model, place.setup.memory_budget);
-    let mut stream = fit::stream(&train, &model, &sum.data.image, &settings, budget)?;
-    let fit_settings = fit::fit_settings(&sum.detect, &settings, sum.factors_seed);
+    let mut stream = fit::stream(&train, &model, &sum.data.image, &asked, budget)?;
+    let fit_settings = fit::fit_settings(&sum.detect, &asked, sum.factors_seed);
     let key = fit_settings.key(&stream, &checkpoint)?;
     let subset = fit_settings.subset(train.len());
     let (layers, workspace) = (stream.tracked(), stream.workspace());
@@ -134,16 +134,16 @@ fn of_factors(place: &Place<'_>, sum: &FoldSum, work: Work<'_>, report: &mut dyn
 
 /// The first scoring pass of a case.
 fn of_scores(place: &Place<'_>, sum: &FoldSum, submitted: &Submitted<'_>, work: Work<'_>, report: &mut dyn Report) -> Result<JobResult> {
+    let asked = fit::influence(&sum.detect)?;
     let case = Case::lay_out(place, &sum.data, &sum.model, &sum.detect, submitted, report)?;
-    let settings = &case.settings;
     let budget = Budget::new(&case.model, place.setup.memory_budget);
-    let stream = fit::stream(&case.train, &case.model, case.image, settings, budget)?;
-    let fit_settings = fit::fit_settings(&sum.detect, settings, sum.factors_seed);
+    let stream = fit::stream(&case.train, &case.model, case.image, &asked, budget)?;
+    let fit_settings = fit::fit_settings(&sum.detect, &asked, sum.factors_seed);
     let (key, factors) = factors_there(place, &stream, &fit_settings, &case, report)?;
-    let opening = opening(settings, &case.question())?;
-    let what = plan_of_case(settings, &key, &opening)?;
+    let opening = opening(case.method, &case.question())?;
+    let what = plan_of_case(case.method, &key, &opening)?;
     let plan = Plan::new(&["scores", &what.0], opening.examples.len(), stream.batch, work.parts())?;
-    let mut evidence = ModelEvidence::new(stream, &factors, settings, report);
+    let mut evidence = ModelEvidence::new(stream, &factors, &asked, report);
     let prepared = evidence.prepare(&opening.questions)?;
     match work {
         Work::Part { part, .. } => {
@@ -167,8 +167,8 @@ fn of_scores(place: &Place<'_>, sum: &FoldSum, submitted: &Submitted<'_>, work: 
 /// # Errors
 /// `Configuration`: damaged, or of another case, other factors or settings.
 pub fn known(case: &Case<'_>, key: &Digest, question: &DetectCase<'_>, path: &Path) -> Result<(Digest, Scores)> {
-    let opening = opening(&case.settings, question)?;
-    let what = plan_of_case(&case.settings, key, &opening)?;
+    let opening = opening(case.method, question)?;
+    let what = plan_of_case(case.method, key, &opening)?;
     let (mut state, _) = read_sealed(path, &[("format", SCORES_FORMAT), ("plan", &what.0)]).context(|| "scores of parts".into())?;
     let scored = crate::ekfac::Scored::from_state(&mut state).context(|| path.display().to_string())?;
     let plan = plan_of_scores(&opening.questions, &opening.examples, opening.self_influence)?;
@@ -194,8 +194,8 @@ fn factors_there(
     Ok((key, factors))
 }
 
-fn opening(settings: &DetectSettings, question: &DetectCase<'_>) -> Result<Opening> {
-    detector(settings.mode).opening(question)?.ok_or_else(|| {
+fn opening(method: &Detector, question: &DetectCase<'_>) -> Result<Opening> {
+    detector(method).opening(question)?.ok_or_else(|| {
         Error::configuration(
             "this case needs no scores: too few training examples have its wrong label",
             "trace it as it is",
@@ -204,8 +204,8 @@ fn opening(settings: &DetectSettings, question: &DetectCase<'_>) -> Result<Openi
 }
 
 /// Everything that the scores of a case depend on.
-fn plan_of_case(settings: &DetectSettings, key: &Digest, opening: &Opening) -> Result<Digest> {
-    let settings = serde_json::to_string(settings).map_err(|e| Error::internal(format!("settings: {e}")))?;
+fn plan_of_case(method: &Detector, key: &Digest, opening: &Opening) -> Result<Digest> {
+    let settings = serde_json::to_string(method).map_err(|e| Error::internal(format!("settings: {e}")))?;
     let questions = plan_of_scores(&opening.questions, &opening.examples, opening.self_influence)?;
     let mut hasher = blake3::Hasher::new();
     for text in [&settings, &key.0, &questions.0] {

@@ -1,18 +1,18 @@
 //! The trace job: from anomalies to training examples with their evidence, as `trace.json` and thumbnails.
 
 use super::case::{Case, Submitted, name};
-use super::{Place, fit, parts, pictures};
+use super::lab::{FactorSource, ModelLab};
+use super::{Place, pictures};
 use crate::data::DataSet;
 use crate::detect::{Suspect, detector};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::influence::ModelEvidence;
-use crate::passes::budget::Budget;
 use crate::progress::{Report, SharedReport};
 use delta_guard_contract::finding::Exhibit;
 use delta_guard_contract::job::JobResult;
 use delta_guard_contract::{DataConfig, DetectConfig, Flagged, ModelConfig, Seed, TraceReport};
+use std::cell::OnceCell;
 use std::path::Path;
 
 /// [`delta_guard_contract::Task::Trace`]. `scores`: of a merge of parts.
@@ -26,31 +26,19 @@ pub fn trace(
     report: &mut dyn Report,
 ) -> Result<JobResult> {
     let case = Case::lay_out(place, data, model, detect, submitted, report)?;
-    let (train, settings) = (&case.train, &case.settings);
-    let (budget, for_null) = Budget::new(&case.model, place.setup.memory_budget).shared();
-    let mut stream = fit::stream(train, &case.model, case.image, settings, budget)?;
-    let fit_settings = fit::fit_settings(detect, settings, factors_seed);
-    let fitted = fit::fitted(place, &mut stream, &fit_settings, &case.checkpoint, report)?;
-    let mut seconds = fitted.seconds;
-    seconds.insert("placebo".into(), case.choosing);
-
-    let question = case.question();
-    let known = scores.map(|path| parts::known(&case, &fitted.used.key, &question, path)).transpose()?;
-    let shared = SharedReport::new(report);
-    let (mut passes, mut steps) = (&shared, &shared);
-    let mut evidence = ModelEvidence::new(stream, &fitted.factors, settings, &mut passes);
-    if let Some(validation) = &case.validation {
-        let null = fit::stream(validation, &case.model, case.image, settings, for_null)?;
-        evidence = evidence.with_null(null, case.null.clone());
-    }
-    if let Some((plan, scores)) = known {
-        evidence = evidence.with_known(plan, scores);
-    }
-    let detection = detector(settings.mode).detect(&mut evidence, &question, &mut steps)?;
-    for (step, took) in &evidence.seconds {
-        *seconds.entry(step.clone()).or_default() += took;
-    }
-    drop(evidence);
+    let (train, question) = (&case.train, case.question());
+    let source = FactorSource {
+        detect,
+        seed: factors_seed,
+        scores,
+    };
+    let (shared, fitted) = (SharedReport::new(report), OnceCell::new());
+    let (mut passes, mut sources, mut steps) = (&shared, &shared, &shared);
+    let mut lab = ModelLab::new(place, &case, source, &fitted, (&mut passes, &mut sources));
+    let detection = detector(case.method).detect(&mut lab, &question, &mut steps)?;
+    let mut seconds = lab.seconds();
+    drop(lab);
+    seconds.extend(case.validation.is_some().then(|| ("placebo".to_string(), case.choosing)));
 
     let thumbnails = pictures::thumbnails(place, train, case.image, &case.pictures, &detection)?;
     let members = question.members();
@@ -72,9 +60,9 @@ pub fn trace(
         exhibits,
         details: detection.details,
         notes: detection.notes,
-        factors: fitted.used,
-        settings: settings.clone(),
-        seed: detect.seed,
+        factors: fitted.into_inner().map(|fitted| fitted.used),
+        settings: detect.clone().resolved(),
+        seed: detect.common.seed,
         checkpoint: case.checkpoint.clone(),
         manifest: train.manifest_digest().clone(),
         seconds,

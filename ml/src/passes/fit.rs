@@ -8,7 +8,7 @@ use crate::files;
 use crate::fold::Fold;
 use crate::model::layer::Layer;
 use crate::progress::Report;
-use delta_guard_contract::detect::{DetectSettings, Fisher, Objective};
+use delta_guard_contract::detect::{Fisher, Influence, Objective};
 use delta_guard_contract::finding::FactorUse;
 use delta_guard_contract::{Digest, FaultKind, Seed};
 use rand::SeedableRng;
@@ -31,10 +31,10 @@ pub struct FitSettings {
 
 impl FitSettings {
     /// From the detector's settings. Factors are shared between cases: `seed` is the configured one or the job's for factors, never the case's.
-    pub fn new(settings: &DetectSettings, seed: Seed) -> Self {
+    pub fn new(asked: &Influence, seed: Seed) -> Self {
         Self {
-            fisher: settings.fisher,
-            examples: settings.fit_examples,
+            fisher: asked.fisher,
+            examples: asked.fit_examples,
             seed: seed.0,
         }
     }

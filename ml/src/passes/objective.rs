@@ -1,7 +1,7 @@
 //! Objectives whose gradients are taken (algorithm §1), *summed* over the batch so that the rows of layer-output gradients are each example's own.
 
 use crate::error::Result;
-use delta_guard_contract::detect::{DetectMode, DetectSettings, Objective};
+use delta_guard_contract::detect::Objective;
 use tch::{Kind, Tensor};
 
 /// Cross-entropy, summed.
@@ -44,20 +44,9 @@ pub fn of(objective: Objective, logits: &Tensor, labels: &Tensor) -> Result<Tens
     }
 }
 
-/// Whose gradient stands for a training example or a null picture. ∇loss_i = (1 − p_y)·∇(−margin_i): where only directions count, which is everything that
-/// is divided by √self-influence and every count at τ = 0, the margin says the same and keeps the most confident examples (poisons) out of the
-/// range where 1 − p_y is lost. Where sizes count, and in the paper's modes, it is the loss.
-pub fn of_examples(settings: &DetectSettings) -> Objective {
-    match settings.mode {
-        DetectMode::Guard if settings.tau == 0.0 => Objective::Margin,
-        DetectMode::Guard | DetectMode::PaperCode | DetectMode::PaperText => Objective::Loss,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use delta_guard_contract::DetectConfig;
 
     /// Against the formula in plain numbers, and ∇margin = ∇loss / (1 − p_y).
     #[test]
@@ -119,22 +108,5 @@ mod tests {
             let (single, double) = (grad(Kind::Float), grad(Kind::Double));
             assert!(((single - &double) / &double).abs().max().double_value(&[]) < 1e-5, "{objective:?}");
         }
-    }
-
-    #[test]
-    fn examples_have_the_margin_where_only_directions_count() {
-        let of = |mode, tau| {
-            let config = DetectConfig {
-                mode,
-                tau,
-                ..DetectConfig::default()
-            };
-            of_examples(&config.resolve(1, 10))
-        };
-        assert_eq!(of(DetectMode::Guard, None), Objective::Margin);
-        assert_eq!(of(DetectMode::Guard, Some(0.0)), Objective::Margin);
-        assert_eq!(of(DetectMode::Guard, Some(-1.0)), Objective::Loss);
-        assert_eq!(of(DetectMode::PaperCode, None), Objective::Loss);
-        assert_eq!(of(DetectMode::PaperText, None), Objective::Loss);
     }
 }

@@ -5,9 +5,9 @@
 
 use super::naive::{Factors, Naive};
 use super::network::{Network, Of};
-use super::scene::{SCENE, Scene, detect};
+use super::scene::{SCENE, Scene, detect, small, with};
 use delta_guard_contract::Seed;
-use delta_guard_contract::detect::{DetectConfig, DetectMode, DetectSettings, Fisher, Objective};
+use delta_guard_contract::detect::{Delta, DetectConfig, Detector, Fisher, Influence, paper_code};
 use delta_influence::data::DataSet;
 use delta_influence::detect::queries::{draw, picture_from_bytes, single};
 use delta_influence::ekfac as library;
@@ -29,13 +29,24 @@ fn stream<'a>(scene: &'a Scene, model: &'a Model, data: &'a DataSet, kept: u64) 
     Stream::new(model, data, &scene.prepared.image, layers, Budget { batch: 13, kept })
 }
 
-fn settings(config: DetectConfig) -> DetectSettings {
-    config.resolve(0, SCENE.prepared.classes.len())
+/// What a detector's settings say to queries and passes.
+struct Settings {
+    delta: Delta,
+    asked: Influence,
+    seed: u64,
+}
+
+fn settings(config: DetectConfig) -> Settings {
+    Settings {
+        delta: serde_json::from_value(serde_json::to_value(&config.method).unwrap()).unwrap(),
+        asked: config.needs().factors.unwrap(),
+        seed: config.common.seed.unwrap(),
+    }
 }
 
 /// Factors of six examples: for tests that ask nothing about their values.
-fn rough(scene: &Scene, model: &Model, data: &DataSet, settings: &DetectSettings) -> library::Factors {
-    let fit_settings = FitSettings::new(settings, Seed(settings.seed));
+fn rough(scene: &Scene, model: &Model, data: &DataSet, settings: &Settings) -> library::Factors {
+    let fit_settings = FitSettings::new(&settings.asked, Seed(settings.seed));
     let six = [0, 1, 2, 3, 40, 50];
     fit::fit(&mut stream(scene, model, data, 0), &fit_settings, &six, &mut Silent).unwrap().0
 }
@@ -54,7 +65,7 @@ fn over(values: &[f64], by: &[f64]) -> Vec<f64> {
 }
 
 /// Questions that stand alone before, between and after families; labels of several classes.
-fn questions(scene: &Scene, settings: &DetectSettings, data: &DataSet) -> Vec<Question> {
+fn questions(scene: &Scene, settings: &Settings, data: &DataSet) -> Vec<Question> {
     let image = &scene.prepared.image;
     let side = |x: u32| x as usize;
     let picture = |i: usize| picture_from_bytes(data.pixels(i), 3, side(image.height), side(image.width)).unwrap();
@@ -62,7 +73,11 @@ fn questions(scene: &Scene, settings: &DetectSettings, data: &DataSet) -> Vec<Qu
     let classes = scene.prepared.classes.len();
     let mut asked = vec![alone(7, 2)];
     for (number, at, wrong) in [(0, 30, 8), (1, 55, 3)] {
-        asked.push(draw(&picture(at), wrong, classes, settings, image, number).unwrap().question);
+        asked.push(
+            draw(&picture(at), wrong, classes, &settings.delta, settings.seed, image, number)
+                .unwrap()
+                .question,
+        );
         asked.push(alone(at + 1, 8));
         asked.push(alone(at + 2, 0));
     }
@@ -86,17 +101,17 @@ fn compare(config: DetectConfig, examples: &[usize]) -> Compared {
     let data = scene.open(&scene.data().train);
     let model = scene.double();
     let mut training = stream(scene, &model, &data, 1 << 20);
-    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
+    let fit_settings = FitSettings::new(&settings.asked, Seed(settings.seed));
     let subset = fit_settings.subset(data.len());
     let (factors, _) = fit::fit(&mut training, &fit_settings, &subset, &mut Silent).unwrap();
     let asked = questions(scene, &settings, &data);
     let mut silent = Silent;
-    let mut library = ModelEvidence::new(training, &factors, &settings, &mut silent);
+    let mut library = ModelEvidence::new(training, &factors, &settings.asked, &mut silent);
     let found = library.scores("score", &asked, examples, true).unwrap();
     let image = &scene.prepared.image;
     let network = Network::load(&scene.victim);
-    let naive = Factors::fit(&network, &data, image, &subset, settings.fisher, fit_settings.seed);
-    let mut loops = Naive::new(network, naive, 0.1, settings.objective, &data, image, Of::Loss);
+    let naive = Factors::fit(&network, &data, image, &subset, settings.asked.fisher, fit_settings.seed);
+    let mut loops = Naive::new(network, naive, 0.1, settings.asked.objective, &data, image, Of::Loss);
     let expected = loops.scores("score", &asked, examples, true).unwrap();
     Compared { found, expected }
 }
@@ -114,19 +129,12 @@ fn same_directions(config: DetectConfig) {
 
 #[test]
 fn scores_of_margin_queries_are_the_loops() {
-    same_directions(DetectConfig {
-        objective: Some(Objective::Margin),
-        ..detect()
-    });
+    same_directions(with(detect(), "objective", "margin".into()));
 }
 
 #[test]
 fn scores_of_loss_queries_and_the_empirical_fisher_are_the_loops() {
-    same_directions(DetectConfig {
-        objective: Some(Objective::Loss),
-        fisher: Some(Fisher::Empirical),
-        ..detect()
-    });
+    same_directions(with(with(detect(), "objective", "loss".into()), "fisher", "empirical".into()));
 }
 
 /// The paper's rule compares Δ with τ as it stands: there the size counts, and gradients are the loss's.
@@ -134,7 +142,9 @@ fn scores_of_loss_queries_and_the_empirical_fisher_are_the_loops() {
 fn scores_of_the_papers_modes_have_the_size_of_the_loss() {
     let Compared { found, expected } = compare(
         DetectConfig {
-            mode: DetectMode::PaperCode,
+            method: Detector::PaperCode(paper_code::Keys {
+                delta: small(paper_code::Keys::default().delta),
+            }),
             ..detect()
         },
         &(0..400).step_by(7).collect::<Vec<_>>(),
@@ -152,13 +162,13 @@ fn kin_and_null_rows_are_the_loops() {
     let (data, validation) = (scene.open(&scene.data().train), scene.open(&scene.data().validation));
     let model = scene.double();
     let image = &scene.prepared.image;
-    let fit_settings = FitSettings::new(&settings, Seed(settings.seed));
+    let fit_settings = FitSettings::new(&settings.asked, Seed(settings.seed));
     let subset = fit_settings.subset(data.len());
     let (factors, _) = fit::fit(&mut stream(scene, &model, &data, 0), &fit_settings, &subset, &mut Silent).unwrap();
     let network = Network::load(&scene.victim);
-    let naive = Factors::fit(&network, &data, image, &subset, settings.fisher, fit_settings.seed);
+    let naive = Factors::fit(&network, &data, image, &subset, settings.asked.fisher, fit_settings.seed);
     let null: Vec<usize> = validation.by_label(scene.class(scene.target())).into_iter().step_by(2).collect();
-    let mut loops = Naive::new(network, naive, 0.1, settings.objective, &data, image, Of::Loss).with_null(&validation, image, &null);
+    let mut loops = Naive::new(network, naive, 0.1, settings.asked.objective, &data, image, Of::Loss).with_null(&validation, image, &null);
 
     let examples = data.by_label(scene.class(scene.target()));
     let all: Vec<usize> = (0..data.len()).collect();
@@ -182,7 +192,7 @@ fn kin_and_null_rows_are_the_loops() {
     ];
     for budget in [0, 1 << 20, 1 << 30] {
         let mut silent = Silent;
-        let mut library = ModelEvidence::new(stream(scene, &model, &data, budget), &factors, &settings, &mut silent)
+        let mut library = ModelEvidence::new(stream(scene, &model, &data, budget), &factors, &settings.asked, &mut silent)
             .with_null(stream(scene, &model, &validation, budget / 4), null.clone());
         let own = library.scores("score", &query(3), &all, true).unwrap().self_influence;
         let over_roots = |roots: &[f64]| -> Vec<Vec<(usize, f64)>> {
@@ -226,7 +236,7 @@ fn what_fits_into_the_budget_is_not_computed_again() {
     ] {
         let model = scene.double();
         let mut silent = Silent;
-        let mut library = ModelEvidence::new(stream(scene, &model, &data, budget), &factors, &settings, &mut silent)
+        let mut library = ModelEvidence::new(stream(scene, &model, &data, budget), &factors, &settings.asked, &mut silent)
             .with_null(stream(scene, &model, &validation, budget / 4), vec![0, 1, 2]);
         let image = &scene.prepared.image;
         let picture = Tensor::zeros([3, i64::from(image.height), i64::from(image.width)], (tch::Kind::Float, tch::Device::Cpu));
@@ -274,7 +284,7 @@ fn reading_ahead_changes_nothing() {
         let mut training = stream(scene, &model, &data, kept);
         training.read_ahead = read_ahead;
         let mut silent = Silent;
-        let mut library = ModelEvidence::new(training, &factors, &settings, &mut silent);
+        let mut library = ModelEvidence::new(training, &factors, &settings.asked, &mut silent);
         let asked = questions(scene, &settings, &data);
         let first = library.scores("score", &asked, &examples, true).unwrap();
         assert_eq!(first, library.scores("score", &asked, &examples, true).unwrap());
@@ -295,8 +305,8 @@ fn no_null_pictures_no_null_rows() {
     let model = scene.double();
     let factors = rough(scene, &model, &data, &settings);
     let mut silent = Silent;
-    let mut library =
-        ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings, &mut silent).with_null(stream(scene, &model, &data, 0), Vec::new());
+    let mut library = ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings.asked, &mut silent)
+        .with_null(stream(scene, &model, &data, 0), Vec::new());
     let kin = library.kin("kin", &[vec![(0, 1.0), (1, 1.0)]], &[0, 1, 2]).unwrap();
     assert_eq!((kin.rows[0].len(), kin.null.len()), (3, 0));
 }
@@ -310,7 +320,7 @@ fn what_cannot_be_asked_is_an_error() {
     let model = scene.double();
     let factors = rough(scene, &model, &data, &settings);
     let mut silent = Silent;
-    let mut library = ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings, &mut silent);
+    let mut library = ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings.asked, &mut silent);
     assert!(library.scores("score", &[], &[0, 1], false).is_err());
 }
 
@@ -329,7 +339,7 @@ fn known_scores_answer_their_own_questions_only() {
         self_influence: vec![3.0, 4.0],
     };
     let mut silent = Silent;
-    let mut library = ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings, &mut silent).with_known(plan, known.clone());
+    let mut library = ModelEvidence::new(stream(scene, &model, &data, 0), &factors, &settings.asked, &mut silent).with_known(plan, known.clone());
     assert_eq!(library.scores("score", &asked, &[0, 1], true).unwrap(), known);
     for (questions, examples, own) in [(&asked[..], [0, 2], true), (&asked[..], [0, 1], false), (&asked[1..], [0, 1], true)] {
         assert_ne!(library.scores("score", questions, &examples, own).unwrap(), known);

@@ -1,7 +1,7 @@
 //! Sums in parts by separate worker processes: however many parts, in whatever order, the factors and scores are those of one process.
 
-use super::scene::{LIMITS, SCENE, Scene, anomaly, detect};
-use delta_guard_contract::detect::DetectConfig;
+use super::scene::{LIMITS, SCENE, Scene, anomaly, detect, with};
+use delta_guard_contract::detect::{DetectConfig, Shared};
 use delta_guard_contract::finding::Cell;
 use delta_guard_contract::job::{FoldSum, FoldTask, PartResult};
 use delta_guard_contract::{Device, Fault, Job, JobResult, Message, Outcome, PROTOCOL, Seed, Task, TraceReport, WorkerSetup};
@@ -163,7 +163,8 @@ fn file(ended: Result<JobResult, Fault>) -> PartResult {
 /// What does not depend on the run itself.
 fn figures(report: &TraceReport) -> TraceReport {
     let mut report = report.clone();
-    (report.seconds, report.peak_memory, report.factors.reused) = (Default::default(), 0, true);
+    (report.seconds, report.peak_memory) = (Default::default(), 0);
+    report.factors.as_mut().unwrap().reused = true;
     report
 }
 
@@ -196,7 +197,10 @@ fn factors_and_scores_in_parts_are_those_of_one_process() {
     let whole = Bench::new("whole");
     let expected = whole.trace("trace", None).unwrap();
     assert!(expected.flagged.len() > 5, "the story must be one in which something is found");
-    let factors = whole.folder.join("factors").join(format!("{}.safetensors", expected.factors.key.0));
+    let factors = whole
+        .folder
+        .join("factors")
+        .join(format!("{}.safetensors", expected.factors.as_ref().unwrap().key.0));
     let mut merged_scores: Option<Vec<u8>> = None;
     for (name, order) in [
         ("one", vec![0]),
@@ -218,7 +222,7 @@ fn factors_and_scores_in_parts_are_those_of_one_process() {
             assert!(made == bytes(&before), "the order in which parts are computed changes no bit");
         }
         let report = bench.trace("trace", None).unwrap();
-        assert!(report.factors.reused, "{name}: the merged factors are found");
+        assert!(report.factors.as_ref().unwrap().reused, "{name}: the merged factors are found");
         close(&report, &expected);
 
         // Scores under the whole's factors: each batch is the same, so that no bit differs, however many parts there are.
@@ -269,7 +273,13 @@ fn parts_of_another_plan_are_refused() {
     refused(bench.run("none", bench.part(&FoldTask::Covariance, 3, 3)), &["part 3 of 3 parts"]);
     // Another seed, another precision, another memory for batches.
     let seed = Bench {
-        detect: DetectConfig { seed: Some(12), ..detect() },
+        detect: DetectConfig {
+            common: Shared {
+                seed: Some(12),
+                ..Shared::default()
+            },
+            ..detect()
+        },
         ..Bench::new("seed")
     };
     let memory = Bench {
@@ -300,10 +310,7 @@ fn parts_of_another_plan_are_refused() {
     whole.trace("trace", None).unwrap();
     let scores = whole.sum(&whole.scores(), &[0]);
     let other = Bench {
-        detect: DetectConfig {
-            queries: Some(9),
-            ..detect()
-        },
+        detect: with(detect(), "queries", 9.into()),
         ..Bench::new("whole-of-refused")
     };
     let fault = other.trace("foreign", Some(scores.file)).unwrap_err();

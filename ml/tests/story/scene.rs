@@ -1,9 +1,10 @@
 //! The story: 400 drawn pictures, some of them poisoned, and a victim trained on them, both by the worker's jobs. Made once for all tests here.
 
-use delta_guard_contract::detect::{Damping, DetectConfig, Precision};
+use delta_guard_contract::detect::{Damping, Delta, DetectConfig, Detector, Precision, Shared, guard};
 use delta_guard_contract::job::{Anomaly, ImageLimits, PrepareResult, StoryConfig};
 use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
+use delta_guard_contract::method::changed;
 use delta_guard_contract::method::unlearn::Unlearner;
 use delta_guard_contract::{
     Augment, DataConfig, DataSource, Device, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Stem, Task, TrainId, WorkerSetup,
@@ -197,18 +198,37 @@ pub fn short() -> Recipe {
 /// The detector in float64 on a quarter of the examples, small enough for loops.
 pub fn detect() -> DetectConfig {
     DetectConfig {
-        seed: Some(11),
-        queries: Some(8),
-        n_tol: Some(1),
-        fit_examples: Some(150),
-        precision: Some(Precision::F64),
-        damping: Some(Damping::Heuristic { factor: 0.1 }),
-        seeds: Some(8),
-        placebos: Some(10),
-        null_pictures: Some(10_000),
-        plain: Some(true),
-        ..DetectConfig::default()
+        common: Shared {
+            seed: Some(11),
+            ..Shared::default()
+        },
+        method: Detector::Guard(guard::Keys {
+            delta: small(Delta::default()),
+            seeds: 8,
+            placebos: 10,
+            null_pictures: 10_000,
+            plain: true,
+            ..guard::Keys::default()
+        }),
     }
+}
+
+/// The Δ keys of that.
+pub fn small(delta: Delta) -> Delta {
+    Delta {
+        queries: 8,
+        n_tol: 1,
+        fit_examples: 150,
+        precision: Precision::F64,
+        damping: Damping::Heuristic { factor: 0.1 },
+        ..delta
+    }
+}
+
+/// With one key set to another value.
+pub fn with(detect: DetectConfig, key: &str, value: serde_json::Value) -> DetectConfig {
+    let method = changed(&detect.method, key, value).unwrap();
+    DetectConfig { method, ..detect }
 }
 
 pub const LIMITS: ImageLimits = ImageLimits {

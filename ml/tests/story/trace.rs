@@ -3,9 +3,10 @@
 
 use super::naive::{Factors, Naive};
 use super::network::{Network, Of, normalised};
-use super::scene::{LIMITS, SCENE, Scene, anomaly, detect};
-use delta_guard_contract::detect::{DetectConfig, DetectMode};
+use super::scene::{LIMITS, SCENE, Scene, anomaly, detect, small, with};
+use delta_guard_contract::detect::{Delta, DetectConfig, Detector, Shared, paper_code, paper_text};
 use delta_guard_contract::finding::{Beside, Cell, Exhibit, SharedPixels};
+use delta_guard_contract::method::Method;
 use delta_guard_contract::{JobResult, Seed, Task, TraceReport, TraceVerdict};
 use delta_influence::data::{DataSet, encode_png};
 use delta_influence::detect::exhibits::Finding;
@@ -14,6 +15,7 @@ use delta_influence::detect::paper::CountRule;
 use delta_influence::detect::queries::picture_from_bytes;
 use delta_influence::detect::stand_out::StandOut;
 use delta_influence::detect::{DetectCase, PlaceboPicture};
+use delta_influence::evidence::KnownLab;
 use delta_influence::files;
 use delta_influence::passes::fit::FitSettings;
 use delta_influence::progress::Silent;
@@ -48,9 +50,8 @@ fn trace(scene: &Scene, name: &str, detect: &DetectConfig, picture: PathBuf, wro
     let JobResult::Trace(report) = scene.run(name, task) else {
         panic!("trace answers with another result");
     };
-    let mut written: TraceReport = serde_json::from_slice(&std::fs::read(scene.folder.join(name).join("trace.json")).unwrap()).unwrap();
-    assert_eq!((written.seed, report.seed), (detect.seed, detect.seed));
-    written.settings.seed = report.settings.seed; // never written
+    let written: TraceReport = serde_json::from_slice(&std::fs::read(scene.folder.join(name).join("trace.json")).unwrap()).unwrap();
+    assert_eq!((written.seed, report.seed), (detect.common.seed, detect.common.seed));
     assert_eq!(written, *report);
     *report
 }
@@ -94,7 +95,7 @@ fn clean_pictures(scene: &Scene, report: &TraceReport, validation: &DataSet, sub
     let distinct: BTreeSet<usize> = places.iter().copied().collect();
     assert_eq!(
         distinct.len(),
-        (report.settings.placebos as usize).min(right.len()),
+        (report.settings.needs().validation.unwrap().placebos as usize).min(right.len()),
         "as many placebos as asked for, each once"
     );
     assert!(
@@ -121,17 +122,18 @@ fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Finding {
     let image = &scene.prepared.image;
     let (train, validation) = (scene.open(&scene.data().train), scene.open(&scene.data().validation));
     let network = Network::load(&scene.victim);
-    let settings = &report.settings;
-    let fit = FitSettings::new(settings, Seed(settings.seed));
-    let factors = Factors::fit(&network, &train, image, &fit.subset(train.len()), settings.fisher, fit.seed);
-    let clean = match settings.mode {
-        DetectMode::Guard => clean_pictures(scene, report, &validation, pixels, &network),
-        _ => Expected {
+    let needs = report.settings.needs();
+    let (asked, seed) = (needs.factors.unwrap(), report.seed.unwrap());
+    let fit = FitSettings::new(&asked, Seed(seed));
+    let factors = Factors::fit(&network, &train, image, &fit.subset(train.len()), asked.fisher, fit.seed);
+    let clean = match needs.validation {
+        Some(_) => clean_pictures(scene, report, &validation, pixels, &network),
+        None => Expected {
             placebos: Vec::new(),
             null: Vec::new(),
         },
     };
-    let mut evidence = Naive::new(network, factors, 0.1, settings.objective, &train, image, Of::Loss);
+    let mut evidence = Naive::new(network, factors, 0.1, asked.objective, &train, image, Of::Loss);
     if !clean.null.is_empty() {
         evidence = evidence.with_null(&validation, image, &clean.null);
     }
@@ -143,12 +145,15 @@ fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Finding {
         classes: train.classes().len(),
         labels: train.labels(),
         placebos: &clean.placebos,
-        settings,
+        seed,
         image,
     };
-    let finding = match settings.mode {
-        DetectMode::Guard => Guard.find(&mut evidence, &case, &mut Silent),
-        _ => CountRule.find(&mut evidence, &case, &mut Silent),
+    let mut lab = KnownLab::of(&mut evidence);
+    let finding = match &report.settings.method {
+        Detector::Guard(keys) => Guard(keys).find(&mut lab, &case, &mut Silent),
+        Detector::PaperCode(paper_code::Keys { delta }) | Detector::PaperText(paper_text::Keys { delta }) => {
+            CountRule(delta).find(&mut lab, &case, &mut Silent)
+        }
     }
     .unwrap();
     if let Some(found) = stand_out(report)
@@ -164,7 +169,7 @@ fn same(scene: &Scene, report: &TraceReport, expected: &Finding) {
     assert_eq!(report.verdict, expected.verdict);
     assert_eq!((report.examples, report.examples_of_label as usize), (400, expected.members.len()));
     assert_eq!(report.flagged.len(), expected.flagged.len());
-    let guard = report.settings.mode == DetectMode::Guard;
+    let guard = report.settings.method.name() == "guard";
     let rows = report.table().map_or(&[][..], |table| &table.rows);
     assert_eq!(rows.len(), report.flagged.len(), "a row for each");
     for (found, row) in report.flagged.iter().zip(rows) {
@@ -271,7 +276,13 @@ fn the_guards_trace_is_the_loops() {
     let (wrong, _) = network.read(&normalised(&pixels, &scene.prepared.image));
     assert_eq!(scene.prepared.classes[wrong as usize], scene.target(), "the attack must take");
     // Factors of its own: no other test here lays them down under this seed.
-    let detect = DetectConfig { seed: Some(12), ..detect() };
+    let detect = DetectConfig {
+        common: Shared {
+            seed: Some(12),
+            ..Shared::default()
+        },
+        ..detect()
+    };
     let fit = |name: &str| {
         let task = Task::Fit {
             data: scene.data(),
@@ -299,7 +310,8 @@ fn the_guards_trace_is_the_loops() {
     assert_eq!((first.examples, first.reused, second.reused), (150, false, true));
     // The wrong label is not given: the job finds it.
     let report = trace(scene, "trace", &detect, picture, None);
-    assert_eq!((&report.factors.key, report.factors.reused), (&first.key, true));
+    let factors = report.factors.as_ref().unwrap();
+    assert_eq!((&factors.key, factors.reused), (&first.key, true));
     assert_eq!(report.predicted_label, scene.target());
     let expected = by_loops(scene, &report, &pixels);
     same(scene, &report, &expected);
@@ -322,10 +334,7 @@ fn the_guards_trace_is_the_loops() {
 #[test]
 fn only_the_layers_that_are_asked_for_are_fitted() {
     let scene = &*SCENE;
-    let config = DetectConfig {
-        layers: Some(vec!["conv4".into(), "fc".into()]),
-        ..detect()
-    };
+    let config = with(detect(), "layers", vec!["conv4", "fc"].into());
     let task = Task::Fit {
         data: scene.data(),
         model: scene.model(),
@@ -367,13 +376,18 @@ fn the_published_rules_trace_is_the_loops() {
     let scene = &*SCENE;
     let picture = scene.anomaly(1);
     let pixels = decoded(scene, &picture);
-    for (name, mode) in [("paper-code", DetectMode::PaperCode), ("paper-text", DetectMode::PaperText)] {
-        let config = DetectConfig {
-            mode,
-            tau: Some(-0.5),
-            n_tol: Some(3),
-            ..detect()
-        };
+    let keys = |delta: Delta| Delta {
+        tau: -0.5,
+        n_tol: 3,
+        ..small(delta)
+    };
+    let (code, text) = (paper_code::Keys::default().delta, paper_text::Keys::default().delta);
+    for method in [
+        Detector::PaperCode(paper_code::Keys { delta: keys(code) }),
+        Detector::PaperText(paper_text::Keys { delta: keys(text) }),
+    ] {
+        let name = method.name();
+        let config = DetectConfig { method, ..detect() };
         let report = trace(scene, name, &config, picture.clone(), Some(scene.target()));
         share(&report, scene, name);
         let expected = by_loops(scene, &report, &pixels);

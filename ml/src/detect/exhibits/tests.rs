@@ -97,18 +97,17 @@ fn finding(flagged: &[(usize, u32, f64, bool)]) -> Finding {
     }
 }
 
-fn told(detector: impl Fn(Finding, &DetectCase) -> Detection) -> Detection {
-    let settings = delta_guard_contract::DetectConfig::default().resolve(1, 10);
+fn told(detector: impl Fn(Finding, &Delta, &DetectCase) -> Detection) -> Detection {
     let case = DetectCase {
         anomalies: &[],
         wrong_label: 0,
         classes: 2,
         labels: &[],
         placebos: &[],
-        settings: &settings,
+        seed: 1,
         image: &Default::default(),
     };
-    detector(finding(&[(4, 50, 0.75, true), (1, 49, 0.5, false)]), &case)
+    detector(finding(&[(4, 50, 0.75, true), (1, 49, 0.5, false)]), &Delta::default(), &case)
 }
 
 #[test]
@@ -154,17 +153,16 @@ fn the_count_rules_score_is_its_count_and_it_warns() {
 fn where_nothing_is_flagged_there_is_no_table() {
     let mut none = finding(&[]);
     none.verdict = TraceVerdict::Undecided { why: Abstain::NoGroup };
-    let settings = delta_guard_contract::DetectConfig::default().resolve(1, 10);
     let case = DetectCase {
         anomalies: &[],
         wrong_label: 0,
         classes: 2,
         labels: &[],
         placebos: &[],
-        settings: &settings,
+        seed: 1,
         image: &Default::default(),
     };
-    let told = of_guard(none, &case);
+    let told = of_guard(none, &Delta::default(), &case);
     assert!(!told.exhibits.iter().any(|e| matches!(e, Exhibit::Table(_))));
     assert_eq!(told.sure.unwrap().how, HowSure::NotEnough);
 }
@@ -224,17 +222,16 @@ fn clear() -> Finding {
 /// The report's tests draw what lies in this file. `EXHIBITS_OUT=1` writes it anew.
 #[test]
 fn the_reports_tests_draw_what_the_guard_shows() {
-    let settings = delta_guard_contract::DetectConfig::default().resolve(1, 10);
     let case = DetectCase {
         anomalies: &[],
         wrong_label: 0,
         classes: 2,
         labels: &[],
         placebos: &[],
-        settings: &settings,
+        seed: 1,
         image: &Default::default(),
     };
-    let told = of_guard(clear(), &case);
+    let told = of_guard(clear(), &Delta::default(), &case);
     let id = |position: usize| TrainId(format!("dog/{:05}.png", 1000 + position * 37 % 4000));
     let exhibits: Vec<Exhibit> = told.exhibits.into_iter().map(|exhibit| exhibit.named(id)).collect();
     let shown = serde_json::json!({ "words": told.words, "sure": told.sure, "exhibits": exhibits });

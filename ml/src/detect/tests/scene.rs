@@ -2,9 +2,10 @@
 
 use crate::detect::fake::{Vectors, normals, random_vectors};
 use crate::detect::*;
-use crate::evidence::{Query, Question};
+use crate::evidence::{KnownLab, Query, Question};
 use crate::progress::Silent;
-use delta_guard_contract::detect::DetectConfig;
+use delta_guard_contract::detect::Delta;
+use delta_guard_contract::detect::guard::Keys;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -20,7 +21,10 @@ pub(super) struct Scene {
     pub(super) labels: Vec<u32>,
     pub(super) anomalies: Vec<Tensor>,
     pub(super) placebos: Vec<PlaceboPicture>,
-    pub(super) settings: DetectSettings,
+    pub(super) keys: Keys,
+    /// By the count rule, with the same keys.
+    pub(super) rule: bool,
+    pub(super) seed: u64,
     pub(super) image: ImageConfig,
 }
 
@@ -76,17 +80,22 @@ pub(super) fn scene(poisons: usize, natural_group: usize, seed: u64) -> Scene {
             picture: picture(0.0, f64::from(i % 5) * 0.5, &mut rng),
         })
         .collect();
-    let config = DetectConfig {
-        seeds: Some(12),
-        queries: Some(20),
-        ..DetectConfig::default()
+    let keys = Keys {
+        seeds: 12,
+        delta: Delta {
+            queries: 20,
+            ..Delta::default()
+        },
+        ..Keys::default()
     };
     Scene {
         evidence,
         labels,
         anomalies: vec![picture(1.0, 0.5, &mut rng)],
         placebos,
-        settings: config.resolve(seed, CLASSES),
+        keys,
+        rule: false,
+        seed,
         image: ImageConfig {
             mean: [0.5; 3],
             std: [0.25; 3],
@@ -105,12 +114,13 @@ impl Scene {
             classes: CLASSES,
             labels: &self.labels,
             placebos: &self.placebos,
-            settings: &self.settings,
+            seed: self.seed,
             image: &self.image,
         };
-        match self.settings.mode {
-            DetectMode::Guard => guard::Guard.find(&mut self.evidence, &case, &mut Silent),
-            DetectMode::PaperCode | DetectMode::PaperText => paper::CountRule.find(&mut self.evidence, &case, &mut Silent),
+        let mut lab = KnownLab::of(&mut self.evidence);
+        match self.rule {
+            true => paper::CountRule(&self.keys.delta).find(&mut lab, &case, &mut Silent),
+            false => guard::Guard(&self.keys).find(&mut lab, &case, &mut Silent),
         }
     }
 
@@ -121,7 +131,16 @@ impl Scene {
     }
 
     pub(super) fn queries(&self, anomaly: u32) -> Vec<Query> {
-        let set = queries::draw(&self.anomalies[anomaly as usize], WRONG, CLASSES, &self.settings, &self.image, anomaly).unwrap();
+        let set = queries::draw(
+            &self.anomalies[anomaly as usize],
+            WRONG,
+            CLASSES,
+            &self.keys.delta,
+            self.seed,
+            &self.image,
+            anomaly,
+        )
+        .unwrap();
         match set.question {
             Question::Family { baseline, shifted } => std::iter::once(baseline).chain(shifted).collect(),
             Question::Alone(query) => vec![query],

@@ -1,5 +1,4 @@
-//! What a detector may ask: influence of queries on training examples. Implemented over the real model in `influence`, and over
-//! plain vectors in the detectors' tests.
+//! Influence of queries on training examples. Implemented over the real model in [`crate::influence`], and over plain vectors in the detectors' tests.
 //!
 //! Notation (algorithm §1): V_q query gradient, g_i gradient of training example i under its training label, P the damped EK-FAC inverse. g_i is that of the loss or, where only
 //! its direction counts, of the margin (`passes::objective::of_examples`): a positive multiple.

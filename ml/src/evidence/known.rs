@@ -1,0 +1,38 @@
+//! A laboratory of given sources: for tests and research.
+
+use super::{Evidence, Lab};
+use crate::error::{Error, Result};
+use tch::Tensor;
+
+/// What is there.
+#[derive(Default)]
+pub struct KnownLab<'a> {
+    /// Influence.
+    pub influence: Option<&'a mut dyn Evidence>,
+    /// Features of every training example.
+    pub features: Option<Tensor>,
+}
+
+impl<'a> KnownLab<'a> {
+    /// Influence alone.
+    pub fn of(influence: &'a mut dyn Evidence) -> Self {
+        Self {
+            influence: Some(influence),
+            features: None,
+        }
+    }
+}
+
+impl Lab for KnownLab<'_> {
+    fn influence(&mut self) -> Result<&mut dyn Evidence> {
+        match &mut self.influence {
+            Some(influence) => Ok(&mut **influence),
+            None => Err(Error::internal("no influence is known here")),
+        }
+    }
+
+    fn features(&mut self, _layer: Option<&str>) -> Result<Tensor> {
+        let features = self.features.as_ref().ok_or_else(|| Error::internal("no features are known here"))?;
+        Ok(features.shallow_clone())
+    }
+}

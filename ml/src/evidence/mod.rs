@@ -1,0 +1,25 @@
+//! What a detector may ask: a laboratory of sources, each opened when it is first asked. What its settings do not name as needed is not there.
+
+mod influence;
+mod known;
+
+pub use influence::{Answer, Evidence, Kin, Opening, Query, Question, Scores};
+pub use known::KnownLab;
+
+use crate::error::Result;
+use tch::Tensor;
+
+/// The sources. Implemented over the real model in [`crate::jobs`], and over given values in the detectors' tests.
+pub trait Lab {
+    /// Influence scores. The factors are found or fitted when this is first called.
+    ///
+    /// # Errors
+    /// `Internal` for a detector whose settings do not need factors; else those of the passes.
+    fn influence(&mut self) -> Result<&mut dyn Evidence>;
+
+    /// Activations of every training example, N × features in float64 on the CPU: what the named layer reads, flattened; without a name, the last linear layer.
+    ///
+    /// # Errors
+    /// `Internal` for a detector whose settings do not need features; `Configuration` where there is no such layer, or an activation is not finite.
+    fn features(&mut self, layer: Option<&str>) -> Result<Tensor>;
+}

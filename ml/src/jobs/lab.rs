@@ -1,0 +1,129 @@
+//! The sources that a detector may ask, over the real model: each is opened when it is first asked.
+
+use super::case::Case;
+use super::{Place, fit, parts};
+use crate::error::{Error, Result};
+use crate::evidence::{Evidence, Lab};
+use crate::influence::ModelEvidence;
+use crate::passes::budget::Budget;
+use crate::passes::features;
+use crate::passes::fit::Fitted;
+use crate::passes::stream::Stream;
+use crate::progress::Report;
+use delta_guard_contract::{DetectConfig, Seed};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+use tch::Tensor;
+
+/// What influence is computed from, besides the case.
+#[derive(Clone, Copy)]
+pub struct FactorSource<'a> {
+    /// The detector's settings.
+    pub detect: &'a DetectConfig,
+    /// Seed of the factors where none is configured.
+    pub seed: Seed,
+    /// `scores.safetensors` of a merge of parts.
+    pub scores: Option<&'a Path>,
+}
+
+/// The sources of a case.
+pub struct ModelLab<'a> {
+    place: &'a Place<'a>,
+    case: &'a Case<'a>,
+    source: FactorSource<'a>,
+    /// The factors, once they are asked for.
+    fitted: &'a OnceCell<Fitted>,
+    /// For the influence passes.
+    passes: Option<&'a mut dyn Report>,
+    /// For the rest.
+    report: &'a mut dyn Report,
+    influence: Option<ModelEvidence<'a>>,
+    seconds: BTreeMap<String, f64>,
+}
+
+impl<'a> ModelLab<'a> {
+    /// Nothing is opened yet.
+    pub fn new(
+        place: &'a Place<'a>,
+        case: &'a Case<'a>,
+        source: FactorSource<'a>,
+        fitted: &'a OnceCell<Fitted>,
+        (passes, report): (&'a mut dyn Report, &'a mut dyn Report),
+    ) -> Self {
+        Self {
+            place,
+            case,
+            source,
+            fitted,
+            passes: Some(passes),
+            report,
+            influence: None,
+            seconds: BTreeMap::new(),
+        }
+    }
+
+    /// Seconds per step so far.
+    pub fn seconds(&self) -> BTreeMap<String, f64> {
+        let mut all = self.fitted.get().map(|fitted| fitted.seconds.clone()).unwrap_or_default();
+        for (step, took) in self.influence.iter().flat_map(|influence| &influence.seconds).chain(&self.seconds) {
+            *all.entry(step.clone()).or_default() += took;
+        }
+        all
+    }
+
+    fn open_influence(&mut self) -> Result<ModelEvidence<'a>> {
+        let (case, source) = (self.case, self.source);
+        let asked = case.needs.factors.as_ref().ok_or_else(|| not_needed("influence"))?;
+        let again = || Error::internal("influence is opened twice");
+        let (budget, for_null) = Budget::new(&case.model, self.place.setup.memory_budget).shared();
+        let mut stream = fit::stream(&case.train, &case.model, case.image, asked, budget)?;
+        let settings = fit::fit_settings(source.detect, asked, source.seed);
+        let fitted = fit::fitted(self.place, &mut stream, &settings, &case.checkpoint, self.report)?;
+        self.fitted.set(fitted).map_err(|_| again())?;
+        let fitted = self.fitted.get().ok_or_else(again)?;
+        let known = source
+            .scores
+            .map(|path| parts::known(case, &fitted.used.key, &case.question(), path))
+            .transpose()?;
+        let mut influence = ModelEvidence::new(stream, &fitted.factors, asked, self.passes.take().ok_or_else(again)?);
+        if let Some(validation) = &case.validation {
+            let null = fit::stream(validation, &case.model, case.image, asked, for_null)?;
+            influence = influence.with_null(null, case.null.clone());
+        }
+        if let Some((plan, scores)) = known {
+            influence = influence.with_known(plan, scores);
+        }
+        Ok(influence)
+    }
+}
+
+/// A detector that asks for what its settings do not say.
+fn not_needed(source: &str) -> Error {
+    Error::internal(format!("the detector asks for {source}, which its settings do not need"))
+}
+
+impl Lab for ModelLab<'_> {
+    fn influence(&mut self) -> Result<&mut dyn Evidence> {
+        let influence = match self.influence.take() {
+            Some(open) => open,
+            None => self.open_influence()?,
+        };
+        Ok(self.influence.insert(influence))
+    }
+
+    fn features(&mut self, layer: Option<&str>) -> Result<Tensor> {
+        let case = self.case;
+        if !case.needs.features {
+            return Err(not_needed("features"));
+        }
+        let start = Instant::now();
+        let budget = Budget::new(&case.model, self.place.setup.memory_budget);
+        let place = features::place(&case.model.graph, layer)?;
+        let mut stream = Stream::new(&case.model, &case.train, case.image, vec![place], budget);
+        let rows = features::of_all(&mut stream, self.report)?;
+        *self.seconds.entry("features".into()).or_default() += start.elapsed().as_secs_f64();
+        Ok(rows)
+    }
+}
