@@ -224,7 +224,12 @@ impl<'a> Shown<'a> {
         let own: BTreeMap<&str, String> = row(report, example)
             .map(|(column, cell)| (column.key.as_str(), plain(cell, column.decimals)))
             .collect();
-        let score = plain(&Cell::Number(example.score), 3);
+        // One decimal more than on a page.
+        let decimals = report.map_or(3, |report| match report.words.score_decimals {
+            0 => 0,
+            few => few.saturating_add(1),
+        });
+        let score = plain(&Cell::Number(example.score), decimals);
         let further = self
             .columns
             .iter()
@@ -236,7 +241,6 @@ impl<'a> Shown<'a> {
 /// As on a page, but with a minus sign that other programs read.
 fn plain(cell: &Cell, decimals: u8) -> String {
     match cell {
-        Cell::Number(value) if value.fract() == 0.0 && value.abs() < 1e15 => format!("{value:.0}"),
         Cell::Number(value) => format!("{value:.*}", usize::from(decimals)),
         Cell::Yes(_) | Cell::None => words::cell(cell, decimals),
         cell => exact(cell),

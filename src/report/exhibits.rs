@@ -80,12 +80,12 @@ fn table_card(view: &CaseView, trace: &TraceReport, table: &Table) -> Markup {
             p class="intro" { (table.caption) }
             div class="card scroll" {
                 table {
-                    thead { tr { th class="n" { "#" } th { "example" } @for column in &table.columns { th class="n" title=(column.meaning) { (column.name) } } } }
+                    thead { tr { th { "#" } th { "example" } @for column in &table.columns { th class="n" title=(column.meaning) { (column.name) } } } }
                     tbody {
                         @for (example, row) in trace.flagged.iter().zip(&table.rows).take(ROWS) {
                             tr {
-                                td class="n" { (example.rank) }
-                                td class="wide" { (example.id) }
+                                td { (example.rank) }
+                                td { (example.id) }
                                 @for (column, cell) in table.columns.iter().zip(row) { td class="n" { (words::cell(cell, column.decimals)) } }
                             }
                         }

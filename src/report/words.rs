@@ -71,16 +71,10 @@ pub fn points(before: f64, after: f64) -> String {
     format!("{sign}{:.1} pp", change.abs())
 }
 
-/// A figure with at most so many decimals: `−491`, `−0.83`. Large ones have fewer: their scale differs from model to model.
+/// A figure with that many decimals, fewer where it is large: `−1431`, `10.25`, `−0.830`. Scales differ from model to model.
 pub fn number(value: f64, decimals: u8) -> String {
-    let digits = if value.abs() >= 100.0 {
-        0
-    } else if value.abs() >= 10.0 {
-        1
-    } else {
-        usize::from(decimals)
-    };
-    let digits = digits.min(usize::from(decimals));
+    let most = [1000.0, 100.0, 10.0].iter().position(|limit| value.abs() >= *limit);
+    let digits = most.unwrap_or(usize::MAX).min(usize::from(decimals));
     format!("{value:.digits$}").replace('-', "−")
 }
 
@@ -453,6 +447,31 @@ mod tests {
             assert_eq!(sentence(kept), kept);
         }
         assert_eq!(sentence("worker's end: unknown"), "Worker's end: unknown.");
+    }
+
+    #[test]
+    fn facts_of_a_table_have_the_decimals_that_mean_something() {
+        let number = |value, decimals| super::number(value, decimals);
+        assert_eq!(
+            [
+                number(-1431.0187, 3),
+                number(491.26, 3),
+                number(10.254, 3),
+                number(-0.83, 3),
+                number(0.7257, 2),
+                number(50.0, 0)
+            ],
+            ["−1431", "491.3", "10.25", "−0.830", "0.73", "50"]
+        );
+        let cells = [
+            Cell::Yes(true),
+            Cell::Yes(false),
+            Cell::Whole(-3),
+            Cell::Number(0.25),
+            Cell::Text("a".into()),
+            Cell::None,
+        ];
+        assert_eq!(cells.map(|one| cell(&one, 1)), ["yes", "", "−3", "0.2", "a", "–"]);
     }
 
     #[test]

@@ -65,5 +65,24 @@ fn every_text_has_enough_contrast_in_light_dark_and_print() {
             let ratio = contrast(colour(text), colour(ground));
             assert!(ratio >= 4.5, "{text} {} on {ground} {}: {ratio:.2}", colour(text), colour(ground));
         }
+        // What charts are drawn in: WCAG 1.4.11 asks for 3.
+        for mark in ["--flag", "--other", "--third", "--fourth", "--soft"] {
+            let ratio = contrast(colour(mark), colour("--card"));
+            assert!(ratio >= 3.0, "{mark} {}: {ratio:.2}", colour(mark));
+        }
+    }
+}
+
+/// Every colour that a chart or a legend asks for is one of the page's, in each of its palettes.
+#[test]
+fn every_series_has_a_colour() {
+    for series in 0..6 {
+        let class = crate::report::chart::colour(series);
+        let rule = STYLE
+            .split(&format!(".{class}{{--series:var("))
+            .nth(1)
+            .unwrap_or_else(|| panic!("{class} has no colour"));
+        let name = rule.split(')').next().unwrap();
+        assert_eq!(STYLE.matches(&format!("{name}:#")).count(), 2, "{name} in light and dark");
     }
 }
