@@ -126,6 +126,9 @@ fn a_seed_whose_attack_does_not_take_has_a_row_and_the_rest_goes_on() {
         .iter()
         .map(|s| s["placebos"]["decided"].as_array().unwrap().len())
         .sum();
+    // Why the others were left alone is counted.
+    let left = format!("placebos left alone, by reason: {} no-group", 24 - decided);
+    assert!(table.contains(&left), "{left} is not in\n{table}");
     assert!(decided > 0 && (rate["share"].as_f64().unwrap() - decided as f64 / 24.0).abs() < 1e-12);
     assert!(rate["low"].as_f64().unwrap() < rate["share"].as_f64().unwrap() && rate["high"].as_f64().unwrap() > rate["share"].as_f64().unwrap());
     // The published rule has its own settings: nothing of the guard's is left in them.

@@ -54,6 +54,11 @@ fn the_line_by_hand() {
     let undecided = place.ask(&["trace", &natural]);
     assert_eq!(undecided.status.code(), Some(3));
     assert!(text(&undecided.stdout).contains("undecided: nothing stands out"));
+    let told: serde_json::Value = serde_json::from_slice(&place.ask(&["trace", &natural, "--json"]).stdout).unwrap();
+    assert_eq!(
+        (&told["verdict"]["code"], &told["verdict"]["reason"]),
+        (&"no-group".into(), &"nothing stands out".into())
+    );
 
     // Where it goes is looked at before the work, not after.
     let runs = || std::fs::read_to_string(place.at("state/cache/runs")).unwrap().lines().count();

@@ -191,6 +191,7 @@ fn a_real_prometheus_reads_the_daemon_and_evaluates_the_rules() {
     let daemon = place.start();
     place.drop_in(b"wrong.png", "label=dog\nverdict=undecided\n");
     daemon.wait_for_metric("delta_guard_cases_ended_total{end=\"undecided\"} 1");
+    assert_eq!(place.json(&["cases"])[0]["abstained"], "no-group");
     // A port that was free a moment ago.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = format!(

@@ -163,6 +163,18 @@ fn a_reason_says_what_it_said_and_is_read_back() {
 }
 
 #[test]
+fn the_command_lines_page_names_every_code() {
+    let page = include_str!("../../../docs/cli.md");
+    for (why, code, _) in reasons() {
+        assert!(
+            matches!(why, Abstain::Other { .. }) || page.contains(&format!("`{code}`")),
+            "{code} is not in docs/cli.md"
+        );
+    }
+    assert!(page.contains("`unnamed`"));
+}
+
+#[test]
 fn codes_are_different() {
     let codes: std::collections::BTreeSet<String> = reasons().iter().map(|(why, ..)| why.code().to_owned()).collect();
     assert_eq!(codes.len(), reasons().len() - 1, "an anomaly's reason has that reason's code");
