@@ -2,7 +2,7 @@
 
 use super::Ground;
 use super::prepare::{Moments, SetWriter};
-use crate::data::DataSet;
+use crate::data::{DataSet, standardise};
 use crate::error::{Error, Result, ResultExt};
 use crate::model::{Model, zoo};
 use crate::progress::Report;
@@ -10,6 +10,7 @@ use crate::train::loss::CrossEntropy;
 use crate::train::{self, Training, resume};
 use delta_guard_contract::job::VictimConfig;
 use delta_guard_contract::{DataSource, ImageConfig, ModelConfig, Orientation, Recipe, Resize};
+use tch::Tensor;
 
 /// The clean training set as it is written for a surrogate.
 pub(super) const CLEAN: &str = "clean";
@@ -23,6 +24,18 @@ pub struct Surrogate {
     pub image: ImageConfig,
     /// Epochs that an earlier job had done already.
     pub resumed_epochs: u32,
+}
+
+impl Surrogate {
+    /// Logits of pictures in [0, 1], B × 3 × H × W, in evaluation mode; differentiable with regard to the pictures, and to weights that a [`Differentiated`] holds open.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    ///
+    /// [`Differentiated`]: crate::passes::gradients::Differentiated
+    pub fn logits(&self, pictures: &Tensor) -> Result<Tensor> {
+        self.model.forward_differentiable(&standardise(pictures, &self.image)?)
+    }
 }
 
 impl Ground<'_> {
@@ -103,10 +116,13 @@ mod tests {
     use super::*;
     use crate::attack::pool::Pool;
     use crate::attack::{Workshop, synth};
+    use crate::model::Weights;
+    use crate::passes::gradients::{Differentiated, pixel_gradient};
+    use crate::passes::objective;
     use crate::progress::Silent;
     use delta_guard_contract::{DataFormat, Schedule, Split, Stem};
     use std::path::Path;
-    use tch::Tensor;
+    use tch::{Device, Kind};
 
     fn model() -> ModelConfig {
         ModelConfig {
@@ -187,7 +203,7 @@ mod tests {
             start: None,
             loss: &CrossEntropy,
             trainable: graph.last_layers(0),
-            device: tch::Device::Cpu,
+            device: Device::Cpu,
             out_dir: &folder.path().join("c"),
             key: "by hand".into(),
         };
@@ -203,5 +219,103 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let said = on_ground(folder.path(), 3, |ground| ground.victim().unwrap_err().to_string());
         assert!(said.contains("the job does not name it"), "{said}");
+    }
+
+    /// A small network in float64 with running statistics that are not those of the start.
+    fn double() -> Surrogate {
+        let graph = zoo::small_cnn([3, 8, 8], 2, 4).unwrap();
+        let mut weights = Weights::init(&graph, 3).to(Device::Cpu, Kind::Double);
+        for (name, tensor) in &mut weights.0 {
+            let random = || Tensor::rand(tensor.size(), (Kind::Double, Device::Cpu));
+            match name.rsplit('.').next() {
+                Some("running_mean") => *tensor = (random() - 0.5) * 0.4,
+                Some("running_var") => *tensor = random() + 0.5,
+                _ => {}
+            }
+        }
+        Surrogate {
+            model: Model::new(graph, weights),
+            image: ImageConfig {
+                mean: [0.4, 0.5, 0.6],
+                std: [0.2, 0.3, 0.25],
+                ..ImageConfig::default()
+            },
+            resumed_epochs: 0,
+        }
+    }
+
+    fn pictures(count: i64) -> Tensor {
+        tch::manual_seed(11);
+        Tensor::rand([count, 3, 8, 8], (Kind::Double, Device::Cpu))
+    }
+
+    fn loss(surrogate: &Surrogate, pictures: &Tensor, labels: &[i64]) -> Tensor {
+        objective::loss(&surrogate.logits(pictures).unwrap(), &Tensor::from_slice(labels)).unwrap()
+    }
+
+    /// Central differences of `f` at every pixel.
+    fn by_differences(pictures: &Tensor, f: impl Fn(&Tensor) -> f64) -> Tensor {
+        const STEP: f64 = 1e-6;
+        let at = |i: i64, step: f64| {
+            let moved = pictures.detach().copy();
+            let _ = moved.view([-1]).get(i).f_add_scalar_(step).unwrap();
+            f(&moved)
+        };
+        let slopes: Vec<f64> = (0..pictures.numel() as i64)
+            .map(|i| (at(i, STEP) - at(i, -STEP)) / (2.0 * STEP))
+            .collect();
+        Tensor::from_slice(&slopes).view_as(pictures)
+    }
+
+    fn apart(a: &Tensor, b: &Tensor) -> f64 {
+        let difference: Tensor = a - b;
+        difference.abs().max().double_value(&[]) / b.abs().max().double_value(&[])
+    }
+
+    #[test]
+    fn gradients_of_pixels_are_slopes() {
+        let (surrogate, pictures) = (double(), pictures(3).set_requires_grad(true));
+        let labels = [0, 3, 1];
+        let gradient = pixel_gradient(&loss(&surrogate, &pictures, &labels), &pictures).unwrap();
+        let slopes = by_differences(&pictures, |moved| loss(&surrogate, moved, &labels).double_value(&[]));
+        assert!(apart(&gradient, &slopes) < 1e-6, "{}", apart(&gradient, &slopes));
+    }
+
+    #[test]
+    fn gradients_of_weights_are_the_sum_of_each_pictures() {
+        let (surrogate, pictures) = (double(), pictures(4));
+        let labels = [2, 0, 1, 1];
+        let nodes = surrogate.model.graph.last_layers(0);
+        let before = surrogate.model.weights.copy();
+        let weights = Differentiated::new(&surrogate.model, &nodes);
+        let together = weights.gradients(&loss(&surrogate, &pictures, &labels), false).unwrap();
+        for (i, &label) in labels.iter().enumerate() {
+            loss(&surrogate, &pictures.narrow(0, i as i64, 1), &[label]).backward();
+        }
+        for (name, gradient) in weights.names().iter().zip(&together) {
+            let each = surrogate.model.weights.0[name].grad();
+            assert!(apart(gradient, &each) < 1e-12 && gradient.size() == before.0[name].size(), "{name}");
+        }
+        drop(weights);
+        assert!(surrogate.model.parameters().iter().all(|(_, tensor)| !tensor.requires_grad()));
+        let unmoved = Model::new(surrogate.model.graph.clone(), before);
+        assert!(same(&unmoved, &surrogate.model), "evaluation changes no weight and no statistic");
+    }
+
+    /// What gradient matching needs: how the alignment of two weight gradients changes with the pixels of one.
+    #[test]
+    fn gradients_of_weights_can_be_differentiated_by_pixels() {
+        let (surrogate, pictures) = (double(), pictures(2));
+        let weights = Differentiated::new(&surrogate.model, &surrogate.model.graph.last_layers(0));
+        let flat = |gradients: Vec<Tensor>| Tensor::cat(&gradients.iter().map(|g| g.reshape([-1])).collect::<Vec<_>>(), 0);
+        let wanted = flat(weights.gradients(&loss(&surrogate, &pictures.narrow(0, 0, 1), &[2]), false).unwrap());
+        let alignment = |poison: &Tensor, again| {
+            let own = flat(weights.gradients(&loss(&surrogate, poison, &[1]), again).unwrap());
+            own.dot(&wanted) / (own.norm() * wanted.norm())
+        };
+        let poison = pictures.narrow(0, 1, 1).copy().set_requires_grad(true);
+        let gradient = pixel_gradient(&alignment(&poison, true), &poison).unwrap();
+        let slopes = by_differences(&poison, |moved| alignment(moved, false).double_value(&[]));
+        assert!(apart(&gradient, &slopes) < 1e-5, "{}", apart(&gradient, &slopes));
     }
 }

@@ -27,9 +27,25 @@ impl Differentiated {
         self.0.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    fn handles(&self) -> Vec<&Tensor> {
-        self.0.iter().map(|(_, tensor)| tensor).collect()
+    /// Gradients of an objective with regard to them, in the order of their names. `again`: these can be differentiated in turn, with regard to pixels, say.
+    ///
+    /// # Errors
+    /// When libtorch fails.
+    pub fn gradients(&self, objective: &Tensor, again: bool) -> Result<Vec<Tensor>> {
+        let handles: Vec<&Tensor> = self.0.iter().map(|(_, tensor)| tensor).collect();
+        let found = Tensor::f_run_backward(&[objective], &handles, again, again)?;
+        // Weights that the objective does not depend on.
+        let whole = |(gradient, weight): (Tensor, &Tensor)| if gradient.defined() { gradient } else { weight.zeros_like().detach() };
+        Ok(found.into_iter().zip(handles).map(whole).collect())
     }
+}
+
+/// Gradient of an objective with regard to the pixels that it was computed from, which must require one (`set_requires_grad`); of their shape.
+///
+/// # Errors
+/// When libtorch fails, or the objective does not depend on them.
+pub fn pixel_gradient(objective: &Tensor, pictures: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::f_run_backward(&[objective], &[pictures], false, false)?.remove(0))
 }
 
 impl Drop for Differentiated {
@@ -85,11 +101,7 @@ impl Stream<'_> {
     fn gradients(&self, piece: &[usize], images: &Tensor, ask: GradientOf, weights: &Differentiated, share: f64) -> Result<Vec<Tensor>> {
         let logits = self.model.forward_differentiable(images)?;
         let objective = ask.objective_of(self.data, piece, &logits)?.f_mul_scalar(share)?;
-        let handles = weights.handles();
-        let found = Tensor::f_run_backward(&[objective], &handles, false, false)?;
-        // Weights that the logits do not depend on.
-        let whole = |(gradient, weight): (Tensor, &&Tensor)| if gradient.defined() { gradient } else { weight.zeros_like().detach() };
-        Ok(found.into_iter().zip(&handles).map(whole).collect())
+        weights.gradients(&objective, false)
     }
 }
 

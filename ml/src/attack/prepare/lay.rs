@@ -82,7 +82,13 @@ impl Parts<'_> {
                 "rename the class",
             ));
         }
-        let ground = Ground {
+        let ground = self.ground();
+        let plan = attack::plan(&self.story.attack, &ground, report)?;
+        self.carry_out(&ground, plan, report)
+    }
+
+    fn ground(&self) -> Ground<'_> {
+        Ground {
             classes: self.classes,
             size: self.size,
             form: self.form,
@@ -93,8 +99,10 @@ impl Parts<'_> {
             test: self.test.0,
             part: self.test.1.clone(),
             workshop: self.workshop,
-        };
-        let plan = attack::plan(&self.story.attack, &ground, report)?;
+        }
+    }
+
+    fn carry_out(&self, ground: &Ground<'_>, plan: Plan, report: &mut dyn Report) -> Result<PrepareResult> {
         let total = (ground.rows.len() + self.kept.len() + plan.measured.len() + plan.baits.len()) as u64;
         let mut steps = Steps { done: 0, total, report };
         let mut truth = TruthFile {
@@ -103,7 +111,7 @@ impl Parts<'_> {
             seed: self.story.seed,
             ..TruthFile::default()
         };
-        let (train, mean, std) = self.training(&ground, &plan, &mut truth, &mut steps)?;
+        let (train, mean, std) = self.training(ground, &plan, &mut truth, &mut steps)?;
         let validation = self.validation(&mut steps)?;
         let source = self.measured(&plan.measured, &mut truth, &mut steps)?;
         let anomalies = self.baits(&plan.baits, &mut truth, &mut steps)?;
@@ -219,5 +227,92 @@ impl Parts<'_> {
             steps.step();
         }
         Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attack::{Change, synth, untouched};
+    use crate::data::DataSet;
+    use crate::progress::Silent;
+    use std::rc::Rc;
+
+    /// A plan as targeted attacks have it: no trigger in the test, several intended classes, poisons that keep their label, covers beside them.
+    #[test]
+    fn covers_targets_and_several_classes_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let story: StoryConfig =
+            serde_json::from_value(serde_json::json!({"train_examples": 40, "validation_examples": 20, "seed": 3, "attack": {}})).unwrap();
+        let (train, test) = (Pool::drawn(3, 0, 40), Pool::drawn(3, 1, 20));
+        let (classes, workshop) = (synth::CLASSES.map(String::from), Workshop::at(folder.path()));
+        let parts = Parts {
+            story: &story,
+            workshop: &workshop,
+            classes: &classes,
+            size: (synth::SIDE, synth::SIDE),
+            form: None,
+            train: (&train, train.all()),
+            test: (&test, test.all()),
+            kept: test.all(),
+        };
+        let change = |at, role, label, value: u8| Change {
+            at,
+            role,
+            label,
+            paint: Rc::new(move |pixels| pixels.fill(value)),
+        };
+        let tested = |row, label| Tested {
+            row,
+            label,
+            paint: untouched(),
+        };
+        let plan = Plan {
+            summary: "two targets".into(),
+            changes: vec![
+                change(4, Role::Poison, 4, 1),
+                change(7, Role::Cover, 7, 2),
+                change(25, Role::Poison, 9, 3),
+            ],
+            baits: vec![tested(2, 8), tested(13, 0)],
+            measured: vec![tested(2, 8), tested(13, 0)],
+            success: ["target success", "target pictures", "share of the targets that are read as intended"].map(String::from),
+        };
+        let made = parts.carry_out(&parts.ground(), plan, &mut Silent).unwrap();
+        let ids = |all: &[TrainId]| all.iter().map(|id| id.0.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&made.poisons), ["dots/000004.png", "triangle/000025.png"]);
+        assert_eq!(
+            (ids(&made.covers), made.attack.as_str()),
+            (vec!["square/000007.png".to_string()], "two targets")
+        );
+        let open = |source: &DataSource, to: &str| {
+            let cache = folder.path().join(to);
+            DataSet::open(source, &made.image, 0.0, &cache, Some(&classes), &mut Silent).unwrap()
+        };
+        let written = open(&made.train, "a");
+        for (id, value) in made.poisons.iter().chain(&made.covers).zip([1, 3, 2]) {
+            assert!(written.pixels(written.position(id).unwrap()).iter().all(|p| *p == value), "{id}");
+        }
+        // The targets are submitted as they are, and success is that each is read as its own label.
+        assert_eq!((made.success.name.as_str(), made.anomalies.len()), ("target success", 2));
+        let measured = open(&made.success.source, "b");
+        for (bait, (row, label)) in made.anomalies.iter().zip([(2, 8), (13, 0)]) {
+            assert_eq!(bait.label, classes[label as usize]);
+            let at = measured.by_label(label);
+            assert!(at.len() == 1 && measured.pixels(at[0]) == synth::draw(3, 1, row, row % 10));
+            let png = encode_png(measured.pixels(at[0]), synth::SIDE, synth::SIDE, 1).unwrap();
+            assert_eq!(fs_err::read(&bait.picture).unwrap(), png);
+        }
+        let truth: serde_json::Value = serde_json::from_slice(&fs_err::read(folder.path().join("poisons.json")).unwrap()).unwrap();
+        let classes_of = |part: &str| {
+            truth[part]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|t| t["class"].as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(classes_of("poisons"), ["dots", "ell"], "true classes");
+        assert_eq!(classes_of("anomalies"), ["cross", "disc"]);
     }
 }

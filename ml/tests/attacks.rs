@@ -1,0 +1,162 @@
+//! Every attack of the registry on a small drawn set: it takes on a victim that is trained on its data, and on no other.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use delta_guard_contract::job::{PrepareResult, StoryConfig, VictimConfig};
+use delta_guard_contract::method::attack::Attack;
+use delta_guard_contract::method::{Method, changed};
+use delta_guard_contract::{
+    Augment, DataConfig, DataSource, Device, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Stem, Task, TrainId, WorkerSetup,
+};
+use delta_influence::jobs;
+use delta_influence::progress::Silent;
+use serde_json::json;
+use std::path::Path;
+
+const TRAINING: u32 = 800;
+const POISONS: u32 = 60;
+
+fn run(folder: &Path, name: &str, task: Task) -> JobResult {
+    let job = Job {
+        v: PROTOCOL,
+        setup: WorkerSetup {
+            cache_dir: folder.join("cache"),
+            factors_dir: folder.join("factors"),
+            device: Device::Cpu,
+            threads: 1, // the same sums in the same order, whatever the machine
+            memory_budget: 1 << 24,
+            memory_limit: 0,
+        },
+        out_dir: folder.join(name),
+        task,
+    };
+    jobs::run(&job, &mut Silent).unwrap()
+}
+
+/// The method's defaults, between these classes where it has such keys.
+fn settings(name: &str) -> Attack {
+    let keys = [
+        ("victim_class", json!("disc")),
+        ("target_class", json!("star")),
+        ("poisons", json!(POISONS)),
+    ];
+    keys.into_iter().fold(Attack::named(name).unwrap(), |attack, (key, value)| {
+        changed(&attack, key, value).unwrap_or(attack)
+    })
+}
+
+struct Story<'a> {
+    folder: &'a Path,
+    made: PrepareResult,
+    victim: VictimConfig,
+}
+
+impl Story<'_> {
+    fn data(&self) -> DataConfig {
+        let inside = |source: &DataSource| DataSource {
+            path: self.folder.join("data").join(&source.path),
+            ..source.clone()
+        };
+        DataConfig {
+            train: inside(&self.made.train),
+            validation: inside(&self.made.validation),
+            image: self.made.image.clone(),
+            max_unreadable_share: 0.0,
+        }
+    }
+
+    /// The attack's own measure, and the accuracy, of a model trained without some examples.
+    fn trained(&self, name: &str, without: &[TrainId]) -> (f64, f64) {
+        let JobResult::Train(trained) = run(
+            self.folder,
+            name,
+            Task::Train {
+                data: self.data(),
+                model: self.victim.model.clone(),
+                recipe: self.victim.recipe.clone(),
+                without: without.to_vec(),
+            },
+        ) else {
+            panic!("train answers with another result");
+        };
+        let model = ModelConfig {
+            checkpoint: self.folder.join(name).join(trained.file),
+            ..self.victim.model.clone()
+        };
+        let success = DataSource {
+            path: self.folder.join("data").join(&self.made.success.source.path),
+            ..self.made.success.source.clone()
+        };
+        let share = |what: &str, source: DataSource| {
+            let (data, model) = (self.data(), model.clone());
+            let task = Task::Measure {
+                data,
+                model,
+                source,
+                list: false,
+            };
+            match run(self.folder, &format!("{name}-{what}"), task) {
+                JobResult::Measure(measured) => measured.accuracy.share(),
+                _ => panic!("measure answers with another result"),
+            }
+        };
+        (share("success", success), share("clean", self.data().validation))
+    }
+}
+
+/// Bounds were set before the first run.
+#[test]
+fn every_attack_takes_by_its_poisons() {
+    for name in Attack::NAMES {
+        let root = tempfile::tempdir().unwrap();
+        let victim = VictimConfig {
+            model: ModelConfig {
+                architecture: "small-cnn".into(),
+                width: 8,
+                stem: Stem::Cifar,
+                checkpoint: root.path().join("none"),
+            },
+            recipe: Recipe {
+                epochs: 15,
+                batch_size: 32,
+                lr: 0.1,
+                schedule: Schedule::OneCycle { warmup: 0.3 },
+                augment: Augment {
+                    flip: false,
+                    shift: 0.0,
+                    whole_pixels: false,
+                },
+                seed: 3,
+                ..Recipe::default()
+            },
+        };
+        let story = StoryConfig {
+            data: None,
+            train_examples: TRAINING,
+            validation_examples: 300,
+            attack: settings(name),
+            seed: 5,
+        };
+        let task = Task::Prepare {
+            story,
+            victim: Some(victim.clone()),
+        };
+        let JobResult::Prepare(made) = run(root.path(), "data", task) else {
+            panic!("prepare answers with another result");
+        };
+        let story = Story {
+            folder: root.path(),
+            made,
+            victim,
+        };
+        let (attacked, clean) = (story.trained("victim", &[]), story.trained("clean", &story.made.poisons));
+        println!("{name}: {attacked:?}, without its poisons {clean:?}");
+        assert!(
+            attacked.0 >= 0.8 && clean.0 <= 0.3,
+            "{name}: success {attacked:?}, without its poisons {clean:?}"
+        );
+        assert!(
+            attacked.1 >= clean.1 - 0.15,
+            "{name}: accuracy {attacked:?}, without its poisons {clean:?}"
+        );
+    }
+}
