@@ -4,6 +4,7 @@
 
 mod backdoor;
 pub mod badnet;
+mod blend;
 mod ground;
 mod pool;
 pub mod prepare;
@@ -34,6 +35,7 @@ pub trait Attack {
 pub fn of(settings: &Settings) -> &dyn Attack {
     match settings {
         Settings::Badnet(keys) => keys,
+        Settings::Blend(keys) => keys,
     }
 }
 

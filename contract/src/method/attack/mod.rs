@@ -4,6 +4,7 @@ super::methods! {
     /// An attack, with its settings.
     Attack, "attack";
     Badnet(badnet) = "badnet",
+    Blend(blend) = "blend",
 }
 
 #[cfg(test)]
