@@ -108,6 +108,12 @@ FAULTS = [
     ("hiccup: held at once", "src/engine/drive/faults.rs", r"matches!\(kind, FaultKind::Resource \| FaultKind::Internal\)", "matches!(kind, FaultKind::Internal)", CORE, "cases::a_hiccup"),
     ("hiccup: waits do not grow", "src/engine/drive/faults.rs", r"5u32\.saturating_pow", "1u32.saturating_pow", CORE, "cases::a_hiccup"),
     ("hiccup: tries are counted over holds", "src/case/mod.rs", r"self\.failures = 0;\s*self\.failed_since = None;", "self.failures = 0;", GUARD, "faults::"),
+    # Attacks.
+    ("blend adds its pattern", "attack/blend.rs", r"\(1\.0 - alpha\) \* f64::from\(\*pixel\)", "f64::from(*pixel)", LIB, "attack::blend"),
+    ("the target class is poisoned, too", "attack/backdoor.rs", r"Victims::Others => label != self\.target,", "Victims::Others => true,", LIB, "attack::tests"),
+    ("covers count as poisons", "attack/prepare/lay.rs", r"Role::Cover => truth\.covers\.push", "Role::Cover => truth.poisons.push", LIB, "attack::prepare"),
+    ("success is to read rightly", "attack/prepare/lay.rs", r"out\.push\(&pixels, tested\.label\)", "out.push(&pixels, pool.labels[tested.row])", LIB, "attack::prepare"),
+    ("gradients by the batch's statistics", "model/exec.rs", r"(pub fn forward_differentiable\([^{]*\{\s*self\.run\(images, Mode::)Eval", r"\1Train", LIB, "attack::surrogate"),
     # An index that is damaged under a running guard.
     ("index: fewer cases than there are believed", "src/engine/ledger/ask.rs", r"cases\.len\(\) >= least", "cases.len() + 1 >= least", GUARD, "ledger::"),
     ("index: other examples than were flagged believed", "src/engine/ledger/ask.rs", r"digest_ids\(&ids\) == trace\.ids", "digest_ids(&ids) == trace.ids || true", GUARD, "ledger::"),
