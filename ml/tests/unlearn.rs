@@ -8,10 +8,11 @@ mod modes;
 
 use bench::Bench;
 use delta_guard_contract::method::unlearn::cf;
-use delta_guard_contract::{Recipe, Schedule};
+use delta_guard_contract::{PROTOCOL, Recipe, Schedule};
 use delta_influence::model::Weights;
-use delta_influence::progress::Report;
+use delta_influence::progress::{Report, Silent};
 use delta_influence::unlearn::Unlearner;
+use serde_json::json;
 use std::path::Path;
 use tch::Tensor;
 
@@ -69,4 +70,34 @@ fn a_collapsed_fine_tuning_is_tried_again_and_not_repeated_by_the_next_job() {
     assert_eq!((heard.again, heard.steps, second.resumed_epochs), (2, 0, 1));
     let same = |name: &str| Tensor::f_equal(&first.model.weights.0[name], &second.model.weights.0[name]).unwrap();
     assert!(same("conv1.weight") && same("fc.weight"));
+}
+
+/// The rules on settings are those of the guard's configuration; a worker that is given others stops before it reads a picture.
+#[test]
+fn a_job_whose_settings_break_a_rule_is_refused_in_the_words_of_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let job = |method: serde_json::Value, recipe: serde_json::Value| {
+        let job = json!({
+            "v": PROTOCOL, "out_dir": path.join("out"),
+            "setup": {"cache_dir": path, "factors_dir": path, "device": "cpu", "threads": 1, "memory_budget": 1 << 20},
+            "task": {"task": "unlearn", "data": {"train": {"path": path}, "validation": {"path": path}}, "model": {"architecture": "fixture", "checkpoint": path},
+                "recipe": recipe, "method": method, "flagged": []},
+        });
+        let fault = delta_influence::jobs::run(&serde_json::from_value(job).unwrap(), &mut Silent)
+            .unwrap_err()
+            .fault()
+            .clone();
+        format!("{}: {}", fault.message, fault.help)
+    };
+    let said = job(json!({"method": "cf", "lr": 0.0}), json!({}));
+    assert_eq!(said, "unlearn.lr is not above 0: leave it out for twice recipe.lr");
+    let said = job(
+        json!({"method": "eu"}),
+        json!({"epochs": 5, "schedule": {"kind": "step", "milestones": [7], "gamma": 0.1}}),
+    );
+    assert!(
+        said.starts_with("recipe.schedule.milestones.0 epoch 7 never comes") && said.contains("up to 4"),
+        "{said}"
+    );
 }

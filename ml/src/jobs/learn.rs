@@ -21,10 +21,7 @@ const FILE: &str = "model.safetensors";
 /// The settings of `section` break a rule: the first that they break, as the guard would have said it of its configuration.
 fn refuse(section: &str, broken: Vec<Mistake>) -> Result<()> {
     match broken.into_iter().next() {
-        Some(mistake) => {
-            let mistake = mistake.below(section);
-            Err(Error::configuration(mistake.to_string(), mistake.help))
-        }
+        Some(mistake) => Err(Error::configuration(mistake.sentence(section), mistake.help)),
         None => Ok(()),
     }
 }

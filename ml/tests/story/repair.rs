@@ -1,6 +1,7 @@
 //! Unlearning: what is removed is removed, and what stays is what the new model has learnt from.
 
-use super::scene::{SCENE, Scene, short};
+use super::scene::{LIMITS, SCENE, Scene, anomaly, short};
+use delta_guard_contract::method::Name;
 use delta_guard_contract::method::unlearn::{Unlearner, cf, eu};
 use delta_guard_contract::{DataConfig, DataSource, JobResult, Recipe, Schedule, Task, TrainId};
 use delta_influence::files::tensors::read_tensors;
@@ -165,4 +166,37 @@ fn cf_goes_on_from_production_without_the_pictures() {
     scene.run("cf-other-kept", task(&gone[1..]));
     let kept = scene.unlearn("cf-kept", settings(0.01, 0), &gone[1..]);
     assert!(!same(&kept, &scene.folder.join("cf-other-kept/model.safetensors")));
+}
+
+/// Whatever the method: its candidate fits in production's place, says how it was made, and can be measured. What each makes of the anomaly is printed.
+#[test]
+fn every_unlearner_makes_a_candidate_that_the_gate_can_judge() {
+    let scene = &*SCENE;
+    for name in Name::<Unlearner>::all() {
+        let folder = format!("every-{name}");
+        let told = scene.unlearned(&folder, name.method(), &scene.prepared.poisons);
+        let checkpoint = scene.folder.join(&folder).join(&told.file);
+        let made = told.made.unwrap();
+        assert_eq!((made.method.as_str(), made.about.as_str()), (name.as_str(), name.method().own().about()));
+        assert!(told.train_loss.is_finite() && (0.0..=1.0).contains(&told.train_accuracy), "{name}");
+        let task = Task::Certify {
+            data: scene.data(),
+            model: scene.model(),
+            candidate: checkpoint,
+            anomalies: vec![anomaly(scene.anomaly(0), None)],
+            limits: LIMITS,
+            flagged: scene.prepared.poisons.clone(),
+        };
+        let JobResult::Certify(judged) = scene.run(&format!("certify-{name}"), task) else {
+            panic!("certify answers with another result");
+        };
+        println!(
+            "{name}: the anomaly is read as {} (was {}), accuracy {:.3} (was {:.3}), loss on what stays {:.3}",
+            judged.anomalies_after[0].label,
+            judged.anomalies_before[0].label,
+            judged.after.share(),
+            judged.before.share(),
+            told.train_loss
+        );
+    }
 }

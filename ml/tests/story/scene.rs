@@ -1,7 +1,7 @@
 //! The story: 400 drawn pictures, some of them poisoned, and a victim trained on them, both by the worker's jobs. Made once for all tests here.
 
 use delta_guard_contract::detect::{Damping, Delta, DetectConfig, Detector, Precision, Shared, guard};
-use delta_guard_contract::job::{Anomaly, ImageLimits, PrepareResult, StoryConfig};
+use delta_guard_contract::job::{Anomaly, ImageLimits, PrepareResult, StoryConfig, TrainResult};
 use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
 use delta_guard_contract::method::changed;
@@ -130,6 +130,12 @@ impl Scene {
 
     /// The unlearn job.
     pub fn unlearn(&self, name: &str, method: Unlearner, flagged: &[TrainId]) -> PathBuf {
+        let result = self.unlearned(name, method, flagged);
+        self.folder.join(name).join(result.file)
+    }
+
+    /// The unlearn job's result.
+    pub fn unlearned(&self, name: &str, method: Unlearner, flagged: &[TrainId]) -> TrainResult {
         let task = Task::Unlearn {
             data: self.data(),
             model: self.model(),
@@ -144,7 +150,7 @@ impl Scene {
         };
         let gone = flagged.iter().collect::<std::collections::BTreeSet<_>>().len();
         assert_eq!(result.examples as usize, 400 - gone, "examples trained on");
-        self.folder.join(name).join(result.file)
+        result
     }
 }
 
