@@ -35,6 +35,7 @@ macro_rules! unlearners {
 unlearners! {
     Eu(eu),
     Cf(cf),
+    Ssd(ssd),
 }
 
 /// What an unlearner works with.

@@ -10,6 +10,7 @@ methods! {
     Unlearner as Own, "unlearner";
     Eu(eu) = "eu",
     Cf(cf) = "cf",
+    Ssd(ssd) = "ssd",
 }
 
 /// What is asked of an unlearner besides its name and its rules.
