@@ -17,6 +17,8 @@ from scratch import ROOT, Scratch, since
 STORY = ["-p", "delta-influence", "--test", "story"]
 NAIVE = ["-p", "delta-influence", "--test", "ekfac_naive"]
 LIB = ["-p", "delta-influence", "--lib"]
+UNLEARN = ["-p", "delta-influence", "--test", "unlearn"]
+SSD = ["-p", "delta-influence", "--test", "ssd"]
 CHECKPOINTS = ["-p", "delta-influence", "--test", "checkpoints"]
 HICCUPS = ["-p", "delta-influence", "--test", "hiccups"]
 CONTRACT = ["-p", "delta-guard-contract", "--lib"]
@@ -57,6 +59,18 @@ FAULTS = [
     ("seeds by score", "detect/guard.rs", r"\[first\(drop\), first\(&mean\(strengths\)\)\]", "[first(&mean(strengths)), { let _ = drop; first(&mean(strengths)) }]", LIB, "detect::"),
     ("d' comparison skipped", "detect/stand_out.rs", r"exceeds\(&another, d_prime\)", "exceeds(&another, d_prime.max(f64::INFINITY))", LIB, "detect::stand_out"),
     ("cf from a new initialisation", "unlearn/cf.rs", r"start: Some\(case\.production\.copy\(\)\)", "start: None", STORY, "repair::cf"),
+    # Unlearners and what they may ask.
+    ("gradients by batch statistics", "passes/gradients.rs", r"forward_differentiable\(", "forward_train(", UNLEARN, "modes::squared"),
+    ("gradients not squared", "passes/gradients.rs", r"\.f_square\(\)\?", ".f_abs()?", UNLEARN, "modes::squared"),
+    ("a unit's sum for its mean", "passes/gradients.rs", r"1\.0 / members\.len\(\) as f64", "1.0", UNLEARN, "modes::squared"),
+    ("a teacher by batch statistics", "train/mod.rs", r"teacher\.forward\(&images\)", "teacher.forward_train(&images)", UNLEARN, "modes::a_student"),
+    ("a run goes on from another teacher's epoch", "train/resume.rs", r"run\.loss\.teacher\(\)\.iter\(\)", "run.loss.teacher().iter().take(0)", UNLEARN, "modes::a_student"),
+    ("a worker checks no settings", "jobs/learn.rs", r"refuse\(\"unlearn\", method\.check\(\)\)\?;", "", UNLEARN, "a_job_whose"),
+    ("ssd shrinks what should stay", "unlearn/ssd.rs", r"f_gt_tensor", "f_lt_tensor", SSD, "weights_are"),
+    ("ssd lets weights grow", "unlearn/ssd.rs", r"\.f_clamp_max\(1\.0\)\?", "", SSD, "the_bounds"),
+    ("ssd compares with the retained alone", "unlearn/ssd.rs", r"\[case\.retained, case\.flagged\]\.concat\(\)", "case.retained.to_vec()", SSD, "weights_are"),
+    ("settings of a named unlearner ignored", "contract/src/method/unlearn/mod.rs", r"known\.cloned\(\)\.unwrap_or_else\(\|\| name\.method\(\)\)", "{ let _ = known.cloned(); name.method() }", CONTRACT, "unlearn::tests"),
+    ("no rules on unlearn in the configuration", "src/config/rules.rs", r"found\.take\(\"unlearn\", file\.unlearn\.check\(\)\);", "", GUARD, "config::tests::single_mistakes"),
     # The inbox.
     ("what was taken in is not compared", "src/inbox/scan.rs", r"content\.is_some_and\(\|content\| intake::holds\(inbox, name, file, content\)\)", "content.is_some()", CORE, "patience::a_file_is_removed"),
     ("one file's error ends the scan", "src/inbox/take.rs", r"Err\(Hitch::File\(error\)\) => self\.trouble\(&first, format!\(\"\{error:#\}\"\), report\),", "Err(Hitch::File(error)) => return Err(Hitch::File(error)),", CORE, "patience::a_file_that_cannot_be_refused"),
@@ -91,7 +105,7 @@ FAULTS = [
     ("kinds of numbers not kept", "model/weights.rs", r"let same = tensor\.detach\(\)\.f_to_kind\(kind\)\?;", "let same = { let _ = kind; tensor.detach() };", CHECKPOINTS, "a_candidate_has"),
     ("header of weights not sorted", "files/tensors.rs", r"canonical::sort_header_of\(fs_err::OpenOptions::new\(\)\.read\(true\)\.write\(true\)\.open\(temporary\)\?\.file\(\)\)", "{ let _ = canonical::sort_header_of; Ok(()) }", CHECKPOINTS, "equal_weights"),
     # Command line.
-    ("a milestone beyond the epochs, not at them", "src/config/rules.rs", r"\*milestone >= f64::from\(epochs\)", "*milestone > f64::from(epochs)", GUARD, "config::tests"),
+    ("a milestone beyond the epochs, not at them", "contract/src/config.rs", r"at < f64::from\(epochs\),", "at <= f64::from(epochs),", GUARD, "config::tests"),
     ("configuration forgotten in advice", "src/cli/advice.rs", r"vec!\[\"--config\"\.into\(\), path\.into\(\)\]", "{ let _ = path; Vec::new() }", CLI, "advised::what_is"),
     ("a dead daemon taken as living", "src/cli/watch.rs", r"(None => Ok\(\(\)\),\s*Some\(status\) => )Err\(self\.lost\(status\)\)(,\s*\}\s*\}\s*/// The daemon has ended by itself)", r"\1{ let _ = status; Ok(()) }\2", CLI, "demo::a_killed_daemon"),
     ("progress may fall", "src/progress.rs", r"self\.ratio = self\.ratio\.max\(reached\.min\(MOST\)\);", "self.ratio = reached.min(MOST);", GUARD, "progress::"),
