@@ -190,11 +190,6 @@ impl Journal {
         self.options.clock.now().max(self.time)
     }
 
-    /// How often the journal had been opened for writing, this time included.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
     /// Why nothing can be written until the next start, if so.
     pub fn poisoned(&self) -> Option<&str> {
         self.poisoned.as_deref()

@@ -25,6 +25,8 @@ fn the_page_is_what_prometheus_expects() {
         "{page}"
     );
     assert_eq!(value("delta_guard_ready"), Some(1.0));
+    let build = page.lines().find(|line| line.starts_with("delta_guard_build_info{")).unwrap();
+    assert!(build.contains("mode=\"propose\""), "{build}");
     assert!(value("delta_guard_journal_records_total") > Some(4.0));
     let series = page.lines().filter(|line| !line.starts_with('#')).count();
     assert!(series <= 500, "{series} series");
