@@ -9,6 +9,8 @@ mod chain;
 mod clock;
 #[path = "core/disk.rs"]
 mod disk;
+#[path = "core/files.rs"]
+mod files;
 #[path = "core/folder.rs"]
 mod folder;
 #[path = "core/hangs.rs"]

@@ -2,8 +2,8 @@
 //! not for a flood. What grows with the data (class names, results per class, mails) lies in a file of the case, see [`Kept`]; here every text gets its
 //! bound, so that no record comes near [`MAX_WRITTEN`](crate::journal::frame::MAX_WRITTEN).
 
-use super::event::{Claim, Event};
-use super::{Approval, Message};
+use super::event::Event;
+use super::{Approval, Claim, Message};
 use crate::policy::{Decision, GateVerdict};
 use delta_guard_contract::job::{Accuracy, CertifyResult, FitResult, Prediction};
 use delta_guard_contract::{Digest, TraceVerdict};
@@ -391,6 +391,7 @@ mod tests {
                     file: "f".into(),
                     digest: digest.clone(),
                     ids: digest.clone(),
+                    flagged: None,
                     manifest: None,
                 },
                 seconds,

@@ -1,7 +1,7 @@
 //! What can happen to a case. Each event is one journal record: its kind is the record's `k`, its content the record's `d`.
 
 use super::bounds::Kept;
-use super::{Approval, Case, State};
+use super::{Accepted, Approval, Case, State};
 use crate::policy::{Decision, Found, GateVerdict};
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::method::Name;
@@ -68,66 +68,6 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What the submitter says, from the sidecar.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Claim {
-    /// The wrong label that the model gave.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub predicted_label: Option<String>,
-    /// The right label.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub true_label: Option<String>,
-    /// Where the picture comes from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    /// Anything else.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-    /// Where the submitter wants to be told what became of it. No part of the case's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mail: Option<String>,
-}
-
-/// Which file of the inbox it was. Two files with the same identity are the same file, unchanged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct FileIdentity {
-    /// Device.
-    pub dev: u64,
-    /// Inode.
-    pub ino: u64,
-    /// Bytes.
-    pub size: u64,
-    /// Modification time, nanoseconds since 1970.
-    pub mtime_ns: i64,
-}
-
-/// A picture that was taken in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Accepted {
-    /// BLAKE3 of the content, and its name in the spool.
-    pub content: Digest,
-    /// Bytes.
-    pub bytes: u64,
-    /// The file's name as the submitter gave it, made harmless for display.
-    pub name: String,
-    /// The same, byte for byte.
-    pub name_base64: String,
-    /// What the submitter says.
-    pub claim: Claim,
-    /// Digest of the production checkpoint that the case is about.
-    pub checkpoint: Digest,
-    /// The file in the inbox.
-    pub file: FileIdentity,
-    /// Its sidecar, if it had one.
-    pub sidecar: Option<FileIdentity>,
-    /// BLAKE3 of the sidecar's content; None in journals of older versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sidecar_content: Option<Digest>,
-    /// Owner of the picture's file.
-    pub uid: u32,
-}
-
 /// What a trace found, as far as it is needed to go on. The whole report lies in a file of the case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TraceSummary {
@@ -139,6 +79,10 @@ pub struct TraceSummary {
     pub digest: Digest,
     /// BLAKE3 of the flagged ids, one a line, sorted.
     pub ids: Digest,
+    /// The file of the case that holds the flagged examples, strongest first. None where nothing was flagged, and in journals of the first version, whose
+    /// `flagged` records hold them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flagged: Option<Kept>,
     /// Digest of the training set that was traced in. None in records of older versions.
     #[serde(default)]
     pub manifest: Option<Digest>,
@@ -224,6 +168,15 @@ impl Retried {
                 .collect(),
         }
     }
+}
+
+/// Messages that are too many for a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// Their file.
+    pub file: Kept,
+    /// How many there are.
+    pub count: u64,
 }
 
 /// A candidate as it was published.
@@ -354,12 +307,12 @@ pub enum Event {
         /// Seconds of the stage.
         seconds: f64,
     },
-    /// Some of the flagged examples; `traced` follows the last of these records.
+    /// Some of the flagged examples, in journals of the first version; `traced` follows the last of these records.
     Flagged {
         /// Evidence, strongest first.
         examples: Vec<Flagged>,
     },
-    /// Traced; the flagged examples are in the `flagged` records since the stage began.
+    /// Traced.
     Traced {
         /// What was found.
         trace: TraceSummary,
@@ -467,7 +420,7 @@ pub enum Event {
         /// What to do; may be empty.
         help: String,
     },
-    /// Some of the messages to send, where they are too many for one record; `told` follows the last of these records, and only then they are sent.
+    /// Some of the messages to send, in journals of the first version; `told` follows the last of these records, and only then they are sent.
     Queued {
         /// Number of messages in the records before this one; 0 begins anew.
         after: u64,
@@ -478,8 +431,11 @@ pub enum Event {
     Told {
         /// BLAKE3 of the report; None where it could not be made.
         report: Option<Digest>,
-        /// Messages to send (the last of them, where `queued` records have the others), each with its fixed id.
+        /// Messages to send, each with its fixed id (in journals of the first version the last of them, where `queued` records have the others).
         messages: Vec<super::Message>,
+        /// The file of the case that holds them, where they are many.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        list: Option<List>,
     },
 }
 

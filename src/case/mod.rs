@@ -2,6 +2,7 @@
 //!
 //! A case is one accepted picture. Its history is a list of [`Event`]s in the journal; [`Case::apply`] folds them, [`next::next`] says what to do.
 
+mod accepted;
 pub mod bounds;
 mod event;
 mod message;
@@ -10,8 +11,9 @@ pub mod phase;
 mod refusal;
 mod transitions;
 
+pub use accepted::{Accepted, Claim, FileIdentity};
 pub use bounds::Kept;
-pub use event::{Accepted, Claim, End, Event, FileIdentity, HoldCause, Published, Retried, Stage, StandingUse, TraceSummary};
+pub use event::{End, Event, HoldCause, List, Published, Retried, Stage, StandingUse, TraceSummary};
 pub use message::{Message, message_id};
 pub use phase::{Approval, By, Held, Phase, Stance};
 pub use refusal::{Refusal, RefusedFile};

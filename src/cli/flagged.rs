@@ -1,7 +1,7 @@
 //! `flagged`.
 
 use super::{Exit, Failure, Global, lookup, say};
-use crate::case::Case;
+use crate::case::{Case, State};
 use crate::engine;
 use crate::report::words;
 use crate::settings::Settings;
@@ -52,9 +52,23 @@ impl Flagged {
             let settings = config.settings()?;
             let of_case = |id: &Digest| found.book.cases.values().find(|case| case.id == *id);
             let id = self.id.clone().map(TrainId);
-            for (case, mut flagged) in found.flagged {
+            for (case, flagged) in found.flagged(wanted.as_ref().map(|wanted| &wanted.id)) {
+                let mut flagged = match flagged {
+                    Ok(flagged) => flagged,
+                    Err(error) if wanted.is_some() => {
+                        let help = match of_case(&case).map(|case| case.state) {
+                            Some(State::Promoted) | None => String::new(),
+                            _ => format!("or let them be found again: `delta-guard retry {} --whole`", case.short()),
+                        };
+                        return Err(Failure::new(Exit::Failed, format!("{error:#}"), help));
+                    }
+                    Err(error) => {
+                        lookup::incomplete(&format!("warning: {error:#}"));
+                        continue;
+                    }
+                };
                 flagged.retain(|example| id.as_ref().is_none_or(|id| example.id == *id));
-                if flagged.is_empty() || wanted.as_ref().is_some_and(|wanted| wanted.id != case) {
+                if flagged.is_empty() {
                     continue;
                 }
                 let report = of_case(&case).and_then(|case| trace(case, &settings));

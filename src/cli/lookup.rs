@@ -59,6 +59,12 @@ pub(super) fn read(state: &Path) -> Salvage {
 /// Set when an answer could not say everything.
 static DAMAGED: OnceLock<()> = OnceLock::new();
 
+/// Say what an answer lacks, and remember it for the exit code.
+pub(super) fn incomplete(what: &str) {
+    say::note(what);
+    let _ = DAMAGED.set(());
+}
+
 /// Was a journal read that is damaged? Then no answer from it is a success.
 pub(super) fn is_damaged() -> bool {
     DAMAGED.get().is_some()

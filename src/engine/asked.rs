@@ -5,6 +5,7 @@
 use super::Ledger;
 use super::entry::approval::Note;
 use crate::case::{Approval, By, Case, CaseId, Event, HoldCause, Retried, State};
+use crate::journal::JournalError;
 use crate::publish;
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -207,18 +208,26 @@ fn look(ledger: &Ledger, settings: &Settings) -> Result<()> {
             fs_err::remove_file(&path)?;
             continue;
         };
-        match carry_out(ledger, settings, &request, by)? {
+        let answer = carry_out(ledger, settings, &request, by).or_else(|error| match too_large(&error) {
+            true => no(format!("{error:#}")),
+            false => Err(error),
+        })?;
+        match answer {
             Answer::Later => continue,
             Answer::Given { done, answer } => {
                 let reason = why(&request);
                 tracing::info!(case = request.ask.case().short(), by, done, answer, "a request was answered");
-                ledger.note(Note::Asked {
+                let noted = ledger.note(Note::Asked {
                     id: id.chars().take(64).collect(),
                     by,
                     request: Request { ask: request.ask, reason },
                     done,
                     answer,
-                })?;
+                });
+                match noted {
+                    Err(JournalError::TooLarge { .. }) => tracing::error!(message = "The record of a request is too large.", id),
+                    other => other?,
+                }
             }
         }
         fs_err::remove_file(&path)?;
@@ -243,6 +252,11 @@ fn read(path: &Path) -> Option<(Request, u32)> {
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= MAX_BYTES).then_some(())?;
     Some((serde_json::from_slice(&bytes).ok()?, meta.uid()))
+}
+
+/// Had a record no room? Then trying again would not help, and the next request is not to wait for it.
+fn too_large(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(JournalError::TooLarge { .. }))
 }
 
 /// Its reason, harmless and short.

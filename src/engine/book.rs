@@ -5,7 +5,7 @@ use super::entry::daemon::Starts;
 use super::entry::inbox::LastFile;
 use super::entry::mail::Outbox;
 use super::entry::{Entry, approval::Note};
-use crate::case::{Approval, By, Case, CaseId, End, Event, Stage, State};
+use crate::case::{Approval, By, Case, CaseId, End, Event, Kept, Stage, State, TraceSummary};
 use crate::journal::Record;
 use anyhow::{Context, Result, bail};
 use delta_guard_contract::Flagged;
@@ -44,7 +44,9 @@ pub enum Folded {
     Case(u64),
     /// This case's trace began: earlier flagged examples are void.
     Cleared(u64),
-    /// These examples were flagged for this case.
+    /// This case was traced: what was flagged for it is in this file.
+    Traced(u64, Kept),
+    /// These examples were flagged for this case, in a journal of the first version.
     Flagged(u64, Vec<Flagged>),
 }
 
@@ -109,7 +111,11 @@ impl Book {
             Event::StageStarted { stage: Stage::Trace, .. } => return Ok(Folded::Cleared(number)),
             Event::Flagged { examples } => return Ok(Folded::Flagged(number, examples)),
             Event::Queued { after, messages } => self.outbox.queue(&id, after, messages),
-            Event::Told { messages, .. } => self.outbox.told(&id, messages),
+            Event::Told { messages, list, .. } => self.outbox.told(&id, messages, list),
+            Event::Traced {
+                trace: TraceSummary { flagged: Some(file), .. },
+                ..
+            } => return Ok(Folded::Traced(number, file)),
             _ => {}
         }
         Ok(Folded::Case(number))
@@ -153,6 +159,7 @@ impl Book {
         let told = Event::Told {
             report: None,
             messages: Vec::new(),
+            list: None,
         };
         for event in [Event::Approved(approval), ended, told] {
             case.apply(&event, seq, at)?;

@@ -5,11 +5,11 @@ mod promote;
 
 use super::hooks::{Event as Outside, Hooks};
 use super::standing::Standing;
-use super::trouble::{Interrupt, Trouble, blocking, blocking_plain};
+use super::trouble::{Interrupt, Trouble, blocking, blocking_plain, mend};
 use super::turns::Turns;
 use super::{Ledger, Snapshot, base, tell, work};
 use crate::case::next::{Rules, Step, next};
-use crate::case::{Case, CaseId, End, Event, HoldCause, Stage, State};
+use crate::case::{Case, CaseId, Event, HoldCause, Stage, State};
 use crate::jobs::{Failure, Local, Runner};
 use crate::journal::JournalError;
 use crate::seed::Secret;
@@ -80,7 +80,7 @@ impl Engine {
     /// Work until stopped. An error means that nothing can be recorded any more.
     pub async fn run(mut self) -> Result<()> {
         match self.take_up().await {
-            Ok(()) => {}
+            Ok(()) | Err(Interrupt::Aside) => {}
             Err(Interrupt::Stopped) => return Ok(()),
             Err(Interrupt::Failed(error)) => return Err(error),
         }
@@ -97,7 +97,7 @@ impl Engine {
                 .choose(|open| turns.choose(open.filter(|case| !waiting.contains_key(&case.id)), rules));
             if let Some(case) = case {
                 match self.step(case).await {
-                    Ok(()) | Err(Interrupt::Stopped) => continue,
+                    Ok(()) | Err(Interrupt::Stopped | Interrupt::Aside) => continue,
                     Err(Interrupt::Failed(error)) => return Err(error),
                 }
             }
@@ -119,14 +119,23 @@ impl Engine {
             if !mendable || case.held().map_or(0, |held| held.seq) > self.ledger.changed_at() {
                 continue;
             }
-            let id = case.id.clone();
-            if !case.told {
-                self.step(case).await?;
+            match self.go_on(case).await {
+                Ok(()) | Err(Interrupt::Aside) => {}
+                Err(other) => return Err(other),
             }
-            if self.ledger.held().iter().any(|held| held.id == id && held.told) {
-                let why = "the guard was started with another configuration or version".into();
-                self.record(&id, Event::Resumed { why, by: None }).await?;
-            }
+        }
+        Ok(())
+    }
+
+    /// Take a held case up again, once its hold was told.
+    async fn go_on(&mut self, case: Case) -> Result<(), Interrupt> {
+        let id = case.id.clone();
+        if !case.told {
+            self.step(case).await?;
+        }
+        if self.ledger.held().iter().any(|held| held.id == id && held.told) {
+            let why = "the guard was started with another configuration or version".into();
+            self.record(&id, Event::Resumed { why, by: None }).await?;
         }
         Ok(())
     }
@@ -156,7 +165,7 @@ impl Engine {
         let (job, limit) = blocking(move || {
             base::still_there(&ledger_case, &format!("stage {stage}"), &settings)?;
             let standing = match stage {
-                Stage::Unlearn => ledger.standing().map_err(work::resource)?,
+                Stage::Unlearn => ledger.standing().map_err(|error| mend(&error, ""))?,
                 _ => Standing::default(),
             };
             standing.keep_cases(&settings.case_dir(&ledger_case.id)).map_err(work::resource)?;
@@ -200,13 +209,8 @@ impl Engine {
         fail::fail_point!(failpoint("before_record", stage));
         for event in events {
             let case = self.record(&case.id, event).await?;
-            if case.state.is_end() {
+            if case.state == State::Held {
                 // There was no room for it in a record.
-                self.hooks.on(Outside::CaseEnded {
-                    case: case.id,
-                    state: case.state,
-                    reason: case.reason,
-                });
                 return Ok(());
             }
         }
@@ -275,6 +279,7 @@ impl Engine {
 
     /// Record, and wait out a full disk: what a worker found in hours must not be lost for want of a few bytes.
     async fn record(&mut self, id: &CaseId, mut event: Event) -> Result<Case, Interrupt> {
+        let mut too_large = false;
         loop {
             let (ledger, id, asked) = (Arc::clone(&self.ledger), id.clone(), event.clone());
             match blocking_plain({
@@ -283,7 +288,17 @@ impl Engine {
             })
             .await?
             {
-                Ok(case) => return Ok(case),
+                Ok(case) => {
+                    if too_large && let Event::Held { cause, reason, help, .. } = event {
+                        self.hooks.on(Outside::CaseHeld {
+                            case: case.id.clone(),
+                            cause,
+                            reason,
+                            help,
+                        });
+                    }
+                    return Ok(case);
+                }
                 Err(error @ JournalError::Io { .. }) if self.ledger.poisoned().is_none() => {
                     tracing::debug!(
                         error = format!("{:#}", anyhow::Error::from(error)),
@@ -295,30 +310,44 @@ impl Engine {
                     }
                 }
                 // Every text was cut to its bound, so that this is a defect; it must cost this case at most.
-                Err(error @ JournalError::TooLarge { .. }) => event = self.too_large(&id, &event, &error)?,
+                Err(error @ JournalError::TooLarge { .. }) => match self.instead(&id, &event, &error) {
+                    Some(instead) => (event, too_large) = (instead, true),
+                    None => {
+                        self.waiting.insert(id, Instant::now() + LONGEST_WAIT);
+                        return Err(Interrupt::Aside);
+                    }
+                },
                 Err(error) => return Err(Interrupt::Failed(error.into())),
             }
         }
     }
 
-    /// What is recorded instead of an event that no record has room for: the case's end, or for an ended one that it was told without messages.
-    fn too_large(&self, id: &CaseId, event: &Event, error: &JournalError) -> Result<Event, Interrupt> {
-        let instead = match event {
-            Event::Queued { .. } | Event::Told { .. } => Event::Told {
-                report: None,
-                messages: Vec::new(),
-            },
-            _ => Event::Ended {
-                end: End::Failed,
-                reason: error.to_string(),
-                help: "this is a defect of delta-guard: please report it with the log".into(),
-            },
+    /// What is recorded instead of an event that no record has room for: a hold, which is told like every other; of what rests already that it was told, without
+    /// messages. None: not even that has room.
+    fn instead(&self, id: &CaseId, event: &Event, error: &JournalError) -> Option<Event> {
+        let told = Event::Told {
+            report: None,
+            messages: Vec::new(),
+            list: None,
         };
-        tracing::error!(message = "A record was too large; its case goes no further.", case = id.short(), error = %error);
-        if instead == *event || instead.kind() == event.kind() {
-            return Err(Interrupt::Failed(anyhow::anyhow!(error.to_string())));
+        let help = format!(
+            "this is a defect of delta-guard: please report it with the log; `delta-guard resume {}` tries it again",
+            id.short()
+        );
+        let held = Event::Held {
+            kind: FaultKind::Internal,
+            reason: error.to_string(),
+            help: help.clone(),
+            cause: HoldCause::Fault,
+        };
+        let rests = self.ledger.case(id).ok().flatten().is_none_or(|case| case.state.rests());
+        tracing::error!(message = "A record is too large; its case waits for a person.", case = id.short(), error = %error);
+        match event {
+            Event::Queued { .. } | Event::Told { .. } => (*event != told).then_some(told),
+            // The shortest hold that there is.
+            Event::Held { help: said, .. } if *said == help => None,
+            _ => (!rests).then_some(held),
         }
-        Ok(instead)
     }
 }
 

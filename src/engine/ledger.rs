@@ -7,6 +7,7 @@ mod index;
 use super::book::{Book, Folded};
 use super::entry::Entry;
 use super::entry::inbox::LastFile;
+use super::flags::cases_beside;
 use super::hooks::{Event as Outside, Hooks};
 use super::standing::{Excluded, Standing};
 use crate::case::{Accepted, Case, CaseId, Event, Illegal, State};
@@ -77,18 +78,20 @@ impl Ledger {
         options.witness = position.as_ref().map_or(0, |at| at.0);
         let mut agrees = position.as_ref().is_some_and(|at| at.0 == 0);
         let mut book = Book::default();
+        let cases_dir = cases_beside(journal_dir);
         let (journal, opened) = Journal::open(options, &mut |record, head| {
             let folded = book.fold_record(record)?;
             if let Some((seq, hash)) = &position {
                 agrees |= head.seq == *seq && hex::encode(head.hash) == *hash;
                 if agrees && head.seq > *seq && trouble.is_none() {
-                    let applied = store.as_mut().map_or(Ok(()), |store| apply(store, head, &book, &folded));
+                    let applied = store.as_mut().map_or(Ok(()), |store| apply(store, head, &book, &folded, &cases_dir));
                     trouble = applied.err().map(|error| format!("{error:#}"));
                 }
             }
             prune(&mut book, &folded);
             Ok(())
         })?;
+        tell_unread(book.outbox.open_lists(&cases_dir));
         if let Some(bytes) = opened.cut {
             let message = format!(
                 "{bytes} bytes of a record that was not finished were cut and kept in {}/quarantine",
@@ -177,6 +180,11 @@ impl Ledger {
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Write no record whose JSON has more bytes than this from now on. It comes as [`MAX_WRITTEN`](crate::journal::frame::MAX_WRITTEN).
+    pub fn limit_records(&self, most: usize) {
+        self.inner().journal.limit_records(most);
+    }
+
     /// Keep the ledger as if a record were being written.
     #[cfg(test)]
     pub(crate) fn hold(&self) -> impl Sized + '_ {
@@ -237,13 +245,14 @@ impl Ledger {
                 });
             })?;
         let folded = inner.book.fold(entry, appended.head.seq, appended.time).map_err(JournalError::Visitor)?;
+        tell_unread(inner.book.outbox.open_lists(&cases_beside(&self.journal_dir)));
         self.hooks.on(Outside::JournalAppended {
             seq: appended.head.seq,
             bytes: appended.bytes,
             sync_seconds: appended.sync.as_secs_f64(),
         });
         if let Some(store) = inner.store.as_mut()
-            && let Err(error) = apply(store, &appended.head, &inner.book, &folded).and_then(|()| store.flush())
+            && let Err(error) = apply(store, &appended.head, &inner.book, &folded, &cases_beside(&self.journal_dir)).and_then(|()| store.flush())
         {
             self.lose_index(inner, &error);
         }
@@ -336,5 +345,12 @@ impl Ledger {
     /// Is the index in use?
     pub fn has_index(&self) -> bool {
         self.inner().store.is_some()
+    }
+}
+
+/// Files of messages that cannot be used: their mails are not sent.
+fn tell_unread(trouble: Vec<String>) {
+    for sentence in trouble {
+        tracing::error!(message = "A file that the journal names cannot be used.", error = sentence);
     }
 }

@@ -5,6 +5,7 @@ mod base;
 mod book;
 mod drive;
 pub mod entry;
+mod flags;
 mod former;
 mod hooks;
 mod kept;

@@ -5,6 +5,7 @@ use super::entry::mail::Note;
 use crate::case::Message;
 use crate::case::{CaseId, Kept, bounds};
 use crate::journal::JournalError;
+use delta_guard_contract::Digest;
 use std::time::Duration;
 
 /// So many messages wait for one recipient at most before what is no case is not told any more: who drops files by the thousand fills neither journal nor memory.
@@ -75,6 +76,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// The list that a waiting message stands in.
+    fn list_of(&self, id: &str) -> Option<Digest> {
+        self.inner().book.outbox.waiting.get(id).and_then(|one| one.list.clone())
+    }
+
     /// A message was taken by its receiver.
     ///
     /// # Errors
@@ -83,6 +89,7 @@ impl Ledger {
         self.note(Note::MessageSent {
             id: id.into(),
             reply: reply.into(),
+            list: self.list_of(id),
         })
     }
 
@@ -94,6 +101,7 @@ impl Ledger {
         self.note(Note::MessageGivenUp {
             id: id.into(),
             reason: reason.into(),
+            list: self.list_of(id),
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::case::{CaseId, StandingUse};
 use crate::publish;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use delta_guard_contract::{Digest, Flagged, TrainId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,11 @@ impl Standing {
     pub fn of(cases: &[Excluded], mut flagged: impl FnMut(&CaseId) -> Result<Vec<Flagged>>) -> Result<Self> {
         let mut all = BTreeSet::new();
         for excluded in cases {
-            let ids: BTreeSet<TrainId> = flagged(&excluded.case)?.into_iter().map(|example| example.id).collect();
+            let examples = flagged(&excluded.case).with_context(|| {
+                let short = excluded.case.short();
+                format!("the exclusion list would have a hole (`delta-guard approve {short} --undo` takes case {short} off it)")
+            })?;
+            let ids: BTreeSet<TrainId> = examples.into_iter().map(|example| example.id).collect();
             let ids: Vec<TrainId> = ids.into_iter().collect();
             let found = digest_ids(&ids);
             ensure!(

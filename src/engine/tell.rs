@@ -2,7 +2,7 @@
 
 use super::hooks::{Event as Outside, Hooks};
 use super::{CaseView, REPORT_FILE, kept};
-use crate::case::{Case, Event, Message, Refusal, State, bounds};
+use crate::case::{Case, Event, List, Message, Refusal, State, bounds};
 use crate::publish;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
@@ -39,21 +39,31 @@ pub(super) fn tell(case: &Case, settings: &Settings, hooks: &dyn Hooks, give_bac
         Err(error) => return Err(error),
     };
     let messages = keep_messages(hooks.messages(&view), &view.paths.case_dir)?;
-    let mut parts = bounds::in_parts(messages)?;
-    let last = parts.pop().unwrap_or_default();
-    let mut after = 0;
-    let mut events = Vec::new();
-    for messages in parts {
-        let count = messages.len() as u64;
-        events.push(Event::Queued { after, messages });
-        after += count;
-    }
-    if after == 0 && case.queued {
+    let (messages, list) = listed(messages, &view.paths.case_dir)?;
+    let told = Event::Told { report, messages, list };
+    Ok(match case.queued {
         // Nothing of an earlier telling, which was cut off, may be left.
-        events.push(Event::Queued { after, messages: Vec::new() });
+        true => vec![
+            Event::Queued {
+                after: 0,
+                messages: Vec::new(),
+            },
+            told,
+        ],
+        false => vec![told],
+    })
+}
+
+/// A few messages fit into the record; more of them go to a file of the case.
+fn listed(messages: Vec<Message>, case_dir: &Path) -> Result<(Vec<Message>, Option<List>)> {
+    if serde_json::to_vec(&messages)?.len() <= bounds::LIST {
+        return Ok((messages, None));
     }
-    events.push(Event::Told { report, messages: last });
-    Ok(events)
+    let list = List {
+        file: kept::keep(case_dir, &messages)?,
+        count: messages.len() as u64,
+    };
+    Ok((Vec::new(), Some(list)))
 }
 
 /// Put the messages' contents into files of the case: what is recorded only names them.

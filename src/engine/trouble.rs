@@ -8,6 +8,8 @@ use delta_guard_contract::{Code, Fault, is_passing};
 pub(super) enum Interrupt {
     /// The guard stops.
     Stopped,
+    /// Nothing of this case can be recorded for the time being; the others go on.
+    Aside,
     /// Nothing can be recorded.
     Failed(anyhow::Error),
 }

@@ -266,16 +266,14 @@ fn traced(case: &Case, out_dir: &Path, report: TraceReport, seconds: f64, settin
         file: relative(case, &file, settings)?,
         digest: Digest(blake3::hash(&bytes).to_hex().to_string()),
         ids: digest_ids(&ids),
+        // The file first, then the record that names it.
+        flagged: match report.flagged.is_empty() {
+            true => None,
+            false => Some(kept::keep(&settings.case_dir(&case.id), &report.flagged).map_err(resource)?),
+        },
         manifest: Some(report.manifest.clone()),
     };
-    let mut events: Vec<Event> = bounds::in_parts(report.flagged)
-        .map_err(|error| internal(format!("evidence cannot be written: {error}")))?
-        .into_iter()
-        .filter(|examples| !examples.is_empty())
-        .map(|examples| Event::Flagged { examples })
-        .collect();
-    events.push(Event::Traced { trace, seconds });
-    Ok(events)
+    Ok(vec![Event::Traced { trace, seconds }])
 }
 
 /// The file of a result that was shortened for its record.

@@ -24,6 +24,8 @@ const HEAD: &[u8] = b"head";
 const CASES: u8 = b'c';
 const FLAGGED: u8 = b'f';
 const IDS: u8 = b'i';
+/// Cases whose file of flagged examples could not be read when they were taken in.
+const UNREAD: u8 = b'u';
 
 /// Between two looks whether an index that is closed is still read.
 const CLOSE_PAUSE: Duration = Duration::from_millis(5);
@@ -75,6 +77,8 @@ pub enum Change<'a> {
     Clear(&'a Case),
     /// These examples were flagged for the case.
     Flagged(&'a Case, &'a [Flagged]),
+    /// Examples were flagged for the case, but their file cannot be read.
+    Unread(&'a Case),
 }
 
 impl Store {
@@ -149,8 +153,13 @@ impl Store {
             match change {
                 Change::None => {}
                 Change::Case(case) => batch.put(&case_key(&case.id), encode(case)?)?,
+                Change::Unread(case) => {
+                    batch.put(&case_key(&case.id), encode(case)?)?;
+                    batch.put(&unread_key(&case.id), vec![LAYOUT])?;
+                }
                 Change::Clear(case) => {
                     batch.put(&case_key(&case.id), encode(case)?)?;
+                    batch.remove(&unread_key(&case.id))?;
                     for entry in db.scan_prefix(flagged_prefix(&case.id)) {
                         let (key, value) = entry?;
                         let example: Flagged = decode(&value)?;
@@ -251,6 +260,14 @@ impl Lookup {
         })
     }
 
+    /// The cases for which more was flagged than it knows: their file could not be read.
+    pub fn unread(&self) -> Result<Vec<CaseId>> {
+        guarded("read", || {
+            let case = |key: sled::IVec| String::from_utf8(key[1..].to_vec()).map(delta_guard_contract::Digest);
+            self.0.scan_prefix([UNREAD]).keys().map(|key| Ok(case(key?)?)).collect()
+        })
+    }
+
     /// The cases that a training example was flagged for.
     pub fn cases_of(&self, id: &TrainId) -> Result<Vec<CaseId>> {
         guarded("read", || {
@@ -338,6 +355,10 @@ fn entry_digest(key: &[u8], value: &[u8]) -> [u8; 32] {
 
 fn case_key(id: &CaseId) -> Vec<u8> {
     [&[CASES], id.0.as_bytes()].concat()
+}
+
+fn unread_key(id: &CaseId) -> Vec<u8> {
+    [&[UNREAD], id.0.as_bytes()].concat()
 }
 
 /// Case ids have one length, so that none is the beginning of another.

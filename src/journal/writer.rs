@@ -179,6 +179,11 @@ impl Journal {
         Ok((journal, Opened { cut }))
     }
 
+    /// Write no record whose JSON has more bytes than this from now on.
+    pub fn limit_records(&mut self, most: usize) {
+        self.options.max_record = most;
+    }
+
     /// The last durable record.
     pub fn head(&self) -> Head {
         self.head

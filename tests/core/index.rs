@@ -29,8 +29,10 @@ fn answers(settings: &Settings) -> (serde_json::Value, usize) {
 fn from_journal(settings: &Settings) -> serde_json::Value {
     let vfs: Arc<dyn Vfs> = Arc::new(Disk);
     let cases: Vec<_> = query::read(&settings.state_dir).unwrap().0.cases.into_values().collect();
-    let all = query::all_flagged(&vfs, &settings.journal_dir()).unwrap();
-    let flagged: Vec<_> = cases.iter().map(|case| all.get(&case.id).cloned().unwrap_or_default()).collect();
+    let flagged: Vec<_> = cases
+        .iter()
+        .map(|case| query::flagged(&vfs, &settings.journal_dir(), &case.id).unwrap())
+        .collect();
     let of = query::cases_of(&vfs, &settings.journal_dir(), &TrainId("dog/0003.png".into())).unwrap();
     serde_json::json!({ "cases": cases, "flagged": flagged, "of": of })
 }

@@ -403,6 +403,7 @@ fn messages_count_only_when_their_case_is_told() {
     let told = Event::Told {
         report: None,
         messages: vec![message("d")],
+        list: None,
     };
     place.ledger.record(&case.id, told).unwrap();
     assert_eq!(pending(&place), ["a", "b", "c", "d"]);

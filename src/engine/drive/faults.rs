@@ -1,7 +1,7 @@
 //! A stage that failed: whose fault it is, another try, or a hold.
 
 use super::{Engine, LONGEST_WAIT};
-use crate::case::{Case, CaseId, End, Event, HoldCause, Stage, bounds};
+use crate::case::{Case, CaseId, End, Event, HoldCause, Stage, State, bounds};
 use crate::engine::hooks::Event as Outside;
 use crate::engine::kept;
 use crate::engine::trouble::{Hold, Interrupt, blocking_plain};
@@ -52,6 +52,10 @@ impl Engine {
                 },
             )
             .await?;
+        if failed.state == State::Held {
+            // There was no room for it in a record.
+            return Ok(());
+        }
         if let Some(wait) = retry_in {
             self.waiting.insert(case.id.clone(), Instant::now() + wait);
             return Ok(());

@@ -117,7 +117,7 @@ impl Engine {
             return Ok(false);
         }
         let ledger = Arc::clone(&self.ledger);
-        let standing = blocking(move || ledger.standing().map_err(work::resource)).await?;
+        let standing = blocking(move || ledger.standing().map_err(|error| mend(&error, ""))).await?;
         if standing.digest().as_ref() == case.standing().map(|named| &named.digest) {
             return Ok(false);
         }

@@ -1,8 +1,11 @@
 //! Messages that come and go, and the fold that says which wait.
 
-use crate::case::{CaseId, Message, bounds};
+use crate::case::{CaseId, Kept, List, Message, bounds};
+use crate::engine::kept;
+use delta_guard_contract::Digest;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 
 /// What is recorded of messages beside the cases that they are about.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +24,9 @@ pub enum Note {
         id: String,
         /// What the receiver said.
         reply: String,
+        /// BLAKE3 of the list that it stood in, where it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        list: Option<Digest>,
     },
     /// A message was given up.
     MessageGivenUp {
@@ -28,6 +34,9 @@ pub enum Note {
         id: String,
         /// Why.
         reason: String,
+        /// BLAKE3 of the list that it stood in, where it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        list: Option<Digest>,
     },
     /// The messages that wait have waited so much longer while a guard ran.
     OutboxWaited {
@@ -53,8 +62,12 @@ impl Note {
     pub(super) fn bounded(self) -> Self {
         let cut = |text: String| bounds::cut(&text, bounds::NOTE);
         match self {
-            Note::MessageSent { id, reply } => Note::MessageSent { id, reply: cut(reply) },
-            Note::MessageGivenUp { id, reason } => Note::MessageGivenUp { id, reason: cut(reason) },
+            Note::MessageSent { id, reply, list } => Note::MessageSent { id, reply: cut(reply), list },
+            Note::MessageGivenUp { id, reason, list } => Note::MessageGivenUp {
+                id,
+                reason: cut(reason),
+                list,
+            },
             Note::Notices { .. } | Note::OutboxWaited { .. } => self,
         }
     }
@@ -69,6 +82,21 @@ pub struct Waiting {
     pub message: Message,
     /// What [`Outbox::seconds`] showed when it came.
     pub since: u64,
+    /// BLAKE3 of the list that it stands in; None: it was in a record.
+    pub list: Option<Digest>,
+}
+
+/// A list of messages in a file of their case.
+#[derive(Debug)]
+struct Listed {
+    case: CaseId,
+    file: Kept,
+    count: u64,
+    since: u64,
+    /// Those that were sent or given up.
+    gone: BTreeSet<String>,
+    /// Was the file asked for?
+    opened: bool,
 }
 
 /// The messages that wait.
@@ -82,16 +110,15 @@ pub struct Outbox {
     pub seconds: u64,
     /// Messages of cases whose `told` record has not come yet.
     queued: HashMap<CaseId, Vec<Message>>,
+    /// Lists with messages that wait, by their digest.
+    lists: BTreeMap<Digest, Listed>,
 }
 
 impl Outbox {
     pub(in crate::engine) fn fold(&mut self, note: Note) {
         match note {
-            Note::Notices { about, messages } => self.enqueue(&about, messages),
-            Note::MessageSent { id, .. } | Note::MessageGivenUp { id, .. } => {
-                self.waiting.remove(&id);
-                self.changes += 1;
-            }
+            Note::Notices { about, messages } => self.enqueue(&about, messages, self.seconds, None),
+            Note::MessageSent { id, list, .. } | Note::MessageGivenUp { id, list, .. } => self.gone(id, list),
             Note::OutboxWaited { seconds } => self.seconds = self.seconds.saturating_add(seconds),
         }
     }
@@ -104,17 +131,66 @@ impl Outbox {
     }
 
     /// A case was told: its messages wait from now on.
-    pub(in crate::engine) fn told(&mut self, case: &CaseId, messages: Vec<Message>) {
+    pub(in crate::engine) fn told(&mut self, case: &CaseId, messages: Vec<Message>, list: Option<List>) {
         let mut all = self.queued.remove(case).unwrap_or_default();
         all.extend(messages);
-        self.enqueue(case, all);
+        self.enqueue(case, all, self.seconds, None);
+        if let Some(List { file, count }) = list {
+            let listed = Listed {
+                case: case.clone(),
+                count,
+                since: self.seconds,
+                gone: BTreeSet::new(),
+                opened: false,
+                file,
+            };
+            self.lists.insert(listed.file.digest.clone(), listed);
+        }
     }
 
-    fn enqueue(&mut self, case: &CaseId, messages: Vec<Message>) {
+    /// Read the lists that were not read yet and still have messages that wait. Returns in sentences what cannot be read, and what to do.
+    pub(in crate::engine) fn open_lists(&mut self, cases_dir: &Path) -> Vec<String> {
+        let mut trouble = Vec::new();
+        let mut found = Vec::new();
+        for (digest, list) in self.lists.iter_mut().filter(|(_, list)| !list.opened) {
+            list.opened = true;
+            match kept::load::<Vec<Message>>(&cases_dir.join(&list.case.0), &list.file) {
+                Ok(messages) => {
+                    let waiting = messages.into_iter().filter(|message| !list.gone.contains(&message.id)).collect();
+                    found.push((list.case.clone(), waiting, list.since, digest.clone()));
+                }
+                Err(error) => trouble.push(format!(
+                    "{} messages about case {} cannot be read and are not sent: {error:#}; put the file back from a copy and start the guard again",
+                    list.count - list.gone.len() as u64,
+                    list.case.short()
+                )),
+            }
+        }
+        for (case, waiting, since, digest) in found {
+            self.enqueue(&case, waiting, since, Some(&digest));
+        }
+        trouble
+    }
+
+    /// A message waits no more.
+    fn gone(&mut self, id: String, list: Option<Digest>) {
+        self.waiting.remove(&id);
+        self.changes += 1;
+        let Some(digest) = list else { return };
+        if let Some(list) = self.lists.get_mut(&digest) {
+            list.gone.insert(id);
+            if list.gone.len() as u64 >= list.count {
+                self.lists.remove(&digest);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, case: &CaseId, messages: Vec<Message>, since: u64, list: Option<&Digest>) {
         for message in messages {
             let waiting = Waiting {
                 case: case.clone(),
-                since: self.seconds,
+                since,
+                list: list.cloned(),
                 message,
             };
             self.waiting.insert(waiting.message.id.clone(), waiting);

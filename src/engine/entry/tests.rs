@@ -46,11 +46,13 @@ fn entries() -> Vec<Entry> {
         mail::Note::MessageSent {
             id: "i".into(),
             reply: "250 \"ok\"\n}".into(),
+            list: Some(id()),
         }
         .into(),
         mail::Note::MessageGivenUp {
             id: "i".into(),
             reason: "r".into(),
+            list: None,
         }
         .into(),
         mail::Note::OutboxWaited { seconds: 7 }.into(),

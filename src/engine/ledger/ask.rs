@@ -3,11 +3,12 @@
 
 use super::Ledger;
 use crate::case::{Case, CaseId};
+use crate::engine::flags::{self, cases_beside};
 use crate::engine::query;
 use crate::engine::standing::digest_ids;
 use crate::index::Lookup;
 use anyhow::{Result, ensure};
-use delta_guard_contract::{Flagged, TrainId};
+use delta_guard_contract::{Digest, Flagged, TrainId};
 use std::collections::BTreeSet;
 
 /// Cases that are looked up for a list before its order is looked at again.
@@ -16,15 +17,18 @@ const LIST_STEP: usize = 256;
 impl Ledger {
     /// Ask the index; where that does not do, the journal.
     fn ask<T>(&self, index: impl FnOnce(&Lookup) -> Result<T>, journal: impl FnOnce() -> Result<T>) -> Result<T> {
-        // Reading it takes no lock of ours.
-        let lookup = self.inner().store.as_ref().map(crate::index::Store::lookup);
-        if let Some(lookup) = lookup {
+        if let Some(lookup) = self.lookup() {
             match index(&lookup) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => self.doubt_index(&lookup, &error),
             }
         }
         journal()
+    }
+
+    /// A way to read the index, where there is one. Reading takes no lock of ours.
+    fn lookup(&self) -> Option<Lookup> {
+        self.inner().store.as_ref().map(crate::index::Store::lookup)
     }
 
     /// A case, whatever its state. Ended ones come from the index, or without it from the journal.
@@ -93,16 +97,26 @@ impl Ledger {
     }
 
     /// What was flagged for a case, strongest first.
+    ///
+    /// # Errors
+    /// When it cannot be read; where a file of the case is gone or was changed, the sentence says what to do.
     pub fn flagged(&self, id: &CaseId) -> Result<Vec<Flagged>> {
         let case = self.case(id)?;
+        let trace = case.as_ref().and_then(Case::trace);
+        if let Some(trace) = trace
+            && let Some(file) = &trace.flagged
+        {
+            let known = |found: &Vec<Flagged>| are(found, &trace.ids);
+            // The index has a copy, which its digest proves.
+            return flags::load(&cases_beside(&self.journal_dir), id, file)
+                .or_else(|error| self.lookup().and_then(|lookup| lookup.flagged(id).ok()).filter(known).ok_or(error));
+        }
         self.ask(
             |lookup| {
                 let found = lookup.flagged(id)?;
                 // A case that goes on may have its examples written at this moment.
-                if let Some(trace) = case.as_ref().filter(|case| case.told).and_then(Case::trace) {
-                    let ids: BTreeSet<&TrainId> = found.iter().map(|example| &example.id).collect();
-                    let ids: Vec<TrainId> = ids.into_iter().cloned().collect();
-                    ensure!(digest_ids(&ids) == trace.ids, "it has other examples for case {id} than were flagged");
+                if let Some(trace) = trace.filter(|_| case.as_ref().is_some_and(|case| case.told)) {
+                    ensure!(are(&found, &trace.ids), "it has other examples for case {id} than were flagged");
                 }
                 Ok(found)
             },
@@ -111,9 +125,29 @@ impl Ledger {
     }
 
     /// The cases that a training example was flagged for.
+    ///
+    /// # Errors
+    /// When that cannot be said of a case, because what it flagged cannot be read.
     pub fn cases_of(&self, id: &TrainId) -> Result<Vec<CaseId>> {
-        self.ask(|lookup| lookup.cases_of(id), || query::cases_of(&self.vfs, &self.journal_dir, id))
+        let (mut found, unread) = self.ask(
+            |lookup| Ok((lookup.cases_of(id)?, lookup.unread()?)),
+            || Ok((query::cases_of(&self.vfs, &self.journal_dir, id)?, Vec::new())),
+        )?;
+        for case in unread {
+            if self.flagged(&case)?.iter().any(|example| example.id == *id) {
+                found.push(case);
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
     }
+}
+
+/// Are these the examples whose ids have this digest?
+fn are(found: &[Flagged], ids: &Digest) -> bool {
+    let found: BTreeSet<&TrainId> = found.iter().map(|example| &example.id).collect();
+    digest_ids(&found.into_iter().cloned().collect::<Vec<_>>()) == *ids
 }
 
 /// A case that there is.

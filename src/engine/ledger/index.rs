@@ -4,13 +4,14 @@
 use super::{Inner, Ledger};
 use crate::case::Case;
 use crate::engine::book::{Book, Folded};
+use crate::engine::flags::{self, cases_beside};
 use crate::engine::hooks::Event as Outside;
 use crate::index::{Change, Lookup, Store};
 use crate::journal::{Head, Reader};
 use crate::stop::Stop;
 use crate::vfs::Vfs;
 use anyhow::{Context, Result, ensure};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -126,16 +127,17 @@ impl Ledger {
 pub(super) struct Filling {
     reader: Reader,
     book: Book,
+    cases_dir: PathBuf,
 }
 
 impl Filling {
     /// Take in what was recorded since.
     fn fill(&mut self, store: &mut Store, stopped: &dyn Fn() -> bool) -> Result<()> {
-        let Self { reader, book } = self;
+        let Self { reader, book, cases_dir } = self;
         reader.read(&mut |record, head| {
             ensure!(!stopped(), "the guard stops");
             let folded = book.fold_record(record)?;
-            apply(store, head, book, &folded)?;
+            apply(store, head, book, &folded, cases_dir)?;
             prune(book, &folded);
             Ok(())
         })?;
@@ -149,6 +151,7 @@ pub(super) fn rebuild(vfs: &Arc<dyn Vfs>, journal_dir: &Path, index_dir: &Path, 
     let mut filling = Filling {
         reader: Reader::new(Arc::clone(vfs), journal_dir),
         book: Book::default(),
+        cases_dir: cases_beside(journal_dir),
     };
     filling.fill(&mut store, stopped)?;
     store.flush()?;
@@ -165,11 +168,27 @@ pub(super) fn prune(book: &mut Book, folded: &Folded) {
 }
 
 /// Take a record in that `book` has folded.
-pub(super) fn apply(store: &mut Store, head: &Head, book: &Book, folded: &Folded) -> Result<()> {
+pub(super) fn apply(store: &mut Store, head: &Head, book: &Book, folded: &Folded, cases_dir: &Path) -> Result<()> {
+    let flagged;
     let change = match folded {
         Folded::Nothing => Change::None,
         Folded::Case(number) => book.cases.get(number).map_or(Change::None, Change::Case),
         Folded::Cleared(number) => book.cases.get(number).map_or(Change::None, Change::Clear),
+        Folded::Traced(number, file) => match book.cases.get(number).map(|case| (case, flags::load(cases_dir, &case.id, file))) {
+            None => Change::None,
+            Some((case, Ok(examples))) => {
+                flagged = examples;
+                Change::Flagged(case, &flagged)
+            }
+            Some((case, Err(error))) => {
+                tracing::error!(
+                    message = "A file that the journal names cannot be used.",
+                    case = case.id.short(),
+                    error = format!("{error:#}")
+                );
+                Change::Unread(case)
+            }
+        },
         Folded::Flagged(number, examples) => book.cases.get(number).map_or(Change::None, |case| Change::Flagged(case, examples)),
     };
     store.apply(head, change)
@@ -214,6 +233,7 @@ mod tests {
         let told = Event::Told {
             report: None,
             messages: Vec::new(),
+            list: None,
         };
         ledger.record(&id, told)?;
         Ok(id)
@@ -296,6 +316,7 @@ mod tests {
             Event::Told {
                 report: None,
                 messages: Vec::new(),
+                list: None,
             },
         ] {
             ledger.record(&id, event)?;
