@@ -20,7 +20,7 @@ Examples:
   delta-guard flagged 8f3a --csv > flagged.csv   for `unlearn --flagged`, or a spreadsheet
   delta-guard flagged --id dog/0017.png          which cases flagged this example?
 
-Columns: rank (1 is the strongest), score (strength of the evidence, in the detector's own unit), then whatever else the detector measured. Of detect.mode guard: \
+Columns: rank (1 is the strongest), score (strength of the evidence, in the detector's own unit), then whatever else the detector measured. Of the method guard: \
 kappa, its score (likeness to the seeds), count (of the transformed queries in which its influence fell), mean_scaled_delta (how far), seed.
 
 Exit codes: 0 some, 3 none or no such case")]

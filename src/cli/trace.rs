@@ -93,24 +93,28 @@ impl Trace {
         facts.push(("seed", seed_said(seed, config.file.detect.common.seed, self.seed)));
         facts.push(("details", folder.join("trace.json").display().to_string()));
         say::out(&say::facts(&facts))?;
-        if !report.flagged.is_empty() {
-            let shown = flagged::Shown::of(std::iter::once(&*report));
-            let columns = shown.columns(&[">rank", "id", "label"], &[]);
-            let row = |example: &Flagged| {
-                [
-                    vec![example.rank.to_string(), example.id.0.clone(), example.label.clone()],
-                    shown.cells(Some(&report), example),
-                ]
-                .concat()
-            };
-            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-            say::out(&format!("\n{}", say::table(&columns, report.flagged.iter().take(SHOWN).map(row))))?;
-            if report.flagged.len() > SHOWN {
-                say::out(&format!("… and {} more (--json, or trace.json)", report.flagged.len() - SHOWN))?;
-            }
-        }
+        table(&report)?;
         Ok(exit)
     }
+}
+
+/// The strongest of the flagged, with what was measured of them.
+fn table(report: &TraceReport) -> anyhow::Result<()> {
+    if report.flagged.is_empty() {
+        return Ok(());
+    }
+    let shown = flagged::Shown::of(std::iter::once(report));
+    let columns = shown.columns(&[">rank", "id", "label"], &[]);
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let row = |example: &Flagged| {
+        let first = vec![example.rank.to_string(), example.id.0.clone(), example.label.clone()];
+        [first, shown.cells(Some(report), example)].concat()
+    };
+    say::out(&format!("\n{}", say::table(&columns, report.flagged.iter().take(SHOWN).map(row))))?;
+    if report.flagged.len() > SHOWN {
+        say::out(&format!("… and {} more (--json, or trace.json)", report.flagged.len() - SHOWN))?;
+    }
+    Ok(())
 }
 
 /// The verdict in a line.
