@@ -23,6 +23,8 @@ mod index;
 mod intake;
 #[path = "core/kill.rs"]
 mod kill;
+#[path = "core/needs.rs"]
+mod needs;
 #[path = "core/notices.rs"]
 mod notices;
 #[path = "core/old_journal.rs"]

@@ -175,6 +175,7 @@ impl Event {
             },
             // Made of our own words and of digests, or divided into parts before (`flagged`, `queued`).
             Event::StageStarted { .. }
+            | Event::FitSkipped { .. }
             | Event::Flagged { .. }
             | Event::CandidateGiven { .. }
             | Event::Outdated { .. }

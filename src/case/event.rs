@@ -307,6 +307,11 @@ pub enum Event {
         /// Seconds of the stage.
         seconds: f64,
     },
+    /// The detector needs no factors: there is nothing to fit.
+    FitSkipped {
+        /// Name of the detector.
+        detector: String,
+    },
     /// Some of the flagged examples, in journals of the first version; `traced` follows the last of these records.
     Flagged {
         /// Evidence, strongest first.
@@ -473,6 +478,7 @@ impl Event {
             Event::StageFailed { .. } => "stage-failed",
             Event::Predicted { .. } => "predicted",
             Event::Fitted { .. } => "fitted",
+            Event::FitSkipped { .. } => "fit-skipped",
             Event::Flagged { .. } => "flagged",
             Event::Traced { .. } => "traced",
             Event::CandidateGiven { .. } => "candidate-given",

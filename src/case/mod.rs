@@ -317,6 +317,7 @@ impl Case {
             Event::Accepted(_)
             | Event::StageStarted { .. }
             | Event::Flagged { .. }
+            | Event::FitSkipped { .. }
             | Event::CandidateGiven { .. }
             | Event::Decided(_)
             | Event::Proposed { .. }

@@ -11,7 +11,9 @@ use delta_guard_contract::job::Prediction;
 pub struct Rules {
     /// How far the guard may act.
     pub mode: Mode,
-    /// May what the detector flags be unlearned? None: as the detector's mode says.
+    /// Name of the detector where it needs no factors: there is nothing to fit then.
+    pub without_factors: Option<String>,
+    /// May what the detector flags be unlearned? None: as the detector says.
     pub allow_unlearn: Option<bool>,
     /// End the case when the picture is no anomaly.
     pub check_prediction: bool,
@@ -52,7 +54,10 @@ pub fn next(case: &Case, rules: &Rules) -> Step {
             let whole = !case.kept.contains_key(&Stage::Predict);
             match objection(prediction, whole, &case.accepted.claim, rules.check_prediction) {
                 Some((end, reason, help)) => Step::Record(Event::Ended { end, reason, help }),
-                None => Step::Work(Stage::Fit),
+                None => match &rules.without_factors {
+                    Some(detector) => Step::Record(Event::FitSkipped { detector: detector.clone() }),
+                    None => Step::Work(Stage::Fit),
+                },
             }
         }
         Phase::Fitted(_) => Step::Work(Stage::Trace),

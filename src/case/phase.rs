@@ -44,8 +44,8 @@ pub enum Phase {
 pub struct Fitted {
     /// How the production model reads the picture.
     pub prediction: Prediction,
-    /// The factors.
-    pub fit: FitResult,
+    /// The factors. None: the detector needs none.
+    pub fit: Option<FitResult>,
 }
 
 /// Of a traced case.
@@ -223,7 +223,7 @@ impl Phase {
     /// The factors.
     pub fn fit(&self) -> Option<&FitResult> {
         match self {
-            Phase::Fitted(fitted) => Some(&fitted.fit),
+            Phase::Fitted(fitted) => fitted.fit.as_ref(),
             later => later.traced().and_then(|traced| traced.fit.as_ref()),
         }
     }

@@ -127,6 +127,7 @@ pub(crate) fn events() -> Vec<Event> {
             whole: None,
             seconds: 1.0,
         },
+        Event::FitSkipped { detector: "d".into() },
         Event::Flagged { examples: vec![] },
         Event::Traced { trace, seconds: 1.0 },
         Event::Decided(Decision {
@@ -300,9 +301,10 @@ fn there_is_one_way_to_a_promotion() {
 #[test]
 fn next_asks_for_what_is_possible() {
     for mode in [Mode::Observe, Mode::Propose, Mode::Enforce] {
-        for check_prediction in [true, false] {
+        for (check_prediction, without_factors) in [(true, None), (false, None), (false, Some("d".to_owned()))] {
             let rules = Rules {
                 allow_unlearn: None,
+                without_factors,
                 mode,
                 check_prediction,
                 gate: GateLimits::default(),
@@ -415,6 +417,7 @@ fn what_may_happen_is_this_and_no_more() {
         "fitted -traced-> traced",
         "predicted -ended-> no-anomaly",
         "predicted -ended-> refused",
+        "predicted -fit-skipped-> fitted",
         "predicted -fitted-> fitted",
         "promoting -ended-> promoted",
         "proposed -approved-> approved",

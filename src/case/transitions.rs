@@ -71,11 +71,15 @@ fn work(case: &Case, event: &Event, seq: u64) -> Option<Change> {
         (Phase::Accepted, Event::Predicted { prediction, .. }) => Phase::Predicted(prediction.clone()),
         (Phase::Predicted(prediction), Event::Fitted { fit, .. }) => Phase::Fitted(Fitted {
             prediction: prediction.clone(),
-            fit: fit.clone(),
+            fit: Some(fit.clone()),
+        }),
+        (Phase::Predicted(prediction), Event::FitSkipped { .. }) => Phase::Fitted(Fitted {
+            prediction: prediction.clone(),
+            fit: None,
         }),
         (Phase::Fitted(fitted), Event::Traced { trace, .. }) => Phase::Traced(Traced {
             prediction: fitted.prediction.clone(),
-            fit: Some(fitted.fit.clone()),
+            fit: fitted.fit.clone(),
             trace: trace.clone(),
         }),
         (Phase::Traced(traced), Event::Decided(decision)) => Phase::Decided(Decided {

@@ -16,6 +16,7 @@ use crate::seed::Secret;
 use crate::settings::Settings;
 use crate::stop::Stop;
 use anyhow::{Context, Result};
+use delta_guard_contract::method::Method;
 use delta_guard_contract::{FaultKind, Message};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ impl Engine {
     ) -> Self {
         let rules = Rules {
             mode: settings.mode,
+            without_factors: settings.detect.needs().factors.is_none().then(|| settings.detect.method.name().into()),
             allow_unlearn: settings.detect.common.allow_unlearn,
             check_prediction: settings.check_prediction,
             gate: settings.gate.clone(),

@@ -72,6 +72,7 @@ mod tests {
             mode: crate::policy::Mode::Propose,
             check_prediction: true,
             allow_unlearn: None,
+            without_factors: None,
             gate: Default::default(),
         }
     }

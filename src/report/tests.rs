@@ -334,6 +334,16 @@ pub(crate) fn ended(folder: &Path, state: State) -> CaseView {
 
 /// Writes the pages to look at into the folder of REPORT_OUT, where that is set (`make screenshots`).
 #[test]
+fn a_page_says_whether_there_were_factors() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut view = repaired(folder.path());
+    let none = "none: the detector guard needs none";
+    assert!(!page(&view).contains(none) && page(&view).contains("fitted for this case"));
+    view.trace.as_mut().unwrap().factors = None;
+    assert!(page(&view).contains(none) && !page(&view).contains("fitted for this case"));
+}
+
+#[test]
 fn the_first_screen_answers_in_each_state() {
     let folder = tempfile::tempdir().unwrap();
     for (state, answers) in [

@@ -9,6 +9,7 @@ It also plays a story: `prepare` makes three pictures to hand in, which the vict
 fails until there is a file `mended` in the seed's folder.
 """
 import base64
+import glob
 import hashlib
 import json
 import os
@@ -272,7 +273,8 @@ def main():
         if task["detect"]["method"] != "guard":
             examples = flagged(dict(words, flag="80"))
         done("trace", verdict={"kind": "undecided", "code": "no-group", "reason": "nothing stands out"} if undecided else {"kind": "flagged"},
-             predicted_label=words["label"], **found(job, examples), examples=3000, examples_of_label=1000, factors={"key": "f" * 64, "reused": True, "examples": 1000}, settings=task["detect"],
+             predicted_label=words["label"], **found(job, examples), examples=3000, examples_of_label=1000, factors={"key": "f" * 64, "reused": True, "examples": 1000} if glob.glob(os.path.join(os.path.dirname(job["out_dir"]), "fit*")) else None,
+             settings=task["detect"],
              checkpoint=checkpoint(job), manifest=manifest(), seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
     if kind in ("unlearn", "train"):
         epochs = 3

@@ -6,7 +6,7 @@ use super::network::{Network, Of, normalised};
 use super::scene::{LIMITS, SCENE, Scene, anomaly, detect, small, with};
 use delta_guard_contract::detect::{Delta, DetectConfig, Detector, Shared, paper_code, paper_text};
 use delta_guard_contract::finding::{Beside, Cell, Exhibit, SharedPixels};
-use delta_guard_contract::method::Method;
+use delta_guard_contract::method::{Method, changed};
 use delta_guard_contract::{JobResult, Seed, Task, TraceReport, TraceVerdict};
 use delta_influence::data::{DataSet, encode_png};
 use delta_influence::detect::exhibits::Finding;
@@ -151,8 +151,9 @@ fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Finding {
     let mut lab = KnownLab::of(&mut evidence);
     let finding = match &report.settings.method {
         Detector::Guard(keys) => Guard(keys).find(&mut lab, &case, &mut Silent),
-        Detector::PaperCode(paper_code::Keys { delta }) | Detector::PaperText(paper_text::Keys { delta }) => {
-            CountRule(delta).find(&mut lab, &case, &mut Silent)
+        rule => {
+            let delta: Delta = serde_json::from_value(serde_json::to_value(rule).unwrap()).unwrap();
+            CountRule(&delta).find(&mut lab, &case, &mut Silent)
         }
     }
     .unwrap();
@@ -402,5 +403,29 @@ fn the_published_rules_trace_is_the_loops() {
             expected.flagged.len()
         );
         same(scene, &report, &expected);
+    }
+}
+
+/// Every detector that there is, through the worker's job: it gets what it needs and nothing else, and names only training examples.
+#[test]
+fn every_detector_gets_what_it_needs_and_nothing_else() {
+    let scene = &*SCENE;
+    let train = scene.open(&scene.data().train);
+    for name in Detector::NAMES {
+        let method = Detector::named(name).unwrap();
+        let method = changed(&method, "fit_examples", 150.into()).unwrap_or(method);
+        let config = DetectConfig { method, ..detect() };
+        let needs = config.needs();
+        let out = format!("needs-{name}");
+        let report = trace(scene, &out, &config, scene.anomaly(0), None);
+        assert_eq!(report.factors.is_some(), needs.factors.is_some(), "{name}");
+        assert_eq!(report.seconds.contains_key("placebo"), needs.validation.is_some(), "{name}");
+        assert_eq!(report.seconds.contains_key("features"), needs.features, "{name}");
+        assert_eq!(report.verdict == TraceVerdict::Flagged, !report.flagged.is_empty(), "{name}");
+        assert!(report.flagged.iter().all(|f| train.position(&f.id).is_some()), "{name}");
+        assert_eq!(report.table().map_or(0, |table| table.rows.len()), report.flagged.len(), "{name}");
+        let poisons: BTreeSet<_> = scene.prepared.poisons.iter().collect();
+        let hit = report.flagged.iter().filter(|f| poisons.contains(&f.id)).count();
+        println!("{name}: {} flagged, {hit} of {} poisons", report.flagged.len(), poisons.len());
     }
 }

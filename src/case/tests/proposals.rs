@@ -27,6 +27,7 @@ const PROPOSED: [&str; 8] = [
 fn a_proposal_waits_for_a_word() {
     let rules = Rules {
         allow_unlearn: None,
+        without_factors: None,
         mode: Mode::Observe,
         check_prediction: true,
         gate: GateLimits::default(),
