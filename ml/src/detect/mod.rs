@@ -12,6 +12,7 @@
 //! | [`guard`], [`paper`] | the detectors |
 //! | [`exhibits`] | what they found, as the report draws it |
 
+pub mod activation_clustering;
 pub mod count;
 pub mod cut;
 pub mod exhibits;
@@ -141,5 +142,6 @@ pub fn detector(method: &detect::Detector) -> &dyn Detect {
         detect::Detector::Guard(keys) => keys,
         detect::Detector::PaperCode(keys) => keys,
         detect::Detector::PaperText(keys) => keys,
+        detect::Detector::ActivationClustering(keys) => keys,
     }
 }

@@ -20,6 +20,7 @@ crate::method::methods! {
     Guard(guard) = "guard",
     PaperCode(paper_code) = "paper-code",
     PaperText(paper_text) = "paper-text",
+    ActivationClustering(activation_clustering) = "activation-clustering",
 }
 
 /// The section `detect` of a configuration.
