@@ -5,6 +5,7 @@
 //! journalled. What leaves this module are seeds derived from it, one for each case and one for the factors that cases share.
 
 use crate::case::CaseId;
+use crate::publish::Draft;
 use anyhow::{Context, Result, anyhow, bail};
 use delta_guard_contract::Seed;
 use std::fmt;
@@ -98,17 +99,12 @@ fn read(path: &Path) -> Result<Option<Secret>> {
 /// Make the file, for its user alone from its first moment, durably, and never over another one.
 fn make(state_dir: &Path, path: &Path, bytes: &[u8; BYTES]) -> Result<()> {
     let about = || format!("the secret seed {} cannot be written", path.display());
-    let mut file = tempfile::Builder::new()
-        .prefix(".seed-")
-        .suffix(".tmp")
-        .tempfile_in(state_dir)
-        .with_context(about)?;
-    writeln!(file, "{}", hex::encode(bytes)).with_context(about)?;
-    file.as_file().sync_all().with_context(about)?;
-    match file.persist_noclobber(path) {
-        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error).with_context(about),
-        _ => crate::publish::sync_dir(state_dir).with_context(about),
-    }
+    let attempt = || {
+        let mut draft = Draft::new(state_dir, "seed", 0o600)?;
+        writeln!(draft, "{}", hex::encode(bytes))?;
+        draft.put_new(path)
+    };
+    attempt().with_context(about).map(|_| ())
 }
 
 #[cfg(test)]

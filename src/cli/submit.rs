@@ -5,6 +5,7 @@ use super::{Exit, Failure, Global, advice, say};
 use crate::alert;
 use crate::case::State;
 use crate::inbox;
+use crate::publish::Draft;
 use clap::Args;
 use delta_guard_contract::Digest;
 use serde::Serialize;
@@ -243,13 +244,10 @@ fn first_bytes(text: &str, most: usize) -> &str {
 /// Write a file into the inbox, whole: under a hidden name first. The folder need not be readable.
 fn place(inbox: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let attempt = || -> io::Result<()> {
-        let mut temp = tempfile::Builder::new().prefix(".submit-").tempfile_in(inbox)?;
         // The guard reads by the group that the folder hands on, whatever the submitter's umask is.
-        temp.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o640))?;
-        temp.write_all(bytes)?;
-        temp.as_file().sync_all()?;
-        temp.persist(inbox.join(name)).map_err(|e| e.error)?;
-        Ok(())
+        let mut draft = Draft::new(inbox, "submit", 0o640)?;
+        draft.write_all(bytes)?;
+        draft.rename(&inbox.join(name))
     };
     attempt().map_err(|error| {
         let help = match error.kind() {

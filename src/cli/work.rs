@@ -4,7 +4,7 @@ use super::{Exit, Failure, Global, say, signals};
 use crate::config::{self, Config, Look};
 use crate::jobs::{self, Local, Runner};
 use crate::progress::{Along, Tenths};
-use crate::publish;
+use crate::publish::{self, Draft};
 use crate::seed::Secret;
 use crate::story::done;
 use anyhow::Context;
@@ -209,7 +209,7 @@ fn bar() -> ProgressBar {
 ///
 /// # Errors
 /// When the folder cannot be written, or it is the production checkpoint's place.
-pub(super) fn may_keep(config: &Config, wanted: &Path) -> anyhow::Result<tempfile::NamedTempFile> {
+pub(super) fn may_keep(config: &Config, wanted: &Path) -> anyhow::Result<Draft> {
     let wanted = absolute(wanted)?;
     let folder = wanted.parent().unwrap_or(Path::new("/"));
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
@@ -230,20 +230,13 @@ pub(super) fn may_keep(config: &Config, wanted: &Path) -> anyhow::Result<tempfil
             "name the file with --out",
         ));
     }
-    tempfile::Builder::new()
-        .prefix(".tmp-")
-        .tempfile_in(folder)
-        .with_context(|| format!("cannot write into {}", folder.display()))
+    Draft::new(folder, "made", 0o600).with_context(|| format!("cannot write into {}", folder.display()))
 }
 
 /// Copy a checkpoint to where it is wanted, whole or not at all; never onto the production one.
 pub(super) fn keep(config: &Config, made: &Path, wanted: &Path) -> anyhow::Result<()> {
-    let mut temp = may_keep(config, wanted)?;
+    let mut draft = may_keep(config, wanted)?;
+    draft.copy_of(made)?;
     let wanted = absolute(wanted)?;
-    let folder = wanted.parent().unwrap_or(Path::new("/"));
-    std::io::copy(&mut fs_err::File::open(made)?, temp.as_file_mut())?;
-    temp.as_file().sync_all()?;
-    temp.persist(&wanted).map_err(|e| e.error)?;
-    std::fs::File::open(folder)?.sync_all()?;
-    Ok(())
+    draft.put(&wanted).with_context(|| wanted.display().to_string())
 }

@@ -6,8 +6,8 @@ use super::writers::{self, Writers};
 use super::{container, names};
 use crate::case::FileIdentity;
 use crate::engine::Refusal;
-use crate::publish;
-use anyhow::Result;
+use crate::publish::Draft;
+use anyhow::{Context, Result};
 use delta_guard_contract::Digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// What a look at a file found.
@@ -76,7 +76,7 @@ impl Patience<'_> {
 
 /// A copy in the spool folder, under a temporary name.
 pub(super) struct Copied {
-    pub temporary: PathBuf,
+    draft: Draft,
     pub content: Digest,
     pub bytes: u64,
     pub uid: u32,
@@ -167,11 +167,7 @@ pub(super) fn copy(
     if let Err(who) = patience.allows(writers::of(&file), ended) {
         return Ok(Looked::Busy(who));
     }
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".intake-")
-        .suffix(".tmp")
-        .tempfile_in(spool)
-        .map_err(of_all)?;
+    let mut draft = Draft::new(spool, "intake", 0o600).map_err(of_all)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 128 * 1024];
     let mut bytes = 0u64;
@@ -189,18 +185,17 @@ pub(super) fn copy(
             return Ok(Looked::Changed);
         }
         hasher.update(&buffer[..count]);
-        temporary.write_all(&buffer[..count]).map_err(of_all)?;
+        draft.write_all(&buffer[..count]).map_err(of_all)?;
     }
     let after = rustix::fs::fstat(&file).map_err(io::Error::from).map_err(of_file)?;
     let unchanged = identity(&after) == *expected && after.st_ctime == stat.st_ctime && after.st_ctime_nsec == stat.st_ctime_nsec;
     if bytes != expected.size || !unchanged {
         return Ok(Looked::Changed);
     }
-    temporary.as_file().sync_all().map_err(of_all)?;
-    let (_, temporary) = temporary.keep().map_err(of_all)?;
+    draft.sync().map_err(of_all)?;
     let content = Digest(hasher.finalize().to_hex().to_string());
     Ok(Looked::Good(Copied {
-        temporary,
+        draft,
         content,
         bytes,
         uid: stat.st_uid,
@@ -208,16 +203,10 @@ pub(super) fn copy(
 }
 
 impl Copied {
-    /// Give the copy its name: the digest of its content. Returns when the name is durable.
+    /// Give the copy its name: the digest of its content. Returns when the name is durable. Dropped before that, it is removed.
     pub fn keep(self, spool: &Path) -> Result<()> {
-        fs_err::rename(&self.temporary, spool.join(&self.content.0))?;
-        Ok(publish::sync_dir(spool)?)
-    }
-
-    /// It is not needed.
-    pub fn discard(self) {
-        // Temporary names are also cleared at the next start.
-        let _ = fs_err::remove_file(&self.temporary);
+        let path = spool.join(&self.content.0);
+        self.draft.put(&path).with_context(|| path.display().to_string())
     }
 }
 

@@ -177,7 +177,7 @@ impl Inbox {
         let contents = [Some(copied.content.clone()), sidecar_content.clone()];
         let shown = escape(name.as_bytes());
         let recorded = if self.ledger.is_known(&id) {
-            copied.discard();
+            drop(copied);
             // Before the record: after a crash in between it is done again.
             again::leave_note(&self.ledger, &self.settings, &id, &name).map_err(of_all)?;
             let files = entries.iter().map(|(_, seen)| seen.file).collect();

@@ -45,7 +45,7 @@ pub struct Candidate<'a> {
 
 /// What lies in a candidate's folder, and what it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct CandidateManifest {
     /// The case that it repairs.
     pub case: CaseId,
     /// Digest of the production checkpoint that it was made from.
@@ -135,7 +135,7 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
                 blake3: digest_of(&bytes),
             });
         }
-        let manifest = pretty(&Manifest {
+        let manifest = pretty(&CandidateManifest {
             case: candidate.case.clone(),
             base_checkpoint: candidate.base.clone(),
             ids: candidate.ids.clone(),
@@ -161,9 +161,9 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
 }
 
 /// Read a candidate's manifest and hold every file against it. Returns it with its digest.
-pub fn read_manifest(folder: &Path) -> Result<(Manifest, Digest)> {
+pub fn read_manifest(folder: &Path) -> Result<(CandidateManifest, Digest)> {
     let bytes = fs_err::read(folder.join(MANIFEST))?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).with_context(|| folder.join(MANIFEST).display().to_string())?;
+    let manifest: CandidateManifest = serde_json::from_slice(&bytes).with_context(|| folder.join(MANIFEST).display().to_string())?;
     for file in &manifest.files {
         let path = folder.join(&file.name);
         let found = super::digest_file(&path)?;

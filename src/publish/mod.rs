@@ -2,11 +2,14 @@
 //! the folder. The production checkpoint is never written: nothing in here opens a file for writing that it did not make itself.
 
 mod candidate;
+mod draft;
 
 /// Name of a candidate's checkpoint in its folder.
 pub const CHECKPOINT_FILE: &str = "model.safetensors";
 
-pub use candidate::{Candidate, MANIFEST, Manifest, ManifestFile, publish_candidate, read_manifest};
+pub use draft::Draft;
+
+pub use candidate::{Candidate, CandidateManifest, MANIFEST, ManifestFile, publish_candidate, read_manifest};
 
 use anyhow::{Context, Result, bail};
 use delta_guard_contract::Digest;
@@ -48,18 +51,12 @@ pub fn make_public_dir(dir: &Path) -> io::Result<()> {
 
 /// Publish a file, replacing one of the same name.
 pub fn publish_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let temporary = dir.join(format!(".{name}.tmp"));
-    let attempt = || -> Result<()> {
-        write_synced(&temporary, bytes)?;
-        fail::fail_point!("publish::before_rename");
-        fs_err::rename(&temporary, dir.join(name))?;
-        fail::fail_point!("publish::before_dirsync");
-        Ok(sync_dir(dir)?)
+    let attempt = || -> io::Result<()> {
+        let mut draft = Draft::only(dir, name, FILE_MODE)?;
+        draft.write_all(bytes)?;
+        draft.put(&dir.join(name))
     };
-    attempt().inspect_err(|_| {
-        // Best effort: the first error is the one to tell.
-        let _ = fs_err::remove_file(&temporary);
-    })
+    attempt().with_context(|| format!("cannot write {}", dir.join(name).display()))
 }
 
 /// Mode of what is published: for the group too, which is how candidates and refused files reach those whom they are for.
@@ -91,34 +88,20 @@ fn create_fresh(path: &Path) -> io::Result<fs_err::File> {
     Ok(file)
 }
 
-/// Copy a file under a temporary name that the caller gives, durably; returns bytes and digest of what was written.
+/// Copy a file, durably; returns bytes and digest of what was written.
 fn copy_synced(from: &Path, to: &Path) -> io::Result<(u64, Digest)> {
-    let mut source = fs_err::File::open(from)?;
     let mut target = create_fresh(to)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 * 1024];
-    let mut bytes = 0;
-    loop {
-        let count = source.read(&mut buffer)?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-        target.write_all(&buffer[..count])?;
-        bytes += count as u64;
-    }
+    let copied = draft::copy(&mut fs_err::File::open(from)?, &mut target)?;
     target.sync_all()?;
-    Ok((bytes, Digest(hasher.finalize().to_hex().to_string())))
+    Ok(copied)
 }
 
 /// Copy a file into a folder under its digest and a suffix, durably. Returns the digest.
 pub fn put_digest_named(from: &Path, dir: &Path, suffix: &str) -> Result<Digest> {
-    let temporary = tempfile::Builder::new().prefix(".put-").suffix(".tmp").tempfile_in(dir)?.into_temp_path();
-    let (_, digest) = copy_synced(from, &temporary)?;
     // Readable for the guard where root hands it over; the folder is closed to everybody else.
-    fs_err::set_permissions(&temporary, Permissions::from_mode(0o644))?;
-    temporary.persist(dir.join(format!("{digest}{suffix}")))?;
-    sync_dir(dir)?;
+    let mut draft = Draft::new(dir, "put", 0o644)?;
+    let (_, digest) = draft.copy_of(from)?;
+    draft.put(&dir.join(format!("{digest}{suffix}")))?;
     Ok(digest)
 }
 

@@ -5,7 +5,7 @@ use delta_guard::case::{Case, HoldCause, State};
 use delta_guard::engine::asked::Ask;
 use delta_guard::engine::{CaseView, Event, query};
 use delta_guard::policy::Mode;
-use delta_guard::publish::{self, Manifest};
+use delta_guard::publish::{self, CandidateManifest};
 use delta_guard::settings::Settings;
 use delta_guard_contract::TrainId;
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ fn open(settings: &mut Settings) {
     settings.caps.max_submitter_cases = 1000;
 }
 
-fn candidate(settings: &Settings, case: &Case) -> (Manifest, serde_json::Value, Vec<TrainId>) {
+fn candidate(settings: &Settings, case: &Case) -> (CandidateManifest, serde_json::Value, Vec<TrainId>) {
     let folder = settings.candidates_dir.join(&case.published().unwrap().folder);
     let manifest = publish::read_manifest(&folder).unwrap().0;
     // The fake worker's weights say what it was asked to leave out.

@@ -7,10 +7,13 @@
 use super::manifest::ContentDigest;
 use super::map::Map;
 use crate::error::{Error, Result, ResultExt};
-use delta_guard_contract::{FaultKind, is_passing};
+use crate::files::give_name;
+use delta_guard_contract::{Code, FaultKind, is_passing};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use tempfile::TempPath;
 
 const MAGIC: &[u8; 16] = b"delta-guard pix1";
 const HEADER: usize = 4096;
@@ -199,14 +202,12 @@ pub(crate) fn build(cache_dir: &Path, key: &Key, most: usize, fill: impl FnOnce(
         Err(Unusable::Now(error)) => return Err(error),
         Err(Unusable::Because(_)) => {}
     }
-    let done = write(&unfinished, key, most, fill).and_then(|()| {
-        fs_err::rename(&unfinished, &path)?;
-        Ok(fs_err::File::open(cache_dir)?.sync_all()?)
-    });
-    if let Err(error) = done {
-        let _ = fs_err::remove_file(&unfinished);
+    // Under the lock there is one builder: a fixed name, so that what a killed one left is written over.
+    let temporary = TempPath::try_from_path(unfinished)?;
+    if let Err(error) = write(&temporary, key, most, fill).and_then(|file| give_name(&file, temporary, &path)) {
         return Err(match error.is_want_of_space() {
-            true => Error::resource(
+            true => Error::new(
+                Code::DiskFull,
                 format!("writing the pixel cache in {}: {}", cache_dir.display(), error.fault().message),
                 format!(
                     "it needs {} MiB there: free some space, or point worker.cache_dir elsewhere",
@@ -225,7 +226,7 @@ pub(crate) fn build(cache_dir: &Path, key: &Key, most: usize, fill: impl FnOnce(
     })
 }
 
-fn write(path: &Path, key: &Key, most: usize, fill: impl FnOnce(&mut Writer) -> Result<Vec<Skipped>>) -> Result<()> {
+fn write(path: &Path, key: &Key, most: usize, fill: impl FnOnce(&mut Writer) -> Result<Vec<Skipped>>) -> Result<File> {
     let file = fs_err::File::create(path)?;
     // A full disk is better known now than after an hour. File systems without this call say so later.
     let room = HEADER as u64 + most as u64 * key.picture();
@@ -256,5 +257,5 @@ fn write(path: &Path, key: &Key, most: usize, fill: impl FnOnce(&mut Writer) -> 
         hash.finalize().as_bytes(),
         blake3::hash(&list).as_bytes(),
     ))?;
-    Ok(file.sync_all()?)
+    Ok(file.into_parts().0)
 }

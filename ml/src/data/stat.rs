@@ -6,9 +6,9 @@
 
 use super::manifest::ContentDigest;
 use crate::error::Result;
+use crate::files::write_atomic;
 use std::collections::HashMap;
 use std::fs::Metadata;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -109,11 +109,7 @@ impl StatIndex {
         }
         let digest = *blake3::hash(&out).as_bytes();
         out.extend(digest);
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".stat-").tempfile_in(folder)?;
-        file.write_all(&out)?;
-        file.persist(&self.path).map_err(|e| e.error)?;
-        Ok(())
+        write_atomic(&self.path, &out)
     }
 
     /// Forget everything: the next scan reads all contents.

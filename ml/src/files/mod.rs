@@ -8,6 +8,7 @@ use delta_guard_contract::is_passing;
 use std::fs::{File, Metadata};
 use std::io::Write;
 use std::path::Path;
+use tempfile::TempPath;
 
 /// Write `bytes` to `path`: temp file in the same folder, fsync, rename over what is there, fsync of the folder. On an error nothing is left behind.
 ///
@@ -34,19 +35,32 @@ pub fn write_atomic_as(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> R
 }
 
 fn put_in_place(path: &Path, fill: impl FnOnce(&mut tempfile::NamedTempFile) -> Result<()>) -> Result<()> {
-    let folder = path
-        .parent()
-        .ok_or_else(|| Error::internal(format!("{} has no folder", path.display())))?;
-    let folder = if folder == Path::new("") { Path::new(".") } else { folder };
+    let folder = folder_of(path)?;
     fs_err::create_dir_all(folder)?;
     let write = || -> Result<()> {
         let mut temp = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
         fill(&mut temp)?;
-        temp.as_file().sync_all()?;
-        temp.persist(path).map_err(|e| e.error)?;
-        Ok(File::open(folder)?.sync_all()?)
+        let (file, temporary) = temp.into_parts();
+        give_name(&file, temporary, path)
     };
     write().context(|| format!("cannot write {}", path.display()))
+}
+
+/// Content durable, then the name, replacing what has it, then the folder durable. The one place where this is done; on an error the temporary file goes.
+///
+/// # Errors
+/// See [`write_atomic`].
+pub fn give_name(file: &File, temporary: TempPath, path: &Path) -> Result<()> {
+    file.sync_all()?;
+    temporary.persist(path).map_err(|e| e.error)?;
+    Ok(File::open(folder_of(path)?)?.sync_all()?)
+}
+
+fn folder_of(path: &Path) -> Result<&Path> {
+    let folder = path
+        .parent()
+        .ok_or_else(|| Error::internal(format!("{} has no folder", path.display())))?;
+    Ok(if folder == Path::new("") { Path::new(".") } else { folder })
 }
 
 /// What is at a path, links followed; `None` where there is nothing, or nothing that may be looked at.
