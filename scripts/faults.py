@@ -46,7 +46,7 @@ FAULTS = [
     ("the submitted picture stays among the null", "jobs/case.rs", r"order\.retain\(\|&i\| submitted\.iter\(\)\.all\(\|picture\| picture != validation\.pixels\(i\)\)\);", "let _ = submitted;", STORY, "trace::a_validation_picture"),
     # Kernels and rules.
     ("scores negated", "ekfac/score.rs", r"(pub fn scores\(.*?finite\(&total, SCORES\)\?;\s*)Ok\(total\)", r"\1Ok(total.f_neg()?)", NAIVE, ""),
-    ("bias column dropped", "ekfac/unfold.rs", r"(if geometry\.bias \{\s*let _ = all\.f_narrow\(4, geometry\.kernel_inputs\(\), 1\)\?\.f_fill_\()1\.0", r"\g<1>0.0", NAIVE, ""),
+    ("bias column dropped", "ekfac/unfold.rs", r"(if geometry\.conv\.bias \{\s*let _ = all\.f_narrow\(4, geometry\.kernel_inputs\(\), 1\)\?\.f_fill_\()1\.0", r"\g<1>0.0", NAIVE, ""),
     ("damping skipped", "ekfac/precondition.rs", r"lambda\.f_add_scalar\(damping\)\?", "lambda.f_add_scalar(0.0 * damping)?", NAIVE, ""),
     ("damping by the maximum", "ekfac/precondition.rs", r"lambda\.f_mean\(Kind::Double\)\?\.f_double_value\(&\[\]\)\?", "lambda.f_max()?.f_double_value(&[])?", NAIVE, ""),
     ("lambda not divided by N", "ekfac/lambda.rs", r"s\.f_div_scalar\(self\.examples as f64\)\?", "s.f_div_scalar(1.0)?", NAIVE, ""),
@@ -55,7 +55,7 @@ FAULTS = [
     ("n_tol off by one", "detect/count.rs", r"count >= queries\.saturating_sub\(tolerance\)", "count + 1 >= queries.saturating_sub(tolerance)", LIB, "detect::count"),
     ("at most tau", "detect/count.rs", r"\*value < tau", "*value <= tau", LIB, "detect::count"),
     ("a seed's own term kept", "detect/kin.rs", r"\(sums\[s\] / root\[s\] - 1\.0\)", "(sums[s] / root[s])", LIB, "detect::kin"),
-    ("transform space ignored", "detect/queries.rs", r"Space::Normalised => normalise\(&picture, image\)\.and_then\(\|x\| transform\.apply\(&x\)\)", "Space::Normalised => transform.apply(&picture).and_then(|x| normalise(&x, image))", LIB, "detect::queries"),
+    ("transform space ignored", "detect/queries.rs", r"Space::Normalised => standardise\(&picture, image\)\.and_then\(\|x\| transform\.apply\(&x\)\)", "Space::Normalised => transform.apply(&picture).and_then(|x| normalise(&x, image))", LIB, "detect::queries"),
     ("seeds by score", "detect/guard.rs", r"\[first\(drop\), first\(&mean\(strengths\)\)\]", "[first(&mean(strengths)), { let _ = drop; first(&mean(strengths)) }]", LIB, "detect::"),
     ("d' comparison skipped", "detect/stand_out.rs", r"exceeds\(&another, d_prime\)", "exceeds(&another, d_prime.max(f64::INFINITY))", LIB, "detect::stand_out"),
     ("cf from a new initialisation", "unlearn/cf.rs", r"start: Some\(case\.production\.copy\(\)\)", "start: None", STORY, "repair::cf"),

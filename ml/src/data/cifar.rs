@@ -233,77 +233,76 @@ impl CifarReader {
 
     /// Class names and rows per batch, from the index where the files are as they were.
     fn survey(&self, index: &mut StatIndex, report: &mut dyn Report) -> Result<(Option<String>, Batches)> {
-        let mut names = None;
-        let mut found = BTreeMap::new();
         match &self.home {
-            Home::Tar(tar) => {
-                let stamp = Stamp::of(&fs_err::metadata(tar)?);
-                let key = format!("{}|{:?}", tar.display(), self.split);
-                let known = index.lookup(&key, &stamp).map(<[NamedDigest]>::to_vec);
-                let parts = match known {
-                    Some(parts) => parts,
-                    None => {
-                        let mut parts: Vec<NamedDigest> = Vec::new();
-                        self.files(&mut |name, size, stream| {
-                            report.progress("read", parts.len() as u64, 0, name);
-                            if name == self.kind.names_file() {
-                                let mut text = String::new();
-                                stream.take(1 << 16).read_to_string(&mut text).context(|| name.to_string())?;
-                                parts.push((format!("@{text}"), [0; 32]));
-                            } else {
-                                parts.extend(self.rows(name, size, stream)?.into_iter().map(|(l, d)| (format!("{name}\t{l}"), d)));
-                            }
-                            Ok(ControlFlow::Continue(()))
-                        })?;
-                        parts
+            Home::Tar(tar) => self.survey_tar(tar, index, report),
+            Home::Folder(folder) => self.survey_files(Some(folder), index, report),
+            Home::File(file) => self.survey_files(file.parent(), index, report),
+        }
+    }
+
+    fn survey_tar(&self, tar: &Path, index: &mut StatIndex, report: &mut dyn Report) -> Result<(Option<String>, Batches)> {
+        let stamp = Stamp::of(&fs_err::metadata(tar)?);
+        let key = format!("{}|{:?}", tar.display(), self.split);
+        let parts = match index.lookup(&key, &stamp) {
+            Some(known) => known.to_vec(),
+            None => {
+                let mut parts: Vec<NamedDigest> = Vec::new();
+                self.files(&mut |name, size, stream| {
+                    report.progress("read", parts.len() as u64, 0, name);
+                    if name == self.kind.names_file() {
+                        let mut text = String::new();
+                        stream.take(1 << 16).read_to_string(&mut text).context(|| name.to_string())?;
+                        parts.push((format!("@{text}"), [0; 32]));
+                    } else {
+                        parts.extend(self.rows(name, size, stream)?.into_iter().map(|(l, d)| (format!("{name}\t{l}"), d)));
                     }
-                };
-                for (text, digest) in &parts {
-                    match (text.strip_prefix('@'), text.split_once('\t')) {
-                        (Some(list), _) => names = Some(list.to_string()),
-                        (None, Some((batch, label))) => {
-                            let label = label
-                                .parse()
-                                .map_err(|_| Error::internal(format!("label {label} in the index of {}", tar.display())))?;
-                            found.entry(batch.to_string()).or_insert_with(Vec::new).push((label, *digest));
-                        }
-                        (None, None) => return Err(Error::internal(format!("the index of {} has the entry {text}", tar.display()))),
-                    }
-                }
-                index.keep(key, stamp, parts);
+                    Ok(ControlFlow::Continue(()))
+                })?;
+                parts
             }
-            Home::Folder(_) | Home::File(_) => {
-                let folder = if let Home::Folder(folder) = &self.home {
-                    Some(folder.as_path())
-                } else {
-                    self.home.path().parent()
-                };
-                let list = folder.map(|f| f.join(self.kind.names_file()));
-                if let Some(list) = list
-                    && files::look(&list)?.is_some_and(|found| found.is_file())
-                {
-                    names = Some(fs_err::read_to_string(list)?);
+        };
+        let (mut names, mut found) = (None, BTreeMap::new());
+        for (text, digest) in &parts {
+            match (text.strip_prefix('@'), text.split_once('\t')) {
+                (Some(list), _) => names = Some(list.to_string()),
+                (None, Some((batch, label))) => {
+                    let label = label
+                        .parse()
+                        .map_err(|_| Error::internal(format!("label {label} in the index of {}", tar.display())))?;
+                    found.entry(batch.to_string()).or_insert_with(Vec::new).push((label, *digest));
                 }
-                for name in self.home.batches(self.kind, self.split)? {
-                    report.progress("read", found.len() as u64, 0, &name);
-                    let path = self.file(&name);
-                    let stamp = Stamp::of(&fs_err::metadata(&path)?);
-                    let key = path.display().to_string();
-                    let known = index
-                        .lookup(&key, &stamp)
-                        .map(|parts| parts.iter().map(|(l, d)| Some((l.parse().ok()?, *d))).collect::<Option<Vec<_>>>());
-                    let rows = match known {
-                        Some(Some(rows)) => rows,
-                        _ => {
-                            let file = fs_err::File::open(&path)?;
-                            let size = file.metadata()?.len();
-                            self.rows(&name, size, &mut BufReader::with_capacity(1 << 20, file))?
-                        }
-                    };
-                    index.keep(key, stamp, rows.iter().map(|(l, d)| (l.to_string(), *d)).collect());
-                    found.insert(name, rows);
-                }
+                (None, None) => return Err(Error::internal(format!("the index of {} has the entry {text}", tar.display()))),
             }
+        }
+        index.keep(key, stamp, parts);
+        Ok((names, found))
+    }
+
+    fn survey_files(&self, folder: Option<&Path>, index: &mut StatIndex, report: &mut dyn Report) -> Result<(Option<String>, Batches)> {
+        let (mut names, mut found) = (None, BTreeMap::new());
+        if let Some(list) = folder.map(|folder| folder.join(self.kind.names_file()))
+            && files::look(&list)?.is_some_and(|found| found.is_file())
+        {
+            names = Some(fs_err::read_to_string(list)?);
+        }
+        for name in self.home.batches(self.kind, self.split)? {
+            report.progress("read", found.len() as u64, 0, &name);
+            let path = self.file(&name);
+            let stamp = Stamp::of(&fs_err::metadata(&path)?);
+            let key = path.display().to_string();
+            let known = index
+                .lookup(&key, &stamp)
+                .map(|parts| parts.iter().map(|(l, d)| Some((l.parse().ok()?, *d))).collect::<Option<Vec<_>>>());
+            let rows = match known {
+                Some(Some(rows)) => rows,
+                _ => {
+                    let file = fs_err::File::open(&path)?;
+                    let size = file.metadata()?.len();
+                    self.rows(&name, size, &mut BufReader::with_capacity(1 << 20, file))?
+                }
+            };
+            index.keep(key, stamp, rows.iter().map(|(l, d)| (l.to_string(), *d)).collect());
+            found.insert(name, rows);
         }
         Ok((names, found))
     }

@@ -162,6 +162,23 @@ pub(crate) fn count(root: &Path, known: Option<&[String]>) -> Result<Vec<(String
     Ok(counted)
 }
 
+/// A file's digest, from the index where it is as it was; the inner error is the picture's, the outer one the machine's.
+fn digest_of(file: &Found, index: &StatIndex) -> Result<std::result::Result<ContentDigest, String>> {
+    let stamp = match &file.stamp {
+        Ok(stamp) => stamp,
+        Err(reason) => return Ok(Err(reason.clone())),
+    };
+    if let Some([(_, digest)]) = index.lookup(&file.id.0, stamp) {
+        return Ok(Ok(*digest));
+    }
+    match digest_file(&file.path) {
+        Ok(digest) => Ok(Ok(digest)),
+        // The picture is not to blame, and a training set without it is another one.
+        Err(error) if is_passing(&error) => Err(Error::from(error)),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
 impl SetReader for FolderReader {
     fn scan(&mut self, known: Option<&[String]>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
         named_classes(&self.root)?;
@@ -189,24 +206,7 @@ impl SetReader for FolderReader {
         self.paths.clear();
         for block in found.chunks(BLOCK) {
             report.progress("read", manifest.examples.len() as u64, total, "");
-            let digests: Vec<_> = block
-                .par_iter()
-                .map(|file| {
-                    let stamp = match &file.stamp {
-                        Ok(stamp) => stamp,
-                        Err(reason) => return Ok(Err(reason.clone())),
-                    };
-                    match index.lookup(&file.id.0, stamp) {
-                        Some([(_, digest)]) => Ok(Ok(*digest)),
-                        _ => match digest_file(&file.path) {
-                            Ok(digest) => Ok(Ok(digest)),
-                            // The picture is not to blame, and a training set without it is another one.
-                            Err(error) if is_passing(&error) => Err(Error::from(error)),
-                            Err(error) => Ok(Err(error.to_string())),
-                        },
-                    }
-                })
-                .collect();
+            let digests: Vec<_> = block.par_iter().map(|file| digest_of(file, index)).collect();
             for (file, digest) in block.iter().zip(digests) {
                 match (digest?, file.stamp.clone()) {
                     (Ok(digest), Ok(stamp)) => {

@@ -137,14 +137,8 @@ impl DataSet {
             )));
         }
         if skipped.len() as f64 > max_unreadable * total as f64 {
-            return Err(too_many(
-                &skipped,
-                &pixels.skipped,
-                &skipped.len().to_string(),
-                total,
-                max_unreadable,
-                source,
-            ));
+            let count = skipped.len().to_string();
+            return Err(too_many(&skipped, &pixels.skipped, &count, total, max_unreadable, source));
         }
         let lost: Vec<&str> = manifest
             .classes
@@ -154,13 +148,7 @@ impl DataSet {
             .map(|(c, _)| c.as_str())
             .collect();
         if !lost.is_empty() {
-            let message = format!(
-                "{}: no readable picture is left of {}",
-                source.path.display(),
-                super::manifest::some(&lost)
-            );
-            let help = sizes_help(&pixels.skipped).map_or_else(String::new, |help| format!("; {help}"));
-            return Err(Error::new(Code::DataUnusable, message, format!("the first: {}{help}", shown(&skipped))));
+            return Err(none_left(&lost, &skipped, &pixels.skipped, source));
         }
         let positions = ids.iter().cloned().enumerate().map(|(i, id)| (id, i)).collect();
         Ok(Self {
@@ -375,26 +363,7 @@ fn fill(
             }
         }
         if skipped.len() >= ENOUGH && skipped.len() as f64 > max_unreadable * (total + manifest.unreadable.len()) as f64 {
-            let list: Vec<Unreadable> = skipped
-                .iter()
-                .map(|s| Unreadable {
-                    id: manifest.examples[s.position].id.clone(),
-                    reason: s.reason.clone(),
-                })
-                .collect();
-            let source = DataSource {
-                path: Path::new("the data").into(),
-                format: Default::default(),
-                split: Default::default(),
-            };
-            return Err(too_many(
-                &list,
-                &skipped,
-                &format!("at least {}", list.len()),
-                total,
-                max_unreadable,
-                &source,
-            ));
+            return Err(too_many_so_far(&skipped, manifest, max_unreadable));
         }
         report.progress("decode", next as u64, total as u64, "");
         Ok(ControlFlow::Continue(()))
@@ -403,6 +372,23 @@ fn fill(
         return Err(changed(&format!("after {next} of {total} examples")));
     }
     Ok(skipped)
+}
+
+fn too_many_so_far(skipped: &[Skipped], manifest: &Manifest, max_unreadable: f64) -> Error {
+    let list: Vec<Unreadable> = skipped
+        .iter()
+        .map(|s| Unreadable {
+            id: manifest.examples[s.position].id.clone(),
+            reason: s.reason.clone(),
+        })
+        .collect();
+    let source = DataSource {
+        path: Path::new("the data").into(),
+        format: Default::default(),
+        split: Default::default(),
+    };
+    let count = format!("at least {}", list.len());
+    too_many(&list, skipped, &count, manifest.examples.len(), max_unreadable, &source)
 }
 
 /// One example's pixels; the inner error is the picture's, the outer one the machine's.
@@ -495,4 +481,14 @@ fn too_many(skipped: &[Unreadable], left_out: &[Skipped], count: &str, total: us
         ),
         sizes_help(left_out).unwrap_or_else(|| "repair or remove them, or raise data.max_unreadable_share".into()),
     )
+}
+
+fn none_left(classes: &[&str], skipped: &[Unreadable], left_out: &[Skipped], source: &DataSource) -> Error {
+    let message = format!(
+        "{}: no readable picture is left of {}",
+        source.path.display(),
+        super::manifest::some(classes)
+    );
+    let help = sizes_help(left_out).map_or_else(String::new, |help| format!("; {help}"));
+    Error::new(Code::DataUnusable, message, format!("the first: {}{help}", shown(skipped)))
 }

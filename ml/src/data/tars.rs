@@ -65,6 +65,15 @@ impl Named {
 }
 
 impl TarReader {
+    /// What messages call the data: the tar, or the folder of several.
+    fn place(&self) -> Result<PathBuf> {
+        match &self.files[..] {
+            [one] => Ok(one.clone()),
+            [first, ..] => Ok(first.parent().unwrap_or(first).to_path_buf()),
+            [] => Err(Error::internal("a tar reader without tars")),
+        }
+    }
+
     pub(crate) fn new(files: Vec<PathBuf>, split: Split) -> Self {
         Self {
             files,
@@ -193,11 +202,7 @@ fn is_part(name: &str) -> bool {
 
 impl SetReader for TarReader {
     fn scan(&mut self, known: Option<&[String]>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
-        let place = match &self.files[..] {
-            [one] => one.clone(),
-            [first, ..] => first.parent().unwrap_or(first).to_path_buf(),
-            [] => return Err(Error::internal("a tar reader without tars")),
-        };
+        let place = self.place()?;
         let mut all: Vec<(usize, Named)> = Vec::new();
         for (n, file) in self.files.iter().enumerate() {
             all.extend(Self::named(file, index, report)?.into_iter().map(|named| (n, named)));

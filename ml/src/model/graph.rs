@@ -288,81 +288,75 @@ impl Op {
             return Err(format!("has {} inputs instead of one", inputs.len()));
         };
         let plane = || match input {
-            [c, h, w] => Ok((*c, *h, *w)),
+            [c, h, w] => Ok((*c, [*h, *w])),
             other => Err(format!("expects channels × height × width, gets {other:?}")),
-        };
-        let window = |size: i64, kernel: i64, stride: i64, padding: i64, dilation: i64| {
-            if kernel < 1 || stride < 1 || padding < 0 || dilation < 1 || padding > 1 << 10 || kernel > 1 << 10 || dilation > 1 << 10 {
-                return Err(format!(
-                    "window kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} makes no sense"
-                ));
-            }
-            let out = layer::window(size, kernel, stride, padding, dilation);
-            if out < 1 {
-                Err(format!("its window is larger than its input of {size}"))
-            } else {
-                Ok(out)
-            }
         };
         match self {
             Op::Conv2d(conv) => {
-                let (c, h, w) = plane()?;
-                let Conv {
-                    in_channels,
-                    out_channels,
-                    kernel,
-                    stride,
-                    padding,
-                    dilation,
-                    groups,
-                    ..
-                } = conv;
-                if c != *in_channels {
-                    return Err(format!("expects {in_channels} channels, gets {c}"));
+                let (c, size) = plane()?;
+                let (from, to) = (conv.in_channels, conv.out_channels);
+                if c != from {
+                    return Err(format!("expects {from} channels, gets {c}"));
                 }
-                if *out_channels < 1 || !conv.divides() {
-                    return Err(format!("{in_channels} → {out_channels} channels do not divide into {groups} groups"));
+                if to < 1 || !conv.divides() {
+                    return Err(format!("{from} → {to} channels do not divide into {} groups", conv.groups));
                 }
-                let h = window(h, kernel[0], stride[0], padding[0], dilation[0])?;
-                Ok(vec![*out_channels, h, window(w, kernel[1], stride[1], padding[1], dilation[1])?])
+                windows(to, size, conv.kernel, conv.stride, conv.padding, conv.dilation)
             }
             Op::Linear(linear) => match input {
                 [n] if *n == linear.in_features && linear.out_features >= 1 => Ok(vec![linear.out_features]),
                 other => Err(format!("expects [{}], gets {other:?}", linear.in_features)),
             },
             Op::BatchNorm2d { features, eps, momentum } => {
-                let (c, h, w) = plane()?;
+                let (c, [h, w]) = plane()?;
                 if !(*eps > 0.0 && eps.is_finite()) {
                     return Err(format!("eps is {eps}, it must be above 0"));
                 }
                 if !(0.0..=1.0).contains(momentum) {
                     return Err(format!("momentum is {momentum}, it must lie between 0 and 1"));
                 }
-                if c == *features {
-                    Ok(vec![c, h, w])
-                } else {
-                    Err(format!("expects {features} channels, gets {c}"))
+                if c != *features {
+                    return Err(format!("expects {features} channels, gets {c}"));
                 }
+                Ok(vec![c, h, w])
             }
             Op::MaxPool2d { kernel, stride, padding } => {
-                let (c, h, w) = plane()?;
+                let (c, size) = plane()?;
                 if padding[0] * 2 > kernel[0] || padding[1] * 2 > kernel[1] {
                     return Err("pads more than half its window".into());
                 }
-                Ok(vec![
-                    c,
-                    window(h, kernel[0], stride[0], padding[0], 1)?,
-                    window(w, kernel[1], stride[1], padding[1], 1)?,
-                ])
+                windows(c, size, *kernel, *stride, *padding, [1, 1])
             }
-            Op::AvgPool2d { kernel } => {
-                let (c, h, w) = plane()?;
-                Ok(vec![c, window(h, kernel[0], kernel[0], 0, 1)?, window(w, kernel[1], kernel[1], 0, 1)?])
-            }
-            Op::GlobalAvgPool => plane().map(|(c, _, _)| vec![c, 1, 1]),
+            Op::AvgPool2d { kernel } => plane().and_then(|(c, size)| windows(c, size, *kernel, *kernel, [0, 0], [1, 1])),
+            Op::GlobalAvgPool => plane().map(|(c, _)| vec![c, 1, 1]),
             Op::Flatten => Ok(vec![input.iter().product()]),
             Op::Relu => Ok(input.to_vec()),
             Op::Add => Err("is handled above".into()),
         }
     }
+}
+
+/// Shape of what windows over a plane give, or why they cannot.
+fn windows(
+    channels: i64,
+    size: [i64; 2],
+    kernel: [i64; 2],
+    stride: [i64; 2],
+    padding: [i64; 2],
+    dilation: [i64; 2],
+) -> std::result::Result<Vec<i64>, String> {
+    let mut shape = vec![channels];
+    for i in 0..2 {
+        let (size, kernel, stride, padding, dilation) = (size[i], kernel[i], stride[i], padding[i], dilation[i]);
+        if kernel < 1 || stride < 1 || padding < 0 || dilation < 1 || padding > 1 << 10 || kernel > 1 << 10 || dilation > 1 << 10 {
+            return Err(format!(
+                "window kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} makes no sense"
+            ));
+        }
+        match layer::window(size, kernel, stride, padding, dilation) {
+            ..1 => return Err(format!("its window is larger than its input of {size}")),
+            out => shape.push(out),
+        }
+    }
+    Ok(shape)
 }

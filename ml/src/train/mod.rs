@@ -64,7 +64,7 @@ pub struct Trained {
 ///
 /// # Errors
 /// `Configuration` when there is nothing to train on or the loss is no longer finite; `Resource` for memory and disk.
-pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
+pub fn train(mut run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
     if run.examples.is_empty() {
         return Err(Error::new(
             Code::NothingLeft,
@@ -75,86 +75,30 @@ pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
     let recipe = run.recipe;
     let key = resume::key(&run);
     let saved = EpochState::load(run.out_dir, &key, run.graph, report)?;
-    let (weights, momentum, mut done, mut last) = match saved {
-        Some(state) => (state.weights, state.momentum, state.epochs, (state.loss, state.accuracy)),
-        None => (
-            run.start.unwrap_or_else(|| Weights::init(run.graph, recipe.seed)),
-            Default::default(),
-            0,
-            (f64::NAN, 0.0),
-        ),
-    };
-    let resumed_epochs = done;
-    let model = Model::new(run.graph.clone(), weights.to(run.device, Kind::Float));
+    let state = saved.unwrap_or_else(|| EpochState {
+        weights: run.start.take().unwrap_or_else(|| Weights::init(run.graph, recipe.seed)),
+        momentum: Default::default(),
+        epochs: 0,
+        loss: f64::NAN,
+        accuracy: 0.0,
+    });
+    let model = Model::new(run.graph.clone(), state.weights.to(run.device, Kind::Float));
     let trained: Vec<(String, Tensor)> = model
         .parameters_of(&run.trainable)
         .into_iter()
         .map(|(name, tensor)| (name, tensor.set_requires_grad(true)))
         .collect();
     let mut sgd = Sgd::new(trained, recipe);
-    sgd.momentum = momentum.into_iter().map(|(name, m)| (name, m.to_device(run.device))).collect();
-
-    let batch_size = recipe.batch_size as usize;
-    let per_epoch = run.examples.len().div_ceil(batch_size) as u64;
-    let steps = per_epoch * u64::from(recipe.epochs);
-    while done < recipe.epochs {
-        let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
-        rng.set_stream(1 + u64::from(done)); // each epoch has its own stream, so that a resumed run draws what an undisturbed one would
-        let mut order = run.examples.to_vec();
-        order.shuffle(&mut rng);
-        let mut sums = Tensor::zeros([2], (Kind::Double, run.device));
-        for (i, batch) in order.chunks(batch_size).enumerate() {
-            let step = u64::from(done) * per_epoch + i as u64;
-            let lr = schedule::learning_rate(&recipe.schedule, recipe.lr, step, per_epoch, steps);
-            let images = normalise(&run.data.batch(batch)?, run.image, Kind::Float, run.device)?;
-            let images = augment::augment(images, &recipe.augment, &mut rng)?;
-            let labels = run.data.labels_tensor(batch)?.to_device(run.device);
-            let logits = model.forward_train(&images)?;
-            let teacher = run.loss.teacher().map(|teacher| teacher.forward(&images)).transpose()?;
-            let loss = run.loss.of(&Seen {
-                student: &logits,
-                teacher: teacher.as_ref(),
-                labels: &labels,
-                examples: batch,
-                epoch: done,
-            })?;
-            sgd.step(&loss, lr)?;
-            let correct = logits.detach().argmax(1, false).eq_tensor(&labels).sum(Kind::Double);
-            let loss_sum = loss.detach().to_kind(Kind::Double) * batch.len() as f64;
-            sums += Tensor::stack(&[loss_sum, correct], 0);
-            if (i + 1) % 10 == 0 || i as u64 + 1 == per_epoch {
-                let seen = ((i + 1) * batch_size).min(order.len()) as f64;
-                last = (sums.double_value(&[0]) / seen, sums.double_value(&[1]) / seen);
-                if !last.0.is_finite() {
-                    return Err(Error::new(
-                        Code::NotFinite,
-                        format!(
-                            "training diverged: the loss is {} in epoch {} of {}, step {} of {per_epoch}, at learning rate {lr:.3e}",
-                            last.0,
-                            done + 1,
-                            recipe.epochs,
-                            i + 1
-                        ),
-                        "lower the learning rate (recipe.lr, or the unlearning method's own lr), or lengthen the warm-up",
-                    ));
-                }
-                let note = format!(
-                    "epoch {}/{}, loss {:.3}, accuracy {:.1} %",
-                    done + 1,
-                    recipe.epochs,
-                    last.0,
-                    100.0 * last.1
-                );
-                report.progress("train", step + 1, steps, &note);
-            }
-        }
-        done += 1;
+    sgd.momentum = state.momentum.into_iter().map(|(name, m)| (name, m.to_device(run.device))).collect();
+    let (mut loss, mut accuracy) = (state.loss, state.accuracy);
+    for done in state.epochs..recipe.epochs {
+        (loss, accuracy) = epoch(&run, &model, &mut sgd, done, report)?;
         EpochState {
             weights: model.weights.copy(),
             momentum: copies(&sgd),
-            epochs: done,
-            loss: last.0,
-            accuracy: last.1,
+            epochs: done + 1,
+            loss,
+            accuracy,
         }
         .save(run.out_dir, &key)?;
     }
@@ -163,10 +107,61 @@ pub fn train(run: Training<'_>, report: &mut dyn Report) -> Result<Trained> {
     }
     Ok(Trained {
         model,
-        loss: last.0,
-        accuracy: last.1,
-        resumed_epochs,
+        loss,
+        accuracy,
+        resumed_epochs: state.epochs,
     })
+}
+
+/// One epoch, the one after `done` others. Returns its mean loss and the share that was read rightly.
+fn epoch(run: &Training<'_>, model: &Model, sgd: &mut Sgd, done: u32, report: &mut dyn Report) -> Result<(f64, f64)> {
+    let recipe = run.recipe;
+    let batch_size = recipe.batch_size as usize;
+    let per_epoch = run.examples.len().div_ceil(batch_size) as u64;
+    let steps = per_epoch * u64::from(recipe.epochs);
+    let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
+    rng.set_stream(1 + u64::from(done)); // each epoch has its own stream, so that a resumed run draws what an undisturbed one would
+    let mut order = run.examples.to_vec();
+    order.shuffle(&mut rng);
+    let mut sums = Tensor::zeros([2], (Kind::Double, run.device));
+    let (mut loss_mean, mut accuracy) = (f64::NAN, 0.0);
+    for (i, batch) in order.chunks(batch_size).enumerate() {
+        let step = u64::from(done) * per_epoch + i as u64;
+        let lr = schedule::learning_rate(&recipe.schedule, recipe.lr, step, per_epoch, steps);
+        let images = normalise(&run.data.batch(batch)?, run.image, Kind::Float, run.device)?;
+        let images = augment::augment(images, &recipe.augment, &mut rng)?;
+        let labels = run.data.labels_tensor(batch)?.to_device(run.device);
+        let logits = model.forward_train(&images)?;
+        let teacher = run.loss.teacher().map(|teacher| teacher.forward(&images)).transpose()?;
+        let loss = run.loss.of(&Seen {
+            student: &logits,
+            teacher: teacher.as_ref(),
+            labels: &labels,
+            examples: batch,
+            epoch: done,
+        })?;
+        sgd.step(&loss, lr)?;
+        let correct = logits.detach().argmax(1, false).eq_tensor(&labels).sum(Kind::Double);
+        let loss_sum = loss.detach().to_kind(Kind::Double) * batch.len() as f64;
+        sums += Tensor::stack(&[loss_sum, correct], 0);
+        // Reading the sums waits for the device.
+        if (i + 1) % 10 == 0 || i as u64 + 1 == per_epoch {
+            let seen = ((i + 1) * batch_size).min(order.len()) as f64;
+            (loss_mean, accuracy) = (sums.double_value(&[0]) / seen, sums.double_value(&[1]) / seen);
+            let (now, all) = (done + 1, recipe.epochs);
+            if !loss_mean.is_finite() {
+                let place = format!("epoch {now} of {all}, step {} of {per_epoch}, at learning rate {lr:.3e}", i + 1);
+                return Err(Error::new(
+                    Code::NotFinite,
+                    format!("training diverged: the loss is {loss_mean} in {place}"),
+                    "lower the learning rate (recipe.lr, or the unlearning method's own lr), or lengthen the warm-up",
+                ));
+            }
+            let note = format!("epoch {now}/{all}, loss {loss_mean:.3}, accuracy {:.1} %", 100.0 * accuracy);
+            report.progress("train", step + 1, steps, &note);
+        }
+    }
+    Ok((loss_mean, accuracy))
 }
 
 fn copies(sgd: &Sgd) -> std::collections::BTreeMap<String, Tensor> {
