@@ -67,36 +67,9 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
     // The inbox must not go on when the engine fails, nor the other way round.
     let (stop_both, both) = stop::channel();
     let wake = Wake::default();
-    let pulse;
-    let scanner = {
-        let inbox = Inbox::new(Arc::clone(&settings), Arc::clone(&ledger), Arc::clone(&hooks), Arc::new(SystemClock)).stops_with(both.clone());
-        pulse = inbox.pulse();
-        let (wake, both, ready, ledger) = (wake.clone(), both.clone(), ready.clone(), Arc::clone(&ledger));
-        let body = move || {
-            inbox::run(inbox, &wake, &both, |report| {
-                let trouble = report
-                    .trouble
-                    .clone()
-                    .or_else(|| ledger.poisoned().map(|why| format!("the journal is out of use: {why}")));
-                ready.send_if_modified(|now| {
-                    let new = Readiness {
-                        journal: true,
-                        scanned: true,
-                        trouble,
-                        stalled: None,
-                        notes: report.notes.clone(),
-                    };
-                    let changed = *now != new;
-                    *now = new;
-                    changed
-                });
-            });
-        };
-        std::thread::Builder::new()
-            .name("inbox".into())
-            .spawn(body)
-            .context("the inbox's thread could not be started")?
-    };
+    let inbox = Inbox::new(Arc::clone(&settings), Arc::clone(&ledger), Arc::clone(&hooks), Arc::new(SystemClock)).stops_with(both.clone());
+    let pulse = inbox.pulse();
+    let scanner = scanner(inbox, wake.clone(), both.clone(), ready.clone(), Arc::clone(&ledger))?;
     let requests = tokio::spawn(asked::serve(Arc::clone(&ledger), Arc::clone(&settings), both.clone()));
     let index = tokio::spawn(keep_index(Arc::clone(&ledger), both.clone()));
     let watch = tokio::spawn(watch_scans(pulse, settings.inbox.stall, settings.inbox.dir.clone(), ready.clone()));
@@ -135,17 +108,46 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
     let _ = requests.await;
     let _ = index.await;
     watch.abort();
-    // A file system that hangs holds the thread in a system call; it ends with the process.
-    match tokio::time::timeout(INBOX_GRACE, tokio::task::spawn_blocking(move || scanner.join())).await {
+    let joined = tokio::time::timeout(INBOX_GRACE, tokio::task::spawn_blocking(move || scanner.join())).await;
+    match joined {
         Ok(joined) => joined
             .context("the inbox's thread was lost")?
             .map_err(|_| anyhow!("the inbox's thread panicked"))?,
+        // A file system that hangs holds the thread in a system call; it ends with the process.
         Err(_) => tracing::error!(
             message = "The inbox's file system does not answer; its thread is left behind.",
             inbox = %settings.inbox.dir.display()
         ),
     }
     outcome.context("the engine panicked")?
+}
+
+/// The inbox, on a thread of its own; what each scan reports becomes the daemon's readiness.
+fn scanner(inbox: Inbox, wake: Wake, stop: Stop, ready: watch::Sender<Readiness>, ledger: Arc<Ledger>) -> Result<std::thread::JoinHandle<()>> {
+    let body = move || {
+        inbox::run(inbox, &wake, &stop, |report| {
+            let trouble = report
+                .trouble
+                .clone()
+                .or_else(|| ledger.poisoned().map(|why| format!("the journal is out of use: {why}")));
+            ready.send_if_modified(|now| {
+                let new = Readiness {
+                    journal: true,
+                    scanned: true,
+                    trouble,
+                    stalled: None,
+                    notes: report.notes.clone(),
+                };
+                let changed = *now != new;
+                *now = new;
+                changed
+            });
+        });
+    };
+    std::thread::Builder::new()
+        .name("inbox".into())
+        .spawn(body)
+        .context("the inbox's thread could not be started")
 }
 
 /// So long the inbox's thread is waited for at the end.

@@ -98,7 +98,7 @@ pub async fn run(mail: Mail, pending: Arc<dyn Pending>, metrics: Arc<Metrics>, w
     let mut lately = HashMap::new();
     loop {
         let due = tokio::select! {
-            due = pass(&mail, &pending, &metrics, &mut known, &mut lately) => due,
+            due = Pass::over(&mail, &pending, &metrics, &mut known, &mut lately) => due,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         if known.is_empty() {
@@ -126,125 +126,168 @@ pub async fn run(mail: Mail, pending: Arc<dyn Pending>, metrics: Arc<Metrics>, w
     }
 }
 
-/// Tries every mail that is due; tells when the next one is.
-async fn pass(
-    mail: &Mail,
-    pending: &Arc<dyn Pending>,
-    metrics: &Metrics,
-    known: &mut HashMap<String, Known>,
-    lately: &mut HashMap<String, Lately>,
-) -> Option<Instant> {
-    let waiting: Vec<Waiting> = pending.waiting().into_iter().filter(|one| one.message.channel == CHANNEL).collect();
-    let ids: HashSet<&str> = waiting.iter().map(|one| one.message.id.as_str()).collect();
-    known.retain(|id, _| ids.contains(id.as_str()));
-    let mut left = waiting.len();
-    let mut oldest: Option<u64> = None;
-    let mut unreachable: Option<SendError> = None;
-    let mut many: BTreeMap<&str, Vec<&Message>> = BTreeMap::new();
-    for Waiting { message, waited } in &waiting {
+/// One look at all waiting mails.
+struct Pass<'a> {
+    mail: &'a Mail,
+    pending: &'a Arc<dyn Pending>,
+    metrics: &'a Metrics,
+    known: &'a mut HashMap<String, Known>,
+    lately: &'a mut HashMap<String, Lately>,
+    /// A server that did not take one does not get the next mail in the same pass: each try may take minutes.
+    unreachable: Option<SendError>,
+    left: usize,
+    oldest: Option<u64>,
+}
+
+impl<'a> Pass<'a> {
+    /// Tries every mail that is due; tells when the next one is.
+    async fn over(
+        mail: &'a Mail,
+        pending: &'a Arc<dyn Pending>,
+        metrics: &'a Metrics,
+        known: &'a mut HashMap<String, Known>,
+        lately: &'a mut HashMap<String, Lately>,
+    ) -> Option<Instant> {
+        let waiting: Vec<Waiting> = pending.waiting().into_iter().filter(|one| one.message.channel == CHANNEL).collect();
+        let ids: HashSet<&str> = waiting.iter().map(|one| one.message.id.as_str()).collect();
+        known.retain(|id, _| ids.contains(id.as_str()));
+        let mut pass = Self {
+            mail,
+            pending,
+            metrics,
+            known,
+            lately,
+            unreachable: None,
+            left: waiting.len(),
+            oldest: None,
+        };
+        let mut many: BTreeMap<&str, Vec<&Message>> = BTreeMap::new();
+        for Waiting { message, waited } in &waiting {
+            if pass.is_one_of_many(message, *waited) {
+                many.entry(&message.to).or_default().push(message);
+            } else {
+                pass.one(message).await;
+            }
+        }
+        for (to, messages) in many {
+            pass.many(to, &messages).await;
+        }
+        metrics.outbox(pass.left, pass.oldest.map(|written| written as f64));
+        pass.known.values().map(|state| state.at).min()
+    }
+
+    /// Is it due for somebody who got enough single mails lately?
+    fn is_one_of_many(&mut self, message: &Message, waited: Duration) -> bool {
         let now = Instant::now();
-        let state = known.entry(message.id.clone()).or_insert(Known {
+        let state = self.known.entry(message.id.clone()).or_insert(Known {
             tries: 0,
             at: now,
             seen: now,
-            before: *waited,
+            before: waited,
         });
-        let due = state.at <= now;
-        if due && lately.entry(message.to.clone()).or_default().is_enough() {
-            many.entry(&message.to).or_default().push(message);
-            continue;
-        }
-        let written = written(message);
-        let outcome = match (&unreachable, due) {
-            (_, false) => None,
-            // A server that did not take one does not get the next mail in the same pass: each try may take minutes.
-            (Some(error), true) => Some(Err(error.clone())),
-            (None, true) => Some(match content(pending, message) {
-                Ok(content) => send(mail, message, &content).await,
+        state.at <= now && self.lately.entry(message.to.clone()).or_default().is_enough()
+    }
+
+    async fn one(&mut self, message: &Message) {
+        let now = Instant::now();
+        let outcome = match (&self.unreachable, self.known.get(&message.id)) {
+            (Some(error), Some(state)) if state.at <= now => Some(Err(error.clone())),
+            (None, Some(state)) if state.at <= now => Some(match content(self.pending, message) {
+                Ok(content) => send(self.mail, message, &content).await,
                 Err(error) => Err(error),
             }),
+            _ => None,
         };
-        let settled = match outcome {
-            None => false,
-            Some(Ok(())) => {
-                metrics.mail_sent(&message.id, &message.to);
-                lately.entry(message.to.clone()).or_default().sent.push_back(Instant::now());
-                settle(pending, message, None)
+        if outcome.is_some_and(|outcome| self.settled(message, outcome)) {
+            self.done(message);
+            return;
+        }
+        self.waits(written(message));
+        if let Some(state) = self.known.get_mut(&message.id)
+            && state.at <= now
+        {
+            // Sent, but not recorded: it will be sent again (with the same Message-ID), but not at once.
+            state.tries += 1;
+            state.at = Instant::now() + wait(self.mail.retry_after.0, state.tries, &message.id);
+        }
+    }
+
+    /// Record what came of a try. True: the mail waits no longer.
+    fn settled(&mut self, message: &Message, outcome: Result<(), SendError>) -> bool {
+        let Some(state) = self.known.get_mut(&message.id) else { return false };
+        match outcome {
+            Ok(()) => {
+                self.metrics.mail_sent(&message.id, &message.to);
+                self.lately.entry(message.to.clone()).or_default().sent.push_back(Instant::now());
+                settle(self.pending, message, None)
             }
-            Some(Err(error)) if error.permanent => {
-                metrics.mail_refused(&message.id, &message.to, &error.message);
-                settle(pending, message, Some(&error.message))
+            Err(error) if error.permanent => {
+                self.metrics.mail_refused(&message.id, &message.to, &error.message);
+                settle(self.pending, message, Some(&error.message))
             }
-            Some(Err(error)) if state.waited() > mail.give_up_after.0 => {
-                metrics.mail_expired(&message.id, &message.to, &error.message);
-                let why = format!("given up after {}: {}", mail.give_up_after, error.message);
-                settle(pending, message, Some(&why))
+            Err(error) if state.waited() > self.mail.give_up_after.0 => {
+                self.metrics.mail_expired(&message.id, &message.to, &error.message);
+                let why = format!("given up after {}: {}", self.mail.give_up_after, error.message);
+                settle(self.pending, message, Some(&why))
             }
-            Some(Err(error)) => {
-                let wait = wait(mail.retry_after.0, state.tries + 1, &message.id);
-                metrics.mail_retried(&message.id, &message.to, error.why, &error.message, wait.as_secs());
+            Err(error) => {
+                let wait = wait(self.mail.retry_after.0, state.tries + 1, &message.id);
+                self.metrics
+                    .mail_retried(&message.id, &message.to, error.why, &error.message, wait.as_secs());
                 state.tries += 1;
                 state.at = Instant::now() + wait;
                 if error.is_about_the_server() {
-                    unreachable = Some(error);
+                    self.unreachable = Some(error);
                 }
                 false
             }
-        };
-        if settled {
-            known.remove(&message.id);
-            left -= 1;
-        } else {
-            oldest = Some(oldest.map_or(written, |oldest| oldest.min(written)));
-            if state.at <= now {
-                // Sent, but not recorded: it will be sent again (with the same Message-ID), but not at once.
-                state.tries += 1;
-                state.at = Instant::now() + wait(mail.retry_after.0, state.tries, &message.id);
-            }
         }
     }
-    for (to, messages) in many {
-        let last = lately.entry(to.to_owned()).or_default();
+
+    /// One mail for all that wait for this recipient, where the last one was long enough ago.
+    async fn many(&mut self, to: &str, messages: &[&Message]) {
+        let last = self.lately.entry(to.to_owned()).or_default();
         let due = last.digest.map_or(Instant::now(), |at| at + DIGEST_EVERY);
         let mut again = due;
-        if due <= Instant::now() && unreachable.is_none() {
-            last.digest = Some(Instant::now());
-            match send_as_one(mail, pending, to, &messages).await {
+        if due <= Instant::now() && self.unreachable.is_none() {
+            match send_as_one(self.mail, self.pending, to, messages).await {
                 Ok(id) => {
-                    metrics.mail_sent(&id, to);
-                    for message in &messages {
-                        if settle(pending, message, None) {
-                            known.remove(&message.id);
-                            left -= 1;
+                    last.digest = Some(Instant::now());
+                    self.metrics.mail_sent(&id, to);
+                    for message in messages {
+                        if settle(self.pending, message, None) {
+                            self.done(message);
                         }
                     }
                     again = Instant::now() + DIGEST_EVERY;
                 }
                 Err(error) => {
                     last.digest = None;
-                    let tries = messages
-                        .iter()
-                        .filter_map(|message| Some(known.get(&message.id)?.tries))
-                        .max()
-                        .unwrap_or(0);
-                    let wait = wait(mail.retry_after.0, tries + 1, to);
-                    metrics.mail_retried("many in one", to, error.why, &error.message, wait.as_secs());
+                    let tries = messages.iter().filter_map(|message| Some(self.known.get(&message.id)?.tries)).max();
+                    let wait = wait(self.mail.retry_after.0, tries.unwrap_or(0) + 1, to);
+                    self.metrics.mail_retried("many in one", to, error.why, &error.message, wait.as_secs());
                     again = Instant::now() + wait;
                 }
             }
         }
         // What still waits is looked at again with the others.
-        for message in &messages {
-            if let Some(state) = known.get_mut(&message.id) {
+        for message in messages {
+            if let Some(state) = self.known.get_mut(&message.id) {
                 state.tries += 1;
-                state.at = again.max(Instant::now() + mail.retry_after.0.min(DIGEST_EVERY));
-                let written = written(message);
-                oldest = Some(oldest.map_or(written, |oldest| oldest.min(written)));
+                state.at = again.max(Instant::now() + self.mail.retry_after.0.min(DIGEST_EVERY));
+                self.waits(written(message));
             }
         }
     }
-    metrics.outbox(left, oldest.map(|written| written as f64));
-    known.values().map(|state| state.at).min()
+
+    fn done(&mut self, message: &Message) {
+        self.known.remove(&message.id);
+        self.left -= 1;
+    }
+
+    fn waits(&mut self, written: u64) {
+        self.oldest = Some(self.oldest.map_or(written, |oldest| oldest.min(written)));
+    }
 }
 
 /// Send one mail that stands for all of these to their recipient. Returns its id.

@@ -95,59 +95,19 @@ pub async fn send(mail: &Mail, from: &Address, to: &Address, message: &[u8]) -> 
     }
 }
 
-async fn dialogue(mail: &Mail, from: &Address, to: &Address, message: &[u8], step: &mut Step) -> Result<(), SendError> {
-    let fail = |step, why, message: String| SendError {
+fn fail(step: Step, why: Why, message: String) -> SendError {
+    SendError {
         permanent: false,
         step,
         why,
         message,
-    };
-    let credentials = match (&mail.username, &mail.password_file) {
-        (Some(user), Some(file)) => {
-            let password = std::fs::read_to_string(file).map_err(|error| fail(*step, Why::Password, format!("{}: {error}", file.display())))?;
-            Some(Credentials::new(user.clone(), password.trim_end_matches(['\r', '\n']).to_owned()))
-        }
-        _ => None,
-    };
-    let host = mail::domain(&mail.host).ok_or_else(|| fail(*step, Why::Connection, format!("{:?} is not a host name", mail.host)))?;
-    let limit = mail.timeout.0;
-
-    *step = Step::Connect;
-    let stream = in_time(limit, *step, connect(&host, mail.port)).await?.map_err(|error| {
-        let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
-        let why = if timed_out { Why::Timeout } else { Why::Connection };
-        fail(Step::Connect, why, format!("{host}:{}: {error}", mail.port))
-    })?;
-    let stream: Box<dyn AsyncTokioStream> = match mail.tls {
-        Tls::None | Tls::Starttls => Box::new(stream),
-        Tls::Required => {
-            let wrapped = in_time(limit, *step, wrap_in_tls(&host, stream)).await?;
-            Box::new(Limited::new(
-                wrapped.map_err(|error| fail(Step::Connect, Why::Tls, plain(&format!("{error:#}"))))?,
-            ))
-        }
-    };
-    *step = Step::Hello;
-    let hello = ClientId::default();
-    let greeted = in_time(
-        limit.saturating_mul(2),
-        *step,
-        AsyncSmtpConnection::connect_with_transport(stream, &hello),
-    )
-    .await?;
-    let mut server = greeted.map_err(|error| judge(*step, &error))?;
-    if mail.tls == Tls::Starttls {
-        *step = Step::StartTls;
-        let parameters = TlsParameters::new(host).map_err(|error| fail(Step::StartTls, Why::Tls, with_causes(&error)))?;
-        if !server.can_starttls() {
-            return Err(fail(*step, Why::Tls, "the server does not offer STARTTLS".into()));
-        }
-        let begun = in_time(limit.saturating_mul(2), *step, server.starttls(parameters, &hello)).await?;
-        begun.map_err(|error| SendError {
-            why: Why::Tls,
-            ..judge(*step, &error)
-        })?;
     }
+}
+
+async fn dialogue(mail: &Mail, from: &Address, to: &Address, message: &[u8], step: &mut Step) -> Result<(), SendError> {
+    let credentials = credentials(mail)?;
+    let limit = mail.timeout.0;
+    let mut server = greeted(mail, step).await?;
     if let Some(credentials) = credentials {
         *step = Step::Login;
         answered(limit, *step, server.auth(DEFAULT_MECHANISMS, &credentials)).await?;
@@ -168,6 +128,53 @@ async fn dialogue(mail: &Mail, from: &Address, to: &Address, message: &[u8], ste
     // It is taken; whatever comes now does not change that.
     let _ = tokio::time::timeout(limit.min(Duration::from_secs(2)), server.quit()).await;
     Ok(())
+}
+
+fn credentials(mail: &Mail) -> Result<Option<Credentials>, SendError> {
+    let (Some(user), Some(file)) = (&mail.username, &mail.password_file) else {
+        return Ok(None);
+    };
+    let password = std::fs::read_to_string(file).map_err(|error| fail(Step::Prepare, Why::Password, format!("{}: {error}", file.display())))?;
+    Ok(Some(Credentials::new(user.clone(), password.trim_end_matches(['\r', '\n']).to_owned())))
+}
+
+/// A connection over which both sides have said hello, under TLS where it is asked for.
+async fn greeted(mail: &Mail, step: &mut Step) -> Result<AsyncSmtpConnection, SendError> {
+    let host = mail::domain(&mail.host).ok_or_else(|| fail(*step, Why::Connection, format!("{:?} is not a host name", mail.host)))?;
+    let limit = mail.timeout.0;
+    *step = Step::Connect;
+    let stream = in_time(limit, *step, connect(&host, mail.port)).await?.map_err(|error| {
+        let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
+        let why = if timed_out { Why::Timeout } else { Why::Connection };
+        fail(Step::Connect, why, format!("{host}:{}: {error}", mail.port))
+    })?;
+    let stream: Box<dyn AsyncTokioStream> = match mail.tls {
+        Tls::None | Tls::Starttls => Box::new(stream),
+        Tls::Required => {
+            let wrapped = in_time(limit, *step, wrap_in_tls(&host, stream)).await?;
+            Box::new(Limited::new(
+                wrapped.map_err(|error| fail(Step::Connect, Why::Tls, plain(&format!("{error:#}"))))?,
+            ))
+        }
+    };
+    *step = Step::Hello;
+    let hello = ClientId::default();
+    let twice = limit.saturating_mul(2);
+    let greeted = in_time(twice, *step, AsyncSmtpConnection::connect_with_transport(stream, &hello)).await?;
+    let mut server = greeted.map_err(|error| judge(*step, &error))?;
+    if mail.tls == Tls::Starttls {
+        *step = Step::StartTls;
+        let parameters = TlsParameters::new(host).map_err(|error| fail(Step::StartTls, Why::Tls, with_causes(&error)))?;
+        if !server.can_starttls() {
+            return Err(fail(*step, Why::Tls, "the server does not offer STARTTLS".into()));
+        }
+        let begun = in_time(twice, *step, server.starttls(parameters, &hello)).await?;
+        begun.map_err(|error| SendError {
+            why: Why::Tls,
+            ..judge(*step, &error)
+        })?;
+    }
+    Ok(server)
 }
 
 /// Connect to the first address of the name that answers.

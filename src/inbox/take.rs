@@ -1,6 +1,6 @@
 //! What follows for each name: taken in, refused, or left waiting. An error of one file is that file's trouble; the others go on.
 
-use super::intake::{self, Hitch, Looked, Patience, of_all, of_file};
+use super::intake::{self, Copied, Hitch, Looked, Patience, of_all, of_file};
 use super::scan::{Inbox, Kind, ScanReport, Seen};
 use super::{again, names, refused, sidecar};
 use crate::case::{Accepted, Claim, FileIdentity, case_id};
@@ -173,43 +173,8 @@ impl Inbox {
                 None => return Ok(()),
             },
         };
-        let id = case_id(&copied.content, &claim, &checkpoint);
-        let contents = [Some(copied.content.clone()), sidecar_content.clone()];
-        let shown = escape(name.as_bytes());
-        let recorded = if self.ledger.is_known(&id) {
-            drop(copied);
-            // Before the record: after a crash in between it is done again.
-            again::leave_note(&self.ledger, &self.settings, &id, &name).map_err(of_all)?;
-            let files = entries.iter().map(|(_, seen)| seen.file).collect();
-            let contents = contents.iter().flatten().cloned().collect();
-            self.tell_again(&id, &shown, &file, claim.mail)?;
-            let note = Note::Duplicate {
-                of: id.clone(),
-                name: shown,
-                files,
-                contents,
-            };
-            self.ledger.note(note).map(|()| self.hooks.on(Event::Duplicate { of: id }))
-        } else {
-            let accepted = Accepted {
-                content: copied.content.clone(),
-                bytes: copied.bytes,
-                name: shown.clone(),
-                name_base64: base64::engine::general_purpose::STANDARD.encode(name.as_bytes()),
-                claim,
-                checkpoint,
-                file,
-                sidecar: beside.as_ref().map(|(_, seen)| seen.file),
-                sidecar_content,
-                uid: copied.uid,
-            };
-            copied.keep(&spool).map_err(of_all)?;
-            fail::fail_point!("inbox::before_accept");
-            let recorded = self.ledger.accept(&id, accepted);
-            fail::fail_point!("inbox::after_accept");
-            recorded.map(|()| self.hooks.on(Event::Accepted { case: id, name: shown }))
-        };
-        recorded.map_err(of_record)?;
+        let contents = [Some(copied.content.clone()), sidecar_content];
+        self.record(&entries, copied, &contents, claim, checkpoint)?;
         for ((name, seen), content) in entries.into_iter().zip(contents) {
             match intake::take_away(inbox, &name, &seen.file) {
                 Ok(()) => drop(self.seen.remove(&name)),
@@ -220,6 +185,44 @@ impl Inbox {
             }
         }
         Ok(())
+    }
+
+    /// A new case, or one more submission of a known one. `contents`: of the picture and its sidecar.
+    fn record(&mut self, entries: &[Entry], copied: Copied, contents: &[Option<Digest>], claim: Claim, checkpoint: Digest) -> Result<(), Hitch> {
+        let Some((name, seen)) = entries.first() else { return Ok(()) };
+        let (id, shown) = (case_id(&copied.content, &claim, &checkpoint), escape(name.as_bytes()));
+        let recorded = if self.ledger.is_known(&id) {
+            drop(copied);
+            // Before the record: after a crash in between it is done again.
+            again::leave_note(&self.ledger, &self.settings, &id, name).map_err(of_all)?;
+            self.tell_again(&id, &shown, &seen.file, claim.mail)?;
+            let note = Note::Duplicate {
+                of: id.clone(),
+                name: shown,
+                files: entries.iter().map(|(_, seen)| seen.file).collect(),
+                contents: contents.iter().flatten().cloned().collect(),
+            };
+            self.ledger.note(note).map(|()| self.hooks.on(Event::Duplicate { of: id }))
+        } else {
+            let accepted = Accepted {
+                content: copied.content.clone(),
+                bytes: copied.bytes,
+                name: shown.clone(),
+                name_base64: base64::engine::general_purpose::STANDARD.encode(name.as_bytes()),
+                claim,
+                checkpoint,
+                file: seen.file,
+                sidecar: entries.get(1).map(|(_, seen)| seen.file),
+                sidecar_content: contents.get(1).cloned().flatten(),
+                uid: copied.uid,
+            };
+            copied.keep(&self.settings.spool_dir()).map_err(of_all)?;
+            fail::fail_point!("inbox::before_accept");
+            let recorded = self.ledger.accept(&id, accepted);
+            fail::fail_point!("inbox::after_accept");
+            recorded.map(|()| self.hooks.on(Event::Accepted { case: id, name: shown }))
+        };
+        recorded.map_err(of_record)
     }
 
     /// Recorded first, then moved. What was recorded and could not be moved is judged again at the next try, and moved without a second record.

@@ -51,21 +51,7 @@ impl Runner for Local {
 
 async fn run(launch: &Local, job: &Job, limit: Duration, mut stop: Stop, on_message: Hear<'_>) -> Result<JobResult, Failure> {
     let input = serde_json::to_vec(job).map_err(|error| Fault::internal(format!("the job cannot be written as JSON: {error}")))?;
-    let mut command = Command::new(&launch.program);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    child::prepare(command.as_std_mut(), launch.nice, rustix::process::Signal::KILL);
-    let mut child = command.spawn().map_err(|error| spawn_fault(launch, &error))?;
-    if let Some(nice) = launch.nice.filter(|nice| !child::is_nice(&child, *nice)) {
-        tracing::warn!(
-            message = "The worker could not be made as nice as configured; it works all the same.",
-            nice,
-            key = "worker.nice"
-        );
-    }
+    let mut child = start(launch)?;
     // From here on everything that ends this function ends the group.
     let group = Group::of(&child);
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
@@ -123,6 +109,25 @@ async fn run(launch: &Local, job: &Job, limit: Duration, mut stop: Stop, on_mess
             Err(with_tail(fault, &tail).into())
         }
     }
+}
+
+fn start(launch: &Local) -> Result<Child, Fault> {
+    let mut command = Command::new(&launch.program);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    child::prepare(command.as_std_mut(), launch.nice, rustix::process::Signal::KILL);
+    let child = command.spawn().map_err(|error| spawn_fault(launch, &error))?;
+    if let Some(nice) = launch.nice.filter(|nice| !child::is_nice(&child, *nice)) {
+        tracing::warn!(
+            message = "The worker could not be made as nice as configured; it works all the same.",
+            nice,
+            key = "worker.nice"
+        );
+    }
+    Ok(child)
 }
 
 /// tokio's timer takes no `Duration::MAX`.

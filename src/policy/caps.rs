@@ -125,35 +125,13 @@ pub fn over(caps: &Caps, spent: &Spent, found: &Found, submitter: u32, now: Time
     let class = &found.predicted_label;
     let of_class = |found: &Found| found.flagged.get(class).copied().unwrap_or(0);
     let in_class = since.iter().map(|promotion| of_class(&promotion.found)).sum::<u64>() + of_class(found);
+    let this_class = format!("of class {class:?}, by the promotions since a person last approved one");
+    #[rustfmt::skip]
     let shares = [
-        (
-            "caps.max_case_share",
-            found.count(),
-            whole,
-            caps.max_case_share,
-            "by this case".to_string(),
-        ),
-        (
-            "caps.max_day_share",
-            count(&today),
-            whole,
-            caps.max_day_share,
-            "by the promotions of this day".into(),
-        ),
-        (
-            "caps.max_total_share",
-            count(&since),
-            whole,
-            caps.max_total_share,
-            "by the promotions since a person last approved one".into(),
-        ),
-        (
-            "caps.max_class_share",
-            in_class,
-            found.examples_of_label,
-            caps.max_class_share,
-            format!("of class {class:?}, by the promotions since a person last approved one"),
-        ),
+        ("caps.max_case_share", found.count(), whole, caps.max_case_share, "by this case"),
+        ("caps.max_day_share", count(&today), whole, caps.max_day_share, "by the promotions of this day"),
+        ("caps.max_total_share", count(&since), whole, caps.max_total_share, "by the promotions since a person last approved one"),
+        ("caps.max_class_share", in_class, found.examples_of_label, caps.max_class_share, &this_class),
     ];
     for (key, part, whole, cap, by) in shares {
         let most = most(cap, whole);

@@ -152,6 +152,11 @@ fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &
             "max_accuracy_drop",
         ));
     }
+    classes(before, after, limits, reasons, notes);
+}
+
+/// The same class by class; small classes are judged together.
+fn classes(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &mut Vec<String>, notes: &mut Vec<String>) {
     let mut small: Vec<&str> = Vec::new();
     let mut unequal: Vec<String> = Vec::new();
     let mut worse: Vec<(f64, String)> = Vec::new();
@@ -189,11 +194,15 @@ fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &
         1 => format!("{told}; another class exceeds that limit, too"),
         _ => format!("{told}; {others} other classes exceed that limit, too"),
     }));
-    if small.is_empty() {
-        return;
+    if !small.is_empty() {
+        small_classes(&small, pooled, limits, reasons, notes);
     }
+}
+
+/// `pooled`: their pictures, how many of these were read rightly before, and after.
+fn small_classes(names: &[&str], pooled: (u64, u64, u64), limits: &GateLimits, reasons: &mut Vec<String>, notes: &mut Vec<String>) {
     let (examples, correct, correct_after) = pooled;
-    let small = names_of(&small);
+    let small = names_of(names);
     if examples < limits.min_class_examples {
         notes.push(format!(
             "{small} have only {examples} validation pictures together and were judged by the overall accuracy alone"
@@ -210,7 +219,7 @@ fn accuracy(before: &Accuracy, after: &Accuracy, limits: &GateLimits, reasons: &
     }
 }
 
-/// So many class names fit into a sentence.
+/// At most this many class names stand in a sentence.
 const MOST_NAMES: usize = 5;
 
 fn names_of(small: &[&str]) -> String {

@@ -111,41 +111,7 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
         }
         fs_err::create_dir(&temporary)?;
         fs_err::set_permissions(&temporary, Permissions::from_mode(super::FOLDER_MODE))?;
-        let (size, digest) = copy_synced(candidate.checkpoint, &temporary.join(super::CHECKPOINT_FILE))?;
-        ensure!(
-            digest == *candidate.digest,
-            "{} was changed since it was trained: its BLAKE3 is {digest}, not {}",
-            candidate.checkpoint.display(),
-            candidate.digest
-        );
-        let mut files = vec![ManifestFile {
-            name: super::CHECKPOINT_FILE.into(),
-            size,
-            blake3: digest,
-        }];
-        let mut lists = vec![(REMOVED, pretty(&candidate.removed)?), (GATE, pretty(candidate.gate)?)];
-        if let Some((_, ids)) = candidate.standing {
-            lists.push((STANDING, pretty(&ids)?));
-        }
-        for (name, bytes) in lists {
-            write_synced(&temporary.join(name), &bytes)?;
-            files.push(ManifestFile {
-                name: name.into(),
-                size: bytes.len() as u64,
-                blake3: digest_of(&bytes),
-            });
-        }
-        let manifest = pretty(&CandidateManifest {
-            case: candidate.case.clone(),
-            base_checkpoint: candidate.base.clone(),
-            ids: candidate.ids.clone(),
-            standing: candidate.standing.map(|(named, _)| named.digest.clone()),
-            made_by: if candidate.given { "owner".into() } else { by_guard() },
-            gate: if candidate.gate.pass { "passed" } else { "rejected" }.into(),
-            journal_seq: candidate.seq,
-            files,
-        })?;
-        write_synced(&temporary.join(MANIFEST), &manifest)?;
+        let manifest = fill(&temporary, candidate)?;
         sync_dir(&temporary)?;
         fail::fail_point!("publish::before_candidate");
         rename_new(&temporary, &folder).with_context(|| folder.display().to_string())?;
@@ -158,6 +124,46 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
         let _ = fs_err::remove_dir_all(&temporary);
     })?;
     Ok((name, digest))
+}
+
+/// Write a candidate's files into its folder, the manifest last. Returns the manifest's bytes.
+fn fill(folder: &Path, candidate: &Candidate) -> Result<Vec<u8>> {
+    let (size, digest) = copy_synced(candidate.checkpoint, &folder.join(super::CHECKPOINT_FILE))?;
+    ensure!(
+        digest == *candidate.digest,
+        "{} was changed since it was trained: its BLAKE3 is {digest}, not {}",
+        candidate.checkpoint.display(),
+        candidate.digest
+    );
+    let mut files = vec![ManifestFile {
+        name: super::CHECKPOINT_FILE.into(),
+        size,
+        blake3: digest,
+    }];
+    let mut lists = vec![(REMOVED, pretty(&candidate.removed)?), (GATE, pretty(candidate.gate)?)];
+    if let Some((_, ids)) = candidate.standing {
+        lists.push((STANDING, pretty(&ids)?));
+    }
+    for (name, bytes) in lists {
+        write_synced(&folder.join(name), &bytes)?;
+        files.push(ManifestFile {
+            name: name.into(),
+            size: bytes.len() as u64,
+            blake3: digest_of(&bytes),
+        });
+    }
+    let manifest = pretty(&CandidateManifest {
+        case: candidate.case.clone(),
+        base_checkpoint: candidate.base.clone(),
+        ids: candidate.ids.clone(),
+        standing: candidate.standing.map(|(named, _)| named.digest.clone()),
+        made_by: if candidate.given { "owner".into() } else { by_guard() },
+        gate: if candidate.gate.pass { "passed" } else { "rejected" }.into(),
+        journal_seq: candidate.seq,
+        files,
+    })?;
+    write_synced(&folder.join(MANIFEST), &manifest)?;
+    Ok(manifest)
 }
 
 /// Read a candidate's manifest and hold every file against it. Returns it with its digest.

@@ -42,6 +42,10 @@ pub(super) fn check(mail: &Mail, look: Look, found: &mut Findings) {
             );
         }
     }
+    login(mail, look, found);
+}
+
+fn login(mail: &Mail, look: Look, found: &mut Findings) {
     match (&mail.username, &mail.password_file) {
         (Some(_), None) => found.add(
             "mail.username",
