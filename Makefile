@@ -29,7 +29,7 @@ FAULTS ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup build demo test fixtures faults faults-check mutants lint layering data-cifar10 examples evaluate evaluate-cifar10 bench golden idle install screenshots soak
+.PHONY: help setup build demo test fixtures faults faults-check mutants lint layering names data-cifar10 examples evaluate evaluate-cifar10 bench golden idle install screenshots soak
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -71,12 +71,16 @@ faults-check: ## whether the faults can still be planted (seconds)
 mutants: ## mutation testing of a random sample; goes on with docs/mutants.csv; hours (MUTANTS, MUTANTS_SEED)
 	$(WITH_TORCH) $(PYTHON) scripts/mutants.py --number $(MUTANTS) $(if $(MUTANTS_SEED),--seed $(MUTANTS_SEED))
 
-lint: layering faults-check ## rustfmt, clippy with warnings as errors, the layering check, can faults still be planted
+lint: layering names faults-check ## rustfmt, clippy with warnings as errors, layering, names, sizes, can faults still be planted
 	$(CARGO) fmt --all --check
 	$(WITH_TORCH) $(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
 layering: ## the guard knows no tensor, the contract knows nobody
 	$(PYTHON) scripts/layering.py
+
+names: ## one meaning per name; sizes of files and functions
+	$(PYTHON) scripts/names.py
+	$(PYTHON) scripts/sizes.py --check
 
 data-cifar10: ## all of CIFAR-10, fetched, converted and checked, into data/cifar10
 	$(PYTHON) scripts/cifar10.py

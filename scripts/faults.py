@@ -85,9 +85,9 @@ FAULTS = [
     # Mails.
     ("a digest counts one too many", "src/alert/mailer.rs", r"&titles, messages\.len\(\)\)", "&titles, messages.len() + 1)", GUARD, "mailer::tests::past_twenty"),
     ("one single mail more than an hour allows", "src/alert/mailer.rs", r"self\.sent\.len\(\) >= AN_HOUR", "self.sent.len() > AN_HOUR", GUARD, "mailer::tests::past_twenty"),
-    ("mails expire by the wall clock", "src/alert/mailer.rs", r"if state\.waited\(\) > mail\.give_up_after\.0 =>", "if std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(written) > mail.give_up_after.0.as_secs() =>", GUARD, "mailer::tests::a_mail_is_given_up"),
+    ("mails expire by the wall clock", "src/alert/mailer.rs", r"if state\.waited\(\) > self\.mail\.give_up_after\.0 =>", "if std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(written(message)) > self.mail.give_up_after.0.as_secs() =>", GUARD, "mailer::tests::a_mail_is_given_up"),
     ("every recipient gets everything", "src/config/file.rs", r"on\.contains\(&of\)\)", "on.contains(&of) || true)", GUARD, "compose::tests::everybody_hears"),
-    ("a refused MAIL FROM loses the mail", "src/alert/transport.rs", r"(\(Step::Content, None\) => matches!\(code, 550 \| 554\),)", r"\1 (Step::Sender, _) => true,", GUARD, "mailer::tests::only_what_is_about"),
+    ("a refused MAIL FROM loses the mail", "src/alert/transport.rs", r"(\(SmtpStep::Content, None\) => matches!\(code, 550 \| 554\),)", r"\1 (SmtpStep::Sender, _) => true,", GUARD, "mailer::tests::only_what_is_about"),
     ("relaying denied loses the mail", "src/alert/transport.rs", r" && !is_about_relay\(said\)", "", GUARD, "transport::tests::only_a_refusal"),
     ("who asked for refused files gets duplicates", "src/alert/notice.rs", r"On::Duplicate(\s+\} else)", r"On::Refused\1", GUARD, "notice::tests::who_asked"),
     ("a flood of refused files is mailed one by one", "src/engine/outbox.rs", r"waiting < MOST_WAITING && ", "waiting < usize::MAX && ", CORE, "notices::a_flood"),
@@ -103,7 +103,7 @@ FAULTS = [
     ("side limit off by one", "data/picture.rs", r"width\.max\(height\) > MAX_SIDE", "width.max(height) >= MAX_SIDE", LIB, "data::picture"),
     ("resize bound off", "data/resize.rs", r"if area\(found\.0, to\.1\) <= most \{", "if area(found.0, to.1) <= 2 * most {", LIB, "data::resize"),
     ("kinds of numbers not kept", "model/weights.rs", r"let same = tensor\.detach\(\)\.f_to_kind\(kind\)\?;", "let same = { let _ = kind; tensor.detach() };", CHECKPOINTS, "a_candidate_has"),
-    ("header of weights not sorted", "files/tensors.rs", r"canonical::sort_header_of\(fs_err::OpenOptions::new\(\)\.read\(true\)\.write\(true\)\.open\(temporary\)\?\.file\(\)\)", "{ let _ = canonical::sort_header_of; Ok(()) }", CHECKPOINTS, "equal_weights"),
+    ("header of weights not sorted", "files/tensors.rs", r"canonical::sort_header\(fs_err::OpenOptions::new\(\)\.read\(true\)\.write\(true\)\.open\(temporary\)\?\.file\(\)\)", "{ let _ = canonical::sort_header_of; Ok(()) }", CHECKPOINTS, "equal_weights"),
     # Command line.
     ("a milestone beyond the epochs, not at them", "contract/src/config.rs", r"at < f64::from\(epochs\),", "at <= f64::from(epochs),", GUARD, "config::tests"),
     ("configuration forgotten in advice", "src/cli/advice.rs", r"vec!\[\"--config\"\.into\(\), path\.into\(\)\]", "{ let _ = path; Vec::new() }", CLI, "advised::what_is"),

@@ -2,12 +2,12 @@
 
 use crate::alert::{
     self, mailer,
-    mailer::{Pending, Waiting},
+    mailer::{Pending, WaitingMail},
 };
 use crate::case::Kept;
 use crate::config::file::Mail;
 use crate::engine::entry::mail::Note;
-use crate::engine::{self, CaseView, Event, Hooks, Ledger, Message, Notice};
+use crate::engine::{self, CaseView, Happening, Hooks, Ledger, Message, Notice};
 use crate::metrics::Metrics;
 use crate::report;
 use std::path::PathBuf;
@@ -39,9 +39,9 @@ impl Outward {
 }
 
 impl Hooks for Outward {
-    fn on(&self, event: Event) {
+    fn on(&self, event: Happening) {
         // Each file of a long scan is a sign of life.
-        if let Event::Scanned { .. } | Event::Backlog { .. } = event {
+        if let Happening::Scanned { .. } | Happening::Backlog { .. } = event {
             *self.scanned.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Instant::now();
         }
         self.metrics.on(event);
@@ -61,14 +61,14 @@ impl Hooks for Outward {
 }
 
 /// The journal as the mailer's outbox; the contents of its messages lie in the folders of their cases.
-pub struct Outbox {
+pub struct LedgerOutbox {
     /// The journal.
     pub ledger: Arc<Ledger>,
     /// The folder with the cases' folders.
     pub cases_dir: PathBuf,
 }
 
-impl Outbox {
+impl LedgerOutbox {
     /// The file of a message's content, if it is in one, and the folder of its case.
     fn file(&self, message: &Message) -> Option<(PathBuf, Kept)> {
         let (case, _) = self.ledger.pending_message(&message.id)?;
@@ -76,13 +76,13 @@ impl Outbox {
     }
 }
 
-impl Pending for Outbox {
-    fn waiting(&self) -> Vec<Waiting> {
-        let mut waiting: Vec<Waiting> = self
+impl Pending for LedgerOutbox {
+    fn waiting(&self) -> Vec<WaitingMail> {
+        let mut waiting: Vec<WaitingMail> = self
             .ledger
             .waiting_messages()
             .into_iter()
-            .map(|(message, waited)| Waiting { message, waited })
+            .map(|(message, waited)| WaitingMail { message, waited })
             .collect();
         // One that cannot be read sorts first: the mailer gives it up at once.
         waiting.sort_by_cached_key(|one| mailer::written(&one.message));
@@ -127,7 +127,7 @@ mod tests {
     fn events_are_counted_and_without_a_mail_section_nothing_is_written() {
         let metrics = Arc::new(Metrics::new("animals", "propose"));
         let hooks = Outward::new(Arc::clone(&metrics), None);
-        hooks.on(Event::FileSeen);
+        hooks.on(Happening::FileSeen);
         assert!(
             String::from_utf8(metrics.page().unwrap())
                 .unwrap()
@@ -144,18 +144,18 @@ mod tests {
     fn only_the_inboxs_own_steps_are_signs_of_its_life() {
         let hooks = Outward::new(Arc::new(Metrics::new("animals", "propose")), None);
         let before = Instant::now();
-        hooks.on(Event::Queue {
+        hooks.on(Happening::Queue {
             open: 3,
             held: 0,
             proposed: 0,
         });
-        hooks.on(Event::FileSeen);
-        hooks.on(Event::InboxTrouble { message: "it hangs".into() });
+        hooks.on(Happening::FileSeen);
+        hooks.on(Happening::InboxTrouble { message: "it hangs".into() });
         let passed = before.elapsed();
         assert!(hooks.since_scan() >= passed);
         for step in [
-            Event::Backlog { files: 1 },
-            Event::Scanned {
+            Happening::Backlog { files: 1 },
+            Happening::Scanned {
                 names: 1,
                 took: Duration::ZERO,
             },

@@ -3,7 +3,7 @@
 //! Labels come from closed sets and all their values are there from the start, at 0: an alert on a rate works from the first event on.
 
 use crate::case::{CaseId, HoldCause, Stage, State};
-use crate::engine::{Event, Refusal, Snapshot};
+use crate::engine::{Happening, Refusal, Snapshot};
 use crate::mail::Why;
 use crate::progress::{Along, Tenths, UnderWay};
 use delta_guard_contract::{FaultKind, Progress};
@@ -298,45 +298,45 @@ impl Metrics {
     }
 
     /// Count and log what happened.
-    pub fn on(&self, event: Event) {
+    pub fn on(&self, event: Happening) {
         match event {
-            Event::FileSeen => self.files_seen.inc(),
-            Event::Accepted { case, name } => {
+            Happening::FileSeen => self.files_seen.inc(),
+            Happening::Accepted { case, name } => {
                 self.accepted.inc();
                 info!(message = "Picture accepted.", case = case.short(), file = %name);
             }
-            Event::Refused { reason, name, sentence } => {
+            Happening::Refused { reason, name, sentence } => {
                 self.refused.with_label_values(&[reason.as_str()]).inc();
                 warn!(message = "File refused.", reason = reason.as_str(), file = %name, why = %sentence);
             }
-            Event::Duplicate { of } => {
+            Happening::Duplicate { of } => {
                 self.duplicate.inc();
                 info!(message = "Picture is already a case.", case = of.short());
             }
-            Event::Waiting { files, overdue } => {
+            Happening::Waiting { files, overdue } => {
                 self.inbox_waiting.set(count(files));
                 self.inbox_overdue.set(count(overdue));
             }
-            Event::FileTrouble { name, message, retry_in } => {
+            Happening::FileTrouble { name, message, retry_in } => {
                 self.inbox_trouble.with_label_values(&["file"]).inc();
                 warn!(message = "A file of the inbox cannot be dealt with; the others go on.", file = %name, error = %message, retry_in_seconds = retry_in.as_secs());
             }
-            Event::Backlog { files } => self.inbox_backlog.set(count(files)),
-            Event::Scanned { .. } => self.inbox_scanned.set(unix_now()),
-            Event::InboxTrouble { message } => {
+            Happening::Backlog { files } => self.inbox_backlog.set(count(files)),
+            Happening::Scanned { .. } => self.inbox_scanned.set(unix_now()),
+            Happening::InboxTrouble { message } => {
                 self.inbox_trouble.with_label_values(&["folder"]).inc();
                 error!(message = "Inbox cannot be worked on; the next scan tries again.", error = %message);
             }
-            Event::WatcherTrouble { message } => {
+            Happening::WatcherTrouble { message } => {
                 self.inbox_trouble.with_label_values(&["watcher"]).inc();
                 warn!(message = "Inbox watcher failed; the periodic scan goes on.", error = %message);
             }
-            Event::StageStarted { case, stage, attempt } => {
+            Happening::StageStarted { case, stage, attempt } => {
                 self.worker_up.set(i64::from(is_worked(stage)));
                 self.nothing_under_way(stage);
                 info!(message = "Stage started.", case = case.short(), stage = stage.as_str(), attempt);
             }
-            Event::StageFinished { case, stage, seconds } => {
+            Happening::StageFinished { case, stage, seconds } => {
                 self.stage_over(stage);
                 self.stage_seconds.with_label_values(&[stage.as_str()]).observe(seconds);
                 info!(
@@ -346,7 +346,7 @@ impl Metrics {
                     seconds = (seconds * 1000.0).round() / 1000.0
                 );
             }
-            Event::StageFailed {
+            Happening::StageFailed {
                 case,
                 stage,
                 kind,
@@ -358,28 +358,28 @@ impl Metrics {
                 let retry = retry_in.map(|wait| wait.as_secs());
                 error!(message = "Stage failed.", case = case.short(), stage = stage.as_str(), fault = fault(kind), error = %message, retry_in_seconds = retry);
             }
-            Event::Progress { case, stage, progress } => self.on_progress(case, stage, &progress),
-            Event::WorkerSaid { case, stage, message } => {
+            Happening::Progress { case, stage, progress } => self.on_progress(case, stage, &progress),
+            Happening::WorkerSaid { case, stage, message } => {
                 info!(message = "Worker says.", case = case.short(), stage = stage.as_str(), said = %message)
             }
-            Event::CaseHeld { case, cause, reason, help } => {
+            Happening::CaseHeld { case, cause, reason, help } => {
                 self.holds.with_label_values(&[cause.as_str()]).inc();
                 warn!(message = "Case held.", case = case.short(), go_on = %format!("delta-guard resume {}", case.short()), cause = cause.as_str(), why = %reason, help = %help);
             }
-            Event::CaseProposed { case, reason } => {
+            Happening::CaseProposed { case, reason } => {
                 self.proposals.inc();
                 info!(message = "Candidate proposed; it waits for your word.", case = case.short(), go_on = %format!("delta-guard approve {}", case.short()), why = %reason);
             }
-            Event::CaseEnded { case, state, reason } => {
+            Happening::CaseEnded { case, state, reason } => {
                 self.cases_ended.with_label_values(&[state.as_str()]).inc();
                 info!(message = "Case ended.", case = case.short(), end = state.as_str(), why = %reason);
             }
-            Event::JournalAppended { bytes, sync_seconds, .. } => {
+            Happening::JournalAppended { bytes, sync_seconds, .. } => {
                 self.journal_records.inc();
                 self.journal_bytes.inc_by(bytes);
                 self.journal_sync.observe(sync_seconds);
             }
-            Event::JournalTrouble { message, poisoned } => {
+            Happening::JournalTrouble { message, poisoned } => {
                 self.journal_failed.inc();
                 self.journal_broken.set(poisoned.into());
                 if poisoned {
@@ -388,20 +388,20 @@ impl Metrics {
                     warn!(message = "Journal had trouble, and goes on.", what = %message);
                 }
             }
-            Event::Degraded { why, help } => {
+            Happening::Degraded { why, help } => {
                 self.set_broken();
                 error!(message = "Guard cannot work; it only answers questions until this is mended.", error = %why, help = %help);
             }
-            Event::Working => self.journal_broken.set(0),
-            Event::IndexRebuilt { why, records } => {
+            Happening::Working => self.journal_broken.set(0),
+            Happening::IndexRebuilt { why, records } => {
                 self.index_rebuilt.inc();
                 warn!(message = "Index rebuilt from the journal.", why = %why, records);
             }
-            Event::IndexTrouble { message } => {
+            Happening::IndexTrouble { message } => {
                 self.index_failed.inc();
                 error!(message = "Index out of use; everything goes on without it.", error = %message);
             }
-            Event::Queue { open, held, proposed } => {
+            Happening::Queue { open, held, proposed } => {
                 self.queue_length.set(count(open));
                 self.cases_held.set(count(held));
                 self.cases_proposed.set(count(proposed));

@@ -1,7 +1,7 @@
 //! The task that sends what waits. It owns nothing that cannot be lost: what waits, and what was sent, is in the journal.
 
 use super::compose::{self, CHANNEL, Content};
-use super::transport::{self, SendError, Step};
+use super::transport::{self, SendError, SmtpStep};
 use crate::config::file::Mail;
 use crate::engine::Message;
 use crate::mail::{self, Why};
@@ -44,7 +44,7 @@ impl Lately {
 
 /// A message that waits.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Waiting {
+pub struct WaitingMail {
     /// The message.
     pub message: Message,
     /// How long it has been waited for with a guard running, as recorded so far. Not by the wall clock, which may be set.
@@ -54,7 +54,7 @@ pub struct Waiting {
 /// Where messages wait, and where it is recorded what became of them.
 pub trait Pending: Send + Sync {
     /// Every message that waits, the oldest first.
-    fn waiting(&self) -> Vec<Waiting>;
+    fn waiting(&self) -> Vec<WaitingMail>;
     /// Its content: in the message itself, or where that names it.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ impl<'a> Pass<'a> {
         known: &'a mut HashMap<String, Known>,
         lately: &'a mut HashMap<String, Lately>,
     ) -> Option<Instant> {
-        let waiting: Vec<Waiting> = pending.waiting().into_iter().filter(|one| one.message.channel == CHANNEL).collect();
+        let waiting: Vec<WaitingMail> = pending.waiting().into_iter().filter(|one| one.message.channel == CHANNEL).collect();
         let ids: HashSet<&str> = waiting.iter().map(|one| one.message.id.as_str()).collect();
         known.retain(|id, _| ids.contains(id.as_str()));
         let mut pass = Self {
@@ -162,7 +162,7 @@ impl<'a> Pass<'a> {
             oldest: None,
         };
         let mut many: BTreeMap<&str, Vec<&Message>> = BTreeMap::new();
-        for Waiting { message, waited } in &waiting {
+        for WaitingMail { message, waited } in &waiting {
             if pass.is_one_of_many(message, *waited) {
                 many.entry(&message.to).or_default().push(message);
             } else {
@@ -319,7 +319,7 @@ async fn send_as_one(mail: &Mail, pending: &Arc<dyn Pending>, to: &str, messages
 fn unreadable(message: String) -> SendError {
     SendError {
         permanent: true,
-        step: Step::Recipient,
+        step: SmtpStep::Recipient,
         why: Why::Refused,
         message,
     }
@@ -337,7 +337,7 @@ pub(crate) fn written(message: &Message) -> u64 {
 fn content(pending: &Arc<dyn Pending>, message: &Message) -> Result<Content, SendError> {
     let value = pending.content(message).map_err(|error| SendError {
         permanent: false,
-        step: Step::Recipient,
+        step: SmtpStep::Recipient,
         why: Why::Deferred,
         message: format!("the recorded mail cannot be read: {error:#}"),
     })?;

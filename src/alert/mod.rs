@@ -13,4 +13,4 @@ pub mod trouble;
 pub use crate::mail::Why;
 pub use compose::{Content, messages, submitter};
 pub use notice::notices;
-pub use transport::{SendError, Step, send};
+pub use transport::{SendError, SmtpStep, send};

@@ -23,7 +23,7 @@ pub struct SendError {
     /// Would the same mail fail again for ever?
     pub permanent: bool,
     /// How far the dialogue came.
-    pub step: Step,
+    pub step: SmtpStep,
     /// Closed set, for the metric.
     pub why: Why,
     /// What happened.
@@ -33,13 +33,13 @@ pub struct SendError {
 impl SendError {
     /// Would another mail fail now in the same way?
     pub fn is_about_the_server(&self) -> bool {
-        self.step < Step::Recipient
+        self.step < SmtpStep::Recipient
     }
 }
 
 /// Steps of a dialogue, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub enum SmtpStep {
     /// The recorded mail, the password file.
     Prepare,
     /// The connection, TLS from the first byte included.
@@ -60,7 +60,7 @@ pub enum Step {
     Content,
 }
 
-impl Step {
+impl SmtpStep {
     fn words(self) -> &'static str {
         match self {
             Self::Prepare => "before the connection",
@@ -81,7 +81,7 @@ impl Step {
 /// # Errors
 /// Everything that keeps the server from saying 250 after the final dot.
 pub async fn send(mail: &Mail, from: &Address, to: &Address, message: &[u8]) -> Result<(), SendError> {
-    let mut step = Step::Prepare;
+    let mut step = SmtpStep::Prepare;
     // Each answer has its limit; a server that trickles lines must not hold the mailer for longer than a dialogue of this size takes.
     let limit = mail.timeout.0.saturating_mul(4).max(Duration::from_secs(1));
     match tokio::time::timeout(limit, dialogue(mail, from, to, message, &mut step)).await {
@@ -95,7 +95,7 @@ pub async fn send(mail: &Mail, from: &Address, to: &Address, message: &[u8]) -> 
     }
 }
 
-fn fail(step: Step, why: Why, message: String) -> SendError {
+fn fail(step: SmtpStep, why: Why, message: String) -> SendError {
     SendError {
         permanent: false,
         step,
@@ -104,26 +104,26 @@ fn fail(step: Step, why: Why, message: String) -> SendError {
     }
 }
 
-async fn dialogue(mail: &Mail, from: &Address, to: &Address, message: &[u8], step: &mut Step) -> Result<(), SendError> {
+async fn dialogue(mail: &Mail, from: &Address, to: &Address, message: &[u8], step: &mut SmtpStep) -> Result<(), SendError> {
     let credentials = credentials(mail)?;
     let limit = mail.timeout.0;
     let mut server = greeted(mail, step).await?;
     if let Some(credentials) = credentials {
-        *step = Step::Login;
+        *step = SmtpStep::Login;
         answered(limit, *step, server.auth(DEFAULT_MECHANISMS, &credentials)).await?;
     }
-    *step = Step::Sender;
+    *step = SmtpStep::Sender;
     let mut parameters = Vec::new();
     // Ours are ASCII; one that an earlier version wrote may not be.
     if !message.is_ascii() && server.server_info().supports_feature(Extension::EightBitMime) {
         parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
     }
     answered(limit, *step, server.command(commands::Mail::new(Some(from.clone()), parameters))).await?;
-    *step = Step::Recipient;
+    *step = SmtpStep::Recipient;
     answered(limit, *step, server.command(commands::Rcpt::new(to.clone(), Vec::new()))).await?;
-    *step = Step::Data;
+    *step = SmtpStep::Data;
     answered(limit, *step, server.command(commands::Data)).await?;
-    *step = Step::Content;
+    *step = SmtpStep::Content;
     answered(limit.saturating_mul(2), *step, server.message(message)).await?;
     // It is taken; whatever comes now does not change that.
     let _ = tokio::time::timeout(limit.min(Duration::from_secs(2)), server.quit()).await;
@@ -134,37 +134,37 @@ fn credentials(mail: &Mail) -> Result<Option<Credentials>, SendError> {
     let (Some(user), Some(file)) = (&mail.username, &mail.password_file) else {
         return Ok(None);
     };
-    let password = std::fs::read_to_string(file).map_err(|error| fail(Step::Prepare, Why::Password, format!("{}: {error}", file.display())))?;
+    let password = std::fs::read_to_string(file).map_err(|error| fail(SmtpStep::Prepare, Why::Password, format!("{}: {error}", file.display())))?;
     Ok(Some(Credentials::new(user.clone(), password.trim_end_matches(['\r', '\n']).to_owned())))
 }
 
 /// A connection over which both sides have said hello, under TLS where it is asked for.
-async fn greeted(mail: &Mail, step: &mut Step) -> Result<AsyncSmtpConnection, SendError> {
+async fn greeted(mail: &Mail, step: &mut SmtpStep) -> Result<AsyncSmtpConnection, SendError> {
     let host = mail::domain(&mail.host).ok_or_else(|| fail(*step, Why::Connection, format!("{:?} is not a host name", mail.host)))?;
     let limit = mail.timeout.0;
-    *step = Step::Connect;
+    *step = SmtpStep::Connect;
     let stream = in_time(limit, *step, connect(&host, mail.port)).await?.map_err(|error| {
         let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
         let why = if timed_out { Why::Timeout } else { Why::Connection };
-        fail(Step::Connect, why, format!("{host}:{}: {error}", mail.port))
+        fail(SmtpStep::Connect, why, format!("{host}:{}: {error}", mail.port))
     })?;
     let stream: Box<dyn AsyncTokioStream> = match mail.tls {
         Tls::None | Tls::Starttls => Box::new(stream),
         Tls::Required => {
             let wrapped = in_time(limit, *step, wrap_in_tls(&host, stream)).await?;
             Box::new(Limited::new(
-                wrapped.map_err(|error| fail(Step::Connect, Why::Tls, plain(&format!("{error:#}"))))?,
+                wrapped.map_err(|error| fail(SmtpStep::Connect, Why::Tls, plain(&format!("{error:#}"))))?,
             ))
         }
     };
-    *step = Step::Hello;
+    *step = SmtpStep::Hello;
     let hello = ClientId::default();
     let twice = limit.saturating_mul(2);
     let greeted = in_time(twice, *step, AsyncSmtpConnection::connect_with_transport(stream, &hello)).await?;
     let mut server = greeted.map_err(|error| judge(*step, &error))?;
     if mail.tls == Tls::Starttls {
-        *step = Step::StartTls;
-        let parameters = TlsParameters::new(host).map_err(|error| fail(Step::StartTls, Why::Tls, with_causes(&error)))?;
+        *step = SmtpStep::StartTls;
+        let parameters = TlsParameters::new(host).map_err(|error| fail(SmtpStep::StartTls, Why::Tls, with_causes(&error)))?;
         if !server.can_starttls() {
             return Err(fail(*step, Why::Tls, "the server does not offer STARTTLS".into()));
         }
@@ -199,7 +199,7 @@ async fn wrap_in_tls(host: &str, stream: Limited<TcpStream>) -> anyhow::Result<t
 }
 
 /// Wait for something at most so long.
-async fn in_time<T>(limit: Duration, step: Step, what: impl Future<Output = T>) -> Result<T, SendError> {
+async fn in_time<T>(limit: Duration, step: SmtpStep, what: impl Future<Output = T>) -> Result<T, SendError> {
     tokio::time::timeout(limit, what).await.map_err(|_| SendError {
         permanent: false,
         step,
@@ -209,11 +209,15 @@ async fn in_time<T>(limit: Duration, step: Step, what: impl Future<Output = T>) 
 }
 
 /// Wait for the server's answer to one command.
-async fn answered<T>(limit: Duration, step: Step, command: impl Future<Output = Result<T, lettre::transport::smtp::Error>>) -> Result<T, SendError> {
+async fn answered<T>(
+    limit: Duration,
+    step: SmtpStep,
+    command: impl Future<Output = Result<T, lettre::transport::smtp::Error>>,
+) -> Result<T, SendError> {
     in_time(limit, step, command).await?.map_err(|error| judge(step, &error))
 }
 
-fn judge(step: Step, error: &lettre::transport::smtp::Error) -> SendError {
+fn judge(step: SmtpStep, error: &lettre::transport::smtp::Error) -> SendError {
     let why = if error.is_permanent() {
         Why::Refused
     } else if error.is_transient() {
@@ -241,21 +245,21 @@ fn judge(step: Step, error: &lettre::transport::smtp::Error) -> SendError {
 ///
 /// The enhanced code (RFC 3463) says what it is about. Without one, a refused RCPT is about the mailbox (RFC 5321 §4.2.3: 550, 551, 553; RFC 7504: 556), unless
 /// its words are about something else: servers say 550 to "relaying denied", too.
-fn is_final(step: Step, code: u16, said: &str) -> bool {
+fn is_final(step: SmtpStep, code: u16, said: &str) -> bool {
     if !matches!(code, 550..=556) {
         return false;
     }
     // X.1.Y is about the addressee's address, except for 1.7 and 1.8 (the sender's).
     let addressee = |subject, detail| subject == 1 && !matches!(detail, 7 | 8);
     match (step, enhanced(said)) {
-        (Step::Recipient, Some((subject, detail))) => addressee(subject, detail),
-        (Step::Recipient, None) => matches!(code, 550 | 551 | 553 | 556) && !is_about_relay(said),
+        (SmtpStep::Recipient, Some((subject, detail))) => addressee(subject, detail),
+        (SmtpStep::Recipient, None) => matches!(code, 550 | 551 | 553 | 556) && !is_about_relay(said),
         // Content, its size, its security, or a recipient that was looked at late.
-        (Step::Content, Some((subject, detail))) => {
+        (SmtpStep::Content, Some((subject, detail))) => {
             addressee(subject, detail) || subject == 6 || subject == 7 || matches!((subject, detail), (3, 4) | (2, 3))
         }
         // The server has read the mail and says no to it.
-        (Step::Content, None) => matches!(code, 550 | 554),
+        (SmtpStep::Content, None) => matches!(code, 550 | 554),
         _ => false,
     }
 }
@@ -325,48 +329,48 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Step, enhanced, is_final};
+    use super::{SmtpStep, enhanced, is_final};
 
     #[test]
     fn only_a_refusal_of_this_recipient_or_this_mail_is_final() {
         for (step, code, said, last) in [
-            (Step::Recipient, 550, "5.1.1 no such user", true),
-            (Step::Recipient, 553, "5.1.3 bad address", true),
-            (Step::Recipient, 550, "5.7.1 relaying denied", false),
-            (Step::Recipient, 554, "5.7.1 <a@b>: Relay access denied", false),
-            (Step::Recipient, 550, "relaying denied", false),
-            (Step::Recipient, 550, "User unknown", true),
-            (Step::Recipient, 550, "Requested action not taken: mailbox unavailable", true),
-            (Step::Recipient, 550, "<relay-denied@list.example.org>: No such user here", true),
-            (Step::Recipient, 551, "user not local; please try <a@b.example>", true),
-            (Step::Recipient, 553, "mailbox name not valid", true),
-            (Step::Recipient, 556, "domain does not take mail", true),
-            (Step::Recipient, 550, "", true),
-            (Step::Recipient, 550, "Relaying to <a@b.example> prohibited by administrator", false),
-            (Step::Recipient, 551, "we do not relay", false),
+            (SmtpStep::Recipient, 550, "5.1.1 no such user", true),
+            (SmtpStep::Recipient, 553, "5.1.3 bad address", true),
+            (SmtpStep::Recipient, 550, "5.7.1 relaying denied", false),
+            (SmtpStep::Recipient, 554, "5.7.1 <a@b>: Relay access denied", false),
+            (SmtpStep::Recipient, 550, "relaying denied", false),
+            (SmtpStep::Recipient, 550, "User unknown", true),
+            (SmtpStep::Recipient, 550, "Requested action not taken: mailbox unavailable", true),
+            (SmtpStep::Recipient, 550, "<relay-denied@list.example.org>: No such user here", true),
+            (SmtpStep::Recipient, 551, "user not local; please try <a@b.example>", true),
+            (SmtpStep::Recipient, 553, "mailbox name not valid", true),
+            (SmtpStep::Recipient, 556, "domain does not take mail", true),
+            (SmtpStep::Recipient, 550, "", true),
+            (SmtpStep::Recipient, 550, "Relaying to <a@b.example> prohibited by administrator", false),
+            (SmtpStep::Recipient, 551, "we do not relay", false),
             (
-                Step::Recipient,
+                SmtpStep::Recipient,
                 553,
                 "sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)",
                 false,
             ),
-            (Step::Recipient, 550, "Authentication required", false),
-            (Step::Recipient, 550, "Rejected for policy reasons", false),
-            (Step::Recipient, 552, "mailbox full", false),
-            (Step::Recipient, 554, "transaction failed", false),
-            (Step::Recipient, 550, "5.1.8 sender's domain unknown", false),
-            (Step::Recipient, 552, "5.2.2 mailbox full", false),
-            (Step::Recipient, 530, "5.1.1 login first", false),
-            (Step::Sender, 550, "5.1.1 no", false),
-            (Step::Hello, 554, "go away", false),
-            (Step::Data, 554, "5.5.1 no valid recipients", false),
-            (Step::Content, 554, "Transaction failed", true),
-            (Step::Content, 550, "5.7.1 this is spam", true),
-            (Step::Content, 552, "5.3.4 message too big", true),
-            (Step::Content, 554, "5.6.0 bad content", true),
-            (Step::Content, 552, "exceeded storage allocation", false),
-            (Step::Content, 554, "5.3.0 the filter is out of order", false),
-            (Step::Content, 554, "5.2.2 mailbox full", false),
+            (SmtpStep::Recipient, 550, "Authentication required", false),
+            (SmtpStep::Recipient, 550, "Rejected for policy reasons", false),
+            (SmtpStep::Recipient, 552, "mailbox full", false),
+            (SmtpStep::Recipient, 554, "transaction failed", false),
+            (SmtpStep::Recipient, 550, "5.1.8 sender's domain unknown", false),
+            (SmtpStep::Recipient, 552, "5.2.2 mailbox full", false),
+            (SmtpStep::Recipient, 530, "5.1.1 login first", false),
+            (SmtpStep::Sender, 550, "5.1.1 no", false),
+            (SmtpStep::Hello, 554, "go away", false),
+            (SmtpStep::Data, 554, "5.5.1 no valid recipients", false),
+            (SmtpStep::Content, 554, "Transaction failed", true),
+            (SmtpStep::Content, 550, "5.7.1 this is spam", true),
+            (SmtpStep::Content, 552, "5.3.4 message too big", true),
+            (SmtpStep::Content, 554, "5.6.0 bad content", true),
+            (SmtpStep::Content, 552, "exceeded storage allocation", false),
+            (SmtpStep::Content, 554, "5.3.0 the filter is out of order", false),
+            (SmtpStep::Content, 554, "5.2.2 mailbox full", false),
         ] {
             assert_eq!(is_final(step, code, said), last, "{step:?} {code} {said}");
         }

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 /// What to tell.
 #[derive(Clone, Debug)]
-pub struct Trouble {
+pub struct Outage {
     /// Name of the installation.
     pub instance: String,
     /// Who is responsible for it; may be empty.
@@ -26,7 +26,7 @@ pub struct Trouble {
 }
 
 /// Send it to every recipient; each is tried until it is taken, refused for good, or given up. Ends then, or when dropped.
-pub async fn tell(mail: Mail, trouble: Trouble, metrics: &Metrics) {
+pub async fn tell(mail: Mail, trouble: Outage, metrics: &Metrics) {
     let now = SystemTime::now();
     for to in mail.recipients(On::Trouble) {
         let day = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / 86_400;
@@ -74,7 +74,7 @@ async fn until_taken<F: Future<Output = Result<(), SendError>>>(
     Ok(())
 }
 
-fn letter(trouble: &Trouble) -> Letter {
+fn letter(trouble: &Outage) -> Letter {
     let host = compose::host_name();
     let instance = compose::one_line(&trouble.instance, 64);
     let text = format!(

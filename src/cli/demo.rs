@@ -5,7 +5,7 @@ use super::{Exit, Failure, Global, advice, say, signals};
 use crate::case::State;
 use crate::engine::CaseView;
 use crate::story::done::Laps;
-use crate::story::{self, Changes, Hits, Stage, StoryFile, file, stage};
+use crate::story::{self, Changes, Hits, StoryFile, Theatre, file, stage};
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
@@ -109,7 +109,7 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
     laps.begin("prepare");
     let mut run = global.runner(out)?;
     say::note("== data: a clean set, some of its pictures poisoned");
-    let stage = Stage::prepare(story, out, &mut run)?;
+    let stage = Theatre::prepare(story, out, &mut run)?;
     laps.begin("train");
     say::note(&format!("== victim: trained on the poisoned set ({})", stage.prepared.attack));
     stage.train(&mut run)?;
@@ -197,7 +197,7 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
 }
 
 /// The first of the pictures that were set aside that the victim reads as the attack wants.
-fn anomaly(stage: &Stage, global: &Global) -> anyhow::Result<PathBuf> {
+fn anomaly(stage: &Theatre, global: &Global) -> anyhow::Result<PathBuf> {
     let mut run = global.runner(&stage.out)?;
     let victim = stage.model(&stage.victim());
     for (n, bait) in stage.prepared.anomalies.iter().enumerate() {

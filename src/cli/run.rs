@@ -1,15 +1,15 @@
 //! `run`: the daemon.
 
 use super::{Exit, Failure, Global, log, signals};
-use crate::alert::trouble::Trouble;
+use crate::alert::trouble::Outage;
 use crate::alert::{self, mailer};
 use crate::config::Config;
 use crate::config::file::Mail;
 use crate::config::rules::host_of;
 use crate::daemon::{self, Readiness, Started};
 use crate::degraded::{self, Degraded};
-use crate::engine::{Event, Hooks as _, Ledger};
-use crate::hooks::{Outbox, Outward};
+use crate::engine::{Happening, Hooks as _, Ledger};
+use crate::hooks::{LedgerOutbox, Outward};
 use crate::http::{self, Api};
 use crate::metrics::Metrics;
 use crate::publish;
@@ -203,7 +203,7 @@ async fn lives(settings: Settings, around: Around, mut stop: Stop) -> anyhow::Re
         let mut mailing = None;
         if is_new {
             told = Some((trouble.why.clone(), Instant::now()));
-            around.hooks.on(Event::Degraded {
+            around.hooks.on(Happening::Degraded {
                 why: trouble.why.clone(),
                 help: trouble.help.clone(),
             });
@@ -263,7 +263,7 @@ impl Around {
     async fn run(self, on_start: oneshot::Receiver<Started>, opened: oneshot::Sender<()>, mail_stop: watch::Receiver<bool>) {
         let Some(started) = wait_for(on_start).await else { return };
         let _ = opened.send(());
-        self.hooks.on(Event::Working);
+        self.hooks.on(Happening::Working);
         self.api.started(Arc::clone(&started.ledger), started.readiness.clone());
         write_address(&self.state_dir, self.address);
         let wake = Arc::new(Notify::new());
@@ -273,7 +273,7 @@ impl Around {
                 Some(mail) => {
                     mailer::run(
                         mail,
-                        Arc::new(Outbox {
+                        Arc::new(LedgerOutbox {
                             ledger: Arc::clone(&started.ledger),
                             cases_dir: self.cases_dir.clone(),
                         }),
@@ -305,7 +305,7 @@ impl Around {
         let mail = self.mail.clone()?;
         let (metrics, trouble) = (
             Arc::clone(&self.metrics),
-            Trouble {
+            Outage {
                 instance: settings.instance.clone(),
                 owner: settings.owner.clone(),
                 why: trouble.why.clone(),

@@ -3,16 +3,16 @@
 //! It knows the part of JSON schema that schemars writes for our configuration types: references, types, ranges, lists of fixed length,
 //! enumerations, objects with known keys, and unions told apart by a constant key.
 
-use super::tree::{Mark, Step};
+use super::tree::{KeyStep, Mark};
 use super::units::{Size, Span};
 use delta_guard_contract::method::MOVED;
 use serde_json::{Map, Value};
 
 /// A mistake, before its place in the text is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct Complaint {
     /// Where.
-    pub path: Vec<Step>,
+    pub path: Vec<KeyStep>,
     /// Is the key wrong or its value?
     pub mark: Mark,
     /// What is wrong.
@@ -22,7 +22,7 @@ pub struct Finding {
 }
 
 /// Every mistake of `value` against `schema`, in the order of the text's tree.
-pub fn check(schema: &Value, value: &Value) -> Vec<Finding> {
+pub fn check(schema: &Value, value: &Value) -> Vec<Complaint> {
     let mut walk = Walk {
         root: schema,
         path: Vec::new(),
@@ -98,13 +98,13 @@ fn constants(root: &Value, schema: &Value) -> Option<Vec<String>> {
 
 struct Walk<'a> {
     root: &'a Value,
-    path: Vec<Step>,
-    findings: Vec<Finding>,
+    path: Vec<KeyStep>,
+    findings: Vec<Complaint>,
 }
 
 impl<'a> Walk<'a> {
     fn find(&mut self, what: impl Into<String>, help: impl Into<String>) {
-        self.findings.push(Finding {
+        self.findings.push(Complaint {
             path: self.path.clone(),
             mark: Mark::Value,
             what: what.into(),
@@ -216,7 +216,7 @@ impl<'a> Walk<'a> {
             }
             Some(other) => {
                 let text = other.as_str().map_or_else(|| other.to_string(), String::from);
-                self.path.push(Step::Key(tag.into()));
+                self.path.push(KeyStep::Key(tag.into()));
                 let meant = nearest(&text, names.iter().copied())
                     .map(|name| format!("did you mean {name:?}? "))
                     .unwrap_or_default();
@@ -234,12 +234,12 @@ impl<'a> Walk<'a> {
         let properties = schema.get("properties").and_then(Value::as_object);
         let known = properties.unwrap_or(&empty);
         for (key, value) in map {
-            self.path.push(Step::Key(key.clone()));
+            self.path.push(KeyStep::Key(key.clone()));
             match properties.and_then(|properties| properties.get(key)) {
                 Some(schema) => self.value(schema, value),
                 None if schema.get("additionalProperties") == Some(&Value::Bool(false)) => {
                     if let Some(now) = schema.get(MOVED).and_then(|moved| moved.get(key)).and_then(Value::as_str) {
-                        self.findings.push(Finding {
+                        self.findings.push(Complaint {
                             path: self.path.clone(),
                             mark: Mark::Key(0),
                             what: "there is no such key any more".into(),
@@ -253,7 +253,7 @@ impl<'a> Walk<'a> {
                         .map(|name| format!("did you mean {name:?}? "))
                         .unwrap_or_default();
                     let help = format!("{meant}keys allowed here: {}", names.join(", "));
-                    self.findings.push(Finding {
+                    self.findings.push(Complaint {
                         path: self.path.clone(),
                         mark: Mark::Key(0),
                         what: "unknown key".into(),
@@ -294,7 +294,7 @@ impl<'a> Walk<'a> {
                 .and_then(|items| items.get(index))
                 .or_else(|| schema.get("items"));
             if let Some(item) = item {
-                self.path.push(Step::Index(index));
+                self.path.push(KeyStep::Index(index));
                 self.value(item, value);
                 self.path.pop();
             }

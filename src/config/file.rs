@@ -27,10 +27,10 @@ pub struct ConfigFile {
     #[serde(default)]
     pub mode: Mode,
     /// Folders that the guard works in.
-    pub paths: Paths,
+    pub paths: PathsKeys,
     /// How pictures are taken in.
     #[serde(default)]
-    pub inbox: Inbox,
+    pub inbox: InboxKeys,
     /// Training and validation pictures.
     pub data: DataConfig,
     /// The guarded model.
@@ -68,7 +68,7 @@ fn default_instance() -> String {
 /// Folders that the guard works in. Relative paths start at the configuration file's folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Paths {
+pub struct PathsKeys {
     /// Drop wrongly predicted pictures here. Anyone who may report an error may write here; nobody else needs to.
     pub inbox: PathBuf,
     /// Refused files go here, each with a file that says why. Unset: the folder `refused` beside the inbox. Best on the inbox's file system.
@@ -86,7 +86,7 @@ pub struct Paths {
 /// How pictures are taken in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Inbox {
+pub struct InboxKeys {
     /// A file must be unchanged for this long before it is taken.
     pub settle: Span,
     /// The folder is read at least this often, whatever the file system's notifications say.
@@ -102,7 +102,7 @@ pub struct Inbox {
     pub check_prediction: bool,
 }
 
-impl Default for Inbox {
+impl Default for InboxKeys {
     fn default() -> Self {
         Self {
             settle: Span(Duration::from_secs(2)),

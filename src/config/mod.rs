@@ -14,11 +14,11 @@ pub mod units;
 pub use file::ConfigFile;
 pub use probe::{Tried, probe};
 
-use check::Finding;
+use check::Complaint;
 use delta_guard_contract::method::METHOD;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use tree::{Document, Mark, Step};
+use tree::{Document, KeyStep, Mark};
 
 /// Are files and folders that the configuration names looked at?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Config {
 
 impl Config {
     /// Mistakes that were found later, each with its place in the file; None where there are none.
-    pub fn mistakes(&self, findings: &[Finding]) -> Option<ConfigError> {
+    pub fn mistakes(&self, findings: &[Complaint]) -> Option<ConfigError> {
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
         let text = without_mark(&text);
         let mut problems: Vec<Problem> = findings.iter().map(|finding| place(text, finding)).collect();
@@ -184,7 +184,7 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
     };
     let schema = schema();
     let mut findings = check::check(&schema, &document.value);
-    findings.extend(document.duplicates.iter().map(|path| Finding {
+    findings.extend(document.duplicates.iter().map(|path| Complaint {
         path: path.clone(),
         mark: Mark::Key(1),
         what: "this key is written twice".into(),
@@ -202,7 +202,7 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
             // Nothing more is said about such a path: made absolute, it is another one than was meant.
             let broken: Vec<_> = findings.iter().chain(&as_in_a_shell).map(|finding| finding.path.clone()).collect();
             // Where a key was replaced to go on, a rule would speak about the replacement.
-            let about_text = |new: &Finding| {
+            let about_text = |new: &Complaint| {
                 tree::reaches(&document.value, &new.path) && !broken.iter().any(|path| !path.is_empty() && new.path.starts_with(path))
             };
             let all = rules::check(&file, look);
@@ -215,7 +215,7 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
             Some(file)
         }
         Err(what) if findings.is_empty() => {
-            findings.push(Finding {
+            findings.push(Complaint {
                 path: Vec::new(),
                 mark: Mark::Value,
                 what,
@@ -246,7 +246,7 @@ pub fn without_mark(text: &str) -> &str {
 
 /// A configuration to hold the rules against although some keys broke the schema: those are taken out (with their parents, where that is not
 /// enough), and what is required is put in their place.
-fn mend(document: &Document, findings: &[Finding]) -> Result<ConfigFile, String> {
+fn mend(document: &Document, findings: &[Complaint]) -> Result<ConfigFile, String> {
     let mut why = String::new();
     for up in 0..3 {
         let mut value = document.value.clone();
@@ -263,18 +263,18 @@ fn mend(document: &Document, findings: &[Finding]) -> Result<ConfigFile, String>
 }
 
 /// Removes the key at `path`, or `up` levels above it.
-fn take_out(value: &mut serde_json::Value, path: &[Step], up: usize) {
-    let keys = path.iter().rposition(|step| matches!(step, Step::Key(_))).map_or(0, |last| last + 1);
+fn take_out(value: &mut serde_json::Value, path: &[KeyStep], up: usize) {
+    let keys = path.iter().rposition(|step| matches!(step, KeyStep::Key(_))).map_or(0, |last| last + 1);
     // A union cannot be read without the key that tells its options apart: where that is wrong, the whole union goes.
-    let tags = [Step::Key("kind".into()), Step::Key(METHOD.into())];
+    let tags = [KeyStep::Key("kind".into()), KeyStep::Key(METHOD.into())];
     let up = up + usize::from(keys > 0 && tags.contains(&path[keys - 1]));
     let path = &path[..keys.saturating_sub(up)];
     let Some((last, parents)) = path.split_last() else { return };
     let parent = parents.iter().try_fold(value, |node, step| match step {
-        Step::Key(key) => node.get_mut(key),
-        Step::Index(index) => node.get_mut(index),
+        KeyStep::Key(key) => node.get_mut(key),
+        KeyStep::Index(index) => node.get_mut(index),
     });
-    if let (Some(map), Step::Key(key)) = (parent.and_then(|node| node.as_object_mut()), last) {
+    if let (Some(map), KeyStep::Key(key)) = (parent.and_then(|node| node.as_object_mut()), last) {
         map.remove(key);
     }
 }
@@ -305,7 +305,7 @@ fn fill(value: &mut serde_json::Value, with: &serde_json::Value) {
 }
 
 /// Gives a finding its place in the text.
-fn place(text: &str, finding: &Finding) -> Problem {
+fn place(text: &str, finding: &Complaint) -> Problem {
     // What is missing has no place of its own: its parent's key is the nearest.
     let spot = tree::locate(text, &finding.path, finding.mark).or_else(|| {
         (1..=finding.path.len())

@@ -1,8 +1,8 @@
 //! What `check-config` tries out on this machine: may the guard write where it has to, and listen where it is to? It leaves nothing behind.
 
-use super::check::Finding;
+use super::check::Complaint;
 use super::file::ConfigFile;
-use super::tree::{Mark, Step};
+use super::tree::{KeyStep, Mark};
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default)]
 pub struct Tried {
     /// What would keep the guard from its work.
-    pub mistakes: Vec<Finding>,
+    pub mistakes: Vec<Complaint>,
     /// What it can live with, and its owner should know: one sentence each.
     pub warnings: Vec<String>,
     /// Key and what was found there, for the summary.
@@ -23,8 +23,8 @@ pub struct Tried {
 impl Tried {
     /// Note a mistake.
     pub fn mistake(&mut self, key: &str, what: impl Into<String>, help: impl Into<String>) {
-        self.mistakes.push(Finding {
-            path: key.split('.').map(|part| Step::Key(part.into())).collect(),
+        self.mistakes.push(Complaint {
+            path: key.split('.').map(|part| KeyStep::Key(part.into())).collect(),
             mark: Mark::Value,
             what: what.into(),
             help: help.into(),

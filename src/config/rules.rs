@@ -6,9 +6,9 @@ mod paths;
 pub(super) use paths::{as_in_a_shell, make_absolute};
 
 use super::Look;
-use super::check::{Finding, nearest};
+use super::check::{Complaint, nearest};
 use super::file::ConfigFile;
-use super::tree::{Mark, Step};
+use super::tree::{KeyStep, Mark};
 use crate::policy::Mode;
 use delta_guard_contract::method::{Method, Mistake};
 use delta_guard_contract::mistaken;
@@ -20,15 +20,15 @@ const ARCHITECTURES: [&str; 3] = ["resnet18", "small-cnn", "fixture"];
 
 /// Collects findings under dotted paths.
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+struct Findings(Vec<Complaint>);
 
 impl Findings {
     fn add(&mut self, path: &str, what: impl Into<String>, help: impl Into<String>) {
         let path = path
             .split('.')
-            .map(|key| key.parse().map_or_else(|_| Step::Key(key.into()), Step::Index))
+            .map(|key| key.parse().map_or_else(|_| KeyStep::Key(key.into()), KeyStep::Index))
             .collect();
-        self.0.push(Finding {
+        self.0.push(Complaint {
             path,
             mark: Mark::Value,
             what: what.into(),
@@ -50,7 +50,7 @@ impl Findings {
 }
 
 /// Every broken rule.
-pub(super) fn check(file: &ConfigFile, look: Look) -> Vec<Finding> {
+pub(super) fn check(file: &ConfigFile, look: Look) -> Vec<Complaint> {
     let mut found = Findings::default();
     places(file, &mut found);
     numbers(file, &mut found);

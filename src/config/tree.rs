@@ -9,7 +9,7 @@ use std::fmt;
 
 /// One step of a path into the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum KeyStep {
     /// A key of a mapping.
     Key(String),
     /// An element of a list, counted from 0.
@@ -26,29 +26,29 @@ pub enum Mark {
 }
 
 /// `a.b[2].c`.
-pub fn show_path(path: &[Step]) -> String {
+pub fn show_path(path: &[KeyStep]) -> String {
     let mut text = String::new();
     for step in path {
         match step {
-            Step::Key(key) => {
+            KeyStep::Key(key) => {
                 if !text.is_empty() {
                     text.push('.');
                 }
                 text.push_str(key);
             }
-            Step::Index(index) => text.push_str(&format!("[{index}]")),
+            KeyStep::Index(index) => text.push_str(&format!("[{index}]")),
         }
     }
     text
 }
 
 /// Does `path` (or its parent, for what has a default) stand in `value`?
-pub fn reaches(value: &Value, path: &[Step]) -> bool {
+pub fn reaches(value: &Value, path: &[KeyStep]) -> bool {
     let mut node = value;
     for (n, step) in path.iter().enumerate() {
         let next = match step {
-            Step::Key(key) => node.get(key),
-            Step::Index(index) => node.get(index),
+            KeyStep::Key(key) => node.get(key),
+            KeyStep::Index(index) => node.get(index),
         };
         match next {
             Some(next) => node = next,
@@ -64,7 +64,7 @@ pub struct Document {
     /// The value; of a key that was written twice, the first.
     pub value: Value,
     /// Paths of repeated keys.
-    pub duplicates: Vec<Vec<Step>>,
+    pub duplicates: Vec<Vec<KeyStep>>,
 }
 
 /// Parse a YAML text.
@@ -83,7 +83,7 @@ pub fn parse(text: &str) -> Result<Document, serde_yaml::Error> {
 }
 
 /// Line and column (from 1) of `path` in `text`; None when the text does not lead there.
-pub fn locate(text: &str, path: &[Step], mark: Mark) -> Option<(usize, usize)> {
+pub fn locate(text: &str, path: &[KeyStep], mark: Mark) -> Option<(usize, usize)> {
     let error = Probe { path, mark }.deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
     if !error.to_string().contains(FOUND) {
         return None;
@@ -95,8 +95,8 @@ pub fn locate(text: &str, path: &[Step], mark: Mark) -> Option<(usize, usize)> {
 const FOUND: &str = "\u{1}found\u{1}";
 
 struct Build<'a> {
-    path: &'a mut Vec<Step>,
-    duplicates: &'a mut Vec<Vec<Step>>,
+    path: &'a mut Vec<KeyStep>,
+    duplicates: &'a mut Vec<Vec<KeyStep>>,
 }
 
 impl<'de> DeserializeSeed<'de> for Build<'_> {
@@ -141,7 +141,7 @@ impl<'de> Visitor<'de> for Build<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         loop {
-            self.path.push(Step::Index(list.len()));
+            self.path.push(KeyStep::Index(list.len()));
             let next = access.next_element_seed(Build {
                 path: self.path,
                 duplicates: self.duplicates,
@@ -156,7 +156,7 @@ impl<'de> Visitor<'de> for Build<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = serde_json::Map::new();
         while let Some(key) = access.next_key::<String>()? {
-            self.path.push(Step::Key(key.clone()));
+            self.path.push(KeyStep::Key(key.clone()));
             let value = access.next_value_seed(Build {
                 path: self.path,
                 duplicates: self.duplicates,
@@ -177,7 +177,7 @@ impl<'de> Visitor<'de> for Build<'_> {
 
 #[derive(Clone, Copy)]
 struct Probe<'a> {
-    path: &'a [Step],
+    path: &'a [KeyStep],
     mark: Mark,
 }
 
@@ -230,7 +230,7 @@ impl<'de> Visitor<'de> for Probe<'_> {
         let mut index = 0;
         loop {
             let inside = match self.path.first() {
-                Some(Step::Index(wanted)) if *wanted == index => access.next_element_seed(Probe {
+                Some(KeyStep::Index(wanted)) if *wanted == index => access.next_element_seed(Probe {
                     path: &self.path[1..],
                     mark: self.mark,
                 })?,
@@ -245,7 +245,7 @@ impl<'de> Visitor<'de> for Probe<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
         self.here()?;
         let wanted = match self.path.first() {
-            Some(Step::Key(key)) => Some(key.as_str()),
+            Some(KeyStep::Key(key)) => Some(key.as_str()),
             _ => None,
         };
         let mut seen = 0;
@@ -303,8 +303,8 @@ impl<'de> Visitor<'de> for ProbeKey<'_> {
 mod tests {
     use super::*;
 
-    fn key(text: &str) -> Step {
-        Step::Key(text.into())
+    fn key(text: &str) -> KeyStep {
+        KeyStep::Key(text.into())
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(locate(text, &[key("a")], Mark::Value), Some((2, 4)));
         assert_eq!(locate(text, &[key("b c")], Mark::Key(0)), Some((3, 1)));
         assert_eq!(
-            locate(text, &[key("b c"), Step::Index(0), key("y"), key("q"), Step::Index(1)], Mark::Value),
+            locate(text, &[key("b c"), KeyStep::Index(0), key("y"), key("q"), KeyStep::Index(1)], Mark::Value),
             Some((5, 22))
         );
         assert_eq!(locate(text, &[key("last")], Mark::Key(0)), Some((8, 1)));

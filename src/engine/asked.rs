@@ -149,11 +149,6 @@ pub fn put(state_dir: &Path, request: &Request) -> Result<String> {
     Ok(id)
 }
 
-/// Take a request back that nobody has carried out. False when it is gone already.
-pub fn take_back(state_dir: &Path, id: &str) -> bool {
-    std::fs::remove_file(folder(state_dir).join(format!("{id}.json"))).is_ok()
-}
-
 /// Copy a checkpoint into the folder under its digest, durably.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 mod faults;
 mod promote;
 
-use super::hooks::{Event as Outside, Hooks};
+use super::hooks::{Happening, Hooks};
 use super::standing::Standing;
 use super::trouble::{Interrupt, Trouble, blocking, blocking_plain, mend};
 use super::turns::Turns;
@@ -90,7 +90,7 @@ impl Engine {
         while !self.stop.is_stopped() {
             recorded.borrow_and_update();
             let Snapshot { open, held, proposed, .. } = self.ledger.snapshot();
-            self.hooks.on(Outside::Queue { open, held, proposed });
+            self.hooks.on(Happening::Queue { open, held, proposed });
             let now = Instant::now();
             self.waiting.retain(|_, until| *until > now);
             let (waiting, turns, rules) = (&self.waiting, &mut self.turns, &self.rules);
@@ -176,7 +176,7 @@ impl Engine {
         .await?;
         let attempt = case.failures + 1;
         self.record(&case.id, Event::StageStarted { stage, attempt }).await?;
-        self.hooks.on(Outside::StageStarted {
+        self.hooks.on(Happening::StageStarted {
             case: case.id.clone(),
             stage,
             attempt,
@@ -185,12 +185,12 @@ impl Engine {
         let started = Instant::now();
         let (hooks, id) = (Arc::clone(&self.hooks), case.id.clone());
         let mut hear = move |message| match message {
-            Message::Progress(progress) => hooks.on(Outside::Progress {
+            Message::Progress(progress) => hooks.on(Happening::Progress {
                 case: id.clone(),
                 stage,
                 progress,
             }),
-            Message::Log { message } => hooks.on(Outside::WorkerSaid {
+            Message::Log { message } => hooks.on(Happening::WorkerSaid {
                 case: id.clone(),
                 stage,
                 message,
@@ -217,7 +217,7 @@ impl Engine {
             }
         }
         fail::fail_point!(failpoint("after", stage));
-        self.hooks.on(Outside::StageFinished {
+        self.hooks.on(Happening::StageFinished {
             case: case.id.clone(),
             stage,
             seconds,
@@ -243,7 +243,7 @@ impl Engine {
             let (done, settings) = (case.clone(), Arc::clone(&self.settings));
             blocking_plain(move || tell::clean_up(&done, &settings)).await?;
         }
-        self.hooks.on(Outside::StageFinished {
+        self.hooks.on(Happening::StageFinished {
             case: case.id.clone(),
             stage: Stage::Tell,
             seconds: started.elapsed().as_secs_f64(),
@@ -253,7 +253,7 @@ impl Engine {
 
     /// A stage of our own begins; it takes no time worth a record.
     fn start_quietly(&self, case: &Case, stage: Stage) {
-        self.hooks.on(Outside::StageStarted {
+        self.hooks.on(Happening::StageStarted {
             case: case.id.clone(),
             stage,
             attempt: case.failures + 1,
@@ -265,12 +265,12 @@ impl Engine {
     async fn conclude(&mut self, case: &Case, event: Event) -> Result<(), Interrupt> {
         let case = self.record(&case.id, event).await?;
         if case.state == State::Proposed {
-            self.hooks.on(Outside::CaseProposed {
+            self.hooks.on(Happening::CaseProposed {
                 case: case.id,
                 reason: case.reason,
             });
         } else if case.state.is_end() {
-            self.hooks.on(Outside::CaseEnded {
+            self.hooks.on(Happening::CaseEnded {
                 case: case.id,
                 state: case.state,
                 reason: case.reason,
@@ -292,7 +292,7 @@ impl Engine {
             {
                 Ok(case) => {
                     if too_large && let Event::Held { cause, reason, help, .. } = event {
-                        self.hooks.on(Outside::CaseHeld {
+                        self.hooks.on(Happening::CaseHeld {
                             case: case.id.clone(),
                             cause,
                             reason,

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// What the engine asks of the outside world. Called from its tasks: must not block for long.
 pub trait Hooks: Send + Sync {
     /// Something happened: count it, log it.
-    fn on(&self, event: Event);
+    fn on(&self, event: Happening);
     /// The report of an ended or held case, as one HTML page.
     fn report(&self, view: &CaseView) -> anyhow::Result<String>;
     /// The messages about an ended or held case. They are recorded with it and handed out by [`super::Outbox`].
@@ -47,7 +47,7 @@ pub struct Notice {
 
 /// What happened. A closed set, so that nothing can happen unseen.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub enum Happening {
     /// A name was seen in the inbox for the first time.
     FileSeen,
     /// A picture became a case.

@@ -8,7 +8,7 @@ use super::book::{Book, Folded};
 use super::entry::Entry;
 use super::entry::inbox::LastFile;
 use super::flags::cases_beside;
-use super::hooks::{Event as Outside, Hooks};
+use super::hooks::{Happening, Hooks};
 use super::standing::{Excluded, Standing};
 use crate::case::{Accepted, Case, CaseId, Event, Illegal, State};
 use crate::clock::Clock;
@@ -97,10 +97,10 @@ impl Ledger {
                 "{bytes} bytes of a record that was not finished were cut and kept in {}/quarantine",
                 journal_dir.display()
             );
-            hooks.on(Outside::JournalTrouble { message, poisoned: false });
+            hooks.on(Happening::JournalTrouble { message, poisoned: false });
         }
         if position.as_ref().is_some_and(|at| at.0 == 0) && trouble.is_none() && journal.head().seq > 0 {
-            hooks.on(Outside::IndexRebuilt {
+            hooks.on(Happening::IndexRebuilt {
                 why: "there was none".into(),
                 records: journal.head().seq,
             });
@@ -115,7 +115,7 @@ impl Ledger {
                 Ok((new, _)) => {
                     // A new installation has no index to lose.
                     if journal.head().seq > 0 {
-                        hooks.on(Outside::IndexRebuilt {
+                        hooks.on(Happening::IndexRebuilt {
                             why,
                             records: journal.head().seq,
                         });
@@ -130,7 +130,7 @@ impl Ledger {
             store = None;
         }
         if store.is_none() {
-            hooks.on(Outside::IndexTrouble { message: why_lost.clone() });
+            hooks.on(Happening::IndexTrouble { message: why_lost.clone() });
         }
         let (recorded, _) = watch::channel(journal.head().seq);
         let mut order: Vec<(u64, CaseId)> = book.numbers.iter().map(|(id, number)| (*number, id.clone())).collect();
@@ -239,14 +239,14 @@ impl Ledger {
             .journal
             .append(written.kind, written.critical, case, &written.data)
             .inspect_err(|error| {
-                self.hooks.on(Outside::JournalTrouble {
+                self.hooks.on(Happening::JournalTrouble {
                     message: error.to_string(),
                     poisoned: inner.journal.poisoned().is_some(),
                 });
             })?;
         let folded = inner.book.fold(entry, appended.head.seq, appended.time).map_err(JournalError::Visitor)?;
         tell_unread(inner.book.outbox.open_lists(&cases_beside(&self.journal_dir)));
-        self.hooks.on(Outside::JournalAppended {
+        self.hooks.on(Happening::JournalAppended {
             seq: appended.head.seq,
             bytes: appended.bytes,
             sync_seconds: appended.sync.as_secs_f64(),

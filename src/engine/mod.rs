@@ -26,7 +26,7 @@ pub use book::{Book, Folded};
 pub use drive::Engine;
 pub use entry::Entry;
 pub use entry::inbox::LastFile;
-pub use hooks::{Event, Hooks, Notice};
+pub use hooks::{Happening, Hooks, Notice};
 pub use kept::load;
 pub use ledger::{Ledger, Snapshot, keep_index};
 pub use outbox::MOST_WAITING;

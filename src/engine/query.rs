@@ -6,7 +6,7 @@ use super::flags::{Flags, cases_beside};
 use super::standing::{Excluded, Standing};
 use crate::case::CaseId;
 use crate::journal::verify::read_to_end;
-use crate::journal::{JournalError, Reader, Tail};
+use crate::journal::{JournalError, JournalTail, Reader};
 use crate::vfs::{Disk, Vfs};
 use anyhow::Result;
 use delta_guard_contract::{Flagged, TrainId};
@@ -19,7 +19,7 @@ pub fn replay(vfs: &Arc<dyn Vfs>, journal_dir: &Path) -> Result<Book> {
 }
 
 /// Everything that the journal of a state folder says, and where it ends.
-pub fn read(state_dir: &Path) -> Result<(Book, Tail)> {
+pub fn read(state_dir: &Path) -> Result<(Book, JournalTail)> {
     let vfs: Arc<dyn Vfs> = Arc::new(Disk);
     fold(&vfs, &state_dir.join("journal"), &mut |_| {})
 }
@@ -104,7 +104,7 @@ fn flags(vfs: &Arc<dyn Vfs>, journal_dir: &Path) -> Result<(Book, Flags)> {
     Ok((book, flags))
 }
 
-fn fold(vfs: &Arc<dyn Vfs>, journal_dir: &Path, each: &mut dyn FnMut(Folded)) -> Result<(Book, Tail)> {
+fn fold(vfs: &Arc<dyn Vfs>, journal_dir: &Path, each: &mut dyn FnMut(Folded)) -> Result<(Book, JournalTail)> {
     let mut book = Book::default();
     let tail = Reader::new(Arc::clone(vfs), journal_dir).read(&mut |record, _| {
         each(book.fold_record(record)?);

@@ -1,6 +1,6 @@
 //! The last stage: the report, the messages, and for a refused submission the picture with its reason in `refused/`.
 
-use super::hooks::{Event as Outside, Hooks};
+use super::hooks::{Happening, Hooks};
 use super::{CaseView, REPORT_FILE, kept};
 use crate::case::{Case, Event, List, Message, Refusal, State, bounds};
 use crate::publish;
@@ -23,7 +23,7 @@ pub(super) fn tell(case: &Case, settings: &Settings, hooks: &dyn Hooks, give_bac
     if let Some(reason) = refusal {
         give_back(case, reason, settings)?;
         let sentence = case.reason.clone();
-        hooks.on(Outside::Refused {
+        hooks.on(Happening::Refused {
             reason,
             name: case.accepted.name.clone(),
             sentence,

@@ -6,7 +6,7 @@ use super::trouble::Troubles;
 use super::{lock, names};
 use crate::case::FileIdentity;
 use crate::clock::Clock;
-use crate::engine::{Event, Hooks, LastFile, Ledger, RefusedFile};
+use crate::engine::{Happening, Hooks, LastFile, Ledger, RefusedFile};
 use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::text::escape;
@@ -35,7 +35,7 @@ pub struct Inbox {
     pub(super) ledger: Arc<Ledger>,
     pub(super) hooks: Arc<dyn Hooks>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) seen: HashMap<OsString, Seen>,
+    pub(super) seen: HashMap<OsString, SeenFile>,
     /// Names that their writers have not finished yet, and since when.
     unfinished: HashMap<OsString, Instant>,
     /// Files that were taken in and are still there (their removal failed, or a crash cut it off), with the digest of what was taken in.
@@ -51,16 +51,16 @@ pub struct Inbox {
 
 /// A name, and since when it means the same unchanged file.
 #[derive(Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct SeenFile {
     pub file: FileIdentity,
-    pub kind: Kind,
+    pub kind: EntryKind,
     pub since: Instant,
     pub first: Instant,
 }
 
 /// What a name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EntryKind {
     Regular,
     Folder,
     Other,
@@ -171,14 +171,14 @@ impl Inbox {
         }
         self.pulse.rest();
         if let Some(message) = &report.trouble {
-            self.hooks.on(Event::InboxTrouble { message: message.clone() });
+            self.hooks.on(Happening::InboxTrouble { message: message.clone() });
         }
-        self.hooks.on(Event::Waiting {
+        self.hooks.on(Happening::Waiting {
             files: report.waiting,
             overdue: report.overdue,
         });
-        self.hooks.on(Event::Backlog { files: self.seen.len() });
-        self.hooks.on(Event::Scanned {
+        self.hooks.on(Happening::Backlog { files: self.seen.len() });
+        self.hooks.on(Happening::Scanned {
             names: report.names,
             took: began.elapsed(),
         });
@@ -262,9 +262,9 @@ impl Inbox {
             }
         };
         let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Kind::Regular,
-            FileType::Directory => Kind::Folder,
-            _ => Kind::Other,
+            FileType::RegularFile => EntryKind::Regular,
+            FileType::Directory => EntryKind::Folder,
+            _ => EntryKind::Other,
         };
         listed.insert(name.clone());
         let file = intake::identity(&stat);
@@ -272,7 +272,7 @@ impl Inbox {
             Some(seen) if seen.file == file && seen.kind == kind => {}
             Some(seen) => {
                 let first = seen.first;
-                *seen = Seen {
+                *seen = SeenFile {
                     file,
                     kind,
                     since: now,
@@ -280,9 +280,9 @@ impl Inbox {
                 }
             }
             None => {
-                self.hooks.on(Event::FileSeen);
+                self.hooks.on(Happening::FileSeen);
                 let (since, first) = (now, now);
-                self.seen.insert(name, Seen { file, kind, since, first });
+                self.seen.insert(name, SeenFile { file, kind, since, first });
             }
         }
     }
@@ -336,7 +336,7 @@ impl Inbox {
     pub(super) fn trouble(&mut self, name: &OsStr, why: String, report: &mut ScanReport) {
         let now = self.clock.instant();
         if let Some(retry_in) = self.troubles.add(name, why.clone(), now) {
-            self.hooks.on(Event::FileTrouble {
+            self.hooks.on(Happening::FileTrouble {
                 name: escape(name.as_bytes()),
                 message: why.clone(),
                 retry_in,

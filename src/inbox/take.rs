@@ -1,11 +1,11 @@
 //! What follows for each name: taken in, refused, or left waiting. An error of one file is that file's trouble; the others go on.
 
 use super::intake::{self, Copied, Hitch, Looked, Patience, of_all, of_file};
-use super::scan::{Inbox, Kind, ScanReport, Seen};
+use super::scan::{EntryKind, Inbox, ScanReport, SeenFile};
 use super::{again, names, refused, sidecar};
 use crate::case::{Accepted, Claim, FileIdentity, case_id};
 use crate::engine::entry::inbox::Note;
-use crate::engine::{Event, Refusal};
+use crate::engine::{Happening, Refusal};
 use crate::journal::JournalError;
 use crate::publish;
 use crate::text::escape;
@@ -22,11 +22,11 @@ use std::time::Instant;
 /// A picture without its end that nobody holds open is taken as it is when it has been quiet for so many times `settle`.
 const QUIET_SETTLES: u32 = 10;
 
-pub(super) type Entry = (OsString, Seen);
+pub(super) type NamedFile = (OsString, SeenFile);
 
 impl Inbox {
     pub(super) fn deal_with_settled(&mut self, inbox: BorrowedFd, now: Instant, report: &mut ScanReport) -> Result<(), Hitch> {
-        let mut groups: BTreeMap<Vec<u8>, Vec<Entry>> = BTreeMap::new();
+        let mut groups: BTreeMap<Vec<u8>, Vec<NamedFile>> = BTreeMap::new();
         for (name, seen) in &self.seen {
             if !self.dealt.contains_key(&seen.file) {
                 groups.entry(names::stem(name).to_vec()).or_default().push((name.clone(), *seen));
@@ -35,7 +35,7 @@ impl Inbox {
         let mut left: usize = groups.values().map(Vec::len).sum();
         for mut group in groups.into_values() {
             // Before each group, not after all: taking in a long list may last minutes.
-            self.hooks.on(Event::Backlog { files: left });
+            self.hooks.on(Happening::Backlog { files: left });
             left -= group.len();
             self.pulse.step();
             if self.is_stopped() {
@@ -62,18 +62,18 @@ impl Inbox {
     }
 
     /// The files of one stem.
-    fn deal_with_group(&mut self, inbox: BorrowedFd, group: Vec<Entry>, now: Instant, report: &mut ScanReport) -> Result<(), Hitch> {
+    fn deal_with_group(&mut self, inbox: BorrowedFd, group: Vec<NamedFile>, now: Instant, report: &mut ScanReport) -> Result<(), Hitch> {
         let settle = self.settings.inbox.settle;
-        let settled = |seen: &Seen| now.saturating_duration_since(seen.since) >= settle;
-        let (odd, regular): (Vec<_>, Vec<_>) = group.into_iter().partition(|(_, seen)| seen.kind != Kind::Regular);
+        let settled = |seen: &SeenFile| now.saturating_duration_since(seen.since) >= settle;
+        let (odd, regular): (Vec<_>, Vec<_>) = group.into_iter().partition(|(_, seen)| seen.kind != EntryKind::Regular);
         for entry in odd {
             let sentence = match entry.1.kind {
                 // Somebody may still be copying into it.
-                Kind::Folder if !settled(&entry.1) => {
+                EntryKind::Folder if !settled(&entry.1) => {
                     self.busy(&entry.0, "a folder that is still being written", report);
                     continue;
                 }
-                Kind::Folder => "it is a folder: drop the pictures themselves, not the folder that they lie in",
+                EntryKind::Folder => "it is a folder: drop the pictures themselves, not the folder that they lie in",
                 _ => "it is not a regular file but a link, pipe, socket or device",
             };
             self.refuse(inbox, &[entry], Refusal::NotRegular, sentence.into())?;
@@ -124,7 +124,7 @@ impl Inbox {
     }
 
     /// How long it has been as it is, and how long that must be.
-    fn patience<'a>(&'a self, seen: &Seen, now: Instant, stopped: &'a dyn Fn() -> bool) -> Patience<'a> {
+    fn patience<'a>(&'a self, seen: &SeenFile, now: Instant, stopped: &'a dyn Fn() -> bool) -> Patience<'a> {
         let inbox = &self.settings.inbox;
         Patience {
             quiet: now.saturating_duration_since(seen.since),
@@ -136,8 +136,8 @@ impl Inbox {
     }
 
     /// A complete picture: check, spool, record, remove. In this order.
-    fn take(&mut self, inbox: BorrowedFd, picture: Entry, beside: Option<Entry>, now: Instant, report: &mut ScanReport) -> Result<(), Hitch> {
-        let entries: Vec<Entry> = std::iter::once(picture.clone()).chain(beside.clone()).collect();
+    fn take(&mut self, inbox: BorrowedFd, picture: NamedFile, beside: Option<NamedFile>, now: Instant, report: &mut ScanReport) -> Result<(), Hitch> {
+        let entries: Vec<NamedFile> = std::iter::once(picture.clone()).chain(beside.clone()).collect();
         let mut claim = Claim::default();
         let mut sidecar_content = None;
         if let Some((name, seen)) = &beside {
@@ -188,7 +188,7 @@ impl Inbox {
     }
 
     /// A new case, or one more submission of a known one. `contents`: of the picture and its sidecar.
-    fn record(&mut self, entries: &[Entry], copied: Copied, contents: &[Option<Digest>], claim: Claim, checkpoint: Digest) -> Result<(), Hitch> {
+    fn record(&mut self, entries: &[NamedFile], copied: Copied, contents: &[Option<Digest>], claim: Claim, checkpoint: Digest) -> Result<(), Hitch> {
         let Some((name, seen)) = entries.first() else { return Ok(()) };
         let (id, shown) = (case_id(&copied.content, &claim, &checkpoint), escape(name.as_bytes()));
         let recorded = if self.ledger.is_known(&id) {
@@ -202,7 +202,7 @@ impl Inbox {
                 files: entries.iter().map(|(_, seen)| seen.file).collect(),
                 contents: contents.iter().flatten().cloned().collect(),
             };
-            self.ledger.note(note).map(|()| self.hooks.on(Event::Duplicate { of: id }))
+            self.ledger.note(note).map(|()| self.hooks.on(Happening::Duplicate { of: id }))
         } else {
             let accepted = Accepted {
                 content: copied.content.clone(),
@@ -220,13 +220,13 @@ impl Inbox {
             fail::fail_point!("inbox::before_accept");
             let recorded = self.ledger.accept(&id, accepted);
             fail::fail_point!("inbox::after_accept");
-            recorded.map(|()| self.hooks.on(Event::Accepted { case: id, name: shown }))
+            recorded.map(|()| self.hooks.on(Happening::Accepted { case: id, name: shown }))
         };
         recorded.map_err(of_record)
     }
 
     /// Recorded first, then moved. What was recorded and could not be moved is judged again at the next try, and moved without a second record.
-    fn refuse(&mut self, inbox: BorrowedFd, entries: &[Entry], reason: Refusal, sentence: String) -> Result<(), Hitch> {
+    fn refuse(&mut self, inbox: BorrowedFd, entries: &[NamedFile], reason: Refusal, sentence: String) -> Result<(), Hitch> {
         let Some((name, first)) = entries.first() else { return Ok(()) };
         let files = entries.iter().map(|(_, seen)| seen.file).collect();
         let record = match self.refused.get(&first.file) {
@@ -235,7 +235,7 @@ impl Inbox {
                 let record = refused::record(name, reason, sentence.clone(), files);
                 self.tell_refused(inbox, entries, &record)?;
                 self.ledger.note(Note::FileRefused(record.clone())).map_err(of_record)?;
-                self.hooks.on(Event::Refused {
+                self.hooks.on(Happening::Refused {
                     reason,
                     name: record.name.clone(),
                     sentence,

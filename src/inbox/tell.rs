@@ -2,7 +2,7 @@
 
 use super::intake::{self, Hitch, of_all};
 use super::scan::Inbox;
-use super::take::{Entry, of_record};
+use super::take::{NamedFile, of_record};
 use super::{again, names, sidecar};
 use crate::case::{CaseId, FileIdentity};
 use crate::cli::advice;
@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 
 impl Inbox {
     /// The file is refused; must come before the record that says so.
-    pub(super) fn tell_refused(&self, inbox: BorrowedFd, entries: &[Entry], file: &RefusedFile) -> Result<(), Hitch> {
+    pub(super) fn tell_refused(&self, inbox: BorrowedFd, entries: &[NamedFile], file: &RefusedFile) -> Result<(), Hitch> {
         // Even a sidecar that is wrong may say whom to tell.
         let sidecars = entries.iter().filter(|(name, _)| names::is_sidecar(name));
         let mail = sidecars

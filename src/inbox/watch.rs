@@ -1,6 +1,6 @@
 //! Hints that something may have changed.
 
-use crate::engine::{Event, Hooks};
+use crate::engine::{Happening, Hooks};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -64,7 +64,7 @@ impl Watcher {
             }
             Err(error) if !self.failed => {
                 self.failed = true;
-                hooks.on(Event::WatcherTrouble {
+                hooks.on(Happening::WatcherTrouble {
                     message: format!("{} is not watched, only listed: {error}", dir.display()),
                 });
             }

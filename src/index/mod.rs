@@ -68,7 +68,7 @@ impl At {
 
 /// What a record changes in the index.
 #[derive(Clone, Copy, Debug)]
-pub enum Change<'a> {
+pub enum IndexChange<'a> {
     /// Nothing but the position.
     None,
     /// The case has a new state.
@@ -141,7 +141,7 @@ impl Store {
     }
 
     /// Take a record in. Atomic; durable only after [`Store::flush`]. Records must come in order.
-    pub fn apply(&mut self, head: &Head, change: Change) -> Result<()> {
+    pub fn apply(&mut self, head: &Head, change: IndexChange) -> Result<()> {
         let (db, mut at) = (Arc::clone(&self.db), self.at.clone());
         let at = guarded("write", move || {
             let mut batch = Batch {
@@ -151,13 +151,13 @@ impl Store {
                 touched: BTreeSet::new(),
             };
             match change {
-                Change::None => {}
-                Change::Case(case) => batch.put(&case_key(&case.id), encode(case)?)?,
-                Change::Unread(case) => {
+                IndexChange::None => {}
+                IndexChange::Case(case) => batch.put(&case_key(&case.id), encode(case)?)?,
+                IndexChange::Unread(case) => {
                     batch.put(&case_key(&case.id), encode(case)?)?;
                     batch.put(&unread_key(&case.id), vec![LAYOUT])?;
                 }
-                Change::Clear(case) => {
+                IndexChange::Clear(case) => {
                     batch.put(&case_key(&case.id), encode(case)?)?;
                     batch.remove(&unread_key(&case.id))?;
                     for entry in db.scan_prefix(flagged_prefix(&case.id)) {
@@ -167,7 +167,7 @@ impl Store {
                         batch.remove(&id_key(&example.id, &case.id))?;
                     }
                 }
-                Change::Flagged(case, examples) => {
+                IndexChange::Flagged(case, examples) => {
                     batch.put(&case_key(&case.id), encode(case)?)?;
                     for (position, example) in examples.iter().enumerate() {
                         let mut key = flagged_prefix(&case.id);

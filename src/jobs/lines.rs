@@ -37,12 +37,12 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 }
 
 /// The last bytes of a stream.
-pub(super) struct Tail {
+pub(super) struct StderrTail {
     bytes: VecDeque<u8>,
     most: usize,
 }
 
-impl Tail {
+impl StderrTail {
     pub fn new(most: usize) -> Self {
         Self {
             bytes: VecDeque::new(),

@@ -1,7 +1,7 @@
 //! Workers as processes on this machine.
 
 use super::child::{self, Group};
-use super::lines::{Lines, Tail};
+use super::lines::{Lines, StderrTail};
 use super::{Failure, Hear, Runner, Running, broken, last_words, result};
 use crate::case::bounds;
 use crate::stop::Stop;
@@ -62,7 +62,7 @@ async fn run(launch: &Local, job: &Job, limit: Duration, mut stop: Stop, on_mess
         let _ = stdin.write_all(&input).await;
         let _ = stdin.shutdown().await;
     };
-    let mut tail = Tail::new(STDERR_TAIL);
+    let mut tail = StderrTail::new(STDERR_TAIL);
     let ended = {
         let conversation = async {
             let (outcome, ()) = tokio::join!(listen(Lines::new(stdout, MAX_LINE), &mut *on_message), async {
@@ -222,7 +222,7 @@ fn spawn_fault(launch: &Local, error: &io::Error) -> Fault {
 }
 
 /// A fault that is not the worker's own word gets the end of its standard error.
-fn with_tail(mut fault: Fault, tail: &Tail) -> Fault {
+fn with_tail(mut fault: Fault, tail: &StderrTail) -> Fault {
     let said = tail.text();
     if !said.is_empty() && matches!(fault.kind, FaultKind::Internal | FaultKind::Resource) {
         fault.message.push_str("; the last that it wrote on standard error:\n");

@@ -18,7 +18,7 @@ pub mod verify;
 mod writer;
 
 pub use error::{JournalError, is_full};
-pub use reader::{Reader, Tail};
+pub use reader::{JournalTail, Reader};
 pub use segment::{SEGMENT_BYTES, segment_name};
 pub use verify::Witness;
 pub use writer::{Appended, Journal, Opened, Options, renew_last_segment};

@@ -25,7 +25,7 @@ pub struct Reader {
 
 /// Where reading stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tail {
+pub struct JournalTail {
     /// The last whole record.
     pub head: Head,
     /// Segment that it is in (0: there is none).
@@ -53,7 +53,7 @@ impl Reader {
     }
 
     /// Show each further record to `visit`, in order, with the hash that it has in the chain; stop at the end. Every record is verified before it is shown.
-    pub fn read(&mut self, visit: &mut dyn FnMut(Record, &Head) -> anyhow::Result<()>) -> Result<Tail, JournalError> {
+    pub fn read(&mut self, visit: &mut dyn FnMut(Record, &Head) -> anyhow::Result<()>) -> Result<JournalTail, JournalError> {
         loop {
             if self.sealed {
                 if !self.next_segment()? {
@@ -74,8 +74,8 @@ impl Reader {
         }
     }
 
-    fn tail(&self, torn: Vec<u8>) -> Tail {
-        Tail {
+    fn tail(&self, torn: Vec<u8>) -> JournalTail {
+        JournalTail {
             head: self.head,
             segment: self.segment,
             offset: self.offset,

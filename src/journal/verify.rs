@@ -1,6 +1,6 @@
 //! Is a journal what was written? Reads it without a lock, from its first byte to its last, and changes nothing.
 
-use super::{Head, JournalError, Reader, Record, Tail};
+use super::{Head, JournalError, JournalTail, Reader, Record};
 use crate::vfs::Vfs;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -165,7 +165,7 @@ pub fn verify(vfs: Arc<dyn Vfs>, dir: &Path, witness: &Witness, visit: &mut dyn 
 ///
 /// # Errors
 /// Those of [`Reader::read`].
-pub fn read_to_end(reader: &mut Reader, visit: &mut dyn FnMut(Record, &Head) -> anyhow::Result<()>) -> Result<Tail, JournalError> {
+pub fn read_to_end(reader: &mut Reader, visit: &mut dyn FnMut(Record, &Head) -> anyhow::Result<()>) -> Result<JournalTail, JournalError> {
     let mut tail = reader.read(visit)?;
     for _ in 0..LOOKS {
         if tail.torn.is_empty() {
@@ -179,7 +179,7 @@ pub fn read_to_end(reader: &mut Reader, visit: &mut dyn FnMut(Record, &Head) -> 
     Ok(tail)
 }
 
-impl Tail {
+impl JournalTail {
     /// The torn end in a sentence.
     pub fn torn_words(&self) -> String {
         format!(

@@ -1,7 +1,7 @@
 //! Writing: one process, one record at a time, durable before it is acknowledged.
 
 use super::segment::{self, First, SEGMENT_BYTES, Sealed, segment_name};
-use super::{Head, JournalError, Reader, Record, Tail, frame};
+use super::{Head, JournalError, JournalTail, Reader, Record, frame};
 use crate::clock::Clock;
 use crate::vfs::{self, Vfs, VfsFile};
 use jiff::Timestamp;
@@ -336,7 +336,7 @@ pub fn renew_last_segment(vfs: &dyn Vfs, dir: &Path) -> Result<(), JournalError>
 }
 
 /// Keep the torn bytes aside, durably, then cut them off. Returns how many.
-fn cut_tail(options: &Options, quarantine: &Path, tail: &Tail) -> Result<usize, JournalError> {
+fn cut_tail(options: &Options, quarantine: &Path, tail: &JournalTail) -> Result<usize, JournalError> {
     let name = format!(
         "{:08}-{}-{}.torn",
         tail.segment,

@@ -22,12 +22,12 @@ fn every_label_is_there_from_the_start_and_every_event_counts() {
         assert!(before.contains(line), "{line} not in\n{before}");
     }
     let case = Digest("ab".repeat(32));
-    metrics.on(Event::Refused {
+    metrics.on(Happening::Refused {
         reason: Refusal::BadSidecar,
         name: "x".into(),
         sentence: "y".into(),
     });
-    metrics.on(Event::StageStarted {
+    metrics.on(Happening::StageStarted {
         case: case.clone(),
         stage: Stage::Trace,
         attempt: 1,
@@ -39,7 +39,7 @@ fn every_label_is_there_from_the_start_and_every_event_counts() {
         total: 4,
         note: String::new(),
     };
-    metrics.on(Event::Progress {
+    metrics.on(Happening::Progress {
         case: case.clone(),
         stage: Stage::Trace,
         progress,
@@ -61,26 +61,26 @@ fn every_label_is_there_from_the_start_and_every_event_counts() {
             total: 4,
             note: String::new(),
         };
-        metrics.on(Event::Progress {
+        metrics.on(Happening::Progress {
             case: case.clone(),
             stage: Stage::Trace,
             progress,
         });
         assert!(ratio(&metrics) >= far, "{step}");
     }
-    metrics.on(Event::StageFailed {
+    metrics.on(Happening::StageFailed {
         case: case.clone(),
         stage: Stage::Trace,
         kind: FaultKind::Resource,
         message: "m".into(),
         retry_in: None,
     });
-    metrics.on(Event::CaseEnded {
+    metrics.on(Happening::CaseEnded {
         case,
         state: State::NoAnomaly,
         reason: String::new(),
     });
-    metrics.on(Event::Queue {
+    metrics.on(Happening::Queue {
         open: 3,
         held: 1,
         proposed: 2,

@@ -46,7 +46,7 @@ impl Default for Caps {
 
 /// A promotion that the guard made.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Promotion {
+pub struct PastPromotion {
     /// When, by the journal.
     pub at: Timestamp,
     /// Whose picture it was.
@@ -61,14 +61,14 @@ pub struct Promotion {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spent {
     /// Every promotion of the day of the last record, and every one since the last approval; in order.
-    pub promotions: Vec<Promotion>,
+    pub promotions: Vec<PastPromotion>,
     /// How many of them came before the last approval.
     pub approved: usize,
 }
 
 impl Spent {
     /// A promotion was made.
-    pub fn promoted(&mut self, promotion: Promotion) {
+    pub fn promoted(&mut self, promotion: PastPromotion) {
         let (by_person, at) = (promotion.by_person, promotion.at);
         self.promotions.push(promotion);
         if by_person {
@@ -113,15 +113,15 @@ pub fn alone(caps: &Caps, found: &Found) -> Option<String> {
 /// The first cap that a promotion of `found` at `now` would exceed: its key, and the sentence. None: it may be done.
 pub fn over(caps: &Caps, spent: &Spent, found: &Found, submitter: u32, now: Timestamp) -> Option<(&'static str, String)> {
     let whole = found.examples;
-    let alone = |promotion: &&Promotion| !promotion.by_person;
-    let today: Vec<&Promotion> = spent
+    let alone = |promotion: &&PastPromotion| !promotion.by_person;
+    let today: Vec<&PastPromotion> = spent
         .promotions
         .iter()
         .filter(alone)
         .filter(|promotion| day(promotion.at) == day(now))
         .collect();
-    let since: Vec<&Promotion> = spent.promotions[spent.approved..].iter().filter(alone).collect();
-    let count = |of: &[&Promotion]| of.iter().map(|promotion| promotion.found.count()).sum::<u64>() + found.count();
+    let since: Vec<&PastPromotion> = spent.promotions[spent.approved..].iter().filter(alone).collect();
+    let count = |of: &[&PastPromotion]| of.iter().map(|promotion| promotion.found.count()).sum::<u64>() + found.count();
     let class = &found.predicted_label;
     let of_class = |found: &Found| found.flagged.get(class).copied().unwrap_or(0);
     let in_class = since.iter().map(|promotion| of_class(&promotion.found)).sum::<u64>() + of_class(found);
@@ -190,7 +190,7 @@ mod tests {
     fn spent(promotions: &[(&str, u32, &str, u64)]) -> Spent {
         let mut spent = Spent::default();
         for (time, submitter, label, flagged) in promotions {
-            spent.promoted(Promotion {
+            spent.promoted(PastPromotion {
                 at: at(time),
                 submitter: *submitter,
                 by_person: false,
@@ -255,7 +255,7 @@ mod tests {
         total.approve(at(NOON));
         assert_eq!(key(&total, "dog", 100, 2, NOON), None);
         assert_eq!(key(&total, "cow", 101, 2, NOON), Some("caps.max_case_share"));
-        total.promoted(Promotion {
+        total.promoted(PastPromotion {
             at: at(NOON),
             submitter: 3,
             by_person: false,
@@ -268,7 +268,7 @@ mod tests {
         );
         // What a person let pass uses nothing up, and is an approval.
         let mut passed = spent(&[("2026-11-10T12:00:00Z", 1, "dog", 100), ("2026-11-11T12:00:00Z", 1, "dog", 100)]);
-        passed.promoted(Promotion {
+        passed.promoted(PastPromotion {
             at: at(NOON),
             submitter: 1,
             by_person: true,

@@ -4,7 +4,7 @@ pub mod caps;
 mod decide;
 mod gate;
 
-pub use caps::{Caps, Promotion, Spent};
+pub use caps::{Caps, PastPromotion, Spent};
 pub use decide::{Action, Decision, Found, decide};
 pub use gate::{GateLimits, GateVerdict, Known, Reading, judge};
 

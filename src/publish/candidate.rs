@@ -18,7 +18,7 @@ const GATE: &str = "gate.json";
 
 /// What is to be published.
 #[derive(Debug)]
-pub struct Candidate<'a> {
+pub struct NewCandidate<'a> {
     /// The case that it repairs.
     pub case: &'a CaseId,
     /// Digest of the production checkpoint.
@@ -81,7 +81,7 @@ fn by_guard() -> String {
     "guard".into()
 }
 
-impl Candidate<'_> {
+impl NewCandidate<'_> {
     /// Name of its folder: case, attempt and checkpoint together, because two of them may end with the same checkpoint and different verdicts.
     pub fn folder(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("delta-guard candidate v1");
@@ -94,7 +94,7 @@ impl Candidate<'_> {
 }
 
 /// Publish a candidate's folder. Where it stands already, whole, nothing is written. Returns its name and the manifest's digest.
-pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(String, Digest)> {
+pub fn publish_candidate(candidates: &Path, candidate: &NewCandidate) -> Result<(String, Digest)> {
     let name = candidate.folder();
     let folder = candidates.join(&name);
     if folder.exists() {
@@ -127,7 +127,7 @@ pub fn publish_candidate(candidates: &Path, candidate: &Candidate) -> Result<(St
 }
 
 /// Write a candidate's files into its folder, the manifest last. Returns the manifest's bytes.
-fn fill(folder: &Path, candidate: &Candidate) -> Result<Vec<u8>> {
+fn fill(folder: &Path, candidate: &NewCandidate) -> Result<Vec<u8>> {
     let (size, digest) = copy_synced(candidate.checkpoint, &folder.join(super::CHECKPOINT_FILE))?;
     ensure!(
         digest == *candidate.digest,

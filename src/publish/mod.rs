@@ -9,7 +9,7 @@ pub const CHECKPOINT_FILE: &str = "model.safetensors";
 
 pub use draft::Draft;
 
-pub use candidate::{Candidate, CandidateManifest, MANIFEST, ManifestFile, publish_candidate, read_manifest};
+pub use candidate::{CandidateManifest, MANIFEST, ManifestFile, NewCandidate, publish_candidate, read_manifest};
 
 use anyhow::{Context, Result, bail};
 use delta_guard_contract::Digest;

@@ -38,7 +38,7 @@ pub struct Headline {
 
 /// Something to do, and the command for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Action {
+pub struct Advised {
     /// What and why.
     pub why: String,
     /// To be typed or read; may be empty.
@@ -288,10 +288,10 @@ pub fn beyond_caps(view: &CaseView) -> Option<String> {
 }
 
 /// What a person can do now.
-pub fn actions(view: &CaseView) -> Vec<Action> {
+pub fn actions(view: &CaseView) -> Vec<Advised> {
     let case = view.case.short();
     let config = view.config.as_deref();
-    let act = |why: String, command: String| Action { why, command };
+    let act = |why: String, command: String| Advised { why, command };
     let file = advice::flagged_file(case);
     let mut list = Vec::new();
     // Of a proposal and of these holds the list below says the same, with the commands.

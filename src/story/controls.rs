@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// A kind of control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ControlKind {
     /// The model misreads it, although nobody changed it.
     NaturalError,
     /// The model reads it rightly.
@@ -29,8 +29,8 @@ pub struct Control {
 
 /// Choose `n` of what was measured: those that are read as `class`, the poisons', first, then others; each evenly over the list (which is in class order or in the
 /// data's), so neither the first ones nor any that were chosen by what they show.
-pub fn choose(measured: &[PredictedExample], kind: Kind, class: &str, n: usize) -> Vec<Control> {
-    let fits = |p: &&PredictedExample| (p.label == p.predicted) == (kind == Kind::Placebo);
+pub fn choose(measured: &[PredictedExample], kind: ControlKind, class: &str, n: usize) -> Vec<Control> {
+    let fits = |p: &&PredictedExample| (p.label == p.predicted) == (kind == ControlKind::Placebo);
     let (of_class, others): (Vec<&PredictedExample>, Vec<&PredictedExample>) = measured.iter().filter(fits).partition(|p| p.predicted == class);
     let spread = |all: &[&PredictedExample], n: usize, of_class: bool| -> Vec<Control> {
         let n = n.min(all.len());
@@ -50,7 +50,7 @@ pub struct Controls {
     /// Of them, read as the poisons' class.
     pub of_class: usize,
     /// Those with a verdict other than "undecided".
-    pub decided: Vec<Decided>,
+    pub decided: Vec<ControlDecided>,
     /// Why the others were left alone: code of the reason, and how often.
     #[serde(default)]
     pub abstained: BTreeMap<String, usize>,
@@ -58,7 +58,7 @@ pub struct Controls {
 
 /// A control that was not left alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Decided {
+pub struct ControlDecided {
     /// Which.
     pub id: TrainId,
     /// Is it read as the poisons' class?
@@ -147,14 +147,14 @@ mod tests {
         let measured = measured();
         let look = |id: &TrainId| measured.iter().find(|p| p.id == *id).unwrap();
         for (kind, n) in [
-            (Kind::Placebo, 20),
-            (Kind::Placebo, 60),
-            (Kind::NaturalError, 6),
-            (Kind::NaturalError, 500),
-            (Kind::Placebo, 0),
+            (ControlKind::Placebo, 20),
+            (ControlKind::Placebo, 60),
+            (ControlKind::NaturalError, 6),
+            (ControlKind::NaturalError, 500),
+            (ControlKind::Placebo, 0),
         ] {
             let chosen = choose(&measured, kind, "star", n);
-            let fits = |p: &PredictedExample| (p.label == p.predicted) == (kind == Kind::Placebo);
+            let fits = |p: &PredictedExample| (p.label == p.predicted) == (kind == ControlKind::Placebo);
             let all = measured.iter().filter(|p| fits(p)).count();
             let of_class = measured.iter().filter(|p| fits(p) && p.predicted == "star").count();
             assert!(of_class > 1 && of_class < all);
@@ -168,12 +168,12 @@ mod tests {
             assert_eq!(different.len(), chosen.len(), "one was taken twice");
         }
         // Not the first ones of the list: of 25 stars, ten are spread from one end to the other.
-        let places: Vec<usize> = choose(&measured, Kind::Placebo, "star", 10)
+        let places: Vec<usize> = choose(&measured, ControlKind::Placebo, "star", 10)
             .iter()
             .map(|c| measured.iter().position(|p| p.id == c.id).unwrap())
             .collect();
         assert!(places[0] < 20 && places[9] > 80, "{places:?}");
-        assert_eq!(choose(&[], Kind::Placebo, "star", 5), []);
+        assert_eq!(choose(&[], ControlKind::Placebo, "star", 5), []);
     }
 
     /// Against Newcombe's published examples (Statistics in Medicine 17, 1998, table I, method 3: the score interval without continuity correction).
@@ -202,7 +202,7 @@ mod tests {
         let one = Controls {
             tried: 20,
             of_class: 12,
-            decided: vec![Decided {
+            decided: vec![ControlDecided {
                 id: TrainId("a".into()),
                 of_class: true,
                 flagged: Hits::default(),

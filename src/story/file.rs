@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 
 /// The demo's own story.
 pub const DEMO: &str = include_str!("../../config/evaluate/demo.yaml");
-/// The demo's story with the paper's augmentation.
-pub const AUGMENTED: &str = include_str!("../../config/evaluate/demo-paper-augment.yaml");
 /// The story of the CIFAR-10 subset.
 pub const CIFAR10: &str = include_str!("../../config/evaluate/cifar10.yaml");
 
@@ -250,6 +248,9 @@ impl StoryFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The demo's story with the paper's augmentation.
+    const AUGMENTED: &str = include_str!("../../config/evaluate/demo-paper-augment.yaml");
 
     #[test]
     fn the_stories_that_come_along_are_read_and_changed() {

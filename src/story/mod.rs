@@ -8,7 +8,7 @@ pub mod stage;
 pub mod telling;
 
 pub use file::{Changes, StoryFile};
-pub use stage::Stage;
+pub use stage::Theatre;
 
 use delta_guard_contract::finding::Exhibit;
 use delta_guard_contract::{TraceReport, TrainId};

@@ -1,7 +1,7 @@
 //! The stage: one folder with data, victim and configuration, and the jobs that a story runs in it.
 
 use super::StoryFile;
-use crate::config::file::{ConfigFile, Http, Inbox, Paths, Worker};
+use crate::config::file::{ConfigFile, Http, InboxKeys, PathsKeys, Worker};
 use crate::config::units::Span;
 use anyhow::{Context, bail};
 use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult, MeasureResult, PrepareResult, TrainResult, VictimConfig};
@@ -15,12 +15,12 @@ use std::time::Duration;
 pub type Run<'a> = dyn FnMut(&Path, Task) -> anyhow::Result<JobResult> + 'a;
 
 /// A story in its folder.
-pub struct Stage {
+pub struct Theatre {
     /// The story.
     pub story: StoryFile,
     /// The folder; absolute.
     pub out: PathBuf,
-    /// What [`Stage::prepare`] made.
+    /// What [`Theatre::prepare`] made.
     pub prepared: PrepareResult,
 }
 
@@ -33,7 +33,7 @@ fn unexpected(result: &JobResult) -> anyhow::Error {
     anyhow::anyhow!("the worker answered another question: {:.60}", format!("{result:?}"))
 }
 
-impl Stage {
+impl Theatre {
     /// Make the data: draw or copy, poison.
     ///
     /// # Errors
@@ -221,7 +221,7 @@ impl Stage {
             instance: "demo".into(),
             owner: String::new(),
             mode: crate::policy::Mode::Propose,
-            paths: Paths {
+            paths: PathsKeys {
                 group: None,
                 inbox: self.out.join("inbox"),
                 refused: None,
@@ -229,10 +229,10 @@ impl Stage {
                 candidates: self.out.join("candidates"),
             },
             // One picture, written by a rename: there is no writer to wait for.
-            inbox: Inbox {
+            inbox: InboxKeys {
                 settle: Span(Duration::from_millis(200)),
                 scan_interval: Span(Duration::from_secs(2)),
-                ..Inbox::default()
+                ..InboxKeys::default()
             },
             data: self.data(),
             model: self.model(&self.victim()),

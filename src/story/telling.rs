@@ -1,7 +1,7 @@
 //! One telling of a story: what `evaluate` does for each seed, and what is kept of it.
 
-use super::controls::{self, Control, Controls, Decided, Kind};
-use super::{Hits, Stage, StoryFile, hits, stage};
+use super::controls::{self, Control, ControlDecided, ControlKind, Controls};
+use super::{Hits, StoryFile, Theatre, hits, stage};
 use anyhow::Context;
 use delta_guard_contract::job::{Bait, PredictedExample};
 use delta_guard_contract::method::{Method, changed};
@@ -69,7 +69,7 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
         seconds.insert(name.to_string(), clock.elapsed().as_secs_f64());
         clock = Instant::now();
     };
-    let stage = Stage::prepare(story, out, run)?;
+    let stage = Theatre::prepare(story, out, run)?;
     stage.train(run)?;
     lap("train");
     let victim = stage.victim();
@@ -159,8 +159,8 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
         let chosen = controls::choose(&listed, kind, &anomaly.label, n as usize);
         hand_in(&stage, &chosen, name, &detect, run, say)
     };
-    told.natural_errors = hand_in(Kind::NaturalError, asked.natural_errors, "natural")?;
-    told.placebos = hand_in(Kind::Placebo, asked.placebos, "placebo")?;
+    told.natural_errors = hand_in(ControlKind::NaturalError, asked.natural_errors, "natural")?;
+    told.placebos = hand_in(ControlKind::Placebo, asked.placebos, "placebo")?;
     lap("controls");
     told.verdict = Some(report.verdict.clone());
     told.guard = Some(guard);
@@ -175,7 +175,7 @@ fn percent(share: f64) -> String {
 }
 
 fn hand_in(
-    stage: &Stage,
+    stage: &Theatre,
     chosen: &[Control],
     name: &str,
     detect: &DetectConfig,
@@ -206,7 +206,7 @@ fn hand_in(
                 flagged.flagged,
                 percent(flagged.precision.unwrap_or(0.0))
             ));
-            found.decided.push(Decided {
+            found.decided.push(ControlDecided {
                 id: control.id.clone(),
                 of_class: control.of_class,
                 flagged,

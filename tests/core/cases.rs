@@ -4,7 +4,7 @@ use crate::support::{Recorder, Running, ask, drop_picture, only_case, run_to_end
 use delta_guard::case::{HoldCause, Stage, State};
 use delta_guard::engine::asked::Ask;
 use delta_guard::engine::entry::mail::Note;
-use delta_guard::engine::{CaseView, Event, Ledger};
+use delta_guard::engine::{CaseView, Happening, Ledger};
 use delta_guard::inbox::refused::Reason;
 use delta_guard::policy::Mode;
 use delta_guard::publish;
@@ -177,7 +177,7 @@ fn a_worker_that_crashes_once_is_tried_again() {
     outcome.unwrap();
     assert_eq!(case.state, State::Proposed);
     let failures = hooks.count(|event| {
-        matches!(event, Event::StageFailed { stage: Stage::Trace, message, retry_in: Some(_), .. } if message.contains("signal 11") && message.contains("about to crash"))
+        matches!(event, Happening::StageFailed { stage: Stage::Trace, message, retry_in: Some(_), .. } if message.contains("signal 11") && message.contains("about to crash"))
     });
     assert_eq!(failures, 1);
 }
@@ -215,7 +215,7 @@ fn a_hiccup_of_the_file_system_is_waited_out_and_the_last_one_holds() {
     let waits = |hooks: &Recorder| -> Vec<Option<Duration>> {
         let events = hooks.0.lock().unwrap();
         let failed = events.iter().filter_map(|event| match event {
-            Event::StageFailed {
+            Happening::StageFailed {
                 stage: Stage::Trace,
                 kind: FaultKind::Resource,
                 retry_in,
@@ -238,7 +238,7 @@ fn a_hiccup_of_the_file_system_is_waited_out_and_the_last_one_holds() {
         let (hooks, outcome) = running.stop();
         outcome.unwrap();
         assert_eq!((case.state, waits(&hooks)), (state, wanted), "{case:?}");
-        let holds = hooks.count(|event| matches!(event, Event::CaseHeld { .. }));
+        let holds = hooks.count(|event| matches!(event, Happening::CaseHeld { .. }));
         assert_eq!(holds, usize::from(state == State::Held));
         if state == State::Held {
             assert!(case.reason.starts_with("tried 3 times within "), "{}", case.reason);
@@ -278,7 +278,7 @@ fn a_stopped_daemon_stops_its_worker_and_goes_on_later() {
     wait_for("the hanging trace", || {
         (running
             .hooks
-            .count(|event| matches!(event, Event::Progress { progress, .. } if progress.step == "hang"))
+            .count(|event| matches!(event, Happening::Progress { progress, .. } if progress.step == "hang"))
             > 0)
         .then_some(())
     });

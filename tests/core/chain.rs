@@ -3,7 +3,7 @@
 use crate::clock::ManualClock;
 use crate::disk::MemVfs;
 use delta_guard::clock::SystemClock;
-use delta_guard::journal::{Head, Journal, JournalError, Opened, Options, Reader, Record, Tail, segment_name};
+use delta_guard::journal::{Head, Journal, JournalError, JournalTail, Opened, Options, Reader, Record, segment_name};
 use delta_guard::vfs::Vfs;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub fn open(disk: &MemVfs, segment_bytes: u64) -> Result<(Journal, Opened, Vec<R
     Ok((journal, opened, records))
 }
 
-pub fn read(disk: &MemVfs) -> Result<(Vec<Record>, Tail), JournalError> {
+pub fn read(disk: &MemVfs) -> Result<(Vec<Record>, JournalTail), JournalError> {
     let mut records = Vec::new();
     let tail = Reader::new(Arc::new(disk.clone()) as Arc<dyn Vfs>, Path::new(DIR)).read(&mut |record, _| {
         records.push(record);

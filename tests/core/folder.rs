@@ -5,7 +5,7 @@ use crate::support::{Recorder, settings, tree};
 use delta_guard::case::Case;
 use delta_guard::clock::Clock;
 use delta_guard::config::file::Mail;
-use delta_guard::engine::{Event, Hooks, Ledger, Refusal, query};
+use delta_guard::engine::{Happening, Hooks, Ledger, Refusal, query};
 use delta_guard::inbox::refused::Reason;
 use delta_guard::inbox::{Inbox, ScanReport};
 use delta_guard::policy::Mode;
@@ -137,7 +137,7 @@ impl Place {
         events
             .iter()
             .filter_map(|event| {
-                if let Event::Refused { reason, sentence, .. } = event {
+                if let Happening::Refused { reason, sentence, .. } = event {
                     Some((*reason, sentence.clone()))
                 } else {
                     None

@@ -2,7 +2,7 @@
 
 use crate::support::{Recorder, drop_picture, settings, wait_for};
 use delta_guard::daemon::{self, Readiness, Started};
-use delta_guard::engine::{Event, Hooks, Message};
+use delta_guard::engine::{Happening, Hooks, Message};
 use delta_guard::policy::Mode;
 use delta_guard::settings::Settings;
 use delta_guard::stop::{self, Stop};
@@ -25,8 +25,8 @@ impl Gate {
 }
 
 impl Hooks for Gate {
-    fn on(&self, event: Event) {
-        if let Event::Accepted { .. } = event {
+    fn on(&self, event: Happening) {
+        if let Happening::Accepted { .. } = event {
             let open = self.0.lock().unwrap();
             drop(self.1.wait_while(open, |open| !*open).unwrap());
         }

@@ -3,7 +3,7 @@
 use crate::support::{Running, answer, ask, drop_picture, only_case, settings, wait_for};
 use delta_guard::case::{Case, HoldCause, Stage, State};
 use delta_guard::engine::asked::{self, Ask, Request};
-use delta_guard::engine::{self, Event};
+use delta_guard::engine::{self, Happening};
 use delta_guard::inbox::refused::Reason;
 use delta_guard::policy::Mode;
 use delta_guard::publish;
@@ -16,12 +16,12 @@ const ANOMALY: &str = "label=dog\n";
 fn held(running: &Running, settings: &Settings) -> Case {
     let case = wait_for("the hold told", || only_case(settings).filter(|case| case.told));
     assert_eq!(case.state, State::Held, "{case:?}");
-    assert!(running.hooks.count(|event| matches!(event, Event::CaseHeld { .. })) >= 1);
+    assert!(running.hooks.count(|event| matches!(event, Happening::CaseHeld { .. })) >= 1);
     case
 }
 
 /// Replace the production checkpoint at a moment of the guard's work.
-fn replace_at(running: &Running, settings: &Settings, mut moment: impl FnMut(&Event) -> bool + Send + 'static) {
+fn replace_at(running: &Running, settings: &Settings, mut moment: impl FnMut(&Happening) -> bool + Send + 'static) {
     let checkpoint = settings.model.checkpoint.clone();
     *running.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
         if moment(event) {
@@ -42,8 +42,8 @@ fn a_checkpoint_replaced_between_two_stages_holds_the_case() {
             let running = Running::start(&settings);
             let before = if at == 0 { Stage::Predict } else { stages[at - 1] };
             replace_at(&running, &settings, move |event| match event {
-                Event::StageStarted { stage: now, .. } => during && *now == stage && stage != Stage::Publish,
-                Event::StageFinished { stage: now, .. } => !during && *now == before || during && stage == Stage::Publish && *now == stage,
+                Happening::StageStarted { stage: now, .. } => during && *now == stage && stage != Stage::Publish,
+                Happening::StageFinished { stage: now, .. } => !during && *now == before || during && stage == Stage::Publish && *now == stage,
                 _ => false,
             });
             drop_picture(&settings, "x.png", ANOMALY, None);
@@ -74,7 +74,7 @@ fn a_training_set_that_changed_holds_the_case() {
         let running = Running::start(&settings);
         let manifest = settings.worker.setup.cache_dir.join("manifest");
         *running.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
-            if matches!(event, Event::StageStarted { stage: now, .. } if *now == stage) {
+            if matches!(event, Happening::StageStarted { stage: now, .. } if *now == stage) {
                 std::fs::write(&manifest, "b".repeat(64)).unwrap();
             }
         }));
@@ -95,7 +95,7 @@ fn the_base_is_the_one_that_predict_read() {
     let settings = settings(root.path(), Mode::Propose);
     let running = Running::start(&settings);
     replace_at(&running, &settings, |event| {
-        matches!(event, Event::StageStarted { stage: Stage::Predict, .. })
+        matches!(event, Happening::StageStarted { stage: Stage::Predict, .. })
     });
     drop_picture(&settings, "x.png", ANOMALY, None);
     let case = wait_for("the end", || only_case(&settings).filter(|case| case.told));
@@ -164,7 +164,7 @@ fn a_held_case_goes_on_when_somebody_asks() {
     let running = Running::start(&settings);
     let (from, to) = (settings.model.checkpoint.clone(), moved.clone());
     *running.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
-        if matches!(event, Event::StageStarted { stage: Stage::Trace, .. }) && !to.exists() {
+        if matches!(event, Happening::StageStarted { stage: Stage::Trace, .. }) && !to.exists() {
             std::fs::copy(&from, &to).unwrap();
             std::fs::write(&from, b"other weights").unwrap();
         }
@@ -412,8 +412,8 @@ fn new_pictures_are_answered_before_the_next_long_stage() {
     let (hooks, outcome) = running.stop();
     outcome.unwrap();
     let seen = hooks.0.lock().unwrap();
-    let at = |wanted: &dyn Fn(&Event) -> bool| seen.iter().position(wanted).expect("it happened");
-    let refused = at(&|event| matches!(event, Event::CaseEnded { state: State::Refused, .. }));
-    let traced = at(&|event| matches!(event, Event::StageStarted { stage: Stage::Trace, .. }));
+    let at = |wanted: &dyn Fn(&Happening) -> bool| seen.iter().position(wanted).expect("it happened");
+    let refused = at(&|event| matches!(event, Happening::CaseEnded { state: State::Refused, .. }));
+    let traced = at(&|event| matches!(event, Happening::StageStarted { stage: Stage::Trace, .. }));
     assert!(refused < traced, "the broken picture waited for the trace");
 }

@@ -1,7 +1,7 @@
 //! The index is disposable: lost, damaged or behind, it is made again, and no answer changes.
 
 use crate::support::{Running, drop_picture, only_case, run_to_end, settings, wait_for};
-use delta_guard::engine::{Event, query};
+use delta_guard::engine::{Happening, query};
 use delta_guard::index::Store;
 use delta_guard::policy::Mode;
 use delta_guard::settings::Settings;
@@ -22,7 +22,7 @@ fn answers(settings: &Settings) -> (serde_json::Value, usize) {
     let answers = serde_json::json!({ "cases": cases, "flagged": flagged, "of": of });
     let (hooks, outcome) = running.stop();
     outcome.unwrap();
-    (answers, hooks.count(|event| matches!(event, Event::IndexRebuilt { .. })))
+    (answers, hooks.count(|event| matches!(event, Happening::IndexRebuilt { .. })))
 }
 
 /// The same from the journal alone.
@@ -199,7 +199,7 @@ fn a_daemon_that_cannot_have_an_index_goes_on_without() {
     let running = Running::start(&settings);
     let ledger = &running.started.ledger;
     assert!(!ledger.has_index());
-    assert_eq!(running.hooks.count(|event| matches!(event, Event::IndexTrouble { .. })), 1);
+    assert_eq!(running.hooks.count(|event| matches!(event, Happening::IndexTrouble { .. })), 1);
     let case = only_case(&settings).unwrap();
     assert_eq!(ledger.case(&case.id).unwrap(), Some(case.clone()));
     assert_eq!(ledger.flagged(&case.id).unwrap().len(), 40);
@@ -230,7 +230,7 @@ fn damaged_under_a_running_guard_it_is_made_again() {
         serde_json::json!({ "cases": cases, "flagged": flagged, "of": of })
     };
     assert!(ask() == from_journal(&settings));
-    let rebuilt = || running.hooks.count(|event| matches!(event, Event::IndexRebuilt { .. }));
+    let rebuilt = || running.hooks.count(|event| matches!(event, Happening::IndexRebuilt { .. }));
     assert!(ledger.has_index() && rebuilt() == 0);
     let damage = || {
         for entry in std::fs::read_dir(settings.index_dir()).unwrap() {

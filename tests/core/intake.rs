@@ -2,7 +2,7 @@
 
 use crate::folder::Place;
 use crate::support::{drop_picture, only_case, tree};
-use delta_guard::engine::{Event, Refusal};
+use delta_guard::engine::{Happening, Refusal};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -206,7 +206,7 @@ fn the_same_content_is_one_case_and_another_claim_another() {
     }
     place.settle();
     assert_eq!(place.cases().len(), 1);
-    assert_eq!(place.hooks.count(|event| matches!(event, Event::Duplicate { .. })), 4);
+    assert_eq!(place.hooks.count(|event| matches!(event, Happening::Duplicate { .. })), 4);
     drop_picture(&place.settings, "x.png", "same", Some(r#"{"true_label": "ship"}"#));
     drop_picture(
         &place.settings,
@@ -226,7 +226,7 @@ fn the_same_content_is_one_case_and_another_claim_another() {
     place.put("later.png", "same");
     place.settle();
     assert_eq!(place.cases().len(), 3, "also after a restart");
-    assert_eq!(place.hooks.count(|event| matches!(event, Event::Duplicate { .. })), 1);
+    assert_eq!(place.hooks.count(|event| matches!(event, Happening::Duplicate { .. })), 1);
 }
 
 /// A crash between the record and the removal: the file is removed without becoming a duplicate, or moved without a second record.
@@ -295,11 +295,11 @@ fn a_thousand_files_at_once() {
     assert_eq!(place.scan_after(0).waiting, 1000);
     place.scan_after(2);
     assert_eq!((place.cases().len(), place.names().len()), (700, 0));
-    assert_eq!(place.hooks.count(|event| matches!(event, Event::FileSeen)), 1000);
+    assert_eq!(place.hooks.count(|event| matches!(event, Happening::FileSeen)), 1000);
     assert_eq!(
         place
             .hooks
-            .count(|event| matches!(event, Event::Accepted { .. } | Event::Duplicate { .. })),
+            .count(|event| matches!(event, Happening::Accepted { .. } | Happening::Duplicate { .. })),
         1000
     );
     assert_eq!(place.ledger.snapshot().open, 700);
@@ -319,11 +319,11 @@ fn the_backlog_is_told_as_it_goes_down() {
     let (mut taken, mut order) = (0, Vec::new());
     for event in place.hooks.0.lock().unwrap().iter() {
         match event {
-            Event::Backlog { files } => {
+            Happening::Backlog { files } => {
                 told.push(*files);
                 order.push((*files, taken));
             }
-            Event::Accepted { .. } => taken += 1,
+            Happening::Accepted { .. } => taken += 1,
             _ => {}
         }
     }

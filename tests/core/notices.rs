@@ -2,7 +2,7 @@
 
 use crate::folder::Place;
 use delta_guard::config::file::Mail;
-use delta_guard::engine::{Event, MOST_WAITING};
+use delta_guard::engine::{Happening, MOST_WAITING};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ fn a_crash_before_the_record_of_the_refusal_tells_nobody_twice() {
     place.put("empty.png", "");
     place.scan_after(0);
     *place.hooks.1.lock().unwrap() = Some(Box::new(|event| {
-        assert!(!matches!(event, Event::JournalAppended { .. }), "the crash that the test asked for");
+        assert!(!matches!(event, Happening::JournalAppended { .. }), "the crash that the test asked for");
     }));
     place.clock.advance(Duration::from_secs(2));
     assert!(catch_unwind(AssertUnwindSafe(|| place.inbox.scan())).is_err());

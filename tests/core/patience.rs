@@ -2,7 +2,7 @@
 
 use crate::folder::Place;
 use crate::support::tree;
-use delta_guard::engine::{Event, Refusal};
+use delta_guard::engine::{Happening, Refusal};
 use delta_guard::stop;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -53,7 +53,7 @@ fn a_writer_that_pauses_keeps_its_file_until_it_is_whole() {
             "{:?}",
             report.notes
         );
-        assert!(place.hooks.count(|event| matches!(event, Event::Waiting { files: 1, overdue: 1 })) > 0);
+        assert!(place.hooks.count(|event| matches!(event, Happening::Waiting { files: 1, overdue: 1 })) > 0);
         writer.write_all(second).unwrap();
         drop(writer);
         place.settle();
@@ -189,7 +189,7 @@ fn files_that_cannot_be_moved_are_their_own_trouble_and_are_tried_again_later() 
         );
         return;
     };
-    let troubles = |place: &Place| place.hooks.count(|event| matches!(event, Event::FileTrouble { .. }));
+    let troubles = |place: &Place| place.hooks.count(|event| matches!(event, Happening::FileTrouble { .. }));
     let report = place.settle();
     assert_eq!((report.waiting, report.trouble), (2, None));
     assert_eq!(
@@ -212,7 +212,7 @@ fn files_that_cannot_be_moved_are_their_own_trouble_and_are_tried_again_later() 
         (6, 1, Refusal::Empty),
         "recorded once each"
     );
-    assert_eq!(place.hooks.count(|event| matches!(event, Event::Duplicate { .. })), 0);
+    assert_eq!(place.hooks.count(|event| matches!(event, Happening::Duplicate { .. })), 0);
 }
 
 /// The folder of refused files cannot be made: what should go there is each file's own trouble, and pictures are taken in all the same.
@@ -277,7 +277,7 @@ fn a_leftover_of_a_removal_gets_a_name_whoever_has_its_own() {
     let dir = place.settings.inbox.dir.clone();
     let mut done = false;
     *place.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
-        if matches!(event, Event::Accepted { name, .. } if name == "y.png") && !std::mem::replace(&mut done, true) {
+        if matches!(event, Happening::Accepted { name, .. } if name == "y.png") && !std::mem::replace(&mut done, true) {
             std::fs::write(dir.join(".taken-y.png"), "somebody's").unwrap();
         }
     }));
@@ -299,7 +299,7 @@ fn rewritten_after_a_crash(change: impl FnOnce(&Place)) -> Place {
     place.put("a.json", r#"{"true_label": "cat"}"#);
     place.scan_after(0);
     *place.hooks.1.lock().unwrap() = Some(Box::new(|event| {
-        assert!(!matches!(event, Event::Accepted { .. }), "the crash that the test asked for")
+        assert!(!matches!(event, Happening::Accepted { .. }), "the crash that the test asked for")
     }));
     place.clock.advance(Duration::from_secs(2));
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| place.inbox.scan())).is_err());
@@ -328,7 +328,10 @@ fn rewrite(place: &Place, name: &str, bytes: &str) {
 fn a_file_is_removed_after_a_restart_only_if_it_is_what_was_taken_in() {
     let place = rewritten_after_a_crash(|_| {});
     assert_eq!(
-        (place.cases().len(), place.hooks.count(|event| matches!(event, Event::Duplicate { .. }))),
+        (
+            place.cases().len(),
+            place.hooks.count(|event| matches!(event, Happening::Duplicate { .. }))
+        ),
         (1, 0)
     );
     // Another picture, with the identity of the last one.
@@ -381,7 +384,7 @@ fn a_scan_stops_when_it_is_asked_to_and_shows_that_it_gets_on() {
     let quiet = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&quiet);
     *place.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
-        if matches!(event, Event::Accepted { .. }) {
+        if matches!(event, Happening::Accepted { .. }) {
             count += 1;
             if let Some(last) = last {
                 // The file before this one was a step, and so is this one: the last step is younger than the file before.
@@ -412,7 +415,7 @@ fn a_scan_of_files_that_are_refused_stops_too() {
     let mut place = place.stops_with(stop);
     let mut count = 0;
     *place.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
-        count += u32::from(matches!(event, Event::Refused { .. }));
+        count += u32::from(matches!(event, Happening::Refused { .. }));
         if count == 10 {
             stopper.stop();
         }

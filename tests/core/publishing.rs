@@ -1,14 +1,14 @@
-//! Candidate folders and the `current` link.
+//! NewCandidate folders and the `current` link.
 
 use delta_guard::policy::GateVerdict;
-use delta_guard::publish::{self, Candidate, MANIFEST};
+use delta_guard::publish::{self, MANIFEST, NewCandidate};
 use delta_guard_contract::{Digest, TrainId};
 use std::path::Path;
 
-fn with_candidate<T>(root: &Path, weights: &[u8], run: impl FnOnce(&Candidate) -> T) -> T {
+fn with_candidate<T>(root: &Path, weights: &[u8], run: impl FnOnce(&NewCandidate) -> T) -> T {
     let checkpoint = root.join("model.safetensors");
     std::fs::write(&checkpoint, weights).unwrap();
-    run(&Candidate {
+    run(&NewCandidate {
         case: &Digest("c".repeat(64)),
         base: &Digest("b".repeat(64)),
         checkpoint: &checkpoint,

@@ -2,7 +2,7 @@
 
 use crate::folder::Place;
 use crate::support::tree;
-use delta_guard::engine::{Event, Refusal};
+use delta_guard::engine::{Happening, Refusal};
 use delta_guard::journal::Reader;
 use delta_guard::vfs::Disk;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 fn after_a(place: &Place, mut meddle: impl FnMut(&Path) + Send + 'static) {
     let dir = place.settings.inbox.dir.clone();
     *place.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
-        if matches!(event, Event::Accepted { name, .. } if name == "a.png") {
+        if matches!(event, Happening::Accepted { name, .. } if name == "a.png") {
             meddle(&dir);
         }
     }));
@@ -203,7 +203,7 @@ fn a_sidecar_that_is_no_file_of_its_own_says_nothing() {
 }
 
 /// The process ends between the record and the removal: a panic unwinds from there.
-fn crash_at(place: &mut Place, at: fn(&Event) -> bool) {
+fn crash_at(place: &mut Place, at: fn(&Happening) -> bool) {
     *place.hooks.1.lock().unwrap() = Some(Box::new(move |event| assert!(!at(event), "the crash that the test asked for")));
     place.scan_after(0);
     let clock = Arc::clone(&place.clock);
@@ -217,7 +217,7 @@ fn a_crash_between_record_and_removal_is_finished_at_the_next_start() {
         let mut place = Place::new();
         place.put("a.png", "a");
         place.put("a.json", "{}");
-        crash_at(&mut place, |event| matches!(event, Event::Accepted { .. }));
+        crash_at(&mut place, |event| matches!(event, Happening::Accepted { .. }));
         assert_eq!(place.names(), ["a.json", "a.png"]);
         if hidden {
             // So far the removal came: the file has its hidden name already.
@@ -236,7 +236,7 @@ fn a_crash_between_record_and_removal_is_finished_at_the_next_start() {
 fn a_file_that_came_after_the_crash_is_not_taken_for_the_one_before() {
     let mut place = Place::new();
     place.put("a.png", "a");
-    crash_at(&mut place, |event| matches!(event, Event::Accepted { .. }));
+    crash_at(&mut place, |event| matches!(event, Happening::Accepted { .. }));
     place.put("another", "another");
     std::fs::rename(place.path("another"), place.path("a.png")).unwrap();
     let mut place = place.again();
@@ -249,7 +249,7 @@ fn a_crash_between_a_refusal_and_the_move_is_finished_at_the_next_start() {
     let mut place = Place::new();
     place.put("a.png", "a");
     place.put("a.json", "no JSON");
-    crash_at(&mut place, |event| matches!(event, Event::Refused { .. }));
+    crash_at(&mut place, |event| matches!(event, Happening::Refused { .. }));
     assert_eq!(place.names(), ["a.json", "a.png"]);
     let mut place = place.again();
     place.settle();

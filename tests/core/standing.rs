@@ -3,7 +3,7 @@
 use crate::support::{Running, ask, case_named, drop_picture, settings, told, wait_for};
 use delta_guard::case::{Case, HoldCause, State};
 use delta_guard::engine::asked::Ask;
-use delta_guard::engine::{CaseView, Event, query};
+use delta_guard::engine::{CaseView, Happening, query};
 use delta_guard::policy::Mode;
 use delta_guard::publish::{self, CandidateManifest};
 use delta_guard::settings::Settings;
@@ -223,7 +223,7 @@ fn past_a_cap_a_case_is_held_until_a_person_looked() {
             drop_picture(&settings, "z.png", "label=dog\nflag=30\nn=z\n", None);
             assert_eq!(told(&settings, "z.png").state, State::Promoted);
         }
-        assert!(running.hooks.count(|event| matches!(event, Event::CaseHeld { .. })) == 0);
+        assert!(running.hooks.count(|event| matches!(event, Happening::CaseHeld { .. })) == 0);
         running.stop().1.unwrap();
     }
 }

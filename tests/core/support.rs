@@ -4,7 +4,7 @@ use delta_guard::case::Case;
 use delta_guard::config::file::Mail;
 use delta_guard::daemon::{self, Started};
 use delta_guard::engine::asked::{self, Ask, Request};
-use delta_guard::engine::{CaseView, Event, Hooks, Message, Notice, query};
+use delta_guard::engine::{CaseView, Happening, Hooks, Message, Notice, query};
 use delta_guard::journal::Reader;
 use delta_guard::policy::{Caps, GateLimits, Mode};
 use delta_guard::settings::{InboxSettings, Settings, StageLimits, WorkerSettings};
@@ -153,20 +153,20 @@ pub fn drop_picture(settings: &Settings, name: &str, words: &str, sidecar: Optio
 }
 
 /// What a test does at a moment of its choice, in the midst of the guard's work.
-pub type Meddle = Box<dyn FnMut(&Event) + Send>;
+pub type Meddle = Box<dyn FnMut(&Happening) + Send>;
 
 /// Remembers what was said, and meddles where it is asked to.
 #[derive(Default)]
-pub struct Recorder(pub Mutex<Vec<Event>>, pub Mutex<Option<Meddle>>, pub Option<Mail>);
+pub struct Recorder(pub Mutex<Vec<Happening>>, pub Mutex<Option<Meddle>>, pub Option<Mail>);
 
 impl Recorder {
-    pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+    pub fn count(&self, wanted: impl Fn(&Happening) -> bool) -> usize {
         self.0.lock().unwrap().iter().filter(|event| wanted(event)).count()
     }
 }
 
 impl Hooks for Recorder {
-    fn on(&self, event: Event) {
+    fn on(&self, event: Happening) {
         if let Some(meddle) = self.1.lock().unwrap().as_mut() {
             meddle(&event);
         }

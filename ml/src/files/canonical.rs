@@ -25,23 +25,11 @@ enum Entry {
     Texts(BTreeMap<String, String>),
 }
 
-/// Put the header of a safetensors file in memory into its canonical order: by name, metadata too. Sizes and offsets stay as they are.
+/// Put the header of a safetensors file that is open for reading and writing into its canonical order: by name, metadata too. Sizes and offsets stay as they are.
 ///
 /// # Errors
-/// `Internal`: the bytes were just written by the crate.
-pub fn sort_header(bytes: &mut [u8]) -> Result<()> {
-    let length = header_length(bytes)?;
-    let header = bytes.get_mut(LENGTH..LENGTH + length).ok_or_else(broken)?;
-    let sorted = sorted(header)?;
-    header.copy_from_slice(&sorted);
-    Ok(())
-}
-
-/// [`sort_header`] for a file that is open for reading and writing.
-///
-/// # Errors
-/// As there, and of reading and writing.
-pub fn sort_header_of(file: &File) -> Result<()> {
+/// `Internal`: the bytes were just written by the crate. And those of reading and writing.
+pub fn sort_header(file: &File) -> Result<()> {
     let mut length = [0; LENGTH];
     file.read_exact_at(&mut length, 0)?;
     let mut header = vec![0; header_length(&length)?];

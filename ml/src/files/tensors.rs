@@ -132,7 +132,7 @@ fn write(path: &Path, tensors: Vec<(String, Stored)>, texts: Texts) -> Result<()
             SafeTensorError::IoError(io) => Error::from(io),
             other => Error::internal(format!("safetensors: {other}")),
         })?;
-        canonical::sort_header_of(fs_err::OpenOptions::new().read(true).write(true).open(temporary)?.file())
+        canonical::sort_header(fs_err::OpenOptions::new().read(true).write(true).open(temporary)?.file())
     })
 }
 

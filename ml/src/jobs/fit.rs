@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::model::layer::Layer;
 use crate::model::{Graph, Model};
 use crate::passes::budget::Budget;
-use crate::passes::fit::{FitSettings, Fitted, factors};
+use crate::passes::fit::{FitSettings, FittedFactors, factors};
 use crate::passes::stream::Stream;
 use crate::progress::Report;
 use delta_guard_contract::detect::Influence;
@@ -70,7 +70,13 @@ pub fn stream<'a>(data: &'a DataSet, model: &'a Model, image: &'a ImageConfig, a
 ///
 /// # Errors
 /// Of the passes.
-pub fn fitted(place: &Place<'_>, stream: &mut Stream<'_>, settings: &FitSettings, checkpoint: &Digest, report: &mut dyn Report) -> Result<Fitted> {
+pub fn fitted(
+    place: &Place<'_>,
+    stream: &mut Stream<'_>,
+    settings: &FitSettings,
+    checkpoint: &Digest,
+    report: &mut dyn Report,
+) -> Result<FittedFactors> {
     factors(stream, settings, checkpoint, &place.setup.factors_dir, report)
 }
 

@@ -13,7 +13,7 @@ use crate::fold::Fold;
 use crate::influence::{ModelEvidence, plan_of_scores, shaped};
 use crate::passes::budget::Budget;
 use crate::passes::fit::{FitSettings, factors_file, found};
-use crate::passes::parts::Plan;
+use crate::passes::parts::PartsPlan;
 use crate::passes::stream::{Keep, Stream};
 use crate::progress::Report;
 use delta_guard_contract::Digest;
@@ -86,7 +86,7 @@ fn of_factors(place: &Place<'_>, sum: &FoldSum, work: Work<'_>, report: &mut dyn
     let (layers, workspace) = (stream.tracked(), stream.workspace());
     let basis_file = place.setup.factors_dir.join(format!("{}.basis.safetensors", key.0));
     if sum.fold == FoldTask::Covariance {
-        let plan = Plan::new(&["covariance", &key.0], subset.len(), stream.batch, work.parts())?;
+        let plan = PartsPlan::new(&["covariance", &key.0], subset.len(), stream.batch, work.parts())?;
         let empty = || CovarianceFold::new(&layers, workspace);
         return match work {
             Work::Part { part, .. } => {
@@ -108,7 +108,7 @@ fn of_factors(place: &Place<'_>, sum: &FoldSum, work: Work<'_>, report: &mut dyn
         let help = "put the parts of the covariance together first, under the same settings and with the same factor folder";
         error.within(|| "the eigenbasis of these factors".into()).helped(help)
     })?;
-    let plan = Plan::new(
+    let plan = PartsPlan::new(
         &["lambda", &key.0, &files::digest(&basis_file)?.0],
         subset.len(),
         stream.batch,
@@ -142,7 +142,7 @@ fn of_scores(place: &Place<'_>, sum: &FoldSum, submitted: &Submitted<'_>, work: 
     let (key, factors) = factors_there(place, &stream, &fit_settings, &case, report)?;
     let opening = opening(case.method, &case.question())?;
     let what = plan_of_case(case.method, &key, &opening)?;
-    let plan = Plan::new(&["scores", &what.0], opening.examples.len(), stream.batch, work.parts())?;
+    let plan = PartsPlan::new(&["scores", &what.0], opening.examples.len(), stream.batch, work.parts())?;
     let mut evidence = ModelEvidence::new(stream, &factors, &asked, report);
     let prepared = evidence.prepare(&opening.questions)?;
     match work {
@@ -214,13 +214,13 @@ fn plan_of_case(method: &Detector, key: &Digest, opening: &Opening) -> Result<Di
     Ok(Digest(hasher.finalize().to_hex().to_string()))
 }
 
-fn saved<F: Fold>(place: &Place<'_>, plan: &Plan, part: u32, fold: F) -> Result<JobResult> {
+fn saved<F: Fold>(place: &Place<'_>, plan: &PartsPlan, part: u32, fold: F) -> Result<JobResult> {
     let file = place.out_dir.join(PART);
     plan.save(part, fold, &file)?;
     answer(&file, plan, plan.range(part)?.len())
 }
 
-fn answer(file: &Path, plan: &Plan, examples: usize) -> Result<JobResult> {
+fn answer(file: &Path, plan: &PartsPlan, examples: usize) -> Result<JobResult> {
     Ok(JobResult::Part(PartResult {
         file: file.to_path_buf(),
         digest: files::digest(file)?,

@@ -53,7 +53,7 @@ impl FitSettings {
 
 /// Factors, and where they came from.
 #[derive(Debug)]
-pub struct Fitted {
+pub struct FittedFactors {
     /// The factors, on the model's device.
     pub factors: Factors,
     /// For the report.
@@ -128,7 +128,13 @@ pub fn found(folder: &Path, key: &Digest, layers: &[Layer], workspace: &Workspac
 ///
 /// # Errors
 /// Of the passes, or `Resource` when the file cannot be written.
-pub fn factors(stream: &mut Stream<'_>, settings: &FitSettings, checkpoint: &Digest, folder: &Path, report: &mut dyn Report) -> Result<Fitted> {
+pub fn factors(
+    stream: &mut Stream<'_>,
+    settings: &FitSettings,
+    checkpoint: &Digest,
+    folder: &Path,
+    report: &mut dyn Report,
+) -> Result<FittedFactors> {
     let subset = settings.subset(stream.data.len());
     let key = settings.key(stream, checkpoint)?;
     let used = |reused| FactorUse {
@@ -137,7 +143,7 @@ pub fn factors(stream: &mut Stream<'_>, settings: &FitSettings, checkpoint: &Dig
         examples: subset.len() as u64,
     };
     if let Some(factors) = found(folder, &key, &stream.tracked(), &stream.workspace(), report)? {
-        return Ok(Fitted {
+        return Ok(FittedFactors {
             factors,
             used: used(true),
             seconds: BTreeMap::new(),
@@ -145,7 +151,7 @@ pub fn factors(stream: &mut Stream<'_>, settings: &FitSettings, checkpoint: &Dig
     }
     let (factors, seconds) = fit(stream, settings, &subset, report)?;
     factors.save(&factors_file(folder, &key), &key)?;
-    Ok(Fitted {
+    Ok(FittedFactors {
         factors,
         used: used(false),
         seconds,

@@ -15,14 +15,14 @@ const FORMAT: &str = "delta-guard-part/1";
 
 /// What all parts of a sum have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct PartsPlan {
     digest: Digest,
     examples: usize,
     batch: usize,
     parts: u32,
 }
 
-impl Plan {
+impl PartsPlan {
     /// `what`: everything that the sum depends on besides the examples' number, the batch size and the number of parts.
     ///
     /// # Errors
@@ -118,8 +118,8 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn plan(examples: usize, batch: usize, parts: u32) -> Plan {
-        Plan::new(&["test"], examples, batch, parts).unwrap()
+    fn plan(examples: usize, batch: usize, parts: u32) -> PartsPlan {
+        PartsPlan::new(&["test"], examples, batch, parts).unwrap()
     }
 
     #[test]
@@ -149,12 +149,12 @@ mod tests {
             assert!(most - least <= 1, "{sizes:?}");
             assert!(plan.range(parts).is_err());
         }
-        assert!(Plan::new(&["test"], 10, 8, 0).is_err());
+        assert!(PartsPlan::new(&["test"], 10, 8, 0).is_err());
     }
 
     #[test]
     fn whatever_differs_is_another_plan() {
-        let made = |what: &[&str], examples, batch, parts| Plan::new(what, examples, batch, parts).unwrap().digest;
+        let made = |what: &[&str], examples, batch, parts| PartsPlan::new(what, examples, batch, parts).unwrap().digest;
         let plans = [
             made(&["ab", "c"], 10, 2, 3),
             made(&["a", "bc"], 10, 2, 3),

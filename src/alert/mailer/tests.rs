@@ -19,10 +19,10 @@ struct Box {
 }
 
 impl Pending for Box {
-    fn waiting(&self) -> Vec<Waiting> {
+    fn waiting(&self) -> Vec<WaitingMail> {
         let waited = *self.waited.lock().unwrap();
         let messages = self.waiting.lock().unwrap().clone();
-        messages.into_iter().map(|message| Waiting { message, waited }).collect()
+        messages.into_iter().map(|message| WaitingMail { message, waited }).collect()
     }
     fn waited(&self, more: Duration) -> anyhow::Result<()> {
         *self.waited.lock().unwrap() += more;

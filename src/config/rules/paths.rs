@@ -1,6 +1,6 @@
 //! Paths of a configuration: absolute, tidy, and not a shell's.
 
-use super::{Finding, Findings};
+use super::{Complaint, Findings};
 use crate::config::file::ConfigFile;
 use std::path::{Component, Path, PathBuf};
 
@@ -33,7 +33,7 @@ pub(in crate::config) fn make_absolute(file: &mut ConfigFile, base: &Path) {
 
 /// Paths that only a shell would understand. They are not expanded: the daemon runs as another user, whose home is another one, and the same file would
 /// name different folders to the two.
-pub(in crate::config) fn as_in_a_shell(file: &ConfigFile) -> Vec<Finding> {
+pub(in crate::config) fn as_in_a_shell(file: &ConfigFile) -> Vec<Complaint> {
     let mut found = Findings::default();
     let mut copy = file.clone();
     let mut written: Vec<(&str, PathBuf)> = paths(&mut copy).into_iter().map(|(key, path)| (key, path.clone())).collect();

@@ -2,7 +2,7 @@
 
 use super::{Engine, LONGEST_WAIT};
 use crate::case::{Case, CaseId, End, Event, HoldCause, Stage, State, bounds};
-use crate::engine::hooks::Event as Outside;
+use crate::engine::hooks::Happening;
 use crate::engine::kept;
 use crate::engine::trouble::{Hold, Interrupt, blocking_plain};
 use delta_guard_contract::{Fault, FaultKind};
@@ -34,7 +34,7 @@ impl Engine {
         let again = matches!(kind, FaultKind::Resource | FaultKind::Internal) && failures < self.settings.worker.attempts;
         // The report's stage cannot be held: its case has ended. It is tried until it works.
         let retry_in = (again || stage == Stage::Tell).then(|| delay(self.settings.worker.retry_delay, failures));
-        self.hooks.on(Outside::StageFailed {
+        self.hooks.on(Happening::StageFailed {
             case: case.id.clone(),
             stage,
             kind,
@@ -71,7 +71,7 @@ impl Engine {
     /// Wait for a person. The next step tells everybody who should know.
     pub(super) async fn hold(&mut self, case: &Case, kind: FaultKind, hold: Hold) -> Result<(), Interrupt> {
         let Hold { cause, reason, help } = hold;
-        self.hooks.on(Outside::CaseHeld {
+        self.hooks.on(Happening::CaseHeld {
             case: case.id.clone(),
             cause,
             reason: reason.clone(),

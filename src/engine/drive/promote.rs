@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::case::{Approval, By, Case, End, Event, HoldCause, Phase, Published, Stage};
-use crate::engine::hooks::Event as Outside;
+use crate::engine::hooks::Happening;
 use crate::engine::standing::digest_ids;
 use crate::engine::trouble::{Hold, Trouble, blocking, mend};
 use crate::engine::{base, work};
@@ -33,7 +33,7 @@ impl Engine {
         )
         .await?;
         fail::fail_point!(super::failpoint("after", Stage::Publish));
-        self.hooks.on(Outside::StageFinished {
+        self.hooks.on(Happening::StageFinished {
             case: case.id.clone(),
             stage: Stage::Publish,
             seconds,
@@ -159,7 +159,7 @@ fn publish_candidate(case: &Case, settings: &Settings) -> Result<(String, Digest
         Some(_) => (Vec::new(), digest_ids(&[])),
     };
     let standing = work::standing_ids(case, settings)?;
-    let candidate = publish::Candidate {
+    let candidate = publish::NewCandidate {
         case: &case.id,
         base: &traced.prediction.checkpoint,
         checkpoint: &settings.case_dir(&case.id).join(&made.file),

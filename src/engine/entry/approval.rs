@@ -3,7 +3,7 @@
 use crate::case::{Case, CaseId, bounds};
 use crate::engine::asked::Request;
 use crate::engine::standing::Excluded;
-use crate::policy::{Promotion, Spent};
+use crate::policy::{PastPromotion, Spent};
 use delta_guard_contract::Digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -127,7 +127,7 @@ impl Approvals {
             at,
             by,
         });
-        self.spent.promoted(Promotion {
+        self.spent.promoted(PastPromotion {
             at,
             submitter: case.accepted.uid,
             by_person: by.is_some(),

@@ -5,8 +5,8 @@ use super::{Inner, Ledger};
 use crate::case::Case;
 use crate::engine::book::{Book, Folded};
 use crate::engine::flags::{self, cases_beside};
-use crate::engine::hooks::Event as Outside;
-use crate::index::{Change, Lookup, Store};
+use crate::engine::hooks::Happening;
+use crate::index::{IndexChange, Lookup, Store};
 use crate::journal::{Head, Reader};
 use crate::stop::Stop;
 use crate::vfs::Vfs;
@@ -36,7 +36,7 @@ impl Ledger {
     pub(super) fn lose_index(&self, inner: &mut Inner, error: &anyhow::Error) {
         inner.lost = inner.store.take();
         inner.why_lost = format!("{error:#}");
-        self.hooks.on(Outside::IndexTrouble {
+        self.hooks.on(Happening::IndexTrouble {
             message: inner.why_lost.clone(),
         });
         self.lost.send_modify(|times| *times += 1);
@@ -70,7 +70,7 @@ impl Ledger {
         inner.why_lost.clear();
         self.take_snapshot(&inner);
         drop(inner);
-        self.hooks.on(Outside::IndexRebuilt { why, records: head.seq });
+        self.hooks.on(Happening::IndexRebuilt { why, records: head.seq });
         Ok(())
     }
 }
@@ -118,7 +118,7 @@ impl Ledger {
         if inner.why_lost != message {
             inner.why_lost.clone_from(&message);
             drop(inner);
-            self.hooks.on(Outside::IndexTrouble { message });
+            self.hooks.on(Happening::IndexTrouble { message });
         }
     }
 }
@@ -171,14 +171,14 @@ pub(super) fn prune(book: &mut Book, folded: &Folded) {
 pub(super) fn apply(store: &mut Store, head: &Head, book: &Book, folded: &Folded, cases_dir: &Path) -> Result<()> {
     let flagged;
     let change = match folded {
-        Folded::Nothing => Change::None,
-        Folded::Case(number) => book.cases.get(number).map_or(Change::None, Change::Case),
-        Folded::Cleared(number) => book.cases.get(number).map_or(Change::None, Change::Clear),
+        Folded::Nothing => IndexChange::None,
+        Folded::Case(number) => book.cases.get(number).map_or(IndexChange::None, IndexChange::Case),
+        Folded::Cleared(number) => book.cases.get(number).map_or(IndexChange::None, IndexChange::Clear),
         Folded::Traced(number, file) => match book.cases.get(number).map(|case| (case, flags::load(cases_dir, &case.id, file))) {
-            None => Change::None,
+            None => IndexChange::None,
             Some((case, Ok(examples))) => {
                 flagged = examples;
-                Change::Flagged(case, &flagged)
+                IndexChange::Flagged(case, &flagged)
             }
             Some((case, Err(error))) => {
                 tracing::error!(
@@ -186,10 +186,10 @@ pub(super) fn apply(store: &mut Store, head: &Head, book: &Book, folded: &Folded
                     case = case.id.short(),
                     error = format!("{error:#}")
                 );
-                Change::Unread(case)
+                IndexChange::Unread(case)
             }
         },
-        Folded::Flagged(number, examples) => book.cases.get(number).map_or(Change::None, |case| Change::Flagged(case, examples)),
+        Folded::Flagged(number, examples) => book.cases.get(number).map_or(IndexChange::None, |case| IndexChange::Flagged(case, examples)),
     };
     store.apply(head, change)
 }
@@ -207,10 +207,10 @@ mod tests {
     use std::sync::Mutex;
 
     #[derive(Default)]
-    struct Heard(Mutex<Vec<Outside>>);
+    struct Heard(Mutex<Vec<Happening>>);
 
     impl Hooks for Heard {
-        fn on(&self, event: Outside) {
+        fn on(&self, event: Happening) {
             self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(event);
         }
         fn report(&self, _: &crate::engine::CaseView) -> Result<String> {
@@ -275,9 +275,9 @@ mod tests {
             }
             ensure!(ledger.has_index(), "the new one is believed");
             let heard = heard.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let count = |wanted: fn(&Outside) -> bool| heard.iter().filter(|event| wanted(event)).count();
-            ensure!(count(|event| matches!(event, Outside::IndexTrouble { .. })) == 1);
-            ensure!(count(|event| matches!(event, Outside::IndexRebuilt { .. })) == 1);
+            let count = |wanted: fn(&Happening) -> bool| heard.iter().filter(|event| wanted(event)).count();
+            ensure!(count(|event| matches!(event, Happening::IndexTrouble { .. })) == 1);
+            ensure!(count(|event| matches!(event, Happening::IndexRebuilt { .. })) == 1);
         }
         Ok(())
     }
