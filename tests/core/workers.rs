@@ -6,13 +6,13 @@ use delta_guard::stop;
 use delta_guard_contract::job::StoryConfig;
 use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
-use delta_guard_contract::{Device, FaultKind, Job, JobResult, Message, PROTOCOL, Task, WorkerSetup};
+use delta_guard_contract::{Device, Fault, FaultKind, Job, JobResult, Message, PROTOCOL, Task, WorkerSetup};
 use std::path::Path;
 use std::time::Duration;
 
 /// What the scripts here find, and how they say it. Every job's folder holds the file.
 const RESULT: &str = r#"{"result":"graph","file":"g.json"}"#;
-const DONE: &str =
+pub const DONE: &str =
     r#"{"type":"outcome","outcome":"done","file":"outcome.json","digest":"0448b46326d99d0dcdf939946c039f6f60a9b1ed4f3173f0252aece782bb0b5b"}"#;
 
 fn job(folder: &Path, note: &str) -> Job {
@@ -66,9 +66,10 @@ fn run(lines: &str, limit: Duration) -> (Result<JobResult, Failure>, Vec<Message
     (ended, said)
 }
 
-fn fault(lines: &str) -> (FaultKind, String) {
+/// How a script fails as a worker.
+pub fn fault(lines: &str) -> Fault {
     match run(lines, Duration::from_secs(60)).0 {
-        Err(Failure::Fault(fault)) => (fault.kind, fault.message),
+        Err(Failure::Fault(fault)) => fault,
         other => panic!("{lines}: {other:?}"),
     }
 }
@@ -124,7 +125,7 @@ fn each_bad_end_is_a_fault_that_says_what_happened() {
         ("head -c 40000000 /dev/zero | tr '\\0' x", FaultKind::Internal, "more than"),
         ("printf '\\377\\001\\033[31m\\n'", FaultKind::Internal, "\\u{1b}[31m"),
     ] {
-        let (found, message) = fault(lines);
+        let Fault { kind: found, message, .. } = fault(lines);
         assert_eq!(found, kind, "{lines}: {message}");
         assert!(message.contains(word), "{lines}: {message}");
     }
@@ -132,7 +133,7 @@ fn each_bad_end_is_a_fault_that_says_what_happened() {
 
 #[test]
 fn a_flood_on_standard_error_is_kept_to_its_end() {
-    let (_, message) = fault("i=0; while [ $i -lt 3000 ]; do echo line-$i-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa >&2; i=$((i+1)); done; exit 1");
+    let Fault { message, .. } = fault("i=0; while [ $i -lt 3000 ]; do echo line-$i-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa >&2; i=$((i+1)); done; exit 1");
     assert!(message.contains("line-2999-") && !message.contains("line-100-"));
     assert!(message.len() < 80_000, "{}", message.len());
 }
