@@ -42,7 +42,7 @@ FAULTS = [
     ("fit subset is the first n", "passes/fit.rs", r"index::sample\(&mut rng, all, self\.examples as usize\)\.into_vec\(\)", "{ let _ = index::sample(&mut rng, all, 1); (0..self.examples as usize).collect::<Vec<_>>() }", STORY, "influence::the_fit_subset"),
     ("null rows not divided by their root", "influence/mod.rs", r"if root > 0\.0 \{ v / root \} else \{ 0\.0 \}", "if root > 0.0 { v } else { 0.0 }", STORY, "influence::kin"),
     ("kin's seed weights ignored", "ekfac/sums.rs", r"\[group\] \+= weight;", "[group] += weight.signum().abs();", STORY, "influence::kin"),
-    ("placebos need not be read rightly", "jobs/case.rs", r"if class == wrong && chosen\.len\(\) < wanted \{", "if (class == wrong || true) && chosen.len() < wanted {", STORY, "trace::the_guards"),
+    ("placebos need not be read rightly", "jobs/case.rs", r"if class == wrong && chosen\.len\(\) < placebos \{", "if (class == wrong || true) && chosen.len() < placebos {", STORY, "trace::the_guards"),
     ("the submitted picture stays among the null", "jobs/case.rs", r"order\.retain\(\|&i\| submitted\.iter\(\)\.all\(\|picture\| picture != validation\.pixels\(i\)\)\);", "let _ = submitted;", STORY, "trace::a_validation_picture"),
     # Kernels and rules.
     ("scores negated", "ekfac/score.rs", r"(pub fn scores\(.*?finite\(&total, SCORES\)\?;\s*)Ok\(total\)", r"\1Ok(total.f_neg()?)", NAIVE, ""),

@@ -14,7 +14,7 @@ const BLOCK: usize = 256;
 
 /// Pixels on which the flagged agree against the others.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Shared {
+pub struct AlikePixels {
     /// (position in the picture, row by row; the flagged ones' median R, G, B there), ascending.
     pub pixels: Vec<(usize, [u8; 3])>,
     /// Over these pixels the smallest share of the flagged that look like their median; 0 where there are no such pixels.
@@ -24,11 +24,11 @@ pub struct Shared {
 }
 
 /// Compare pictures (planar bytes, 3 · `area` each). None where either side has fewer than [`FEWEST`].
-pub fn shared(flagged: &[&[u8]], others: &[&[u8]], area: usize) -> Option<Shared> {
+pub fn shared(flagged: &[&[u8]], others: &[&[u8]], area: usize) -> Option<AlikePixels> {
     if flagged.len() < FEWEST || others.len() < FEWEST {
         return None;
     }
-    let mut found = Shared {
+    let mut found = AlikePixels {
         pixels: Vec::new(),
         flagged_alike: 1.0,
         others_alike: 0.0,
@@ -83,7 +83,7 @@ fn medians(pictures: &[&[u8]], start: usize, count: usize) -> Vec<u8> {
     histograms.iter().map(median).collect()
 }
 
-impl Shared {
+impl AlikePixels {
     /// As a picture (planar bytes): the shared pixels as the flagged have them, everything else in one grey.
     pub fn picture(&self, area: usize) -> Vec<u8> {
         let mut picture = vec![GROUND; 3 * area];

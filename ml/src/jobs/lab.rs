@@ -7,7 +7,7 @@ use crate::evidence::{Evidence, Lab};
 use crate::influence::ModelEvidence;
 use crate::passes::budget::Budget;
 use crate::passes::features;
-use crate::passes::fit::Fitted;
+use crate::passes::fit::FittedFactors;
 use crate::passes::stream::Stream;
 use crate::progress::Report;
 use delta_guard_contract::{DetectConfig, Seed};
@@ -34,7 +34,7 @@ pub struct ModelLab<'a> {
     case: &'a Case<'a>,
     source: FactorSource<'a>,
     /// The factors, once they are asked for.
-    fitted: &'a OnceCell<Fitted>,
+    fitted: &'a OnceCell<FittedFactors>,
     /// For the influence passes.
     passes: Option<&'a mut dyn Report>,
     /// For the rest.
@@ -49,7 +49,7 @@ impl<'a> ModelLab<'a> {
         place: &'a Place<'a>,
         case: &'a Case<'a>,
         source: FactorSource<'a>,
-        fitted: &'a OnceCell<Fitted>,
+        fitted: &'a OnceCell<FittedFactors>,
         (passes, report): (&'a mut dyn Report, &'a mut dyn Report),
     ) -> Self {
         Self {
