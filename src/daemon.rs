@@ -12,7 +12,7 @@ use crate::stop::{self, Stop};
 use crate::vfs::Disk;
 use anyhow::{Context, Result, anyhow};
 use delta_guard_contract::Digest;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -33,6 +33,14 @@ pub struct Readiness {
 }
 
 impl Readiness {
+    /// The journal is open, nothing more.
+    fn opened() -> Self {
+        Self {
+            journal: true,
+            ..Self::default()
+        }
+    }
+
     /// Is everything as it should be?
     pub fn is_ready(&self) -> bool {
         self.journal && self.scanned && self.trouble.is_none() && self.stalled.is_none()
@@ -54,15 +62,12 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
     let settings = Arc::new(settings);
     let (ledger, secret) = open(&settings, &hooks).await?;
     let (ledger, secret) = (Arc::new(ledger), Arc::new(secret));
-    let (ready, readiness) = watch::channel(Readiness {
-        journal: true,
-        ..Readiness::default()
-    });
-    // Nobody may want it.
-    let _ = started.send(Started {
+    let (ready, readiness) = watch::channel(Readiness::opened());
+    let first = Started {
         ledger: Arc::clone(&ledger),
         readiness,
-    });
+    };
+    let _ = started.send(first); // nobody may want it
 
     // The inbox must not go on when the engine fails, nor the other way round.
     let (stop_both, both) = stop::channel();
@@ -108,6 +113,12 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
     let _ = requests.await;
     let _ = index.await;
     watch.abort();
+    ended(scanner, &settings.inbox.dir).await?;
+    outcome.context("the engine panicked")?
+}
+
+/// Wait for the inbox's thread, but not for a file system that hangs.
+async fn ended(scanner: std::thread::JoinHandle<()>, inbox: &Path) -> Result<()> {
     let joined = tokio::time::timeout(INBOX_GRACE, tokio::task::spawn_blocking(move || scanner.join())).await;
     match joined {
         Ok(joined) => joined
@@ -116,10 +127,10 @@ pub async fn run(settings: Settings, hooks: Arc<dyn Hooks>, stop: Stop, started:
         // A file system that hangs holds the thread in a system call; it ends with the process.
         Err(_) => tracing::error!(
             message = "The inbox's file system does not answer; its thread is left behind.",
-            inbox = %settings.inbox.dir.display()
+            inbox = %inbox.display()
         ),
     }
-    outcome.context("the engine panicked")?
+    Ok(())
 }
 
 /// The inbox, on a thread of its own; what each scan reports becomes the daemon's readiness.

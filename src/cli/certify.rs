@@ -2,9 +2,10 @@
 
 use super::work::{absolute, unexpected, work_dir};
 use super::{Exit, Failure, Global, ids, say};
-use crate::policy::{self, Known};
+use crate::config::Config;
+use crate::policy::{self, GateVerdict, Known};
 use clap::Args;
-use delta_guard_contract::job::Anomaly;
+use delta_guard_contract::job::{Anomaly, CertifyResult};
 use delta_guard_contract::{JobResult, Task, TraceReport};
 use serde::Serialize;
 use serde_json::json;
@@ -38,6 +39,29 @@ pub struct Certify {
 }
 
 impl Certify {
+    fn judge(&self, config: &Config, report: Option<&TraceReport>, measured: &CertifyResult) -> GateVerdict {
+        let known: Vec<Known> = measured
+            .anomalies_before
+            .iter()
+            .map(|p| Known {
+                wrong: self.wrong_label.clone().unwrap_or_else(|| p.label.clone()),
+                truth: self.true_label.clone(),
+            })
+            .collect();
+        let over_caps = report
+            .map(|r| {
+                policy::decide(
+                    &policy::Found::of(r),
+                    config.file.mode,
+                    config.file.detect.common.allow_unlearn,
+                    &config.file.gate,
+                )
+                .over_caps
+            })
+            .unwrap_or_default();
+        policy::judge(measured, &known, &over_caps, &config.file.gate)
+    }
+
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.load()?;
         let report: Option<TraceReport> = self
@@ -79,67 +103,52 @@ impl Certify {
                 format!("the classes are: {}", read.classes.join(", ")),
             ));
         }
-        let known: Vec<Known> = measured
-            .anomalies_before
-            .iter()
-            .map(|p| Known {
-                wrong: self.wrong_label.clone().unwrap_or_else(|| p.label.clone()),
-                truth: self.true_label.clone(),
-            })
-            .collect();
-        let over_caps = report
-            .as_ref()
-            .map(|r| {
-                policy::decide(
-                    &policy::Found::of(r),
-                    config.file.mode,
-                    config.file.detect.common.allow_unlearn,
-                    &config.file.gate,
-                )
-                .over_caps
-            })
-            .unwrap_or_default();
-        let verdict = policy::judge(&measured, &known, &over_caps, &config.file.gate);
+        let verdict = self.judge(&config, report.as_ref(), &measured);
         if global.json {
             say::json(&json!({"measured": measured, "gate": verdict}))?;
         } else {
-            let mut facts: Vec<(&str, String)> = Vec::new();
-            for (before, after) in measured.anomalies_before.iter().zip(&measured.anomalies_after) {
-                facts.push((
-                    "anomaly",
-                    format!(
-                        "{} ({:.0} %) → {} ({:.0} %)",
-                        before.label,
-                        100.0 * before.probability,
-                        after.label,
-                        100.0 * after.probability
-                    ),
-                ));
-            }
-            facts.push((
-                "accuracy",
-                format!("{:.2} % → {:.2} %", 100.0 * measured.before.share(), 100.0 * measured.after.share()),
-            ));
-            if let Some(flagged) = &measured.flagged {
-                facts.push((
-                    "flagged",
-                    format!(
-                        "the candidate reads {} of {} otherwise than their label (production {}), and {} of {} others as before",
-                        flagged.otherwise_after, flagged.examples, flagged.otherwise_before, flagged.others_as_before, flagged.others
-                    ),
-                ));
-            }
-            facts.push((
-                "gate",
-                if verdict.pass {
-                    "passed".into()
-                } else {
-                    format!("rejected: {}", verdict.reasons.join("; "))
-                },
-            ));
-            facts.extend(verdict.notes.iter().map(|note| ("note", note.clone())));
-            say::out(&say::facts(&facts))?;
+            say::out(&say::facts(&facts(&measured, &verdict)))?;
         }
         Ok(if verdict.pass { Exit::Done } else { Exit::No })
     }
+}
+
+/// What was measured, and what the gate says of it.
+fn facts(measured: &CertifyResult, verdict: &GateVerdict) -> Vec<(&'static str, String)> {
+    let mut facts: Vec<(&'static str, String)> = Vec::new();
+    for (before, after) in measured.anomalies_before.iter().zip(&measured.anomalies_after) {
+        facts.push((
+            "anomaly",
+            format!(
+                "{} ({:.0} %) → {} ({:.0} %)",
+                before.label,
+                100.0 * before.probability,
+                after.label,
+                100.0 * after.probability
+            ),
+        ));
+    }
+    facts.push((
+        "accuracy",
+        format!("{:.2} % → {:.2} %", 100.0 * measured.before.share(), 100.0 * measured.after.share()),
+    ));
+    if let Some(flagged) = &measured.flagged {
+        facts.push((
+            "flagged",
+            format!(
+                "the candidate reads {} of {} otherwise than their label (production {}), and {} of {} others as before",
+                flagged.otherwise_after, flagged.examples, flagged.otherwise_before, flagged.others_as_before, flagged.others
+            ),
+        ));
+    }
+    facts.push((
+        "gate",
+        if verdict.pass {
+            "passed".into()
+        } else {
+            format!("rejected: {}", verdict.reasons.join("; "))
+        },
+    ));
+    facts.extend(verdict.notes.iter().map(|note| ("note", note.clone())));
+    facts
 }

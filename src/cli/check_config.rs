@@ -1,6 +1,7 @@
 //! `check-config`.
 
 use super::{Exit, Global, say};
+use crate::config::file::ConfigFile;
 use crate::config::{self, Config, ConfigError, EXAMPLE, Look, Tried};
 use crate::jobs;
 use crate::policy::Mode;
@@ -177,6 +178,43 @@ fn understood(config: &Config, tried: &Tried, seen: Option<&CheckResult>) -> Str
         ),
     )];
     facts.extend(tried.found.iter().map(|(key, said)| (*key, said.clone())));
+    facts.extend(data_and_model(file, tried, seen));
+    let effort = file.unlearn.method.own().effort(&file.recipe);
+    facts.push(("repair", format!("{}: {effort}", file.unlearn.name())));
+    facts.push(("gate", format!("accuracy may fall by {:.1} points", 100.0 * file.gate.max_accuracy_drop)));
+    if file.mode == Mode::Enforce {
+        let (caps, percent) = (&file.caps, |share: f64| format!("{:.2} %", 100.0 * share));
+        facts.push((
+            "by itself",
+            format!(
+                "takes out at most {} of the examples a case, {} a day, {} since a person agreed, {} of a class; {} promotions a day and submitter",
+                percent(caps.max_case_share),
+                percent(caps.max_day_share),
+                percent(caps.max_total_share),
+                percent(caps.max_class_share),
+                caps.max_submitter_cases
+            ),
+        ));
+    }
+    facts.push((
+        "mail",
+        file.mail.as_ref().map_or_else(
+            || "none: nobody is told of a case".into(),
+            |mail| format!("to {} through {}:{}", mail.to.join(", "), mail.host, mail.port),
+        ),
+    ));
+    if !tried.user.is_empty() {
+        facts.push(("tried as", tried.user.clone()));
+    }
+    let mut text = format!("{}: no mistake\n\n{}", say::plain(&config.path.display().to_string()), say::facts(&facts));
+    for warning in &tried.warnings {
+        text.push_str(&format!("\nwarning: {}\n", say::plain(warning)));
+    }
+    text
+}
+
+fn data_and_model(file: &ConfigFile, tried: &Tried, seen: Option<&CheckResult>) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
     let set = |listed: &[(String, u64)], path: &std::path::Path| {
         let files: u64 = listed.iter().map(|(_, files)| files).sum();
         let classes = listed.iter().filter(|(_, files)| *files > 0).count();
@@ -213,38 +251,7 @@ fn understood(config: &Config, tried: &Tried, seen: Option<&CheckResult>) -> Str
             ),
         },
     ));
-    let effort = file.unlearn.method.own().effort(&file.recipe);
-    facts.push(("repair", format!("{}: {effort}", file.unlearn.name())));
-    facts.push(("gate", format!("accuracy may fall by {:.1} points", 100.0 * file.gate.max_accuracy_drop)));
-    if file.mode == Mode::Enforce {
-        let (caps, percent) = (&file.caps, |share: f64| format!("{:.2} %", 100.0 * share));
-        facts.push((
-            "by itself",
-            format!(
-                "takes out at most {} of the examples a case, {} a day, {} since a person agreed, {} of a class; {} promotions a day and submitter",
-                percent(caps.max_case_share),
-                percent(caps.max_day_share),
-                percent(caps.max_total_share),
-                percent(caps.max_class_share),
-                caps.max_submitter_cases
-            ),
-        ));
-    }
-    facts.push((
-        "mail",
-        file.mail.as_ref().map_or_else(
-            || "none: nobody is told of a case".into(),
-            |mail| format!("to {} through {}:{}", mail.to.join(", "), mail.host, mail.port),
-        ),
-    ));
-    if !tried.user.is_empty() {
-        facts.push(("tried as", tried.user.clone()));
-    }
-    let mut text = format!("{}: no mistake\n\n{}", say::plain(&config.path.display().to_string()), say::facts(&facts));
-    for warning in &tried.warnings {
-        text.push_str(&format!("\nwarning: {}\n", say::plain(warning)));
-    }
-    text
+    facts
 }
 
 /// A setting's word, as it is written in the file.

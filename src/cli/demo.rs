@@ -155,7 +155,28 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
     seconds.extend(view.seconds.iter().map(|(stage, s)| (stage.clone(), *s)));
 
     let (hits, plain) = view.trace.as_ref().map(|t| story::hits(t, &stage.prepared.poisons)).unwrap_or_default();
-    let outcome = Outcome {
+    let before = (clean_before.accuracy.share(), success_before);
+    let outcome = outcome(&stage, &view, (hits, plain.as_ref()), before, after, seconds, (metrics, config, out));
+    fs_err::write(out.join("result.json"), serde_json::to_string_pretty(&outcome)?)?;
+    if global.json {
+        say::json(&outcome)?;
+    } else {
+        say::out(&table(&outcome, plain.as_ref(), &view))?;
+    }
+    Ok(if outcome.candidate.is_some() { Exit::Done } else { Exit::No })
+}
+
+/// All figures. `before`, `after`: accuracy and the attack's success.
+fn outcome(
+    stage: &Theatre,
+    view: &CaseView,
+    (hits, plain): (Hits, Option<&Hits>),
+    before: (f64, f64),
+    after: Option<(f64, f64)>,
+    seconds: BTreeMap<String, f64>,
+    (metrics, config, out): (PathBuf, PathBuf, &Path),
+) -> Outcome {
+    Outcome {
         verdict: view.state,
         reason: view.reason.clone(),
         flagged: hits.flagged,
@@ -170,12 +191,12 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
             name: stage.prepared.success.name.clone(),
             sentence: stage.prepared.success.sentence.clone(),
             shares: BeforeAfter {
-                before: success_before,
+                before: before.1,
                 after: after.map(|a| a.1),
             },
         },
         accuracy: BeforeAfter {
-            before: clean_before.accuracy.share(),
+            before: before.0,
             after: after.map(|a| a.0),
         },
         seconds,
@@ -186,14 +207,7 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
         metrics,
         config,
         folder: out.to_path_buf(),
-    };
-    fs_err::write(out.join("result.json"), serde_json::to_string_pretty(&outcome)?)?;
-    if global.json {
-        say::json(&outcome)?;
-    } else {
-        say::out(&table(&outcome, plain.as_ref(), &view))?;
     }
-    Ok(if outcome.candidate.is_some() { Exit::Done } else { Exit::No })
 }
 
 /// The first of the pictures that were set aside that the victim reads as the attack wants.

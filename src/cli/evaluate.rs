@@ -290,6 +290,13 @@ fn table(results: &[Told]) -> String {
             r.repairs.get(*name).map(|c| r.accuracy_before - c.accuracy)
         }));
     }
+    rows.extend(controls(results));
+    say::table(&columns, rows)
+}
+
+/// Rows of the pictures that were handed in without an attack.
+fn controls(results: &[Told]) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
     // The share over all seeds, and its 95 % interval instead of a range.
     let counted = |name: &str, of: &dyn Fn(&Told) -> &Controls| {
         let sum = results.iter().fold(Controls::default(), |sum, told| sum.plus(of(told)));
@@ -323,5 +330,5 @@ fn table(results: &[Told]) -> String {
     };
     rows.push(read("natural errors read as the poisons' class", &|r| &r.natural_errors));
     rows.push(read("placebos of the poisons' class", &|r| &r.placebos));
-    say::table(&columns, rows)
+    rows
 }

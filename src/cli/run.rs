@@ -4,7 +4,7 @@ use super::{Exit, Failure, Global, log, signals};
 use crate::alert::trouble::Outage;
 use crate::alert::{self, mailer};
 use crate::config::Config;
-use crate::config::file::Mail;
+use crate::config::file::{ConfigFile, Mail};
 use crate::config::rules::host_of;
 use crate::daemon::{self, Readiness, Started};
 use crate::degraded::{self, Degraded};
@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 /// Name of the file in the state folder that holds the address that is listened on.
@@ -92,25 +93,7 @@ async fn guard(config: Config, settings: Settings) -> anyhow::Result<()> {
 
     // The port first: two daemons are a mistake that should show at once. It stays open until everything else has ended.
     let (stop_http, http_stop) = stop::channel();
-    let mut address = None;
-    let mut answering = None;
-    if let Some(listen) = config.file.http.listen {
-        let listener = http::bind(listen).await.map_err(|error| {
-            Failure::new(
-                Exit::Failed,
-                format!("{error:#}"),
-                "is another guard running? http.listen names the address; port 0 takes a free one, `off` listens nowhere",
-            )
-        })?;
-        address = Some(listener.local_addr()?);
-        let (api, mut hosts) = (Arc::clone(&api), config.file.http.allowed_hosts.clone());
-        hosts.extend(config.file.http.public_url.as_deref().and_then(host_of));
-        answering = Some(tokio::spawn(async move {
-            if let Err(error) = http::serve(listener, api, &hosts, http_stop).await {
-                error!(message = "HTTP ended.", error = format!("{error:#}"));
-            }
-        }));
-    }
+    let (address, answering) = answer(&config.file, &api, http_stop).await?;
     let (state_dir, inbox, cases_dir) = (settings.state_dir.clone(), settings.inbox.dir.clone(), settings.cases_dir());
     let scan_interval = settings.inbox.scan_interval;
     info!(
@@ -148,6 +131,27 @@ async fn guard(config: Config, settings: Settings) -> anyhow::Result<()> {
         Err(_) => error!(message = "Guard ended by a failure."),
     }
     done
+}
+
+/// Listen where the configuration says, and answer until `stop`.
+async fn answer(file: &ConfigFile, api: &Arc<Api>, stop: Stop) -> anyhow::Result<(Option<SocketAddr>, Option<JoinHandle<()>>)> {
+    let Some(listen) = file.http.listen else { return Ok((None, None)) };
+    let listener = http::bind(listen).await.map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("{error:#}"),
+            "is another guard running? http.listen names the address; port 0 takes a free one, `off` listens nowhere",
+        )
+    })?;
+    let address = listener.local_addr()?;
+    let (api, mut hosts) = (Arc::clone(api), file.http.allowed_hosts.clone());
+    hosts.extend(file.http.public_url.as_deref().and_then(host_of));
+    let answering = tokio::spawn(async move {
+        if let Err(error) = http::serve(listener, api, &hosts, stop).await {
+            error!(message = "HTTP ended.", error = format!("{error:#}"));
+        }
+    });
+    Ok((Some(address), Some(answering)))
 }
 
 /// What runs beside the daemon.

@@ -47,8 +47,39 @@ fn second(at: Timestamp) -> String {
     at.strftime("%F %T UTC").to_string()
 }
 
-fn text(view: &CaseView) -> String {
-    let head = words::headline(view);
+fn repair(view: &CaseView, add: &mut impl FnMut(&'static str, Option<String>)) {
+    if let Some(certify) = &view.certify {
+        add(
+            "now read as",
+            certify
+                .anomalies_after
+                .first()
+                .map(|p| format!("{} ({})", p.label, words::percent(p.probability))),
+        );
+        let (before, after) = (certify.before.share(), certify.after.share());
+        add(
+            "accuracy",
+            Some(format!(
+                "{} → {} ({})",
+                words::percent(before),
+                words::percent(after),
+                words::points(before, after)
+            )),
+        );
+    }
+    if let Some(gate) = &view.gate {
+        add(
+            "gate",
+            Some(if gate.pass {
+                "passed".into()
+            } else {
+                format!("not passed: {}", gate.reasons.join("; "))
+            }),
+        );
+    }
+}
+
+fn facts(view: &CaseView) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("case", view.case.to_string()),
         ("state", view.state.to_string()),
@@ -84,35 +115,7 @@ fn text(view: &CaseView) -> String {
             ),
         }),
     );
-    if let Some(certify) = &view.certify {
-        add(
-            "now read as",
-            certify
-                .anomalies_after
-                .first()
-                .map(|p| format!("{} ({})", p.label, words::percent(p.probability))),
-        );
-        let (before, after) = (certify.before.share(), certify.after.share());
-        add(
-            "accuracy",
-            Some(format!(
-                "{} → {} ({})",
-                words::percent(before),
-                words::percent(after),
-                words::points(before, after)
-            )),
-        );
-    }
-    if let Some(gate) = &view.gate {
-        add(
-            "gate",
-            Some(if gate.pass {
-                "passed".into()
-            } else {
-                format!("not passed: {}", gate.reasons.join("; "))
-            }),
-        );
-    }
+    repair(view, &mut add);
     add(
         "time",
         (!view.seconds.is_empty()).then(|| {
@@ -125,7 +128,17 @@ fn text(view: &CaseView) -> String {
     );
     add("report", view.paths.report.is_file().then(|| view.paths.report.display().to_string()));
     add("candidate", view.paths.checkpoint.as_ref().map(|path| path.display().to_string()));
-    let mut text = format!("{}\n{}\n\n{}", say::plain(&head.title), say::plain(&head.meaning), say::facts(&facts));
+    facts
+}
+
+fn text(view: &CaseView) -> String {
+    let head = words::headline(view);
+    let mut text = format!(
+        "{}\n{}\n\n{}",
+        say::plain(&head.title),
+        say::plain(&head.meaning),
+        say::facts(&facts(view))
+    );
     text.push_str("\nwhat you can do now\n");
     for action in words::actions(view) {
         text.push_str(&format!("  * {}\n", say::plain(&action.why)));

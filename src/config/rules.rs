@@ -156,6 +156,10 @@ fn numbers(file: &ConfigFile, found: &mut Findings) {
         "is zero",
         "no picture fits into that; the default is 64MiB",
     );
+    worker(file, found);
+}
+
+fn worker(file: &ConfigFile, found: &mut Findings) {
     found.unless(
         file.worker.memory_budget.0 >= 16 << 20,
         "worker.memory_budget",
@@ -256,6 +260,10 @@ fn files(file: &ConfigFile, found: &mut Findings) {
             "`delta-guard graph --classes NUMBER --out FILE.json` writes such a file",
         );
     }
+    program_and_folders(file, found);
+}
+
+fn program_and_folders(file: &ConfigFile, found: &mut Findings) {
     if let Some(command) = &file.worker.command {
         let runs = std::fs::metadata(command).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
         found.unless(

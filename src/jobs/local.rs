@@ -101,14 +101,17 @@ async fn run(launch: &Local, job: &Job, limit: Duration, mut stop: Stop, on_mess
         }
         Ended::Late => {
             end(&mut child, &group, launch.grace).await;
-            let fault = Fault::new(
-                Code::TimeLimit,
-                format!("the worker did not finish within its time limit of {} s", limit.as_secs()),
-                "give the stage more time (worker.time_limits), or less to do",
-            );
-            Err(with_tail(fault, &tail).into())
+            Err(with_tail(late(limit), &tail).into())
         }
     }
+}
+
+fn late(limit: Duration) -> Fault {
+    Fault::new(
+        Code::TimeLimit,
+        format!("the worker did not finish within its time limit of {} s", limit.as_secs()),
+        "give the stage more time (worker.time_limits), or less to do",
+    )
 }
 
 fn start(launch: &Local) -> Result<Child, Fault> {

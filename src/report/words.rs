@@ -171,17 +171,17 @@ fn reading_said(view: &CaseView) -> String {
     }
 }
 
-/// The verdict on a case.
-pub fn headline(view: &CaseView) -> Headline {
-    let count = examples(flagged(view));
-    let label = wrong_label(view).map_or_else(String::new, |label| format!(" as “{label}”"));
-    let reason = sentence(&view.reason);
-    let cautious: Option<&Words> = view.trace.as_ref().map(|trace| &trace.words).filter(|words| !words.caution.is_empty());
+/// Of a case whose candidate passed the gate.
+fn repaired(view: &CaseView, count: &str, label: &str) -> Headline {
     let third = matches!(reading(view), Some((Reading::Third, _)));
-    let made = |tone, tag, title: String, meaning: String| Headline { tone, tag, title, meaning };
-    match view.state {
-        State::Proposed => made(
-            if third { Tone::Attention } else { Tone::Good },
+    let made = |tag, title: String, meaning: String| Headline {
+        tone: if third { Tone::Attention } else { Tone::Good },
+        tag,
+        title,
+        meaning,
+    };
+    if view.state == State::Proposed {
+        made(
             if third { "Not repaired" } else { "Repaired" },
             match third {
                 true => format!("{count} caused this error, but without them the picture is read wrongly too."),
@@ -191,9 +191,9 @@ pub fn headline(view: &CaseView) -> Headline {
                 "The model read this picture{label} because of them. {} The candidate passed the gate and waits for your word: nothing is promoted before.",
                 reading_said(view)
             ),
-        ),
-        State::Promoted => made(
-            if third { Tone::Attention } else { Tone::Good },
+        )
+    } else {
+        made(
             "Promoted",
             match third {
                 true => format!("{count} caused this error. The model without them is in use, but it reads the picture wrongly too."),
@@ -207,7 +207,19 @@ pub fn headline(view: &CaseView) -> Headline {
                     false => "the link `current` points to it",
                 }
             ),
-        ),
+        )
+    }
+}
+
+/// The verdict on a case.
+pub fn headline(view: &CaseView) -> Headline {
+    let count = examples(flagged(view));
+    let label = wrong_label(view).map_or_else(String::new, |label| format!(" as “{label}”"));
+    let reason = sentence(&view.reason);
+    let cautious: Option<&Words> = view.trace.as_ref().map(|trace| &trace.words).filter(|words| !words.caution.is_empty());
+    let made = |tone, tag, title: String, meaning: String| Headline { tone, tag, title, meaning };
+    match view.state {
+        State::Proposed | State::Promoted => repaired(view, &count, &label),
         State::Declined => made(
             Tone::Quiet,
             "Declined",
@@ -339,6 +351,15 @@ pub fn actions(view: &CaseView) -> Vec<Advised> {
         (State::Held, Some(checkpoint)) => list.push(act("The candidate, as it would be promoted:".into(), checkpoint.display().to_string())),
         _ => {}
     }
+    go_on(view, &mut list);
+    list.push(act("Everything that is known about this case:".into(), advice::show(case).line(config)));
+    list
+}
+
+/// How the case goes on, or another one begins.
+fn go_on(view: &CaseView, list: &mut Vec<Advised>) {
+    let (case, config) = (view.case.short(), view.config.as_deref());
+    let act = |why: String, command: String| Advised { why, command };
     match (view.state, view.held_cause) {
         (State::Held, Some(HoldCause::Cap)) => {
             list.push(act(
@@ -367,8 +388,6 @@ pub fn actions(view: &CaseView) -> Vec<Advised> {
         }
         _ => {}
     }
-    list.push(act("Everything that is known about this case:".into(), advice::show(case).line(config)));
-    list
 }
 
 /// The class that lost most: name, share before, share after.

@@ -4,6 +4,7 @@ use super::controls::{self, Control, ControlDecided, ControlKind, Controls};
 use super::{Hits, StoryFile, Theatre, hits, stage};
 use anyhow::Context;
 use delta_guard_contract::job::{Bait, PredictedExample};
+use delta_guard_contract::method::unlearn::Unlearner;
 use delta_guard_contract::method::{Method, changed};
 use delta_guard_contract::{DetectConfig, TraceReport, TraceVerdict};
 use serde::{Deserialize, Serialize};
@@ -91,15 +92,7 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
         seconds: BTreeMap::new(),
         trace_seconds: BTreeMap::new(),
     };
-    // The first of the pictures that were set aside that the victim reads as the attack wants.
-    let mut found: Option<(&Bait, TraceReport)> = None;
-    for (n, bait) in stage.prepared.anomalies.iter().enumerate() {
-        let report = stage.trace(&bait.picture, seed, &format!("anomaly-{n}"), detect.clone(), run)?;
-        if report.predicted_label == bait.label {
-            found = Some((bait, report));
-            break;
-        }
-    }
+    let found = anomaly(&stage, seed, &detect, run)?;
     lap("trace");
     let Some((anomaly, report)) = found else {
         say(&format!(
@@ -132,22 +125,15 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
     }
     if guard.flagged > 0 {
         for method in stage.story.unlearn.all() {
-            let name = method.name();
-            let flagged = report.flagged.iter().map(|f| f.id.clone()).collect();
-            let (candidate, result) = stage.unlearn(method.clone(), flagged, name, run)?;
-            let clean = stage.measure(&candidate, &stage.prepared.validation, &format!("clean-{name}"), false, run)?;
-            let repair = Repair {
-                success: stage.success(&candidate, &format!("success-{name}"), run)?,
-                accuracy: clean.accuracy.share(),
-                seconds: result.seconds,
-            };
+            let repair = repair(&stage, method, &report, run)?;
             say(&format!(
-                "seed {seed}: {name}: {measure} {}, accuracy {}",
+                "seed {seed}: {}: {measure} {}, accuracy {}",
+                method.name(),
                 percent(repair.success),
                 percent(repair.accuracy)
             ));
-            told.repairs.insert(name.to_string(), repair);
-            lap(name);
+            told.repairs.insert(method.name().to_string(), repair);
+            lap(method.name());
         }
     }
     let listed = out.join("measures/clean/predictions.json");
@@ -172,6 +158,30 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
+}
+
+/// The first of the pictures that were set aside that the victim reads as the attack wants, and its trace.
+fn anomaly<'a>(stage: &'a Theatre, seed: u64, detect: &DetectConfig, run: &mut stage::Run<'_>) -> anyhow::Result<Option<(&'a Bait, TraceReport)>> {
+    for (n, bait) in stage.prepared.anomalies.iter().enumerate() {
+        let report = stage.trace(&bait.picture, seed, &format!("anomaly-{n}"), detect.clone(), run)?;
+        if report.predicted_label == bait.label {
+            return Ok(Some((bait, report)));
+        }
+    }
+    Ok(None)
+}
+
+/// One unlearner's candidate, measured.
+fn repair(stage: &Theatre, method: &Unlearner, report: &TraceReport, run: &mut stage::Run<'_>) -> anyhow::Result<Repair> {
+    let name = method.name();
+    let flagged = report.flagged.iter().map(|f| f.id.clone()).collect();
+    let (candidate, result) = stage.unlearn(method.clone(), flagged, name, run)?;
+    let clean = stage.measure(&candidate, &stage.prepared.validation, &format!("clean-{name}"), false, run)?;
+    Ok(Repair {
+        success: stage.success(&candidate, &format!("success-{name}"), run)?,
+        accuracy: clean.accuracy.share(),
+        seconds: result.seconds,
+    })
 }
 
 fn hand_in(
