@@ -59,7 +59,7 @@ def place(folder: pathlib.Path) -> tuple[pathlib.Path, int]:
 
 
 def start(program: str, idle: float) -> tuple[float, float]:
-    """Milliseconds from exec to ready, and MiB of memory after so many idle seconds."""
+    """Milliseconds from exec to ready, and MiB of memory after a number of idle seconds."""
     with tempfile.TemporaryDirectory(prefix="delta-guard-idle-") as folder:
         config, port = place(pathlib.Path(folder))
         log = pathlib.Path(folder) / "log"

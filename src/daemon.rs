@@ -161,7 +161,7 @@ fn scanner(inbox: Inbox, wake: Wake, stop: Stop, ready: watch::Sender<Readiness>
         .context("the inbox's thread could not be started")
 }
 
-/// So long the inbox's thread is waited for at the end.
+/// How long the inbox's thread is waited for at the end.
 const INBOX_GRACE: Duration = Duration::from_secs(3);
 
 /// Tell when a scan makes no progress, and when it does again.

@@ -29,7 +29,8 @@ pub fn domain(name: &str) -> Option<String> {
 }
 
 /// Why a mail was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Why {
     /// No connection, no name, no answer.
     Connection,
@@ -47,18 +48,11 @@ pub enum Why {
 
 impl Why {
     /// All, for the metric.
-    pub const ALL: [Self; 6] = [Self::Connection, Self::Timeout, Self::Tls, Self::Deferred, Self::Refused, Self::Password];
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// Label of the metric.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::Connection => "connection",
-            Self::Timeout => "timeout",
-            Self::Tls => "tls",
-            Self::Deferred => "deferred",
-            Self::Refused => "refused",
-            Self::Password => "password",
-        }
+        self.into()
     }
 }
 

@@ -118,7 +118,7 @@ impl Metrics {
                 .const_label("mode", mode),
         ));
         build.set(1);
-        let stages = || Stage::ALL.map(Stage::as_str);
+        let stages = || Stage::ALL.iter().map(|stage| stage.as_str());
         let buckets = prometheus::exponential_buckets(0.1, 3.0, 13).expect("a positive start and factor");
         let sync_buckets = prometheus::exponential_buckets(0.0001, 4.0, 9).expect("a positive start and factor");
         let stage_seconds = declare.add(HistogramVec::new(
@@ -144,7 +144,7 @@ impl Metrics {
             progress.with_label_values(&[stage]);
             time_left.with_label_values(&[stage]);
         }
-        let ends = State::ALL.into_iter().filter(|state| state.is_end()).map(State::as_str);
+        let ends = State::ALL.iter().filter(|state| state.is_end()).map(|state| state.as_str());
         let stage_failed = declare.add(IntCounterVec::new(
             opts("stage_failures_total", "Stages that failed, by whose fault it was."),
             &["stage", "fault"],
@@ -162,7 +162,7 @@ impl Metrics {
                 "refused_total",
                 "Files and cases that were refused, by reason.",
                 "reason",
-                Refusal::ALL.map(Refusal::as_str),
+                Refusal::ALL.iter().map(|reason| reason.as_str()),
             ),
             inbox_trouble: declare.counters(
                 "inbox_trouble_total",
@@ -190,7 +190,7 @@ impl Metrics {
                 "holds_total",
                 "Cases that were held, by cause: fault, base (checkpoint or training set replaced), cap.",
                 "cause",
-                HoldCause::ALL.map(HoldCause::as_str),
+                HoldCause::ALL.iter().map(|cause| cause.as_str()),
             ),
             proposals: declare.counter("proposals_total", "Candidates that passed the gate and were put before a person."),
             cases_proposed: declare.gauge("cases_proposed", "Cases whose candidate waits for a person's word."),
@@ -216,7 +216,7 @@ impl Metrics {
                 "mail_retried_total",
                 "Failed tries to send a mail that are repeated, by reason.",
                 "why",
-                Why::ALL.map(Why::label),
+                Why::ALL.iter().map(|why| why.label()),
             ),
             mail_refused: declare.counter("mail_refused_total", "Mails that the server refused for good."),
             mail_expired: declare.counter("mail_expired_total", "Mails that were given up after too long."),

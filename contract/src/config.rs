@@ -248,7 +248,7 @@ impl Recipe {
 }
 
 impl Schedule {
-    /// Every rule that does not hold for a training of so many epochs. The keys stand below the training's.
+    /// Every rule that does not hold for a training of this many epochs. The keys stand below the training's.
     pub fn check(&self, epochs: u32) -> Vec<Mistake> {
         match self {
             Self::Step { milestones, gamma } => {

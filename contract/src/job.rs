@@ -31,8 +31,9 @@ pub struct Job {
 }
 
 /// What to do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(tag = "task", rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Task {
     /// Do data, network and checkpoint go together? Reads no picture, writes nothing but its result. → [`CheckResult`]
     Check {
@@ -193,21 +194,7 @@ pub enum Task {
 impl Task {
     /// Its name, as the tag of its JSON has it.
     pub fn name(&self) -> &'static str {
-        match self {
-            Task::Check { .. } => "check",
-            Task::Predict { .. } => "predict",
-            Task::Fit { .. } => "fit",
-            Task::Trace { .. } => "trace",
-            Task::FoldPart { .. } => "fold-part",
-            Task::FoldMerge { .. } => "fold-merge",
-            Task::Train { .. } => "train",
-            Task::Unlearn { .. } => "unlearn",
-            Task::Certify { .. } => "certify",
-            Task::Measure { .. } => "measure",
-            Task::Extract { .. } => "extract",
-            Task::Prepare { .. } => "prepare",
-            Task::Graph { .. } => "graph",
-        }
+        self.into()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What people have in the place of a checkpoint: told by the file's first bytes, with what to do about it.
 
-/// So many bytes of a file's start are enough to tell.
+/// Bytes of a file's start that are enough to tell.
 pub const HEAD: usize = 4096;
 
 /// A file that is no safetensors file, told by its first bytes.

@@ -22,7 +22,7 @@ const AN_HOUR: usize = 20;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Between two mails that stand for many, to one recipient.
 const DIGEST_EVERY: Duration = Duration::from_secs(900);
-/// So many subjects stand in one.
+/// At most this many subjects stand in one.
 const LISTED: usize = 50;
 
 /// What a recipient got lately.

@@ -112,9 +112,16 @@ impl Event {
                 accepted.name_base64 = cut(&accepted.name_base64, SENTENCE);
                 Event::Accepted(accepted)
             }
-            Event::StageFailed { stage, kind, message, help } => Event::StageFailed {
+            Event::StageFailed {
                 stage,
                 kind,
+                code,
+                message,
+                help,
+            } => Event::StageFailed {
+                stage,
+                kind,
+                code,
                 message: cut_middle(&message, REASON),
                 help: cut(&help, HELP),
             },
@@ -204,7 +211,7 @@ impl GateVerdict {
     }
 }
 
-/// So many of them, each so long; the last one counts those that are left out.
+/// At most a fixed number of them, each of a fixed length; the last one counts those that are left out.
 fn sentences(all: Vec<String>) -> Vec<String> {
     let left = all.len().saturating_sub(SENTENCES - 1);
     let rest = (left > 1).then(|| format!("and {left} more"));
@@ -232,7 +239,7 @@ pub fn short_prediction(mut prediction: Prediction, wanted: &[&str]) -> Predicti
     prediction
 }
 
-/// A fit's result with at most so many layers and steps.
+/// A fit's result with at most a fixed number of layers and steps.
 pub fn short_fit(mut fit: FitResult) -> FitResult {
     let mut bytes = 0;
     fit.layers.retain(|(name, ..)| {
@@ -351,6 +358,7 @@ mod tests {
             Event::StageFailed {
                 stage: Stage::Trace,
                 kind,
+                code: None,
                 message: text(),
                 help: text(),
             },

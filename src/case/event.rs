@@ -6,15 +6,16 @@ use crate::policy::{Decision, Found, GateVerdict};
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::method::Name;
 use delta_guard_contract::method::unlearn::Unlearner;
-use delta_guard_contract::{Digest, FaultKind, Flagged};
+use delta_guard_contract::{Code, Digest, FaultKind, Flagged};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// A stage of a case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Stage {
     /// Decode the picture and predict it.
     Predict,
@@ -36,29 +37,11 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Stage; 8] = [
-        Stage::Predict,
-        Stage::Fit,
-        Stage::Trace,
-        Stage::Decide,
-        Stage::Unlearn,
-        Stage::Certify,
-        Stage::Publish,
-        Stage::Tell,
-    ];
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// Its name, as in the journal.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Stage::Predict => "predict",
-            Stage::Fit => "fit",
-            Stage::Trace => "trace",
-            Stage::Decide => "decide",
-            Stage::Unlearn => "unlearn",
-            Stage::Certify => "certify",
-            Stage::Publish => "publish",
-            Stage::Tell => "tell",
-        }
+        self.into()
     }
 }
 
@@ -189,8 +172,9 @@ pub struct Published {
 }
 
 /// Why a case is held. What a fault held, a mended configuration or a new version may mend; the others wait for a person's word.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum HoldCause {
     /// A stage failed and is not tried again by itself.
     #[default]
@@ -203,15 +187,11 @@ pub enum HoldCause {
 
 impl HoldCause {
     /// Every cause.
-    pub const ALL: [HoldCause; 3] = [HoldCause::Fault, HoldCause::Base, HoldCause::Cap];
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// Its name, as in the journal.
     pub fn as_str(self) -> &'static str {
-        match self {
-            HoldCause::Fault => "fault",
-            HoldCause::Base => "base",
-            HoldCause::Cap => "cap",
-        }
+        self.into()
     }
 }
 
@@ -282,6 +262,9 @@ pub enum Event {
         stage: Stage,
         /// Whose fault.
         kind: FaultKind,
+        /// Its name in docs/errors.md. None: a version without codes wrote it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<Code>,
         /// What happened.
         message: String,
         /// What to do.

@@ -20,10 +20,10 @@ pub use refusal::{Refusal, RefusedFile};
 pub use transitions::Illegal;
 
 use crate::policy::{Decision, GateVerdict};
-use delta_guard_contract::Digest;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::method::Name;
 use delta_guard_contract::method::unlearn::Unlearner;
+use delta_guard_contract::{Code, Digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,8 +46,9 @@ pub fn case_id(content: &Digest, claim: &Claim, checkpoint: &Digest) -> CaseId {
 }
 
 /// Where a case stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum State {
     /// Taken in; to be predicted.
     Accepted,
@@ -93,53 +94,11 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 20] = [
-        State::Accepted,
-        State::Predicted,
-        State::Fitted,
-        State::Traced,
-        State::Decided,
-        State::Unlearned,
-        State::Certified,
-        State::Published,
-        State::Proposed,
-        State::Approved,
-        State::Promoting,
-        State::Held,
-        State::Refused,
-        State::NoAnomaly,
-        State::Undecided,
-        State::Observed,
-        State::Promoted,
-        State::Declined,
-        State::Rejected,
-        State::Failed,
-    ];
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// Its name, as in the journal.
     pub fn as_str(self) -> &'static str {
-        match self {
-            State::Accepted => "accepted",
-            State::Predicted => "predicted",
-            State::Fitted => "fitted",
-            State::Traced => "traced",
-            State::Decided => "decided",
-            State::Unlearned => "unlearned",
-            State::Certified => "certified",
-            State::Published => "published",
-            State::Promoting => "promoting",
-            State::Held => "held",
-            State::Refused => "refused",
-            State::NoAnomaly => "no-anomaly",
-            State::Undecided => "undecided",
-            State::Observed => "observed",
-            State::Proposed => "proposed",
-            State::Approved => "approved",
-            State::Promoted => "promoted",
-            State::Declined => "declined",
-            State::Rejected => "rejected",
-            State::Failed => "failed",
-        }
+        self.into()
     }
 
     /// The stage that a case in this state waits for or is in; None at an end.
@@ -199,6 +158,9 @@ pub struct Case {
     pub ended_at: Option<Timestamp>,
     /// Failed attempts at the present stage.
     pub failures: u32,
+    /// The code of the last failure (docs/errors.md), until the stage is done or the case goes on.
+    #[serde(default)]
+    pub failed_code: Option<Code>,
     /// Time of the first of them.
     pub failed_since: Option<Timestamp>,
     /// Why it waits or how it ended, in a sentence.
@@ -238,6 +200,7 @@ impl Case {
             accepted_at: at,
             ended_at: None,
             failures: 0,
+            failed_code: None,
             failed_since: None,
             reason: String::new(),
             help: String::new(),
@@ -285,8 +248,9 @@ impl Case {
         match event {
             Event::Queued { .. } => self.queued = true,
             Event::Told { .. } => (self.told, self.queued) = (true, false),
-            Event::StageFailed { message, help, .. } => {
+            Event::StageFailed { code, message, help, .. } => {
                 self.failures += 1;
+                self.failed_code = *code;
                 self.failed_since.get_or_insert(at);
                 // Why a case ended outlives the trouble of telling it.
                 if !self.state.rests() {
@@ -310,6 +274,7 @@ impl Case {
             Event::Retried(again) => *self = Self::again(self.id.clone(), self.seq, again),
             Event::Held { .. } => self.holds += 1,
             Event::Resumed { by, .. } => {
+                self.failed_code = None;
                 if matches!(self.stance, Stance::Held(held) if held.cause == HoldCause::Cap) {
                     self.allowed_by = *by;
                 }
@@ -334,6 +299,7 @@ impl Case {
     }
 
     fn done(&mut self, stage: Stage, seconds: f64, whole: Option<&Kept>) {
+        self.failed_code = None;
         self.seconds.insert(stage, seconds);
         match whole {
             Some(kept) => self.kept.insert(stage, kept.clone()),

@@ -4,8 +4,9 @@ use super::FileIdentity;
 use serde::{Deserialize, Serialize};
 
 /// Why the inbox refused a file: a closed set, so that it can label a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr, strum::VariantArray)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Refusal {
     /// Not a regular file (link, pipe, socket, device).
     NotRegular,
@@ -33,35 +34,11 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Refusal; 11] = [
-        Refusal::NotRegular,
-        Refusal::HardLinks,
-        Refusal::Empty,
-        Refusal::TooLarge,
-        Refusal::BadSidecar,
-        Refusal::LoneSidecar,
-        Refusal::AmbiguousSidecar,
-        Refusal::Unreadable,
-        Refusal::Submission,
-        Refusal::NoAnomaly,
-        Refusal::Duplicate,
-    ];
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// Its name, as in journal and reason file.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Refusal::NotRegular => "not-regular",
-            Refusal::HardLinks => "hard-links",
-            Refusal::Empty => "empty",
-            Refusal::TooLarge => "too-large",
-            Refusal::BadSidecar => "bad-sidecar",
-            Refusal::LoneSidecar => "lone-sidecar",
-            Refusal::AmbiguousSidecar => "ambiguous-sidecar",
-            Refusal::Unreadable => "unreadable",
-            Refusal::Submission => "submission",
-            Refusal::NoAnomaly => "no-anomaly",
-            Refusal::Duplicate => "duplicate",
-        }
+        self.into()
     }
 }
 

@@ -194,11 +194,12 @@ pub(crate) fn events() -> Vec<Event> {
             help: String::new(),
         });
     }
-    for stage in Stage::ALL {
+    for &stage in Stage::ALL {
         events.push(Event::StageStarted { stage, attempt: 1 });
         events.push(Event::StageFailed {
             stage,
             kind: FaultKind::Internal,
+            code: None,
             message: "m".into(),
             help: String::new(),
         });
@@ -230,7 +231,7 @@ fn every_state_can_be_reached_and_no_end_left() {
     assert!(State::ALL.iter().all(|state| state.is_end() == End::of(*state).is_some()));
     let cases = reachable();
     let states: BTreeSet<State> = cases.iter().map(|case| case.state).collect();
-    assert_eq!(states, BTreeSet::from(State::ALL));
+    assert_eq!(states, State::ALL.iter().copied().collect());
     for case in cases.iter().filter(|case| case.state.is_end()) {
         for event in events() {
             let mut after = case.clone();

@@ -23,10 +23,12 @@ pub struct Cases {
 }
 
 fn state(text: &str) -> Result<State, String> {
-    State::ALL
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or_else(|| format!("allowed: {}", State::ALL.map(State::as_str).join(", ")))
+    State::ALL.iter().copied().find(|state| state.as_str() == text).ok_or_else(|| {
+        format!(
+            "allowed: {}",
+            State::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(", ")
+        )
+    })
 }
 
 impl Cases {

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
-/// A field's value is cut at so many bytes: journald cuts whole lines at 48 KiB, and what follows would be a line without a priority.
+/// A field's value is cut at this many bytes: journald cuts whole lines at 48 KiB, and what follows would be a line without a priority.
 const MOST: usize = 8 << 10;
 
 /// Log to standard error, as `RUST_LOG` says.

@@ -220,7 +220,7 @@ pub fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> S
     text
 }
 
-/// A last column of free text may be wrapped; it then has at least so many places.
+/// A last column of free text may be wrapped; it then has at least this many places.
 const LAST: usize = 16;
 
 /// Do all columns but the last fit into a terminal's width as they are, and is there room for that one?

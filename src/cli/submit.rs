@@ -236,7 +236,7 @@ fn shown(case: &crate::case::Case) -> Value {
     })
 }
 
-/// The beginning of a text, at most so many bytes.
+/// The beginning of a text, at most `most` bytes.
 fn first_bytes(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }

@@ -8,7 +8,7 @@ use crate::journal::JournalError;
 use delta_guard_contract::Digest;
 use std::time::Duration;
 
-/// So many messages wait for one recipient at most before what is no case is not told any more: who drops files by the thousand fills neither journal nor memory.
+/// At most this many messages wait for one recipient before what is no case is not told any more: who drops files by the thousand fills neither journal nor memory.
 pub const MOST_WAITING: usize = 200;
 
 impl Ledger {

@@ -6,7 +6,7 @@ use crate::case::next::{Rules, Step, next};
 use crate::case::{Case, Stage};
 use std::collections::HashMap;
 
-/// So many short stages in a row, while a long one waits.
+/// At most this many short stages in a row, while a long one waits.
 const SHORT_IN_A_ROW: u32 = 100;
 
 /// Chooses the next case.

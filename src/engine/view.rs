@@ -9,7 +9,7 @@ use crate::text::escape;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::method::Name;
 use delta_guard_contract::method::unlearn::Unlearner;
-use delta_guard_contract::{Digest, TraceReport};
+use delta_guard_contract::{Code, Digest, TraceReport};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -43,6 +43,8 @@ pub struct CaseView {
     pub given: bool,
     /// What kind of hold it is; None while it is not held.
     pub held_cause: Option<HoldCause>,
+    /// The code of the failure that holds it, or that its stage met last (docs/errors.md).
+    pub code: Option<Code>,
     /// Tells the messages about one case apart: its holds and its ends. Empty for its first end.
     pub occasion: String,
     /// When it was taken in.
@@ -137,6 +139,9 @@ impl CaseView {
             earlier: standing::read_cases(&case_dir, case.standing()),
             given: case.given.is_some(),
             held_cause: case.held_cause(),
+            code: case
+                .failed_code
+                .filter(|_| !case.state.rests() || case.held_cause() == Some(HoldCause::Fault)),
             occasion: case.occasion(),
             accepted_at: case.accepted_at,
             ended_at: case.ended_at,

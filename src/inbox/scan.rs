@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 /// What waits longer than this is told.
 const OVERDUE: Duration = Duration::from_secs(600);
-/// So many overdue files are told by name.
+/// At most this many overdue files are told by name.
 const MOST_NOTES: usize = 5;
 /// The folder that file systems make for their own use at the top of a disk.
 const LOST_AND_FOUND: &str = "lost+found";

@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
-/// A picture without its end that nobody holds open is taken as it is when it has been quiet for so many times `settle`.
+/// A picture without its end that nobody holds open is taken as it is when it has been quiet for this many times `settle`.
 const QUIET_SETTLES: u32 = 10;
 
 pub(super) type NamedFile = (OsString, SeenFile);

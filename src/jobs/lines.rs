@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
-/// Lines of at most so many bytes.
+/// Lines of a bounded length.
 pub(super) struct Lines<R> {
     source: BufReader<R>,
     line: Vec<u8>,

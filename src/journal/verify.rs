@@ -29,8 +29,9 @@ const LOOKS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a journal is, in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Verdict {
     /// Every byte is as it was written.
     Whole,
@@ -49,14 +50,7 @@ pub enum Verdict {
 impl Verdict {
     /// The word.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Whole => "whole",
-            Self::Torn => "torn",
-            Self::Damaged => "damaged",
-            Self::Newer => "newer",
-            Self::Unreadable => "unreadable",
-            Self::None => "none",
-        }
+        self.into()
     }
 }
 

@@ -91,7 +91,7 @@ fn day(at: Timestamp) -> i64 {
 /// Slack for the product, whose rounding must not take an example away: far below one example of any set.
 const EPSILON: f64 = 1e-6;
 
-/// So many examples of a set a share allows. One at least, unless it is 0: the least that a repair can take out of a small set is more than a small share of it.
+/// How many examples of a set a share allows. One at least, unless it is 0: the least that a repair can take out of a small set is more than a small share of it.
 fn most(share: f64, whole: u64) -> u64 {
     let examples = (share * whole as f64 + EPSILON).floor();
     match whole {

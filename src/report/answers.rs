@@ -8,7 +8,7 @@ use delta_guard_contract::job::FlaggedReadings;
 use delta_guard_contract::{TraceReport, TraceVerdict};
 use maud::{Markup, html};
 
-/// So many actions stand on the first screen; all of them stand below.
+/// At most this many actions stand on the first screen; all of them stand below.
 const ACTIONS: usize = 2;
 
 /// Three cells under the headline.

@@ -53,7 +53,7 @@ fn reading(title: &str, prediction: &Prediction, wrong: Option<&str>) -> Markup 
     }
 }
 
-/// So many earlier cases are named.
+/// At most this many earlier cases are named.
 const EARLIER: usize = 12;
 
 /// What the candidate was not trained on: what this case flagged, and what earlier repairs took out.

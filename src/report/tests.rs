@@ -193,6 +193,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         earlier: Vec::new(),
         given: false,
         held_cause: None,
+        code: None,
         occasion: String::new(),
         accepted_at: "2026-11-23T01:40:00Z".parse().unwrap(),
         ended_at: Some("2026-11-23T01:47:30Z".parse().unwrap()),
@@ -498,7 +499,7 @@ fn pictures_outside_the_folder_and_what_is_no_picture_are_not_shown() {
 #[test]
 fn every_state_has_a_page() {
     let folder = tempfile::tempdir().unwrap();
-    for state in State::ALL {
+    for &state in State::ALL {
         let mut view = repaired(folder.path());
         view.state = state;
         let head = headline(&view);

@@ -22,7 +22,7 @@ evaluate: {seeds: [11, 13, 12], natural_errors: CONTROLS, placebos: CONTROLS, pu
 ";
 
 impl Theatre {
-    /// A story with so many controls of each kind.
+    /// A story with this many controls of each kind.
     fn new(controls: u32) -> Self {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);

@@ -8,7 +8,7 @@ use delta_guard::engine::{CaseView, Happening, Ledger};
 use delta_guard::inbox::refused::Reason;
 use delta_guard::policy::Mode;
 use delta_guard::publish;
-use delta_guard_contract::{FaultKind, TrainId};
+use delta_guard_contract::{Code, FaultKind, TrainId};
 use std::time::Duration;
 
 const ANOMALY: &str = "label=dog\n";
@@ -244,6 +244,7 @@ fn a_hiccup_of_the_file_system_is_waited_out_and_the_last_one_holds() {
             assert!(case.reason.starts_with("tried 3 times within "), "{}", case.reason);
             assert!(case.reason.ends_with("Input/output error (os error 5)"), "{}", case.reason);
             assert_eq!((case.help.as_str(), case.held_cause()), ("look at the mount", Some(HoldCause::Fault)));
+            assert_eq!(case.failed_code, Some(Code::Resource));
         }
     }
 }

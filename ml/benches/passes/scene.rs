@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// The guard on factors of so many examples.
+/// What the guard found, on factors of this many examples.
 pub fn rough(fit_examples: u32) -> guard::Keys {
     guard::Keys {
         delta: Delta {

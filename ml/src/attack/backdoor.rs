@@ -19,7 +19,7 @@ pub struct Backdoor {
     pub victims: Victims,
     /// What they are labelled as.
     pub target: u32,
-    /// So many training pictures.
+    /// This many training pictures.
     pub poisons: u32,
     /// The trigger in training.
     pub training: Paint,

@@ -19,7 +19,7 @@ enum Source<'a> {
         seed: u64,
         part: u32,
     },
-    /// The same picture of so many bytes, but for its values: all the picture's number.
+    /// A picture of this many bytes, each of them the picture's number.
     #[cfg(test)]
     Flat(usize),
 }

@@ -10,9 +10,9 @@ use delta_guard_contract::job::FlaggedReadings;
 use delta_guard_contract::{ImageConfig, TrainId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// So many other pictures are read for comparison at most.
+/// At most this many other pictures are read for comparison.
 pub const OTHERS: usize = 400;
-/// So many classes are named.
+/// At most this many classes are named.
 const NAMED: usize = 5;
 
 /// Which pictures are read: positions in the training set.

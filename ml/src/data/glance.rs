@@ -10,7 +10,7 @@ use delta_guard_contract::DataSource;
 pub enum Glance {
     /// Class names in label order with their files; of a validation set also the training set's classes that it has no folder of, with 0.
     Classes(Vec<(String, u64)>),
-    /// So many classes; their names and sizes stand in the batches.
+    /// The number of classes; their names and sizes stand in the batches.
     Number(usize),
     /// Archives: they would have to be read.
     Unknown,

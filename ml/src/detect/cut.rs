@@ -91,7 +91,7 @@ impl Tail {
         })
     }
 
-    /// So many of n values of the null are expected above it.
+    /// How many of n values of the null are expected above it.
     pub fn value(&self) -> f64 {
         self.threshold + self.excess * self.log_ratio.max(0.0)
     }

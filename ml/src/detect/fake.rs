@@ -42,7 +42,7 @@ pub fn normal(rng: &mut ChaCha8Rng) -> f64 {
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }
 
-/// So many normal values.
+/// This many normal values.
 pub fn normals(n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
     (0..n).map(|_| normal(rng)).collect()
 }

@@ -84,7 +84,7 @@ pub enum Jitter {
     Contrast(f64),
     /// Blend with the grey picture.
     Saturation(f64),
-    /// Hue turned by so many turns (−½ to ½).
+    /// Hue turned by this part of a full turn (−½ to ½).
     Hue(f64),
 }
 

@@ -30,7 +30,7 @@ pub struct GradientSumFold {
     pending_examples: i64,
 }
 
-/// So many examples at most are summed in working precision.
+/// At most this many examples are summed in working precision.
 const PENDING: i64 = 1024;
 
 impl GradientSumFold {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 impl Engine {
     /// Whose fault it is decides: the submitter's is a refusal, a person's is a hold, everything else is tried again and then held.
     pub(super) async fn fault(&mut self, case: &Case, stage: Stage, fault: Fault) -> Result<(), Interrupt> {
-        let Fault { kind, message, help, .. } = fault;
+        let Fault { kind, code, message, help } = fault;
         // The submitter knows the picture by the name that it had, not by its place in the spool.
         let spooled = self.settings.spool_dir().join(&case.accepted.content.0);
         let message = message.replace(&spooled.display().to_string(), &case.accepted.name);
@@ -47,6 +47,7 @@ impl Engine {
                 Event::StageFailed {
                     stage,
                     kind,
+                    code: Some(code),
                     message: message.clone(),
                     help: help.clone(),
                 },
@@ -131,6 +132,7 @@ mod tests {
             let event = Event::StageFailed {
                 stage: Stage::Predict,
                 kind: FaultKind::Resource,
+                code: None,
                 message: "m".into(),
                 help: String::new(),
             };
