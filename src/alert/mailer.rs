@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 /// Longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// So often it is recorded how long the mails have been waiting.
+/// How often it is recorded how long the mails have been waiting.
 const RECORD_WAITED: Duration = Duration::from_secs(3600);
 
 /// Mails that one recipient gets within an hour; what comes beyond is put into one.

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// So long the answer is waited for.
+/// How long the answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What every request takes.

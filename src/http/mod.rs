@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, watch};
 pub use answers::{CaseLine, Ready, Status};
 pub use door::Door;
 
-/// So long may answers that are under way take when the daemon stops.
+/// How long answers that are under way may take when the daemon stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// What is asked of. It answers from the start on; what needs the journal is 503 until the journal is open.

@@ -231,7 +231,7 @@ pub(super) fn read_sidecar(inbox: BorrowedFd, name: &OsStr, expected: &FileIdent
     }
 }
 
-/// A regular file of at most `max_bytes` bytes.
+/// A regular file of at most `most` bytes.
 pub(super) fn read_small(inbox: BorrowedFd, name: &OsStr, most: u64) -> Result<Vec<u8>> {
     match open(inbox, name, None, most, "file")? {
         Looked::Good((file, _)) => {

@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 
 /// Most bytes of one line of a worker: progress, a sentence for the log, a fault's words, the name of the result.
 pub const MAX_LINE: usize = 16 << 20;
-/// So much of what a worker writes on standard error is kept for the fault.
+/// How much of what a worker writes on standard error is kept for the fault.
 pub const STDERR_TAIL: usize = 64 << 10;
 
 /// In the message of a worker that there is none of.
