@@ -112,7 +112,7 @@ FAULTS = [
     ("wrong priority in the journal", "src/cli/log.rs", r"Level::WARN => \"<4>\"", 'Level::WARN => "<3>"', CLI, "log::"),
     ("check-config does not try folders", "src/config/probe.rs", r"\bfolder\(key, path, &mut tried\);", "let _ = (key, path);", GUARD, "config::probe"),
     ("the demo's jobs done twice", "src/cli/work.rs", r"if let Some\(result\) = done::find\(folder, &task\) \{", "if let Some(result) = done::find(folder, &task).filter(|_| false) {", CLI, "demo::ctrl_c"),
-    ("the method that failed advised again", "src/report/words.rs", r"Some\(view\.method\.other\(\)\)", "Some(view.method)", GUARD, "report::"),
+    ("the method that failed advised again", "src/report/actions.rs", r"Some\(view\.method\.other\(\)\)", "Some(view.method)", GUARD, "report::"),
     # A file system that does not answer for a moment.
     ("hiccup: an unreachable host is a person's business", "contract/src/passing.rs", r"(Errno::TIME,\s*)Errno::HOSTDOWN,", r"\1Errno::NOSR,", CONTRACT, "passing"),
     ("hiccup: numbers in words are not read", "contract/src/passing.rs", r"\.or_else\(\|\| told_number\(error\)\)", ".or_else(|| told_number(error).filter(|_| false))", HICCUPS, "a_job_that"),

@@ -9,6 +9,7 @@ mod message;
 pub mod next;
 pub mod phase;
 mod refusal;
+mod stage;
 mod transitions;
 
 pub use accepted::{Accepted, Claim, FileIdentity};
@@ -17,6 +18,7 @@ pub use event::{End, Event, HoldCause, List, Published, Retried, Stage, Standing
 pub use message::{Message, message_id};
 pub use phase::{Approval, By, Held, Phase, Stance};
 pub use refusal::{Refusal, RefusedFile};
+pub use stage::Stage;
 pub use transitions::Illegal;
 
 use crate::policy::{Decision, GateVerdict};

@@ -2,7 +2,7 @@
 
 use super::{Exit, Global, lookup, say};
 use crate::engine::CaseView;
-use crate::report::{self, words};
+use crate::report::{self, actions, words};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -140,7 +140,7 @@ fn text(view: &CaseView) -> String {
         say::facts(&facts(view))
     );
     text.push_str("\nwhat you can do now\n");
-    for action in words::actions(view) {
+    for action in actions::actions(view) {
         text.push_str(&format!("  * {}\n", say::plain(&action.why)));
         for line in action.command.lines() {
             text.push_str(&format!("      {}\n", say::plain(line)));

@@ -1,5 +1,6 @@
 //! The answers of the first screen: how sure, why, what next. One is read in the time that a lift takes.
 
+use super::actions;
 use super::exhibits::shared_said;
 use super::words::{self, thousands};
 use crate::case::State;
@@ -21,7 +22,7 @@ pub(super) fn answers(view: &CaseView) -> Markup {
     if why.is_empty() && view.state == State::Rejected {
         why = view.trace.as_ref().map_or_else(Vec::new, |trace| evidence(view, trace));
     }
-    let next = words::actions(view);
+    let next = actions::actions(view);
     html! {
         div class="answers" {
             @if let Some((word, sentences)) = sure {

@@ -3,6 +3,7 @@
 //! The page is read by people who must decide whether to remove training data, so it says first what was found, then why one should believe it,
 //! then what it costs, and last how it was made.
 
+pub mod actions;
 mod answers;
 mod chart;
 mod evidence;
@@ -133,7 +134,7 @@ fn next_steps(view: &CaseView) -> Markup {
         section id="next" {
             h2 { "What you can do now" }
             ol class="steps" {
-                @for action in words::actions(view) {
+                @for action in actions::actions(view) {
                     li { (action.why) @if !action.command.is_empty() { pre { (action.command) } } }
                 }
             }
