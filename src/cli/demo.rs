@@ -141,14 +141,12 @@ fn tell(story: StoryFile, out: &Path, global: &Global) -> anyhow::Result<Exit> {
     laps.begin("measure_after");
 
     let mut run = global.runner(out)?;
-    let after = match &view.paths.checkpoint {
-        Some(candidate) => {
-            say::note("== after: the candidate, measured");
-            let clean = stage.measure(candidate, &stage.prepared.validation, "clean-after", false, &mut run)?;
-            Some((clean.accuracy.share(), stage.success(candidate, "success-after", &mut run)?))
-        }
-        None => None,
-    };
+    let mut after = None;
+    if let Some(candidate) = &view.paths.checkpoint {
+        say::note("== after: the candidate, measured");
+        let clean = stage.measure(candidate, &stage.prepared.validation, "clean-after", false, &mut run)?;
+        after = Some((clean.accuracy.share(), stage.success(candidate, "success-after", &mut run)?));
+    }
     drop(run);
     laps.end();
     let mut seconds = laps.seconds();

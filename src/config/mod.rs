@@ -197,21 +197,7 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
     };
     let file = match file {
         Ok(mut file) => {
-            let as_in_a_shell = rules::as_in_a_shell(&file);
-            rules::make_absolute(&mut file, base);
-            // Nothing more is said about such a path: made absolute, it is another one than was meant.
-            let broken: Vec<_> = findings.iter().chain(&as_in_a_shell).map(|finding| finding.path.clone()).collect();
-            // Where a key was replaced to go on, a rule would speak about the replacement.
-            let about_text = |new: &Complaint| {
-                tree::reaches(&document.value, &new.path) && !broken.iter().any(|path| !path.is_empty() && new.path.starts_with(path))
-            };
-            let all = rules::check(&file, look);
-            findings.extend(if broken.is_empty() {
-                all
-            } else {
-                all.into_iter().filter(about_text).collect()
-            });
-            findings.extend(as_in_a_shell);
+            judge(&mut file, &document, base, look, &mut findings);
             Some(file)
         }
         Err(what) if findings.is_empty() => {
@@ -237,6 +223,24 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
             fail(problems)
         }
     }
+}
+
+/// The rules on a file whose form is right, or was mended.
+fn judge(file: &mut ConfigFile, document: &Document, base: &Path, look: Look, findings: &mut Vec<Complaint>) {
+    let as_in_a_shell = rules::as_in_a_shell(file);
+    rules::make_absolute(file, base);
+    // Nothing more is said about such a path: made absolute, it is another one than was meant.
+    let broken: Vec<_> = findings.iter().chain(&as_in_a_shell).map(|finding| finding.path.clone()).collect();
+    // Where a key was replaced to go on, a rule would speak about the replacement.
+    let about_text =
+        |new: &Complaint| tree::reaches(&document.value, &new.path) && !broken.iter().any(|path| !path.is_empty() && new.path.starts_with(path));
+    let all = rules::check(file, look);
+    findings.extend(if broken.is_empty() {
+        all
+    } else {
+        all.into_iter().filter(about_text).collect()
+    });
+    findings.extend(as_in_a_shell);
 }
 
 /// A text without the byte order mark that some editors put before it.

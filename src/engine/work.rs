@@ -21,7 +21,7 @@ const TRACE_FILE: &str = "trace.json";
 /// The job of a stage, and the time that it may take. Its folder is named by stage and task: other settings never meet old unfinished work.
 pub(super) fn job(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standing: &Standing) -> Result<(Job, Duration), Fault> {
     let (task, limit) = task(case, stage, settings, secret, standing)?;
-    let json = serde_json::to_vec(&task).map_err(|error| internal(format!("the task cannot be written as JSON: {error}")))?;
+    let json = serde_json::to_vec(&task).map_err(|error| Fault::internal(format!("the task cannot be written as JSON: {error}")))?;
     let name = format!("{stage}-{}", blake3::hash(&json).to_hex().split_at(12).0);
     let out_dir = settings.case_dir(&case.id).join("work").join(name);
     Ok((
@@ -99,7 +99,7 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standin
                 times.certify,
             )
         }
-        Stage::Decide | Stage::Publish | Stage::Tell => return Err(internal(format!("stage {stage} is no work for a worker"))),
+        Stage::Decide | Stage::Publish | Stage::Tell => return Err(Fault::internal(format!("stage {stage} is no work for a worker"))),
     })
 }
 
@@ -134,7 +134,7 @@ fn keep_standing(case: &Case, task: &Task, settings: &Settings) -> Result<Option
         ..Standing::default()
     };
     let Some(named) = standing.named() else { return Ok(None) };
-    let bytes = serde_json::to_vec(&standing.ids).map_err(|error| internal(format!("the exclusion list cannot be written: {error}")))?;
+    let bytes = serde_json::to_vec(&standing.ids).map_err(|error| Fault::internal(format!("the exclusion list cannot be written: {error}")))?;
     let dir = settings.case_dir(&case.id);
     publish::publish_file(&dir, &standing_file(&named), &bytes).map_err(resource)?;
     Ok(Some(named))
@@ -175,7 +175,7 @@ pub(super) fn events(case: &Case, stage: Stage, job: &Job, result: JobResult, se
         (Stage::Predict, JobResult::Predict(prediction)) => {
             if !prediction.classes.contains(&prediction.label) {
                 let label = bounds::cut(&prediction.label, bounds::LABEL);
-                return Err(internal(format!("the worker predicted {label:?}, which is none of its classes")).into());
+                return Err(Fault::internal(format!("the worker predicted {label:?}, which is none of its classes")).into());
             }
             let claim = &case.accepted.claim;
             let claimed: Vec<&str> = [&claim.predicted_label, &claim.true_label]
@@ -209,7 +209,7 @@ pub(super) fn events(case: &Case, stage: Stage, job: &Job, result: JobResult, se
             let path = inside(out_dir, &result.file)?;
             let digest = publish::digest_file(&path).map_err(|error| {
                 let error = anyhow::Error::from(error).context("the candidate cannot be read");
-                passing(&error).unwrap_or_else(|| internal(format!("{error:#}")))
+                passing(&error).unwrap_or_else(|| Fault::internal(format!("{error:#}")))
             })?;
             Ok(vec![Event::Unlearned {
                 standing: keep_standing(case, &job.task, settings)?,
@@ -238,7 +238,7 @@ pub(super) fn events(case: &Case, stage: Stage, job: &Job, result: JobResult, se
                 seconds,
             }])
         }
-        (stage, _) => Err(internal(format!("the worker answered another question than that of stage {stage}")).into()),
+        (stage, _) => Err(Fault::internal(format!("the worker answered another question than that of stage {stage}")).into()),
     }
 }
 
@@ -246,16 +246,16 @@ fn traced(case: &Case, out_dir: &Path, report: TraceReport, seconds: f64, settin
     if let Some(prediction) = case.prediction()
         && prediction.label != report.predicted_label
     {
-        return Err(internal(format!(
+        return Err(Fault::internal(format!(
             "the picture was predicted as {:?} and traced as {:?}, by one and the same checkpoint",
             prediction.label, report.predicted_label
         )));
     }
     let ids = sorted_ids(&report);
     if ids.len() != report.flagged.len() {
-        return Err(internal("the worker flagged a training example twice".into()));
+        return Err(Fault::internal("the worker flagged a training example twice"));
     }
-    let bytes = serde_json::to_vec(&report).map_err(|error| internal(format!("the trace report cannot be written: {error}")))?;
+    let bytes = serde_json::to_vec(&report).map_err(|error| Fault::internal(format!("the trace report cannot be written: {error}")))?;
     let file = inside(out_dir, TRACE_FILE)?;
     publish::make_dir(out_dir)
         .map_err(anyhow::Error::from)
@@ -284,29 +284,54 @@ fn keep_if_shortened<T: PartialEq + Serialize>(short: &T, whole: &T, case_dir: &
     kept::keep(case_dir, whole).map(Some).map_err(resource)
 }
 
-/// Digests, class names and ids go into records as they are; a worker that sends something else in their place is defective.
-fn plausible(result: &JobResult) -> Result<(), Fault> {
-    let digest = |what: &str, digest: &Digest| match bounds::is_digest(digest) {
+fn digest(what: &str, digest: &Digest) -> Result<(), Fault> {
+    match bounds::is_digest(digest) {
         true => Ok(()),
-        false => Err(internal(format!(
+        false => Err(Fault::internal(format!(
             "the worker names {:?} as the digest of {what}",
             bounds::cut(&digest.0, 70)
         ))),
-    };
-    let optional = |digests: &[&Option<Digest>]| digests.iter().copied().flatten().try_for_each(|one| digest("what it read", one));
-    let name = |name: &str| match bounds::json_bytes(name) <= bounds::CLASS_NAME {
+    }
+}
+
+fn optional(digests: &[&Option<Digest>]) -> Result<(), Fault> {
+    digests.iter().copied().flatten().try_for_each(|one| digest("what it read", one))
+}
+
+fn name(name: &str) -> Result<(), Fault> {
+    match bounds::json_bytes(name) <= bounds::CLASS_NAME {
         true => Ok(()),
         false => Err(Fault::new(
             Code::DataUnusable,
             format!("a class name is longer than {} bytes: {:?}", bounds::CLASS_NAME, bounds::cut(name, 60)),
             "give the class's folder a shorter name",
         )),
-    };
-    let prediction = |prediction: &Prediction| {
-        digest("the checkpoint", &prediction.checkpoint)?;
-        prediction.top.iter().try_for_each(|(label, _)| name(label))?;
-        prediction.classes.iter().chain([&prediction.label]).try_for_each(|label| name(label))
-    };
+    }
+}
+
+fn train_id(id: &TrainId) -> Result<(), Fault> {
+    match bounds::json_bytes(&id.0) <= bounds::TRAIN_ID {
+        true => Ok(()),
+        false => Err(Fault::new(
+            Code::DataUnusable,
+            format!(
+                "the id of a training example is longer than {} bytes: {:?}",
+                bounds::TRAIN_ID,
+                bounds::cut(&id.0, 60)
+            ),
+            "give the file, or the folders that it lies in, shorter names",
+        )),
+    }
+}
+
+fn prediction(prediction: &Prediction) -> Result<(), Fault> {
+    digest("the checkpoint", &prediction.checkpoint)?;
+    prediction.top.iter().try_for_each(|(label, _)| name(label))?;
+    prediction.classes.iter().chain([&prediction.label]).try_for_each(|label| name(label))
+}
+
+/// Digests, class names and ids go into records as they are; a worker that sends something else in their place is defective.
+fn plausible(result: &JobResult) -> Result<(), Fault> {
     match result {
         JobResult::Predict(found) => prediction(found),
         JobResult::Fit(fit) => {
@@ -319,18 +344,7 @@ fn plausible(result: &JobResult) -> Result<(), Fault> {
             name(&report.predicted_label)?;
             report.flagged.iter().try_for_each(|example| {
                 name(&example.label)?;
-                match bounds::json_bytes(&example.id.0) <= bounds::TRAIN_ID {
-                    true => Ok(()),
-                    false => Err(Fault::new(
-                        Code::DataUnusable,
-                        format!(
-                            "the id of a training example is longer than {} bytes: {:?}",
-                            bounds::TRAIN_ID,
-                            bounds::cut(&example.id.0, 60)
-                        ),
-                        "give the file, or the folders that it lies in, shorter names",
-                    )),
-                }
+                train_id(&example.id)
             })
         }
         JobResult::Train(trained) => {
@@ -371,7 +385,7 @@ fn inside(out_dir: &Path, name: &str) -> Result<PathBuf, Fault> {
     if plain {
         Ok(out_dir.join(name))
     } else {
-        Err(internal(format!("the worker names the file {name:?}, which is not a plain name")))
+        Err(Fault::internal(format!("the worker names the file {name:?}, which is not a plain name")))
     }
 }
 
@@ -379,15 +393,11 @@ fn relative(case: &Case, path: &Path, settings: &Settings) -> Result<String, Fau
     let below = path.strip_prefix(settings.case_dir(&case.id)).ok().and_then(Path::to_str);
     below
         .map(String::from)
-        .ok_or_else(|| internal(format!("{} is not in the case's folder", path.display())))
+        .ok_or_else(|| Fault::internal(format!("{} is not in the case's folder", path.display())))
 }
 
 fn missing(what: &str) -> Fault {
-    internal(format!("the case has no {what} yet"))
-}
-
-fn internal(message: String) -> Fault {
-    Fault::internal(message)
+    Fault::internal(format!("the case has no {what} yet"))
 }
 
 /// A failed write of our own: most likely the disk.
