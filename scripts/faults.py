@@ -143,6 +143,13 @@ FAULTS = [
     ("verify: the index is opened where it lies", "src/index/witness.rs", r"Store::open\(copy\.path\(\)\)\?", "Store::open(dir)?", OUTSIDE, "degraded::an_acknowledged"),
     ("the null pictures get four times the cache", "passes/budget.rs", r"self\.kept / 4", "self.kept * 4", LIB, "passes::budget"),
     ("a seal counts one record too few", "src/journal/writer.rs", r"self\.head\.seq \+ 2 - self\.first_seq", "self.head.seq + 1 - self.first_seq", CORE, "chain::a_seal"),
+    # One definition each, codes, files put in place.
+    ("pictures divided before the mean is taken", "data/tensor.rs", r"pictures\.f_sub\(&channel\(&image\.mean\)\?\)\?\.f_div\(&channel\(&image\.std\)\?\)\?", "pictures.f_div(&channel(&image.std)?)?.f_sub(&channel(&image.mean)?)?", LIB, "tensor::tests"),
+    ("a window takes one place too many", "model/layer.rs", r"\.div_euclid\(stride\) \+ 1", ".div_euclid(stride) + 2", NAIVE, "the_specification"),
+    ("the specification's eigenvalues are not squared", "ekfac/spec.rs", r"rotated\(w, q_a, q_g\)\?\.f_square\(\)\?", "rotated(w, q_a, q_g)?", NAIVE, "lambda_and_scores"),
+    ("another code keeps the kind of before", "error.rs", r"= \(code, code\.kind\(\)\);", "= (code, self.0.fault.kind);", LIB, "error::tests"),
+    ("a new name put over another file", "src/publish/draft.rs", r"self\.0\.persist_noclobber\(path\)", "self.0.persist(path)", GUARD, "draft::tests"),
+    ("a held case has no code", "src/engine/drive/faults.rs", r"code: Some\(code\),", "code: None,", CORE, "cases::a_hiccup"),
 ]
 
 

@@ -21,15 +21,7 @@ pub fn escape(bytes: &[u8]) -> String {
 
 /// `1,234,567`.
 pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    indicatif::HumanCount(n).to_string()
 }
 
 /// `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`.
