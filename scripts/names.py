@@ -40,7 +40,6 @@ ONLY_TESTS = {
     "test_pixels": "for attacks to come, which may look at the test pictures",
     "untouched": "for attacks to come whose test pictures bear no mark",
     "pixel_gradient": "for attacks to come that ask for gradients of pixels",
-    "squared_gradients": "for unlearners to come that ask for gradients",
 }
 
 # Files that are there to be read and tested against.
