@@ -9,6 +9,8 @@ mod chain;
 mod clock;
 #[path = "core/disk.rs"]
 mod disk;
+#[path = "core/errors.rs"]
+mod errors;
 #[path = "core/files.rs"]
 mod files;
 #[path = "core/folder.rs"]

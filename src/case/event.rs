@@ -1,7 +1,7 @@
 //! What can happen to a case. Each event is one journal record: its kind is the record's `k`, its content the record's `d`.
 
 use super::bounds::Kept;
-use super::{Accepted, Approval, Case, State};
+use super::{Accepted, Approval, Case, Stage, State};
 use crate::policy::{Decision, Found, GateVerdict};
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::method::Name;

@@ -14,7 +14,7 @@ mod transitions;
 
 pub use accepted::{Accepted, Claim, FileIdentity};
 pub use bounds::Kept;
-pub use event::{End, Event, HoldCause, List, Published, Retried, Stage, StandingUse, TraceSummary};
+pub use event::{End, Event, HoldCause, List, Published, Retried, StandingUse, TraceSummary};
 pub use message::{Message, message_id};
 pub use phase::{Approval, By, Held, Phase, Stance};
 pub use refusal::{Refusal, RefusedFile};

@@ -4,7 +4,7 @@ use crate::support::{Recorder, Running, ask, case_named, drop_picture, only_case
 use delta_guard::case::{Case, State};
 use delta_guard::config::file::Mail;
 use delta_guard::engine::asked::Ask;
-use delta_guard::engine::{Event, query};
+use delta_guard::engine::{Happening, query};
 use delta_guard::journal::Reader;
 use delta_guard::policy::Mode;
 use delta_guard::settings::Settings;
@@ -158,7 +158,7 @@ fn a_record_that_would_be_too_large_holds_its_case() {
     *running.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
         if matches!(
             event,
-            Event::StageStarted {
+            Happening::StageStarted {
                 stage: delta_guard::case::Stage::Trace,
                 ..
             }
@@ -173,7 +173,7 @@ fn a_record_that_would_be_too_large_holds_its_case() {
         held.reason.contains("record of kind traced") && held.help.contains("delta-guard resume"),
         "{held:?}"
     );
-    assert_eq!(running.hooks.count(|event| matches!(event, Event::CaseHeld { .. })), 1);
+    assert_eq!(running.hooks.count(|event| matches!(event, Happening::CaseHeld { .. })), 1);
     *running.hooks.1.lock().unwrap() = None;
     ledger.limit_records(64 << 10);
     drop_picture(&settings, "b.png", "label=cat\nflag=20\n", None);
@@ -196,7 +196,7 @@ fn not_even_a_hold_that_cannot_be_recorded_stops_the_guard() {
     *running.hooks.1.lock().unwrap() = Some(Box::new(move |event| {
         if matches!(
             event,
-            Event::StageStarted {
+            Happening::StageStarted {
                 stage: delta_guard::case::Stage::Trace,
                 ..
             }
@@ -207,7 +207,7 @@ fn not_even_a_hold_that_cannot_be_recorded_stops_the_guard() {
     drop_picture(&settings, "a.png", "label=dog\nflag=30\n", None);
     // What was found, and the hold.
     wait_for("two refusals", || {
-        let refused = running.hooks.count(|event| matches!(event, Event::JournalTrouble { .. }));
+        let refused = running.hooks.count(|event| matches!(event, Happening::JournalTrouble { .. }));
         (refused >= 2).then_some(())
     });
     *running.hooks.1.lock().unwrap() = None;

@@ -89,6 +89,7 @@ fn events(text: &str, many: usize) -> Vec<Event> {
                 file: "f".into(),
                 digest: digest.clone(),
                 ids: digest.clone(),
+                flagged: None,
                 manifest: None,
             },
             seconds,

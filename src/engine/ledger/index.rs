@@ -189,7 +189,10 @@ pub(super) fn apply(store: &mut Store, head: &Head, book: &Book, folded: &Folded
                 IndexChange::Unread(case)
             }
         },
-        Folded::Flagged(number, examples) => book.cases.get(number).map_or(IndexChange::None, |case| IndexChange::Flagged(case, examples)),
+        Folded::Flagged(number, examples) => book
+            .cases
+            .get(number)
+            .map_or(IndexChange::None, |case| IndexChange::Flagged(case, examples)),
     };
     store.apply(head, change)
 }
