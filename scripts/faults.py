@@ -130,7 +130,7 @@ FAULTS = [
     ("gradients by the batch's statistics", "model/exec.rs", r"(pub fn forward_differentiable\([^{]*\{\s*self\.run\(images, Mode::)Eval", r"\1Train", LIB, "attack::surrogate"),
     # An index that is damaged under a running guard.
     ("index: fewer cases than there are believed", "src/engine/ledger/ask.rs", r"cases\.len\(\) >= least", "cases.len() + 1 >= least", GUARD, "ledger::"),
-    ("index: other examples than were flagged believed", "src/engine/ledger/ask.rs", r"digest_ids\(&ids\) == trace\.ids", "digest_ids(&ids) == trace.ids || true", GUARD, "ledger::"),
+    ("index: other examples than were flagged believed", "src/engine/ledger/ask.rs", r"ensure!\(are\(&found, &trace\.ids\)", "ensure!(are(&found, &trace.ids) || true", GUARD, "ledger::"),
     ("index: an error is the answer", "src/engine/ledger/ask.rs", r"Err\(error\) => self\.doubt_index\(&lookup, &error\),", "Err(error) => { self.doubt_index(&lookup, &error); return Err(error); }", GUARD, "ledger::"),
     ("index: never made again", "src/engine/ledger/index.rs", r"self\.lost\.send_modify\(\|times\| \*times \+= 1\);", "", CORE, "index::damaged_under"),
     ("index: the new one is not taken into use", "src/engine/ledger/index.rs", r"inner\.store = Some\(store\);", "drop(store);", GUARD, "ledger::"),

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::evidence::Lab;
 use crate::progress::Report;
 use delta_guard_contract::TraceVerdict;
-use delta_guard_contract::detect::activation_clustering::{Classes, Decision, Keys};
+use delta_guard_contract::detect::activation_clustering::{Classes, Keys, SplitRule};
 use delta_guard_contract::finding::{Abstain, Cell, Column, Exhibit, HowSure, Point, Points, Row, Scatter, Strip, Sure, Table, Words};
 use rand::distr::{Distribution, weighted::WeightedIndex};
 use rand::{RngExt, SeedableRng};
@@ -89,7 +89,7 @@ fn split(keys: &Keys, features: &Tensor, case: &DetectCase, class: usize) -> Res
     let silhouettes = silhouettes(&points, &means.second);
     let silhouette = silhouettes.iter().sum::<f64>() / points.len() as f64;
     let share = second.min(points.len() - second) as f64 / points.len() as f64;
-    let apart = keys.decision == Decision::Size || silhouette > keys.min_silhouette;
+    let apart = keys.decision == SplitRule::Size || silhouette > keys.min_silhouette;
     let member = |((((position, _), reduced), second), silhouette): (((_, Vec<f64>), bool), f64)| Member {
         position: position as usize,
         reduced,
@@ -263,8 +263,8 @@ fn told(keys: &Keys, case: &DetectCase, splits: &[Split]) -> Detection {
 fn abstain(keys: &Keys, splits: &[Split]) -> Abstain {
     let sentence = match keys.decision {
         _ if splits.is_empty() => "no class has two different activations".into(),
-        Decision::Size => format!("no class has a part of less than {:.0} %", 100.0 * keys.max_share),
-        Decision::Silhouette => format!(
+        SplitRule::Size => format!("no class has a part of less than {:.0} %", 100.0 * keys.max_share),
+        SplitRule::Silhouette => format!(
             "no class has a part of less than {:.0} % in a split with a silhouette above {}",
             100.0 * keys.max_share,
             keys.min_silhouette
@@ -307,8 +307,8 @@ fn strip(keys: &Keys, own: &Split, splits: &[Split]) -> Exhibit<usize> {
         remark: String::new(),
     };
     let silhouette = match keys.decision {
-        Decision::Size => String::new(),
-        Decision::Silhouette => format!(", and a silhouette above {}", keys.min_silhouette),
+        SplitRule::Size => String::new(),
+        SplitRule::Silhouette => format!(", and a silhouette above {}", keys.min_silhouette),
     };
     Exhibit::Strip(Strip {
         title: "The class beside the others".into(),

@@ -21,7 +21,7 @@ pub struct Keys {
     #[schemars(range(min = 1, max = 1000))]
     pub dimensions: u32,
     /// When the smaller part is flagged.
-    pub decision: Decision,
+    pub decision: SplitRule,
     /// It must be less than this share of its class (ART: 0.35).
     pub max_share: f64,
     /// The class's mean silhouette must be above this (published: 0.1 to 0.15; ART: 0.1).
@@ -44,7 +44,7 @@ pub enum Classes {
 /// When the smaller part of a class is flagged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Decision {
+pub enum SplitRule {
     /// Where it is small.
     Size,
     /// Where it is small and the split has a high silhouette.
@@ -57,7 +57,7 @@ impl Default for Keys {
             classes: Classes::All,
             layer: None,
             dimensions: 10,
-            decision: Decision::Silhouette,
+            decision: SplitRule::Silhouette,
             max_share: 0.35,
             min_silhouette: 0.1,
             starts: 10,

@@ -84,7 +84,7 @@ fn the_other_forms_flag_what_they_say() {
     // By size alone the fit has no say. A share that is the limit is not below it.
     let (by_size, limit) = (
         |max_share| Keys {
-            decision: Decision::Size,
+            decision: SplitRule::Size,
             max_share,
             ..strict.clone()
         },
