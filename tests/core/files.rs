@@ -135,9 +135,15 @@ fn many_messages_lie_in_a_file_of_the_case() {
     running.stop().1.unwrap();
     let running = Running::start_with(&settings, many(200));
     assert_eq!(ids(&running), all[2..]);
-    for id in &all[2..] {
+    let (last, others) = all[2..].split_last().unwrap();
+    for id in others {
         running.started.ledger.message_sent(id, "250 ok").unwrap();
     }
+    running.stop().1.unwrap();
+    // The last one waits as long as the first.
+    let running = Running::start_with(&settings, many(200));
+    assert_eq!(ids(&running), std::slice::from_ref(last));
+    running.started.ledger.message_sent(last, "250 ok").unwrap();
     running.stop().1.unwrap();
     // The case's files may go now.
     let case = only_case(&settings).unwrap();
