@@ -73,6 +73,7 @@ mutants: ## mutation testing of a random sample; goes on with docs/mutants.csv; 
 
 lint: layering names faults-check ## rustfmt, clippy with warnings as errors, layering, names, sizes, can faults still be planted
 	$(CARGO) fmt --all --check
+	rustfmt --edition 2024 --check contract/src/method/*/*.rs ml/src/unlearn/*.rs # named by macros, which cargo fmt does not follow
 	$(WITH_TORCH) $(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
 layering: ## the guard knows no tensor, the contract knows nobody

@@ -68,7 +68,7 @@ def run(kills, seed):
         # Of the others only every fourth differs.
         expected = {n % 4: outcome(undisturbed[f"{n:06}.png"]) for n in range(min(4, len(sample)))}
         lost = [name for name in names if name not in cases]
-        other = [name for name in names if name in cases and outcome(cases[name]) != expected[int(name[:6]) % 4]]
+        other = {name: outcome(cases[name]) for name in names if name in cases and outcome(cases[name]) != expected[int(name[:6]) % 4]}
         twice = len(cases) - len(set(case["case"] for case in cases.values()))
         left = [entry.name for entry in (place.root / "inbox").iterdir()]
         candidates = [entry for entry in (place.root / "candidates").iterdir() if entry.is_dir() and not entry.name.startswith(".")]

@@ -43,9 +43,14 @@ impl Differentiated {
 /// Gradient of an objective with regard to the pixels that it was computed from, which must require one (`set_requires_grad`); of their shape.
 ///
 /// # Errors
-/// When libtorch fails, or the objective does not depend on them.
+/// When libtorch fails, or the objective does not depend on them: asked first, because libtorch ends the process where nothing was recorded.
 pub fn pixel_gradient(objective: &Tensor, pictures: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::f_run_backward(&[objective], &[pictures], false, false)?.remove(0))
+    let independent = || Error::internal("an objective that does not depend on the pixels has no gradient of them");
+    if !objective.requires_grad() || !pictures.requires_grad() {
+        return Err(independent());
+    }
+    let gradient = Tensor::f_run_backward(&[objective], &[pictures], false, false)?.pop();
+    gradient.filter(Tensor::defined).ok_or_else(independent)
 }
 
 impl Drop for Differentiated {
@@ -174,5 +179,28 @@ impl Fold for Squares {
         }
         let means = self.names.into_iter().zip(self.sums);
         means.map(|(name, sum)| Ok((name, sum.f_div_scalar(self.units)?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_objective_without_pixels_is_an_error() {
+        let ones = || Tensor::ones([2, 3], (Kind::Double, tch::Device::Cpu));
+        let (pictures, weights) = (ones().set_requires_grad(true), ones().set_requires_grad(true));
+        let of =
+            |objective: &Tensor, pictures: &Tensor| pixel_gradient(objective, pictures).map(|found| f64::try_from(found.sum(Kind::Double)).unwrap());
+        // d/dx of Σ x² at 1, over six numbers.
+        assert_eq!(of(&pictures.square().sum(Kind::Double), &pictures).unwrap(), 12.0);
+        for (objective, pictures) in [
+            (ones().sum(Kind::Double), &pictures),
+            (weights.square().sum(Kind::Double), &pictures),
+            (weights.square().sum(Kind::Double), &ones()),
+        ] {
+            let said = of(&objective, pictures).unwrap_err().to_string();
+            assert!(said.contains("does not depend on the pixels"), "{said}");
+        }
     }
 }
