@@ -1,0 +1,79 @@
+"""Write your model as one file that delta-guard reads, with a proof that it was read right: eight pictures and what your own code says of them.
+
+    from export import export                    # this file beside your script; needs torch, and Pillow
+
+    export(model, "model.pt2", pictures, transform, classes)
+
+model      an nn.Module: a float batch [n, channels, height, width] in, logits [n, classes] out
+pictures   paths of some eight picture files as they arrive (JPEG, PNG, …), of several classes and sizes; their bytes are stored, so nothing private
+transform  what your evaluation does with a PIL picture: torchvision's Compose, WEIGHTS.transforms(), or timm's create_transform
+classes    names of the classes, in the order of the logits
+"""
+
+import base64
+import copy
+import json
+import pathlib
+
+import torch
+from PIL import Image
+
+
+def words(transform) -> list:
+    """The evaluation transform in torchvision's words. What has no words is an error: give `preprocess=[…]` yourself."""
+
+    def both(size):
+        return size if isinstance(size, int) else size[0] if len(size) == 1 else list(size)
+
+    def resize(t, size):
+        smooth = not tensor or bool(t.antialias)  # PIL's resize always is
+        return {"resize": {"size": both(size), "interpolation": t.interpolation.value, "antialias": smooth}}
+
+    kind, found, tensor = type(transform).__name__, [], False
+    if kind == "ImageClassification":  # torchvision: WEIGHTS.transforms()
+        found = [resize(transform, transform.resize_size), {"center_crop": transform.crop_size[0]}]
+        return found + [{"normalize": {"mean": list(transform.mean), "std": list(transform.std)}}]
+    for t in getattr(transform, "transforms", [transform]):
+        kind = type(t).__name__
+        if kind == "Resize" and not any("normalize" in w for w in found) and getattr(t, "max_size", None) is None:
+            found.append(resize(t, t.size))
+        elif kind == "CenterCrop":
+            found.append({"center_crop": t.size if isinstance(t.size, int) else t.size[0] if len(set(t.size)) == 1 else list(t.size)})
+        elif kind == "Grayscale":
+            found.append({"grayscale": t.num_output_channels})
+        elif kind == "Normalize":
+            found.append({"normalize": {"mean": [round(float(v), 7) for v in t.mean], "std": [round(float(v), 7) for v in t.std]}})
+        elif kind in ("ToTensor", "MaybeToTensor", "PILToTensor", "ToImage"):
+            tensor = True
+        elif kind != "ConvertImageDtype" and not (kind == "ToDtype" and t.scale):
+            raise ValueError(f"delta-guard has no word for {kind}; describe what your evaluation does with preprocess=[…] (docs/guard-your-model.md)")
+    return found
+
+
+def export(model, out, pictures, transform, classes, preprocess=None, mode="RGB") -> None:
+    """Write `out` (.pt2). `mode` is how your code opens pictures: "RGB" (ImageFolder's way) or "L" (one channel)."""
+    model = copy.deepcopy(model).cpu().float().eval()
+    preprocess = words(transform) if preprocess is None else preprocess
+    if mode == "L":
+        preprocess = [{"grayscale": 1}, *preprocess]
+    batch = torch.stack([transform(Image.open(p).convert(mode)) for p in pictures])
+    with torch.no_grad():
+        logits = model(batch)
+    if logits.shape != (len(pictures), len(classes)):
+        raise ValueError(f"{len(pictures)} pictures and {len(classes)} classes, but the model answered {tuple(logits.shape)}")
+
+    ep = torch.export.export(model, (torch.zeros(2, *batch.shape[1:]),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    apart = (ep.module()(batch) - logits).abs().max().item()
+    if not apart <= 1e-3:
+        raise ValueError(f"the exported program answers otherwise than the model (by {apart:g}): does its forward depend on the data or on chance?")
+    for node in ep.graph.nodes:  # where on your machine it was traced: half of the file, and nobody's business
+        node.meta.pop("stack_trace", None)
+
+    extra, stored = {}, []
+    for i, (path, row) in enumerate(zip(map(pathlib.Path, pictures), logits.tolist())):
+        file = f"picture_{i}{path.suffix.lower()}.base64"  # torch keeps text only
+        extra[file] = base64.b64encode(path.read_bytes()).decode()
+        stored.append({"file": file, "name": path.name, "logits": row})
+    about = {"format": 1, "classes": list(classes), "preprocess": preprocess, "pictures": stored}
+    torch.export.save(ep, out, extra_files={"delta_guard.json": json.dumps(about)} | extra)
+    print(f"{out}: {len(classes)} classes, {sum(p.numel() for p in model.parameters())} parameters, {len(pictures)} pictures with their logits, preprocessing {json.dumps(preprocess)}")
