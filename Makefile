@@ -25,11 +25,14 @@ SOAK ?=
 MUTANTS ?= 100
 MUTANTS_SEED ?=
 FAULTS ?=
+# make fuzz MUTATIONS=100000 MUTATIONS_SEED=7
+MUTATIONS ?= 1000000
+MUTATIONS_SEED ?= 1
 # make install PREFIX=/usr DESTDIR=/tmp/package
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup build demo test fixtures faults faults-check mutants lint layering names data-cifar10 examples evaluate evaluate-cifar10 bench golden idle install screenshots soak
+.PHONY: help setup build demo test fixtures fuzz faults faults-check mutants lint layering names data-cifar10 examples evaluate evaluate-cifar10 bench golden idle install screenshots soak
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -61,6 +64,9 @@ install: ## what was built: programs, libtorch, systemd unit, user and folders (
 
 fixtures: ## the EK-FAC fixtures only; more of the same make by EKFAC_FIXTURES=dir1:dir2
 	$(WITH_TORCH) $(CARGO) test --release --locked -p delta-influence --test ekfac_fixtures -- --nocapture
+
+fuzz: ## random changes to a small .pt2, a million of them (MUTATIONS, MUTATIONS_SEED): no panic, little memory
+	MUTATIONS=$(MUTATIONS) MUTATIONS_SEED=$(MUTATIONS_SEED) && export MUTATIONS MUTATIONS_SEED && $(WITH_TORCH) $(CARGO) test --release --locked -p delta-influence --test import_mutated -- --nocapture
 
 faults: ## plant faults in a scratch copy, one by one: a test must find each (FAULTS="word …")
 	$(WITH_TORCH) $(PYTHON) scripts/faults.py $(FAULTS)

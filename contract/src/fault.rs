@@ -93,6 +93,8 @@ pub enum Code {
     CheckpointUnusable,
     /// A graph file describes no network that can be run.
     GraphUnusable,
+    /// An exported program (`.pt2`) is damaged, or holds what is not read.
+    ProgramUnusable,
     /// A file that the guard keeps for itself (factors, a part of a sum, a point to go on from) is damaged.
     KeptFileUnusable,
     /// A kept file or a part of a sum was made for another model, data set or setting.
@@ -148,6 +150,7 @@ impl Code {
             | Self::ChangedWhileRead
             | Self::CheckpointUnusable
             | Self::GraphUnusable
+            | Self::ProgramUnusable
             | Self::KeptFileUnusable
             | Self::KeptFileForeign
             | Self::NotFinite

@@ -5,10 +5,13 @@
 pub mod error;
 pub mod progress;
 
+pub mod memory;
+
 pub mod files;
 
 pub mod device;
-pub mod memory;
+
+pub mod import;
 
 pub mod data;
 pub mod model;

@@ -5,9 +5,8 @@
 //! another version, damaged) is built again. It is written under another name, fsynced and renamed: a file of the right name is complete.
 
 use super::manifest::ContentDigest;
-use super::map::Map;
 use crate::error::{Error, Result, ResultExt};
-use crate::files::give_name;
+use crate::files::{Map, give_name};
 use delta_guard_contract::{Code, FaultKind, is_passing};
 use serde::{Deserialize, Serialize};
 use std::fs::File;

@@ -14,7 +14,6 @@ mod glance;
 mod layout;
 mod links;
 pub mod manifest;
-mod map;
 pub mod picture;
 mod reader;
 mod resize;

@@ -1,7 +1,10 @@
-//! Writing files so that a reader sees the old one or the new one, whole.
+//! Files: written so that a reader sees the old one or the new one, whole; read through a map where they are large.
 
 pub mod canonical;
+mod map;
 pub mod tensors;
+
+pub(crate) use map::Map;
 
 use crate::error::{Error, Result, ResultExt};
 use delta_guard_contract::is_passing;

@@ -183,14 +183,17 @@ impl View for Stored {
 }
 
 /// Kinds of numbers that are read and written.
-const DTYPES: [(Dtype, Kind); 7] = [
+const DTYPES: [(Dtype, Kind); 10] = [
     (Dtype::F64, Kind::Double),
     (Dtype::F32, Kind::Float),
     (Dtype::F16, Kind::Half),
     (Dtype::BF16, Kind::BFloat16),
     (Dtype::I64, Kind::Int64),
     (Dtype::I32, Kind::Int),
+    (Dtype::I16, Kind::Int16),
+    (Dtype::I8, Kind::Int8),
     (Dtype::U8, Kind::Uint8),
+    (Dtype::BOOL, Kind::Bool),
 ];
 
 /// As libtorch names it; None: it is not read.

@@ -9,11 +9,13 @@ use std::path::Path;
 pub(crate) struct Map(Mmap);
 
 impl Map {
-    /// Map a finished file of a folder that is ours.
+    /// Map a file that nobody changes while it is read.
     ///
-    /// Unsafe because the bytes may change, and reading past a shortened end raises SIGBUS. Both are excluded by how cache files are made: they are
+    /// Unsafe because the bytes may change, and reading past a shortened end raises SIGBUS. For files of our cache both are excluded by how they are made: they are
     /// complete, fsynced and renamed into place before anybody opens them, named by the digest of what they hold, never written again, and their
-    /// length was checked on this very handle. Whoever shortens a file in the cache folder by hand ends the job (a worker process), not the guard.
+    /// length was checked on this very handle. The owner's model is asked to be put in place by renaming, too. No text is looked at in the map itself
+    /// (`import` copies it first), and numbers are copied into tensors: bytes that change there are other numbers, which checksum or finiteness show.
+    /// Whoever shortens such a file in place ends the job (a worker process), not the guard.
     #[allow(unsafe_code)]
     pub(crate) fn new(file: &fs_err::File, path: &Path) -> Result<Self> {
         crate::memory::allow_mapping(file.metadata()?.len());
@@ -23,6 +25,12 @@ impl Map {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Map {
+    fn as_ref(&self) -> &[u8] {
         &self.0
     }
 }
