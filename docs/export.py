@@ -6,7 +6,8 @@
 
 model      an nn.Module: a float batch [n, channels, height, width] in, logits [n, classes] out
 pictures   paths of some eight picture files as they arrive (JPEG, PNG, …), of several classes and sizes; their bytes are stored, so nothing private
-transform  what your evaluation does with a PIL picture: torchvision's Compose, WEIGHTS.transforms(), or timm's create_transform
+transform  what your evaluation does with a PIL picture: torchvision's Compose, WEIGHTS.transforms(), timm's create_transform, or an image processor of
+           transformers
 classes    names of the classes, in the order of the logits
 """
 
@@ -33,6 +34,8 @@ def words(transform) -> list:
     if kind == "ImageClassification":  # torchvision: WEIGHTS.transforms()
         found = [resize(transform, transform.resize_size), {"center_crop": transform.crop_size[0]}]
         return found + [{"normalize": {"mean": list(transform.mean), "std": list(transform.std)}}]
+    if hasattr(transform, "image_mean"):  # transformers
+        return processor(transform)
     for t in getattr(transform, "transforms", [transform]):
         kind = type(t).__name__
         if kind == "Resize" and not any("normalize" in w for w in found) and getattr(t, "max_size", None) is None:
@@ -50,13 +53,63 @@ def words(transform) -> list:
     return found
 
 
+def processor(p) -> list:
+    """The same of an image processor of transformers. Some do more than they say: `export` finds that."""
+    size, found = dict(p.size or {}), []
+    edge, cut = size.get("shortest_edge"), getattr(p, "crop_pct", None)
+    if p.do_resize:
+        to = [size["height"], size["width"]] if not edge else edge if cut is None else int(edge / cut) if edge < 384 else [edge, edge]  # `crop_pct`: ConvNeXT's
+        kind = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}[int(p.resample)]
+        found.append({"resize": {"size": to, "interpolation": kind, "antialias": True}})
+    if getattr(p, "do_center_crop", None):
+        height, width = p.crop_size["height"], p.crop_size["width"]
+        found.append({"center_crop": height if height == width else [height, width]})
+    elif cut and edge < 384:
+        found.append({"center_crop": edge})
+    return found + ([{"normalize": {"mean": list(p.image_mean), "std": list(p.image_std)}}] if p.do_normalize else [])
+
+
+def replay(picture, preprocess) -> torch.Tensor:
+    """What the words say, done by Pillow: so that a wrong description is found here, not in the guard."""
+    mean, std = [0.0], [1.0]
+    for word in preprocess:
+        ((kind, value),) = word.items()
+        width, height = picture.size
+        if kind == "resize":
+            to, short = value["size"], min(width, height)
+            new = (to[1], to[0]) if isinstance(to, list) else (to if width == short else int(to * width / short), to if height == short else int(to * height / short))
+            picture = picture.resize(new, getattr(Image.Resampling, value["interpolation"].upper()))
+        elif kind == "center_crop":
+            to = value if isinstance(value, list) else [value, value]
+            left, top = (-((t - s) // 2) if t > s else round((s - t) / 2) for s, t in ((width, to[1]), (height, to[0])))
+            picture = picture.crop((left, top, left + to[1], top + to[0]))
+        elif kind == "grayscale":
+            picture = picture.convert("L") if value == 1 else picture.convert("L").convert("RGB")
+        elif kind == "normalize":
+            mean, std = value["mean"], value["std"]
+        else:
+            raise ValueError(f"delta-guard has no word {kind}: resize, center_crop, grayscale, normalize")
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(picture.height, picture.width, -1).permute(2, 0, 1) / 255
+    return (pixels - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+
+
 def export(model, out, pictures, transform, classes, preprocess=None, mode="RGB") -> None:
     """Write `out` (.pt2). `mode` is how your code opens pictures: "RGB" (ImageFolder's way) or "L" (one channel)."""
     model = copy.deepcopy(model).cpu().float().eval()
     preprocess = words(transform) if preprocess is None else preprocess
     if mode == "L":
         preprocess = [{"grayscale": 1}, *preprocess]
-    batch = torch.stack([transform(Image.open(p).convert(mode)) for p in pictures])
+    see = (lambda picture: transform(picture, return_tensors="pt")["pixel_values"][0]) if hasattr(transform, "image_mean") else transform
+    opened = [Image.open(p).convert(mode) for p in pictures]
+    batch = torch.stack([see(picture) for picture in opened])
+    if all(word.get("resize", {}).get("antialias", True) for word in preprocess):  # Pillow cannot do it without
+        for path, picture, ours in zip(pictures, opened, batch):
+            said = replay(picture, preprocess)
+            std = next((torch.tensor(word["normalize"]["std"]).view(-1, 1, 1) for word in preprocess if "normalize" in word), 1.0)
+            off = ((said - ours) * std).abs().max().item() * 255 if said.shape == ours.shape else None
+            if off is None or not off <= 3:
+                what = f"up to {off:.0f} of 255 off" if off is not None else f"{list(said.shape)} instead of {list(ours.shape)}"
+                raise ValueError(f"{path}: {json.dumps(preprocess)} is not what your transform does ({what}); describe it with preprocess=[…]")
     with torch.no_grad():
         logits = model(batch)
     if logits.shape != (len(pictures), len(classes)):
