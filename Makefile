@@ -20,6 +20,7 @@ STORY ?= config/evaluate/demo.yaml
 SEEDS ?=
 BENCH ?=
 SHORT ?=
+MODELS ?=
 SOAK ?=
 # make mutants MUTANTS=200 MUTANTS_SEED=1; make faults FAULTS=split
 MUTANTS ?= 100
@@ -32,7 +33,7 @@ MUTATIONS_SEED ?= 1
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help setup build demo test fixtures fuzz faults faults-check mutants lint layering names data-cifar10 examples evaluate evaluate-cifar10 bench golden idle install screenshots soak
+.PHONY: help setup build demo test fixtures fuzz faults faults-check mutants lint layering names data-cifar10 examples evaluate evaluate-cifar10 bench golden idle install models screenshots soak
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -103,6 +104,10 @@ bench: ## what influence costs, as ratios to a plain pass, interleaved (DATA, BE
 
 golden: build ## what the guard found on kept victims, found again (DATA=<cifar10>: a third story, whose victim is trained first)
 	@$(PYTHON) scripts/golden.py check $(if $(DATA),--data $(DATA))
+
+models: build ## whether torchvision's and timm's models can be guarded, at their real size: docs/models.md (needs torch, torchvision, timm; goes on where it stopped; MODELS="resnet18 timm:levit_128s")
+	$(PYTHON) -W ignore scripts/check_export.py
+	$(WITH_TORCH) $(PYTHON) scripts/models.py $(MODELS)
 
 idle: build ## what the daemon costs while nothing happens: time to ready, memory
 	@$(PYTHON) scripts/idle.py $(BIN)

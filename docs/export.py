@@ -28,7 +28,7 @@ def words(transform) -> list:
 
     def resize(t, size):
         smooth = not tensor or bool(t.antialias)  # PIL's resize always is
-        return {"resize": {"size": both(size), "interpolation": t.interpolation.value, "antialias": smooth}}
+        return {"resize": {"size": both(size), "interpolation": str(getattr(t.interpolation, "value", t.interpolation)), "antialias": smooth}}
 
     kind, found, tensor = type(transform).__name__, [], False
     if kind == "ImageClassification":  # torchvision: WEIGHTS.transforms()
@@ -38,12 +38,14 @@ def words(transform) -> list:
         return processor(transform)
     for t in getattr(transform, "transforms", [transform]):
         kind = type(t).__name__
-        if kind == "Resize" and not any("normalize" in w for w in found) and getattr(t, "max_size", None) is None:
+        if any("normalize" in word for word in found):
+            raise ValueError(f"{kind} comes after Normalize; delta-guard normalises last. Describe what your evaluation does with preprocess=[…]")
+        if kind == "Resize" and getattr(t, "max_size", None) is None:
             found.append(resize(t, t.size))
         elif kind == "CenterCrop":
             found.append({"center_crop": t.size if isinstance(t.size, int) else t.size[0] if len(set(t.size)) == 1 else list(t.size)})
         elif kind == "Grayscale":
-            found.append({"grayscale": t.num_output_channels})
+            found.append({"grayscale": {"channels": t.num_output_channels}})
         elif kind == "Normalize":
             found.append({"normalize": {"mean": [round(float(v), 7) for v in t.mean], "std": [round(float(v), 7) for v in t.std]}})
         elif kind in ("ToTensor", "MaybeToTensor", "PILToTensor", "ToImage"):
@@ -78,13 +80,15 @@ def replay(picture, preprocess) -> torch.Tensor:
         if kind == "resize":
             to, short = value["size"], min(width, height)
             new = (to[1], to[0]) if isinstance(to, list) else (to if width == short else int(to * width / short), to if height == short else int(to * height / short))
-            picture = picture.resize(new, getattr(Image.Resampling, value["interpolation"].upper()))
+            if value["interpolation"].upper() not in Image.Resampling.__members__:
+                raise ValueError(f"delta-guard resizes as Pillow does, which has no {value['interpolation']}: {', '.join(Image.Resampling.__members__).lower()}")
+            picture = picture.resize(new, Image.Resampling[value["interpolation"].upper()])
         elif kind == "center_crop":
             to = value if isinstance(value, list) else [value, value]
             left, top = (-((t - s) // 2) if t > s else round((s - t) / 2) for s, t in ((width, to[1]), (height, to[0])))
             picture = picture.crop((left, top, left + to[1], top + to[0]))
         elif kind == "grayscale":
-            picture = picture.convert("L") if value == 1 else picture.convert("L").convert("RGB")
+            picture = picture.convert("L") if value["channels"] == 1 else picture.convert("L").convert("RGB")
         elif kind == "normalize":
             mean, std = value["mean"], value["std"]
         else:
@@ -98,14 +102,16 @@ def export(model, out, pictures, transform, classes, preprocess=None, mode="RGB"
     model = copy.deepcopy(model).cpu().float().eval()
     preprocess = words(transform) if preprocess is None else preprocess
     if mode == "L":
-        preprocess = [{"grayscale": 1}, *preprocess]
+        preprocess = [{"grayscale": {"channels": 1}}, *preprocess]
+    if not any("normalize" in word for word in preprocess):
+        preprocess = [*preprocess, {"normalize": {"mean": [0.0] * (1 if mode == "L" else 3), "std": [1.0] * (1 if mode == "L" else 3)}}]
     see = (lambda picture: transform(picture, return_tensors="pt")["pixel_values"][0]) if hasattr(transform, "image_mean") else transform
     opened = [Image.open(p).convert(mode) for p in pictures]
     batch = torch.stack([see(picture) for picture in opened])
     if all(word.get("resize", {}).get("antialias", True) for word in preprocess):  # Pillow cannot do it without
         for path, picture, ours in zip(pictures, opened, batch):
             said = replay(picture, preprocess)
-            std = next((torch.tensor(word["normalize"]["std"]).view(-1, 1, 1) for word in preprocess if "normalize" in word), 1.0)
+            std = torch.tensor(preprocess[-1]["normalize"]["std"]).view(-1, 1, 1)
             off = ((said - ours) * std).abs().max().item() * 255 if said.shape == ours.shape else None
             if off is None or not off <= 3:
                 what = f"up to {off:.0f} of 255 off" if off is not None else f"{list(said.shape)} instead of {list(ours.shape)}"
