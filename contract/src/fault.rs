@@ -111,6 +111,10 @@ pub enum Code {
     VersionMismatch,
     /// The worker cannot be started.
     WorkerUnusable,
+    /// The owner's trainer (`unlearn.command`) could not be started, or ended with an error.
+    CommandFailed,
+    /// The owner's trainer left no checkpoint, or none that can take production's place.
+    CandidateUnusable,
 
     /// Computed values that cannot be, such as a cosine above 1.
     NumbersImpossible,
@@ -127,6 +131,8 @@ pub enum Code {
     TimeLimit,
     /// The worker was killed from outside.
     WorkerKilled,
+    /// The owner's trainer (`unlearn.command`) was killed, or asks to be started again (exit code 75).
+    CommandAgain,
 
     /// A defect of delta-guard.
     Defect,
@@ -158,9 +164,13 @@ impl Code {
             | Self::NothingLeft
             | Self::DeviceMissing
             | Self::VersionMismatch
-            | Self::WorkerUnusable => FaultKind::Configuration,
+            | Self::WorkerUnusable
+            | Self::CommandFailed
+            | Self::CandidateUnusable => FaultKind::Configuration,
             Self::NumbersImpossible => FaultKind::Numeric,
-            Self::Resource | Self::DiskFull | Self::OutOfMemory | Self::NoAnswer | Self::TimeLimit | Self::WorkerKilled => FaultKind::Resource,
+            Self::Resource | Self::DiskFull | Self::OutOfMemory | Self::NoAnswer | Self::TimeLimit | Self::WorkerKilled | Self::CommandAgain => {
+                FaultKind::Resource
+            }
             Self::Defect | Self::WorkerBroken => FaultKind::Internal,
         }
     }

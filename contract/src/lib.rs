@@ -14,6 +14,7 @@ pub mod method;
 pub mod mistaken;
 pub mod passing;
 pub mod story;
+pub mod units;
 
 pub use config::{
     Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Orientation, Recipe, Resize, Schedule, Split, Stem, WorkerSetup,

@@ -1,5 +1,6 @@
 //! What no schema can say: how keys depend on each other, and on the files that they name.
 
+mod command;
 mod mail;
 mod paths;
 
@@ -56,6 +57,7 @@ pub(super) fn check(file: &ConfigFile, look: Look) -> Vec<Complaint> {
     numbers(file, &mut found);
     found.take("recipe", file.recipe.check());
     found.take("unlearn", file.unlearn.check());
+    command::times(file, &mut found);
     found.take("detect", file.detect.check());
     if let Some(url) = &file.http.public_url
         && host_of(url).is_none()
@@ -260,14 +262,14 @@ fn files(file: &ConfigFile, found: &mut Findings) {
             "`delta-guard graph --classes NUMBER --out FILE.json` writes such a file",
         );
     }
+    command::is_there(file, found);
     program_and_folders(file, found);
 }
 
 fn program_and_folders(file: &ConfigFile, found: &mut Findings) {
     if let Some(command) = &file.worker.command {
-        let runs = std::fs::metadata(command).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
         found.unless(
-            runs,
+            command::runs(command),
             "worker.command",
             format!("{} is not a program", command.display()),
             "name delta-guard-worker, or remove the key to take the one beside delta-guard",

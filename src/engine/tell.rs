@@ -91,12 +91,17 @@ fn write_report(view: &CaseView, hooks: &dyn Hooks) -> Result<Digest> {
     Ok(Digest(blake3::hash(html.as_bytes()).to_hex().to_string()))
 }
 
-/// Remove what only an unfinished case needs: epoch checkpoints and the unpublished copy of the candidate. Trace report and thumbnails stay.
+/// What the owner's trainer said, in its job's folder and, once the case has ended, in the case's.
+const COMMAND_LOG: &str = "command.log";
+
+/// Remove what only an unfinished case needs: epoch checkpoints and the unpublished copy of the candidate. Trace report and thumbnails stay, and what the owner's trainer said.
 pub(super) fn clean_up(case: &Case, settings: &Settings) {
     let work = settings.case_dir(&case.id).join("work");
     let Ok(entries) = fs_err::read_dir(&work) else { return };
     for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        // Of several attempts the last one's; a case without any has no such file.
+        let _ = std::fs::rename(path.join(COMMAND_LOG), settings.case_dir(&case.id).join(COMMAND_LOG));
         if ["predict-", "fit-", "unlearn-", "certify-", "given-"]
             .iter()
             .any(|stage| name.starts_with(stage))

@@ -24,7 +24,7 @@ mod tars;
 pub mod tensor;
 
 pub use glance::{Glance, glance};
-pub use layout::{cifar_kind, has_test_part};
+pub use layout::{cifar_kind, has_test_part, home};
 pub use manifest::{PassedOver, Unreadable};
 pub use picture::encode_png;
 pub use set::{DataSet, peek_sizes};

@@ -84,8 +84,10 @@ pub fn unlearn(
     let case = Unlearning {
         graph: &graph,
         production: &production,
+        production_file: &model.checkpoint,
         checkpoint: &checkpoint.0,
         data: &set,
+        source: &data.train,
         image: &data.image,
         retained: &retained,
         flagged: &removed,

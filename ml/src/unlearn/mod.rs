@@ -13,7 +13,7 @@ use crate::progress::Report;
 use crate::train::Trained;
 use delta_guard_contract::detect::Objective;
 use delta_guard_contract::method::unlearn as settings;
-use delta_guard_contract::{ImageConfig, Recipe, TrainId};
+use delta_guard_contract::{DataSource, ImageConfig, Recipe, TrainId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -36,6 +36,7 @@ unlearners! {
     Eu(eu),
     Cf(cf),
     Ssd(ssd),
+    Command(command),
 }
 
 /// What an unlearner works with.
@@ -44,10 +45,14 @@ pub struct Unlearning<'a> {
     pub graph: &'a Graph,
     /// The production weights; never changed.
     pub production: &'a Weights,
+    /// The file that they were read from.
+    pub production_file: &'a Path,
     /// Names the production weights.
     pub checkpoint: &'a str,
     /// The training set.
     pub data: &'a DataSet,
+    /// Where it lies, for methods that hand it to another program.
+    pub source: &'a DataSource,
     /// Normalisation.
     pub image: &'a ImageConfig,
     /// Positions that stay (R), ascending.

@@ -5,7 +5,7 @@
 use delta_guard_contract::job::StoryConfig;
 use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
-use delta_guard_contract::{ImageConfig, Recipe, Schedule};
+use delta_guard_contract::{DataSource, ImageConfig, Recipe, Schedule};
 use delta_influence::attack::{Workshop, prepare};
 use delta_influence::data::DataSet;
 use delta_influence::model::{Graph, Weights, zoo};
@@ -18,6 +18,7 @@ use tch::Device;
 pub struct Bench {
     pub folder: tempfile::TempDir,
     pub data: DataSet,
+    pub source: DataSource,
     pub image: ImageConfig,
 }
 
@@ -41,6 +42,7 @@ impl Bench {
         Self {
             folder,
             data,
+            source: made.train,
             image: made.image,
         }
     }
@@ -73,8 +75,10 @@ impl Bench {
         Unlearning {
             graph,
             production,
+            production_file: Path::new("production.safetensors"),
             checkpoint: "c",
             data: &self.data,
+            source: &self.source,
             image: &self.image,
             retained,
             flagged,

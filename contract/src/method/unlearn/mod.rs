@@ -4,6 +4,8 @@ use super::{Method, Mistake, Name, Section, methods};
 use crate::Recipe;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 methods! {
     /// How a model is repaired.
@@ -11,6 +13,7 @@ methods! {
     Eu(eu) = "eu",
     Cf(cf) = "cf",
     Ssd(ssd) = "ssd",
+    Command(command) = "command",
 }
 
 /// What is asked of an unlearner besides its name and its rules.
@@ -20,6 +23,24 @@ pub trait Own {
 
     /// What it will cost with these settings, by the production model's recipe: "40 epochs from the start".
     fn effort(&self, recipe: &Recipe) -> String;
+
+    /// The program that it runs, where that is none of ours.
+    fn outside(&self) -> Option<Outside<'_>> {
+        None
+    }
+}
+
+/// A program of the owner's: what the guard can see of it before it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outside<'a> {
+    /// The program and its arguments.
+    pub command: &'a [PathBuf],
+    /// Its working folder; None: the job's.
+    pub cwd: Option<&'a Path>,
+    /// Longest time of one attempt.
+    pub deadline: Option<Duration>,
+    /// Time between SIGTERM and SIGKILL.
+    pub grace: Duration,
 }
 
 /// Keys that all unlearners share.
@@ -73,6 +94,12 @@ impl Unlearning {
     /// Every method that stands here, the usual one first.
     pub fn all(&self) -> impl Iterator<Item = &Unlearner> {
         std::iter::once(&self.method).chain(&self.common.also)
+    }
+
+    /// The files that the methods name ([`super::Keys::files`]).
+    pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let all = std::iter::once(&mut self.method).chain(&mut self.common.also);
+        all.flat_map(Method::files)
     }
 
     /// Make another method the usual one. The settings of the one before are kept.

@@ -13,8 +13,14 @@ fn every_method_has_a_default_that_breaks_no_rule_and_says_what_it_does() {
     for name in Name::<Unlearner>::all() {
         let method = name.method();
         assert_eq!(Name::of(&method), name);
-        assert_eq!(method.check(), [], "{name}");
         let own = method.own();
+        // Which program of the owner's is meant has no default.
+        let must_be_said: &[&str] = if own.outside().is_some() { &["command"] } else { &[] };
+        assert_eq!(
+            method.check().iter().map(|mistake| &mistake.key).collect::<Vec<_>>(),
+            must_be_said,
+            "{name}"
+        );
         assert!(own.about().split(' ').count() > 3 && !own.about().ends_with('.'), "{name}");
         assert!(!own.effort(&Recipe::default()).is_empty(), "{name}");
         // Its form in a configuration, a job and a record.
@@ -68,4 +74,20 @@ fn rules_hold_for_the_usual_method_and_for_those_beside_it() {
 fn the_old_form_is_told_with_the_new_one() {
     let said = read(json!({"method": "eu", "cf": {"epochs": 40}})).unwrap_err();
     assert!(said.contains("no key `cf` any more") && said.contains("also: [{method: cf"), "{said}");
+}
+
+#[test]
+fn a_command_must_be_named_and_only_paths_start_at_the_files_folder() {
+    let command = |value: serde_json::Value| read(value).unwrap();
+    let keys = |unlearning: &Unlearning| unlearning.check().into_iter().map(|mistake| mistake.key).collect::<Vec<_>>();
+    assert_eq!(keys(&command(json!({"method": "command"}))), ["command"]);
+    assert_eq!(keys(&command(json!({"method": "command", "command": [""]}))), ["command"]);
+    assert_eq!(
+        keys(&command(json!({"method": "command", "command": ["true"], "deadline": "0s"}))),
+        ["deadline"]
+    );
+    let mut both = command(
+        json!({"method": "command", "command": ["./a.sh", "b/c.py"], "cwd": "work", "also": [{"method": "command", "command": ["python3", "b/c.py"]}]}),
+    );
+    assert_eq!(both.files().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(), ["./a.sh", "work"]);
 }

@@ -1,0 +1,163 @@
+//! The owner's trainer as a process: in a group of its own, heard, ended with all that it started.
+#![allow(unsafe_code, reason = "pre_exec; see the safety comment")]
+
+use super::PATIENCE;
+use super::output::{Said, follow};
+use crate::error::Result;
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process_group, set_parent_process_death_signal, setrlimit,
+    test_kill_process_group,
+};
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Lines that wait to be heard. A trainer that says more than can be written waits.
+const WAITING: usize = 256;
+/// After its end, how long what it said is waited for: who holds its pipes open in a group of its own is out of reach.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How it ended.
+pub(super) enum Ended {
+    /// By itself.
+    Itself(ExitStatus),
+    /// The worker was asked to end.
+    Stopped,
+    /// Its deadline was over.
+    Late,
+}
+
+/// A running trainer. Dropping it kills whatever is left of its group.
+pub(super) struct Trainer {
+    child: Child,
+    group: Pid,
+    /// Kills the group when this process ends in any way in which it cannot do it itself. None where it could not be started.
+    watch: Option<Child>,
+    said: Receiver<Said>,
+}
+
+impl Trainer {
+    /// Start it, in a process group that it leads.
+    ///
+    /// # Errors
+    /// The system's, where it cannot be started.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        apart(command);
+        let mut child = command.spawn()?;
+        let group = Pid::from_child(&child);
+        let (to, said) = sync_channel(WAITING);
+        let streams = (child.stdout.take(), child.stderr.take());
+        listen(streams.0, true, to.clone());
+        listen(streams.1, false, to);
+        Ok(Self {
+            child,
+            group,
+            watch: watch(group).ok(),
+            said,
+        })
+    }
+
+    /// The next thing that it says, if that comes soon.
+    pub fn hear(&self) -> Option<Said> {
+        match self.said.recv_timeout(PATIENCE) {
+            Ok(said) => Some(said),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                thread::sleep(PATIENCE); // it closed its streams and works on
+                None
+            }
+        }
+    }
+
+    /// Its end, if it has come.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Ask the group to end, and wait until all of it has, or the grace is over. What it says meanwhile is heard: a full pipe would keep it from saving its work.
+    pub fn stop(&mut self, grace: Duration, hear: &mut dyn FnMut(Said)) {
+        let _ = kill_process_group(self.group, Signal::TERM); // a group without members is what we want
+        let until = Instant::now() + grace;
+        while Instant::now() < until {
+            if matches!(self.child.try_wait(), Ok(Some(_))) && test_kill_process_group(self.group).is_err() {
+                break;
+            }
+            self.hear().map(&mut *hear);
+        }
+    }
+
+    /// End all of it, and hear what it still had to say.
+    pub fn end(&mut self, hear: &mut dyn FnMut(Said)) {
+        self.kill();
+        let until = Instant::now() + LAST_WORDS;
+        while let Ok(said) = self.said.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            hear(said);
+        }
+    }
+
+    fn kill(&mut self) {
+        let _ = kill_process_group(self.group, Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Trainer {
+    fn drop(&mut self) {
+        self.kill();
+        if let Some(mut watch) = self.watch.take() {
+            // A line instead of an end: there is nothing to kill any more, and the group's number may be another's soon.
+            let _ = watch.stdin.take().map(|mut stdin| stdin.write_all(b"\n"));
+            let _ = watch.wait();
+        }
+    }
+}
+
+fn listen(stream: Option<impl Read + Send + 'static>, speaks: bool, to: SyncSender<Said>) {
+    if let Some(stream) = stream {
+        thread::spawn(move || follow(stream, speaks, &to));
+    }
+}
+
+/// A process that waits for our end: its standard input is a pipe that only we hold, so its end is ours. Then it kills the group.
+fn watch(group: Pid) -> io::Result<Child> {
+    Command::new("/bin/sh")
+        .args(["-c", "read -r line || kill -s KILL -- \"-$1\"", "delta-guard-watch"])
+        .arg(group.as_raw_nonzero().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+}
+
+/// A group of its own, the end of this thread its end, and the machine's ceiling on address space instead of the worker's own: CUDA reserves it by the terabyte.
+fn apart(command: &mut Command) {
+    command.process_group(0);
+    let worker = getpid();
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes plain system calls through rustix, allocates nothing, takes no lock
+    // and touches no memory but the copied `worker`.
+    unsafe {
+        command.pre_exec(move || {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            let most = getrlimit(Resource::As).maximum;
+            let _ = setrlimit(
+                Resource::As,
+                Rlimit {
+                    current: most,
+                    maximum: most,
+                },
+            );
+            // We may have ended between fork and that call.
+            match getppid() == Some(worker) {
+                true => Ok(()),
+                false => Err(io::ErrorKind::NotFound.into()),
+            }
+        });
+    }
+}
