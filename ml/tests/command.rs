@@ -3,6 +3,8 @@
 
 #[path = "unlearn/bench.rs"]
 mod bench;
+#[path = "command/examples.rs"]
+mod examples;
 #[path = "command/worker.rs"]
 mod worker;
 

@@ -87,6 +87,7 @@ fn try_out(global: &Global, config: Config) -> anyhow::Result<Checked> {
             detect.method.name()
         ));
     }
+    tried.warnings.extend(foreign_recipe(&config.file));
     let folder = tempfile::tempdir()?;
     let task = Task::Check {
         data: config.file.data.clone(),
@@ -121,6 +122,18 @@ fn try_out(global: &Global, config: Config) -> anyhow::Result<Checked> {
     Ok(match config.mistakes(&tried.mistakes) {
         Some(error) => Err(error),
         None => Ok((config, tried, seen)),
+    })
+}
+
+/// A network of the owner's was hardly trained by our recipe.
+fn foreign_recipe(file: &ConfigFile) -> Option<String> {
+    let method = &file.unlearn.method;
+    let foreign = std::path::Path::new(&file.model.architecture).extension().is_some();
+    (foreign && method.own().rests_on_recipe()).then(|| {
+        format!(
+            "unlearn.method is {}, which trains again by `recipe`: if that is only nearly how this model was trained, the candidate will be worse and is rejected. Take `cf`, or `command` (your own trainer), unless the recipe is exact",
+            method.name()
+        )
     })
 }
 

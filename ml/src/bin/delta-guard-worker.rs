@@ -54,7 +54,10 @@ impl Report for Lines {
 
 fn main() -> ExitCode {
     delta_influence::device::use_huge_pages();
-    let out = match rustix::io::dup(rustix::stdio::stdout()).and_then(|fd| rustix::stdio::dup2_stdout(rustix::stdio::stderr()).map(|()| fd)) {
+    // Closed in what it starts: the owner's trainer must not hold the guard's line open, nor speak on it.
+    let out = match rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
+        .and_then(|fd| rustix::stdio::dup2_stdout(rustix::stdio::stderr()).map(|()| fd))
+    {
         Ok(fd) => std::fs::File::from(fd),
         Err(error) => {
             eprintln!("error: cannot take over standard output: {error}");

@@ -33,14 +33,25 @@ pub fn gone(pid: &str) {
     });
 }
 
-struct Stage {
-    bench: Bench,
+/// A job that is done by the worker's own program.
+pub struct Stage {
+    pub bench: Bench,
     job: String,
     resume: PathBuf,
 }
 
 impl Stage {
+    /// A script of the shell as the owner's trainer; its first argument is a checkpoint that will do.
     fn new(script: &str) -> Self {
+        Self::of(|root| {
+            let mut command = ["/bin/sh", "-euc", script, "x"].map(PathBuf::from).to_vec();
+            command.push(root.join("good.safetensors"));
+            command
+        })
+    }
+
+    /// Any command, which may lay out a folder for itself before.
+    pub fn of(command: impl FnOnce(&Path) -> Vec<PathBuf>) -> Self {
         let bench = Bench::new();
         let root = bench.folder.path().to_path_buf();
         for (name, seed) in [("production", 1), ("good", 9)] {
@@ -55,7 +66,7 @@ impl Stage {
             "task": {
                 "task": "unlearn", "data": {"train": bench.source, "validation": bench.source, "image": bench.image}, "recipe": {},
                 "model": {"architecture": "small-cnn", "width": 2, "checkpoint": root.join("production.safetensors")},
-                "method": {"method": "command", "command": ["/bin/sh", "-euc", script, "x", root.join("good.safetensors")], "grace": "30s"},
+                "method": {"method": "command", "command": command(&root), "grace": "30s"},
                 "flagged": [bench.data.ids()[7]],
             },
         });
@@ -66,7 +77,7 @@ impl Stage {
         }
     }
 
-    fn start(&self) -> Child {
+    pub fn start(&self) -> Child {
         let mut worker = Command::new(env!("CARGO_BIN_EXE_delta-guard-worker"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -77,12 +88,12 @@ impl Stage {
         worker
     }
 
-    fn has(&self, name: &str) -> String {
+    pub fn has(&self, name: &str) -> String {
         let path = self.resume.join(name);
         until(name, || fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n')))
     }
 
-    fn outcome(worker: Child) -> Outcome {
+    pub fn outcome(worker: Child) -> Outcome {
         let lines = BufReader::new(worker.stdout.unwrap()).lines();
         match serde_json::from_str(&lines.last().unwrap().unwrap()).unwrap() {
             Message::Outcome(outcome) => outcome,

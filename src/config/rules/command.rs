@@ -111,3 +111,101 @@ fn program_of(program: &Path) -> Result<(), String> {
 pub(super) fn runs(program: &Path) -> bool {
     std::fs::metadata(program).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use crate::config::{Look, Problem, parse};
+    use delta_guard_contract::method::unlearn::Unlearner;
+    use std::path::Path;
+
+    /// Mistakes below `unlearn` of a configuration in this folder, and the methods that were read.
+    fn read(folder: &Path, unlearn: &str, look: Look) -> (Vec<Problem>, Vec<Unlearner>) {
+        let text = format!(
+            "paths: {{inbox: in, state: state, candidates: out}}\ndata: {{train: {{path: train}}, validation: {{path: val}}}}\nmodel: {{architecture: resnet18, checkpoint: m.safetensors}}\nunlearn: {unlearn}\n"
+        );
+        match parse(&text, Path::new("t.yaml"), folder, look) {
+            Ok(config) => (Vec::new(), config.file.unlearn.all().cloned().collect()),
+            Err(error) => (
+                error.problems.into_iter().filter(|problem| problem.key.starts_with("unlearn")).collect(),
+                Vec::new(),
+            ),
+        }
+    }
+
+    #[test]
+    fn times_fit_into_the_workers_and_paths_start_at_the_file() {
+        let folder = Path::new("/base");
+        let keys = |unlearn: &str| -> Vec<String> { read(folder, unlearn, Look::AtTextOnly).0.into_iter().map(|problem| problem.key).collect() };
+        assert_eq!(keys("{method: command}"), ["unlearn.command"]);
+        assert_eq!(keys("{method: command, command: [true], deadline: 8d}"), ["unlearn.command[0]"],);
+        assert_eq!(keys("{method: command, command: [./a], deadline: 8d}"), ["unlearn.deadline"]);
+        assert_eq!(keys("{method: command, command: [./a], grace: 20s}"), ["unlearn.grace"]);
+        assert_eq!(
+            keys("{also: [{method: command, command: [a], grace: 20s, deadline: 7d}]}"),
+            ["unlearn.also[0].grace"]
+        );
+        assert_eq!(keys("{method: command, command: [~/a.sh]}"), ["unlearn"]);
+        assert_eq!(keys("{method: command, command: [./a], deadline: 7d, grace: 19s}"), [""; 0]);
+        let (_, methods) = read(
+            folder,
+            "{method: command, command: [tools/../a.sh, b/c], also: [{method: cf}]}",
+            Look::AtTextOnly,
+        );
+        assert_eq!(methods[0].own().outside().unwrap().command, [Path::new("/base/a.sh"), Path::new("b/c")]);
+        let (_, methods) = read(
+            folder,
+            "{also: [{method: command, command: [python3, b/c], cwd: work}]}",
+            Look::AtTextOnly,
+        );
+        let outside = methods[1].own().outside().unwrap();
+        assert_eq!(
+            (outside.command[0].to_str(), outside.cwd),
+            (Some("python3"), Some(Path::new("/base/work")))
+        );
+    }
+
+    #[test]
+    fn the_program_is_there_and_can_be_started() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, mode| {
+            std::fs::write(folder.path().join(name), "#!/bin/sh\n").unwrap();
+            std::fs::set_permissions(folder.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        file("good.sh", 0o755);
+        file("plain.sh", 0o644);
+        let said = |unlearn: &str| -> Vec<(String, String)> {
+            let problems = read(folder.path(), unlearn, Look::AtFiles).0;
+            problems
+                .into_iter()
+                .map(|problem| (problem.key, format!("{}; {}", problem.what, problem.help)))
+                .collect()
+        };
+        let one = |unlearn: &str, key: &str, word: &str| {
+            let said = said(unlearn);
+            assert!(said.len() == 1 && said[0].0 == key && said[0].1.contains(word), "{unlearn}: {said:?}");
+        };
+        assert_eq!(said("{method: command, command: [./good.sh, --epochs, '3', --out=x.py]}"), []);
+        assert_eq!(said("{method: command, command: [sh, -c, 'exit 0'], cwd: .}"), []);
+        one("{method: command, command: [./plain.sh]}", "unlearn.command[0]", "chmod +x");
+        one("{method: command, command: [./absent.sh]}", "unlearn.command[0]", "cannot be started");
+        one("{method: command, command: [./]}", "unlearn.command[0]", "not a file");
+        one("{method: command, command: [no-such-program-here]}", "unlearn.command[0]", "in PATH");
+        one("{method: command, command: [./good.sh], cwd: absent}", "unlearn.cwd", "not a folder");
+        one(
+            "{also: [{method: command, command: [./plain.sh]}]}",
+            "unlearn.also[0].command[0]",
+            "chmod +x",
+        );
+        // A script among the arguments is looked for where the program works.
+        one("{method: command, command: [sh, good.sh]}", "unlearn.command[1]", "`cwd`");
+        one("{method: command, command: [sh, absent.sh], cwd: .}", "unlearn.command[1]", "there is no");
+        one(
+            "{method: command, command: [sh, /nowhere/train.py]}",
+            "unlearn.command[1]",
+            "there is no /nowhere/train.py",
+        );
+        assert_eq!(said("{method: command, command: [sh, good.sh], cwd: .}"), []);
+    }
+}

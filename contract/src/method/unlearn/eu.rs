@@ -20,4 +20,8 @@ impl Own for Keys {
     fn effort(&self, recipe: &Recipe) -> String {
         format!("{} epochs from the start", recipe.epochs)
     }
+
+    fn rests_on_recipe(&self) -> bool {
+        true
+    }
 }

@@ -24,6 +24,11 @@ pub trait Own {
     /// What it will cost with these settings, by the production model's recipe: "40 epochs from the start".
     fn effort(&self, recipe: &Recipe) -> String;
 
+    /// Is its result only as good as `recipe` is the production model's?
+    fn rests_on_recipe(&self) -> bool {
+        false
+    }
+
     /// The program that it runs, where that is none of ours.
     fn outside(&self) -> Option<Outside<'_>> {
         None
