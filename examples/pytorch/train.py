@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data/cifar10"))
     parser.add_argument("--arch", choices=ARCHS, default="resnet18")
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if options.do == "unlearn":
         return unlearn(options.arch)
     if options.work is None or (options.do == "evaluate" and options.checkpoint is None):
