@@ -118,6 +118,8 @@ def export(model, out, pictures, transform, classes, preprocess=None, mode="RGB"
                 raise ValueError(f"{path}: {json.dumps(preprocess)} is not what your transform does ({what}); describe it with preprocess=[…]")
     with torch.no_grad():
         logits = model(batch)
+    if not isinstance(logits, torch.Tensor):
+        raise ValueError(f"the model answered {type(logits).__name__}, not one tensor of logits: wrap it (docs/guard-your-model.md, transformers)")
     if logits.shape != (len(pictures), len(classes)):
         raise ValueError(f"{len(pictures)} pictures and {len(classes)} classes, but the model answered {tuple(logits.shape)}")
 

@@ -127,6 +127,8 @@ def main() -> int:
         refused("an interpolation that Pillow has not", wrong(0, [{"resize": {"size": 37, "interpolation": "nearest-exact"}}]), "no nearest-exact")
         refused("a step after mean and std", lambda: words(T.Compose([*tail, T.Resize(32)])), "after Normalize")
         refused("pixels that are not scaled", lambda: words(v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32)])), "ToDtype")
+        bundle = type("Bundle", (Net,), {"forward": lambda self, x: {"logits": self.net(x)}})
+        refused("a model that answers a dictionary", lambda: export(bundle(), out, paths, transform, CLASSES), "answered dict")
         refused("a class too many", lambda: export(Net(), out, paths, transform, [*CLASSES, "dragonfly"]), "4 classes")
     print(f"{len(failed)} failed")
     return int(bool(failed))
