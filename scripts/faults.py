@@ -20,6 +20,7 @@ LIB = ["-p", "delta-influence", "--lib"]
 UNLEARN = ["-p", "delta-influence", "--test", "unlearn"]
 SSD = ["-p", "delta-influence", "--test", "ssd"]
 CHECKPOINTS = ["-p", "delta-influence", "--test", "checkpoints"]
+ERRORS = ["-p", "delta-influence", "--test", "errors"]
 HICCUPS = ["-p", "delta-influence", "--test", "hiccups"]
 CONTRACT = ["-p", "delta-guard-contract", "--lib"]
 CLI = ["-p", "delta-guard", "--test", "cli"]
@@ -150,6 +151,15 @@ FAULTS = [
     ("another code keeps the kind of before", "error.rs", r"= \(code, code\.kind\(\)\);", "= (code, self.0.fault.kind);", LIB, "error::tests"),
     ("a new name put over another file", "src/publish/draft.rs", r"self\.0\.persist_noclobber\(path\)", "self.0.persist(path)", GUARD, "draft::tests"),
     ("a held case has no code", "src/engine/drive/faults.rs", r"code: Some\(code\),", "code: None,", CORE, "cases::a_hiccup"),
+    # Data sets as people have them.
+    ("members of a key may stand apart", "data/webdataset.rs", r"if !self\.seen\.insert\(key\.to_owned\(\)\) \{", "if !self.seen.insert(key.to_owned()) && false {", ERRORS, "sets"),
+    ("numbers are sorted as names", "data/labels.rs", r"Some\(places\) => numbered\(&places, place\),", "Some(_) => named(all, place),", LIB, "data::labels"),
+    ("a list may lead out of its folder", "data/listed.rs", r"stays &= parts\.pop\(\)\.is_some\(\)", "drop(parts.pop())", ERRORS, "sets"),
+    ("nulls of a parquet column close up", "data/parquet_set/rows.rs", r"most == 0 \|\| levels", "most >= 0 || levels", LIB, "data::tests::parquet::files_of"),
+    ("listed classes may be too many", "data/labels.rs", r"\.filter\(\|\(n, _\)\| !used\.contains\(n\)\)", ".filter(|(n, _)| false && !used.contains(n))", LIB, "data::labels"),
+    ("sources: one more than were flagged", "jobs/origins.rs", r"let upper = \(flagged as usize\)", "let upper = (flagged as usize + 1)", LIB, "jobs::origins"),
+    ("sources: corrected alike", "jobs/origins.rs", r"\(count - place\) as f64", "count as f64", LIB, "jobs::origins"),
+    ("sources: labels thrown together", "jobs/origins.rs", r"of\.flagged as f64 \* drawn\.examples as f64 / of\.examples as f64", "of.flagged as f64 * drawn.examples as f64 / all.values().map(|of| of.examples).sum::<u64>() as f64", LIB, "jobs::origins"),
 ]
 
 

@@ -15,6 +15,11 @@ pub struct DataConfig {
     pub train: DataSource,
     /// Clean, labelled pictures that were not trained on: the gate measures accuracy on them.
     pub validation: DataSource,
+    /// The class names in the order of the model's outputs: a list, or the path of a file with one name a line, a JSON list, or a JSON object `{index: name}`
+    /// or `{name: index}`. It must name just the classes that the training set has. Unset: the set's own order (folders sorted by name, numbers, or the names
+    /// that it declares).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<ClassNames>,
     /// Size and normalisation of the pictures as the model sees them.
     #[serde(default)]
     pub image: ImageConfig,
@@ -28,18 +33,49 @@ fn default_unreadable() -> f64 {
     0.01
 }
 
+/// Class names in label order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ClassNames {
+    /// The names.
+    Listed(Vec<String>),
+    /// A file that holds them.
+    File(PathBuf),
+}
+
 /// One set of labelled pictures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataSource {
-    /// A folder with one sub-folder per class, a tar file of such a folder (or a folder of tar files), a folder of CIFAR binary batches, or the official CIFAR tar.gz.
+    /// A folder with one sub-folder per class, a tar file of such a folder (or a folder of tar files), WebDataset shards, a list of pictures (`train.csv`,
+    /// `train.jsonl`), parquet files of Hugging Face, a folder of CIFAR binary batches, or the official CIFAR tar.gz. A range in braces names several files:
+    /// `shards/train-{000..123}.tar`.
     pub path: PathBuf,
     /// How to read it; `auto` looks.
     #[serde(default)]
     pub format: DataFormat,
-    /// For CIFAR: which batches (`train`: data_batch_*.bin or train.bin, `test`: test_batch.bin or test.bin). For folders and tars: a sub-folder of this name is taken if there is one.
+    /// For CIFAR: which batches (`train`: data_batch_*.bin or train.bin, `test`: test_batch.bin or test.bin). For folders and tars: a sub-folder of this name is taken
+    /// if there is one. For lists: rows whose column `split` says so, if they have one. For parquet: files whose names begin so.
     #[serde(default)]
     pub split: Split,
+    /// What tells where an example comes from (a supplier, a crawl); the report then says which sources the flagged examples come from. Unset: the column or
+    /// JSON key `source`, where the data have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Origin>,
+}
+
+/// What tells where an example comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// Nothing.
+    None,
+    /// The first folder below the class: `dog/crawl-3/0017.png` comes from `crawl-3`.
+    Folder,
+    /// The file that holds it: tar, parquet file, CIFAR batch.
+    Shard,
+    /// The column `source` of a list or parquet file, the JSON key `source` of WebDataset.
+    Column,
 }
 
 /// Layout of a data source.
@@ -53,6 +89,13 @@ pub enum DataFormat {
     Folder,
     /// One folder per class inside one or more tar (or tar.gz) files.
     Tar,
+    /// Tar (or tar.gz) files with `KEY.jpg` beside `KEY.cls` or `KEY.json`.
+    #[serde(rename = "webdataset")]
+    WebDataset,
+    /// A list of pictures: CSV or JSON lines with the columns `path` and `label`, and perhaps `id`, `source` and `split`.
+    Manifest,
+    /// Parquet files as Hugging Face's `datasets` writes them: pictures as bytes, labels as numbers with names in the schema, or as text.
+    Parquet,
     /// CIFAR-10 binary batches, loose or in the official tar.gz.
     Cifar10,
     /// CIFAR-100 binary files (fine labels), loose or in the official tar.gz.

@@ -4,6 +4,7 @@
 //! standard input; [`Message`] lines out, the last of them the outcome. Both know this crate and nothing of each other. It holds
 //! plain data and serde, no I/O.
 
+mod braces;
 pub mod config;
 pub mod fault;
 pub mod finding;
@@ -16,8 +17,10 @@ pub mod passing;
 pub mod story;
 pub mod units;
 
+pub use braces::in_braces;
 pub use config::{
-    Augment, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Orientation, Recipe, Resize, Schedule, Split, Stem, WorkerSetup,
+    Augment, ClassNames, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Orientation, Origin, Recipe, Resize, Schedule, Split,
+    Stem, WorkerSetup,
 };
 pub use fault::{Code, Fault, FaultKind};
 pub use finding::{Flagged, TraceReport, TraceVerdict};

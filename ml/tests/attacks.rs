@@ -61,6 +61,7 @@ impl Story<'_> {
             validation: inside(&self.made.validation),
             image: self.made.image.clone(),
             max_unreadable_share: 0.0,
+            classes: None,
         }
     }
 

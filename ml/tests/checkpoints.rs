@@ -129,6 +129,7 @@ fn data(root: &Path) -> DataConfig {
         path: root.join("data"),
         format: Default::default(),
         split: Default::default(),
+        source: None,
     };
     DataConfig {
         train: source.clone(),
@@ -138,6 +139,7 @@ fn data(root: &Path) -> DataConfig {
             width: 8,
             ..ImageConfig::default()
         },
+        classes: None,
         max_unreadable_share: 0.0,
     }
 }

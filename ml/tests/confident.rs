@@ -90,6 +90,7 @@ impl Story {
             validation: inside(&made.validation),
             image: made.image.clone(),
             max_unreadable_share: 0.0,
+            classes: None,
         };
         let victim = folder.join("victim/model.safetensors");
         let task = Task::Train {

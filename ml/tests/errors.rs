@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use delta_guard_contract::job::ImageLimits;
-use delta_guard_contract::{DataFormat, DataSource, Digest, ImageConfig, ModelConfig, Split};
-use delta_influence::data::{DataSet, decode_submission, encode_png};
+use delta_guard_contract::{ClassNames, DataFormat, DataSource, Digest, ImageConfig, ModelConfig, Origin, Split};
+use delta_influence::data::{DataSet, KnownClasses, class_names, decode_submission, encode_png};
 use delta_influence::ekfac::{CovarianceFold, Eigenbasis, Factors, Workspace};
 use delta_influence::error::{Error, Result};
 use delta_influence::files::tensors::write_tensors;
@@ -79,6 +79,7 @@ fn data() {
             path: dir.join(name),
             format,
             split: Split::All,
+            source: None,
         };
         DataSet::open(&source, image, 0.1, &dir.join("cache"), classes, &mut Silent)
     };
@@ -126,6 +127,178 @@ fn data() {
         told.fails(when, decode_submission(&dir.join(name), &limits, &image));
     }
     expect_file!["snapshots/data.txt"].assert_eq(&told.text);
+}
+
+/// Name and bytes.
+type Member<'a> = (&'a str, &'a [u8]);
+
+fn tar_of(members: &[Member]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, *bytes).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+/// Lists, shards and parquet files.
+#[test]
+fn sets() {
+    let mut told = Told::new();
+    let dir = told.dir.path().to_path_buf();
+    let image = ImageConfig {
+        height: 8,
+        width: 8,
+        ..ImageConfig::default()
+    };
+    let open = |name: &str, format, source, known: Option<KnownClasses>| {
+        let source = DataSource {
+            path: dir.join(name),
+            format,
+            split: Split::All,
+            source,
+        };
+        DataSet::open_known(&source, &image, 0.1, &dir.join("cache"), known, &mut Silent)
+    };
+    let auto = DataFormat::Auto;
+    put(&dir.join("set/ant/1.png"), &picture(1));
+    put(&dir.join("set/bee/2.png"), &picture(2));
+    put(&dir.join("outside.png"), &picture(3));
+    for (when, name, text) in [
+        ("a list without a head", "head.csv", "ant/1.png,ant\nbee/2.png,bee\n"),
+        ("a list with a column twice", "twice.csv", "path,label,path\n"),
+        (
+            "a list with a comma too many",
+            "comma.csv",
+            "path,label\nant/1.png,ant\nbee/2,1.png,bee\n",
+        ),
+        ("a list that is not UTF-8", "latin.csv", "path,label\nant/1.png,ant\nLATIN.png,bee\n"),
+        ("a list without a label", "blank.csv", "path,label\nant/1.png,\n"),
+        (
+            "a list that names a picture twice",
+            "again.csv",
+            "path,label\nant/1.png,ant\n./ant//1.png,ant\n",
+        ),
+        (
+            "a list that leads out of its folder",
+            "out.csv",
+            "path,label\n\"ant/../../outside.png\",ant\n",
+        ),
+        ("a list with an absolute path", "root.csv", "path,label\n/etc/passwd,ant\n"),
+        (
+            "a list of pictures that are not there",
+            "gone.csv",
+            "path,label\nant/1.png,ant\nbee/9.png,bee\n",
+        ),
+        ("a list without pictures", "none.csv", "path,label\n"),
+        ("a list with numbers from 1", "from1.csv", "path,label\nant/1.png,1\nbee/2.png,2\n"),
+        (
+            "a list with numbers that are none",
+            "float.csv",
+            "path,label\nant/1.png,0.0\nbee/2.png,1.0\n",
+        ),
+        (
+            "a line that is no JSON",
+            "text.jsonl",
+            "{\"path\": \"ant/1.png\", \"label\": 0}\n\nant/2.png\n",
+        ),
+        ("a line without a key", "key.jsonl", "{\"file\": \"ant/1.png\", \"label\": 0}\n"),
+        (
+            "a line with a label of another kind",
+            "kind.jsonl",
+            "{\"path\": \"ant/1.png\", \"label\": [0]}\n",
+        ),
+    ] {
+        let bytes: Vec<u8> = text.replace("LATIN", "\u{1}").bytes().map(|b| if b == 1 { 0xe9 } else { b }).collect();
+        put(&dir.join("set").join(name), &bytes);
+        told.fails(when, open(&format!("set/{name}"), auto, None, None));
+    }
+    put(&dir.join("set/open.csv"), &[b"path,label\n\"".to_vec(), vec![b'x'; 3 << 20]].concat());
+    told.fails("a quote that is never closed", open("set/open.csv", auto, None, None));
+    put(&dir.join("set/long.jsonl"), &vec![b' '; 3 << 20]);
+    told.fails("a line that never ends", open("set/long.jsonl", auto, None, None));
+    put(&dir.join("set/good.csv"), b"path,label\nset/ant/1.png,ant\n");
+    let number = ["0", "1"].map(String::from);
+    put(&dir.join("set/one.csv"), b"path,label\nant/1.png,1\nbee/2.png,2\n");
+    let turned = ["2", "1", "0"].map(String::from);
+    told.fails(
+        "labels that mean two things",
+        open("set/one.csv", auto, None, Some(KnownClasses::Training(&turned))),
+    );
+    told.fails(
+        "a number that is no class",
+        open("set/one.csv", auto, None, Some(KnownClasses::Listed(&number))),
+    );
+    let names = ["ant", "cow"].map(String::from);
+    told.fails(
+        "listed classes that do not fit",
+        open("set/../set", DataFormat::Folder, None, Some(KnownClasses::Listed(&names))),
+    );
+    told.fails(
+        "a source that a folder cannot tell",
+        open("set", DataFormat::Folder, Some(Origin::Shard), None),
+    );
+    told.fails("a source that is not there", open("set/float.csv", auto, Some(Origin::Column), None));
+
+    let png = picture(1);
+    let shards: [(&str, &str, &[Member]); 9] = [
+        ("a key without a label", "a.tar", &[("1.png", &png), ("2.png", &png), ("2.cls", b"0")]),
+        ("a key without a picture", "b.tar", &[("1.cls", b"0"), ("2.png", &png), ("2.cls", b"0")]),
+        ("a key with two pictures", "c.tar", &[("1.png", &png), ("1.jpg", &png), ("1.cls", b"0")]),
+        (
+            "a key in two places",
+            "d.tar",
+            &[("1.png", &png), ("1.cls", b"0"), ("2.png", &png), ("2.cls", b"0"), ("1.json", b"{}")],
+        ),
+        (
+            "a label of two files",
+            "e.tar",
+            &[("1.png", &png), ("1.cls", b"0"), ("1.json", b"{\"label\": 1}")],
+        ),
+        ("a label of another kind", "f.tar", &[("1.png", &png), ("1.json", b"{\"label\": 1.5}")]),
+        ("a JSON file that is none", "g.tar", &[("1.png", &png), ("1.json", b"[]")]),
+        ("a label that is too long", "h.tar", &[("1.png", &png), ("1.cls", &[b'x'; 2000])]),
+        ("an empty label", "i.tar", &[("1.png", &png), ("1.cls", b"\n")]),
+    ];
+    for (when, name, members) in shards {
+        put(&dir.join(name), &tar_of(members));
+        told.fails(when, open(name, DataFormat::WebDataset, None, None));
+    }
+    told.fails("a range with a hole", open("{a..c}.tar", auto, None, None));
+    put(&dir.join("s-0.tar"), &tar_of(&[("1.png", &png), ("1.cls", b"0")]));
+    told.fails("a range with a missing file", open("s-{0..3}.tar", auto, None, None));
+    told.fails("a range that counts down", open("s-{3..0}.tar", auto, None, None));
+
+    put(&dir.join("text.parquet"), b"this is no parquet file at all");
+    told.fails("a parquet file that is none", open("text.parquet", auto, None, None));
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parquet");
+    let plain = std::fs::read(fixtures.join("plain.parquet")).unwrap();
+    put(&dir.join("cut.parquet"), &plain[..1000]);
+    told.fails("a parquet file that is cut short", open("cut.parquet", auto, None, None));
+    put(&dir.join("zstd.parquet"), &std::fs::read(fixtures.join("zstd.parquet")).unwrap());
+    told.fails("a parquet file with another compression", open("zstd.parquet", auto, None, None));
+    put(
+        &dir.join("hf/train-00000-of-00002.parquet"),
+        &std::fs::read(fixtures.join("train-00000-of-00002.parquet")).unwrap(),
+    );
+    told.fails("a parquet file too few", open("hf", auto, None, None));
+    let one = "hf/train-00000-of-00002.parquet";
+    told.fails(
+        "names that the training set has not",
+        open(one, auto, None, Some(KnownClasses::Training(&names))),
+    );
+
+    let listed = |names: &[&str]| class_names(&ClassNames::Listed(names.iter().map(|name| (*name).to_owned()).collect()));
+    told.fails("a class listed twice", listed(&["ant", "bee", "ant"]));
+    put(&dir.join("classes.json"), b"{\"0\": \"ant\", \"2\": \"bee\"}");
+    told.fails("a list of classes with a hole", class_names(&ClassNames::File(dir.join("classes.json"))));
+    told.fails(
+        "a list of classes that is not there",
+        class_names(&ClassNames::File(dir.join("nowhere.txt"))),
+    );
+    expect_file!["snapshots/sets.txt"].assert_eq(&told.text);
 }
 
 #[test]

@@ -93,6 +93,7 @@ impl Place {
             } else {
                 Default::default()
             },
+            source: None,
         };
         let (side, checkpoint) = if set == "cifar" {
             (32, "ten.safetensors")
@@ -119,6 +120,7 @@ impl Place {
                         width: side,
                         ..ImageConfig::default()
                     },
+                    classes: None,
                     max_unreadable_share: 0.5,
                 },
                 model: ModelConfig {

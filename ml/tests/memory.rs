@@ -86,6 +86,7 @@ fn a_job_on_the_cpu_has_a_ceiling() {
         path: dir.path().join("set"),
         format: Default::default(),
         split: Default::default(),
+        source: None,
     };
     let image = ImageConfig {
         height: 1024,

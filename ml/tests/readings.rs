@@ -35,6 +35,7 @@ fn the_flagged_are_read_by_both_models() {
         validation: made.validation.clone(),
         image: made.image.clone(),
         max_unreadable_share: 0.0,
+        classes: None,
     };
     data.train.path = at("data").join(&data.train.path);
     data.validation.path = at("data").join(&data.validation.path);

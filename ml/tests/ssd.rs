@@ -220,6 +220,7 @@ fn a_real_victim() {
         validation: inside(&made.validation),
         image: made.image.clone(),
         max_unreadable_share: 0.0,
+        classes: None,
     };
     let model = |checkpoint: &Path| -> ModelConfig {
         serde_json::from_value(json!({"architecture": "small-cnn", "width": 24, "checkpoint": checkpoint})).unwrap()

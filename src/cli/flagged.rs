@@ -20,7 +20,7 @@ Examples:
   delta-guard flagged 8f3a --csv > flagged.csv   for `unlearn --flagged`, or a spreadsheet
   delta-guard flagged --id dog/0017.png          which cases flagged this example?
 
-Columns: rank (1 is the strongest), score (strength of the evidence, in the detector's own unit), then whatever else the detector measured. Of the method guard: \
+Columns: rank (1 is the strongest), score (strength of the evidence, in the detector's own unit), source (where the data say that it comes from, if they do), then whatever else the detector measured. Of the method guard: \
 kappa, its score (likeness to the seeds), count (of the transformed queries in which its influence fell), mean_scaled_delta (how far), seed.
 
 Exit codes: 0 some, 3 none or no such case")]
@@ -78,7 +78,7 @@ impl Flagged {
         if global.json {
             say::json(&all.iter().flat_map(Of::values).collect::<Vec<_>>())?;
         } else if self.csv {
-            write_csv(&all)?;
+            say::out(&csv_of(&all)?)?;
         } else if all.is_empty() {
             let what = match (&wanted, &self.id) {
                 (Some(case), _) => format!("case {} flagged nothing (it is {})", case.id.short(), case.state),
@@ -132,6 +132,9 @@ impl Of {
                 "case": self.case, "id": example.id, "label": example.label, "rank": example.rank, "score": example.score,
             });
             if let Some(map) = value.as_object_mut() {
+                if let Some(source) = &example.source {
+                    map.insert("source".into(), source.clone().into());
+                }
                 for (column, cell) in row(self.report.as_ref(), example) {
                     map.entry(column.key.clone()).or_insert(serde_json::json!(cell));
                 }
@@ -141,12 +144,21 @@ impl Of {
     }
 }
 
+/// Does the data of any case say where examples come from?
+fn has_sources(all: &[Of]) -> bool {
+    all.iter().flat_map(|of| &of.flagged).any(|example| example.source.is_some())
+}
+
 /// The same columns for every case; those that a case does not have are empty.
-fn write_csv(all: &[Of]) -> anyhow::Result<()> {
+fn csv_of(all: &[Of]) -> anyhow::Result<String> {
     let columns = union(all.iter().filter_map(|of| of.report.as_ref()));
     let mut writer = csv::Writer::from_writer(Vec::new());
     let head = ["case", "id", "label", "rank", "score"].into_iter();
-    writer.write_record(head.chain(columns.iter().map(|column| column.key.as_str())))?;
+    let sources = has_sources(all);
+    writer.write_record(
+        head.chain(sources.then_some("source"))
+            .chain(columns.iter().map(|column| column.key.as_str())),
+    )?;
     for of in all {
         for example in &of.flagged {
             let own: BTreeMap<&str, &Cell> = row(of.report.as_ref(), example)
@@ -159,6 +171,7 @@ fn write_csv(all: &[Of]) -> anyhow::Result<()> {
                 example.rank.to_string(),
                 example.score.to_string(),
             ];
+            record.extend(sources.then(|| example.source.clone().unwrap_or_default()));
             record.extend(
                 columns
                     .iter()
@@ -167,7 +180,7 @@ fn write_csv(all: &[Of]) -> anyhow::Result<()> {
             writer.write_record(record)?;
         }
     }
-    say::out(&String::from_utf8(writer.into_inner().map_err(|error| anyhow::anyhow!("{error}"))?)?)
+    Ok(String::from_utf8(writer.into_inner().map_err(|error| anyhow::anyhow!("{error}"))?)?)
 }
 
 /// All that is known of it.
@@ -183,12 +196,18 @@ fn exact(cell: &Cell) -> String {
 
 fn write_table(all: &[Of]) -> anyhow::Result<()> {
     let shown = Shown::of(all.iter().filter_map(|of| of.report.as_ref()));
-    let columns = shown.columns(&["case", ">rank"], &["label", "id"]);
+    let sources = has_sources(all);
+    let last: &[&str] = if sources { &["label", "source", "id"] } else { &["label", "id"] };
+    let columns = shown.columns(&["case", ">rank"], last);
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     let rows = all.iter().flat_map(|of| {
         of.flagged.iter().map(|example| {
             let first = vec![of.case.short().to_owned(), example.rank.to_string()];
-            let last = vec![example.label.clone(), example.id.to_string()];
+            let source = sources.then(|| example.source.clone().unwrap_or_default());
+            let last = [Some(example.label.clone()), source, Some(example.id.to_string())]
+                .into_iter()
+                .flatten()
+                .collect();
             [first, shown.cells(of.report.as_ref(), example), last].concat()
         })
     });
@@ -258,5 +277,40 @@ fn plain(cell: &Cell, decimals: u8) -> String {
         Cell::Number(value) => format!("{value:.*}", usize::from(decimals)),
         Cell::Yes(_) | Cell::None => words::cell(cell, decimals),
         cell => exact(cell),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(case: &str, sources: [Option<&str>; 2]) -> Of {
+        let flagged = |(n, source): (usize, Option<&str>)| Found {
+            id: TrainId(format!("{n}.png")),
+            label: "cat".into(),
+            rank: n as u32 + 1,
+            score: 0.5,
+            source: source.map(String::from),
+        };
+        Of {
+            case: Digest(case.into()),
+            flagged: sources.into_iter().enumerate().map(flagged).collect(),
+            report: None,
+        }
+    }
+
+    #[test]
+    fn a_source_is_a_column_where_any_example_has_one() {
+        let without = [of("a", [None, None])];
+        assert_eq!(
+            csv_of(&without).expect("is text"),
+            "case,id,label,rank,score\na,0.png,cat,1,0.5\na,1.png,cat,2,0.5\n"
+        );
+        assert!(without[0].values().all(|value| value.get("source").is_none()));
+        let with = [of("a", [None, None]), of("b", [Some("crawl, old"), None])];
+        let text = csv_of(&with).expect("is text");
+        assert!(text.starts_with("case,id,label,rank,score,source\na,0.png,cat,1,0.5,\n"), "{text}");
+        assert!(text.contains("b,0.png,cat,1,0.5,\"crawl, old\"\n"), "{text}");
+        assert_eq!(with[1].values().next().expect("there are two")["source"], "crawl, old");
     }
 }

@@ -37,6 +37,7 @@ impl Measure {
                 path: absolute(path)?,
                 format: DataFormat::Auto,
                 split: Split::All,
+                source: None,
             },
             None => config.file.data.validation.clone(),
         };

@@ -5,6 +5,7 @@ use super::{Exit, Global, flagged, say};
 use crate::publish;
 use crate::report;
 use clap::Args;
+use delta_guard_contract::finding::Exhibit;
 use delta_guard_contract::job::Anomaly;
 use delta_guard_contract::method::{Method, changed};
 use delta_guard_contract::{Flagged, JobResult, Seed, Task, TraceReport, TraceVerdict};
@@ -90,6 +91,10 @@ impl Trace {
         let mut facts = vec![("read as", report.predicted_label.clone()), ("verdict", verdict_said(&report))];
         facts.extend(report.notes.iter().map(|note| ("note", note.clone())));
         facts.extend(report::facts(&report));
+        facts.extend(report.exhibits.iter().filter_map(|exhibit| match exhibit {
+            Exhibit::Sources(sources) => Some(("sources", sources.caption.clone())),
+            _ => None,
+        }));
         facts.push(("seed", seed_said(seed, config.file.detect.common.seed, self.seed)));
         facts.push(("details", folder.join("trace.json").display().to_string()));
         say::out(&say::facts(&facts))?;

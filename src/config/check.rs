@@ -180,6 +180,25 @@ impl<'a> Walk<'a> {
         );
     }
 
+    /// Options told apart by the kind of value that they take: a list or a text.
+    fn by_kind(&mut self, options: &[&'a Value], value: &Value) {
+        let name = match value {
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Object(_) => "object",
+            _ => "",
+        };
+        let names: Option<Vec<&str>> = options.iter().map(|option| type_of(option)).collect();
+        match (options.iter().find(|option| type_of(option) == Some(name)), names) {
+            (Some(option), _) => self.value(option, value),
+            (None, Some(names)) => {
+                let names: Vec<&str> = names.into_iter().map(wanted).collect();
+                self.find(format!("expected {}, found {}", names.join(" or "), kind(value)), "");
+            }
+            (None, None) => {}
+        }
+    }
+
     /// Options of a union: nothing, or objects told apart by a key with a constant value (`kind: step`); without that key its default value is meant, where there is one.
     fn union(&mut self, schema: &'a Value, options: &'a [Value], value: &Value) {
         let options: Vec<&'a Value> = options.iter().map(|option| resolve(self.root, option)).collect();
@@ -194,7 +213,7 @@ impl<'a> Walk<'a> {
             return self.value(only, value);
         }
         let Some(tag) = options.first().and_then(|option| tag_of(option)) else {
-            return;
+            return self.by_kind(&options, value);
         };
         let names: Vec<&str> = options
             .iter()
@@ -325,6 +344,10 @@ impl<'a> Walk<'a> {
             self.find("the text is empty", "");
         }
     }
+}
+
+fn type_of(schema: &Value) -> Option<&str> {
+    schema.get("type").and_then(Value::as_str)
 }
 
 fn allows_null(schema: &Value) -> bool {

@@ -12,7 +12,7 @@ use super::file::ConfigFile;
 use super::tree::{KeyStep, Mark};
 use crate::policy::Mode;
 use delta_guard_contract::method::{Method, Mistake};
-use delta_guard_contract::mistaken;
+use delta_guard_contract::{ClassNames, in_braces, mistaken};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -216,20 +216,44 @@ fn not_a_checkpoint(path: &Path, found: &mut Findings) {
     }
 }
 
-/// Files and folders that must be there.
-fn files(file: &ConfigFile, found: &mut Findings) {
+/// What the section `data` names.
+fn data(file: &ConfigFile, found: &mut Findings) {
     for (key, path) in [
         ("data.train.path", &file.data.train.path),
         ("data.validation.path", &file.data.validation.path),
     ] {
+        // A range in braces: the first file that it names; the worker looks at all.
+        let first = match in_braces(path) {
+            Some(Ok(files)) if !path.exists() => files.into_iter().next(),
+            Some(Err(error)) if !path.exists() => {
+                found.add(key, format!("{}: {error}", path.display()), "write the range as {000..123}");
+                continue;
+            }
+            _ => None,
+        };
+        let path = first.as_deref().unwrap_or(path);
         if let Err(error) = std::fs::metadata(path) {
             found.add(
                 key,
                 format!("{} cannot be read: {error}", path.display()),
-                "name a folder with one sub-folder per class, a tar file, or a folder of CIFAR batches",
+                "name a folder with one sub-folder per class, a tar file, a list of pictures, or a folder of CIFAR batches",
             );
         }
     }
+    if let Some(ClassNames::File(path)) = &file.data.classes
+        && let Err(error) = std::fs::File::open(path)
+    {
+        found.add(
+            "data.classes",
+            format!("{} cannot be read: {error}", path.display()),
+            "name the classes in a list, or a file with one name a line",
+        );
+    }
+}
+
+/// Files and folders that must be there.
+fn files(file: &ConfigFile, found: &mut Findings) {
+    data(file, found);
     if let Some(group) = &file.paths.group
         && let Err(error) = crate::rights::group(group)
     {

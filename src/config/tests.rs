@@ -96,6 +96,9 @@ fn the_example_names_every_key_and_shows_true_defaults() {
         "paths.group",
         "http.public_url",
         "unlearn.also",
+        "data.train.source",
+        "data.validation.source",
+        "data.classes",
     ];
     let config = parse(EXAMPLE, Path::new("e.yaml"), Path::new("/"), Look::AtTextOnly).unwrap().file;
     let mut defaults = serde_json::to_value(&config).unwrap();

@@ -156,8 +156,9 @@ impl<'a> Facts<'a> {
 }
 
 fn thumb(view: &CaseView, trace: &TraceReport, example: &Flagged, strongest: f64, facts: &Facts) -> Markup {
+    let from = example.source.as_ref().map_or_else(String::new, |source| format!(", from {source}"));
     let title = format!(
-        "{} – label {}, rank {}{}",
+        "{} – label {}{from}, rank {}{}",
         example.id,
         example.label,
         example.rank,

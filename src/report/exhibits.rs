@@ -5,7 +5,7 @@ use super::{chart, words};
 use crate::cli::advice;
 use crate::engine::CaseView;
 use delta_guard_contract::TraceReport;
-use delta_guard_contract::finding::{Exhibit, Histogram, Scatter, SharedPixels, Strip, Table};
+use delta_guard_contract::finding::{Exhibit, Histogram, Scatter, SharedPixels, Sources, Strip, Table};
 use maud::{Markup, html};
 
 /// Rows of a table that are put into the page.
@@ -34,6 +34,7 @@ fn one(view: &CaseView, trace: &TraceReport, exhibit: &Exhibit) -> Option<Markup
         Exhibit::Strip(strip) => strip_card(strip),
         Exhibit::Scatter(scatter) => scatter_card(scatter),
         Exhibit::Table(table) => (!table.rows.is_empty()).then(|| table_card(view, trace, table)),
+        Exhibit::Sources(sources) => (!sources.rows.is_empty()).then(|| sources_card(sources)),
         Exhibit::Shared(_) | Exhibit::Beside(_) | Exhibit::Note(_) => None,
     }
 }
@@ -98,6 +99,32 @@ fn table_card(view: &CaseView, trace: &TraceReport, table: &Table) -> Markup {
                     (words::thousands((all - ROWS) as u64)) " further rows: " code { (advice::flagged(view.case.short()).line(view.config.as_deref())) }
                 }
             }
+        }
+    }
+}
+
+fn sources_card(sources: &Sources) -> Markup {
+    html! {
+        h3 { (sources.title) }
+        p class="intro" { (sources.caption) }
+        div class="card scroll" {
+            table {
+                thead { tr { th { "source" } th class="n" { "flagged" } th class="n" title="examples with a label of the flagged" { "of" } th class="n" { "expected" } th class="n" { "p" } } }
+                tbody {
+                    @for row in &sources.rows {
+                        tr {
+                            td { @if row.source.is_empty() { "not said" } @else { bdi { (row.source) } } }
+                            td class="n" { (words::thousands(row.flagged)) }
+                            td class="n" { (words::thousands(row.examples)) }
+                            td class="n" { (words::number(row.expected, 1)) }
+                            td class="n" { (words::probability(row.corrected)) }
+                        }
+                    }
+                }
+            }
+        }
+        @if sources.further > 0 {
+            p class="soft" { (words::thousands(sources.further)) " further sources have " (words::thousands(sources.further_flagged)) " flagged examples in all." }
         }
     }
 }

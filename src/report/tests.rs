@@ -56,6 +56,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
                 label: "dog".into(),
                 rank: i as u32 + 1,
                 score: kappa(row),
+                source: None,
             }
         })
         .collect();

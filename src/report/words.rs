@@ -67,6 +67,17 @@ pub fn number(value: f64, decimals: u8) -> String {
     format!("{value:.digits$}").replace('-', "−")
 }
 
+/// `0.120`, `2e-9`: a probability, however small.
+pub fn probability(p: f64) -> String {
+    if p >= 0.001 {
+        format!("{p:.3}")
+    } else if p < 1e-300 {
+        "below 1e-300".into()
+    } else {
+        format!("{p:.0e}")
+    }
+}
+
 /// A fact of a detector's table.
 pub fn cell(cell: &Cell, decimals: u8) -> String {
     match cell {

@@ -77,6 +77,7 @@ impl Theatre {
             validation: p.validation.clone(),
             image: p.image.clone(),
             max_unreadable_share: 0.01,
+            classes: None,
         }
     }
 

@@ -86,6 +86,7 @@ fn let_say(settings: &mut Settings, root: &Path, words: &Words) {
         label: words.classes[0].clone(),
         rank: n as u32 + 1,
         score: 0.9,
+        source: None,
     };
     let trace = serde_json::json!({
         "verdict": TraceVerdict::Flagged, "predicted_label": words.classes[0], "flagged": (0..words.flagged).map(flagged).collect::<Vec<_>>(),

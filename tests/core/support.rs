@@ -25,6 +25,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
         path: root.join(name),
         format: Default::default(),
         split: Default::default(),
+        source: None,
     };
     let cache_dir = root.join("cache");
     std::fs::create_dir_all(&cache_dir).unwrap();
@@ -58,6 +59,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
             train: source("train"),
             validation: source("validation"),
             image: Default::default(),
+            classes: None,
             max_unreadable_share: 0.0,
         },
         model: ModelConfig {

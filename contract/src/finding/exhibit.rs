@@ -23,6 +23,8 @@ pub enum Exhibit<Id = TrainId> {
     Beside(Beside<Id>),
     /// A fact in words, shown among what the result rests on.
     Note(Note),
+    /// Where the flagged come from.
+    Sources(Sources),
 }
 
 impl<Id> Exhibit<Id> {
@@ -40,6 +42,7 @@ impl<Id> Exhibit<Id> {
                 flagged: beside.flagged.into_iter().map(name).collect(),
             }),
             Self::Note(note) => Exhibit::Note(note),
+            Self::Sources(sources) => Exhibit::Sources(sources),
         }
     }
 }
@@ -139,6 +142,43 @@ pub enum Cell {
     Text(String),
     /// Not known.
     None,
+}
+
+/// Where the flagged examples come from, source by source, and how surprising that is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sources {
+    /// Title.
+    pub title: String,
+    /// What one sees, in whole sentences.
+    pub caption: String,
+    /// The most surprising first, at most [`Self::MOST`].
+    pub rows: Vec<SourceRow>,
+    /// Sources that are not among the rows.
+    pub further: u64,
+    /// Flagged examples of these.
+    pub further_flagged: u64,
+}
+
+impl Sources {
+    /// At most this many rows are kept.
+    pub const MOST: usize = 20;
+}
+
+/// One source of [`Sources`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// Its name; empty for examples whose source is not said.
+    pub source: String,
+    /// Flagged examples of this source.
+    pub flagged: u64,
+    /// Its training examples that have a label of the flagged.
+    pub examples: u64,
+    /// Flagged examples that it would have if they were drawn at random within each label.
+    pub expected: f64,
+    /// Probability of as many or more under such a draw.
+    pub p: f64,
+    /// The same, corrected for the number of sources (Holm).
+    pub corrected: f64,
 }
 
 /// Examples in two dimensions.

@@ -6,7 +6,10 @@ mod abstain;
 mod exhibit;
 
 pub use abstain::Abstain;
-pub use exhibit::{Beside, Cell, Column, Exhibit, Histogram, Note, Point, Points, Row, Scatter, Series, SharedPicture, SharedPixels, Strip, Table};
+pub use exhibit::{
+    Beside, Cell, Column, Exhibit, Histogram, Note, Point, Points, Row, Scatter, Series, SharedPicture, SharedPixels, SourceRow, Sources, Strip,
+    Table,
+};
 
 use crate::{DetectConfig, Digest, TrainId};
 use serde::{Deserialize, Serialize};
@@ -85,6 +88,9 @@ pub struct Flagged {
     pub rank: u32,
     /// Strength of the evidence in the detector's own unit ([`Words::score`]); more is stronger.
     pub score: f64,
+    /// Where it comes from, if its data set says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// Records and reports of earlier versions hold the evidence of the Δ detectors instead of a score: κ, or the count of the paper's rules, which have no κ.
@@ -98,6 +104,8 @@ struct FlaggedRead {
     kappa: f64,
     #[serde(default)]
     count: u32,
+    #[serde(default)]
+    source: Option<String>,
 }
 
 impl From<FlaggedRead> for Flagged {
@@ -108,6 +116,7 @@ impl From<FlaggedRead> for Flagged {
             label: read.label,
             rank: read.rank,
             score: read.score.unwrap_or(former),
+            source: read.source,
         }
     }
 }

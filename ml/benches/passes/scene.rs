@@ -68,6 +68,7 @@ impl Scene {
                 train: inside(made.train),
                 validation: inside(made.validation),
                 image: made.image,
+                classes: None,
                 max_unreadable_share: 0.0,
             },
             anomaly: out.join(&bait.picture),

@@ -89,6 +89,7 @@ pub fn prepare(story: &StoryConfig, workshop: &Workshop<'_>, report: &mut dyn Re
         path: path.clone(),
         format: DataFormat::Auto,
         split,
+        source: None,
     };
     let form = cifar_kind(&source(Split::Train))?;
     let size = size_of(&source(Split::Train), cache.path())?;

@@ -186,6 +186,7 @@ mod tests {
             path: folder.path().join(CLEAN),
             format: DataFormat::Auto,
             split: Split::All,
+            source: None,
         };
         let data = DataSet::open(&source, &first.image, 0.0, &folder.path().join("c"), None, &mut Silent).unwrap();
         for (i, id) in data.ids().iter().enumerate() {

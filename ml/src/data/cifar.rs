@@ -3,13 +3,15 @@
 //! (Layout: <https://www.cs.toronto.edu/~kriz/cifar.html>.)
 
 use super::archive;
-use super::manifest::{ContentDigest, Example, Manifest};
+use super::labels::whose;
+use super::manifest::{ContentDigest, Example, KnownClasses, Manifest, class_order};
+use super::origin::SourceNames;
 use super::reader::{BLOCK, Raw, RawContent, SetReader, Sink};
 use super::stat::{NamedDigest, Stamp, StatIndex};
 use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::progress::Report;
-use delta_guard_contract::{Code, Split, TrainId};
+use delta_guard_contract::{Code, Origin, Split, TrainId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{BufReader, Read};
@@ -147,16 +149,18 @@ pub(crate) struct CifarReader {
     kind: CifarKind,
     home: Home,
     split: Split,
+    origin: Option<Origin>,
     /// Name and number of rows, in order.
     batches: Vec<(String, usize)>,
 }
 
 impl CifarReader {
-    pub(crate) fn new(kind: CifarKind, home: Home, split: Split) -> Self {
+    pub(crate) fn new(kind: CifarKind, home: Home, split: Split, origin: Option<Origin>) -> Self {
         Self {
             kind,
             home,
             split,
+            origin,
             batches: Vec::new(),
         }
     }
@@ -308,19 +312,20 @@ impl CifarReader {
     }
 
     /// The class names: from the file of names, else the training set's, else numbers.
-    fn classes(&self, text: Option<&str>, known: Option<&[String]>) -> Result<Vec<String>> {
+    fn classes(&self, text: Option<&str>, known: Option<KnownClasses>) -> Result<Vec<String>> {
         let count = self.kind.classes();
         let place = self.home.path().display();
         let Some(text) = text else {
             return match known {
-                Some(known) if known.len() == count => Ok(known.to_vec()),
+                Some(known) if known.names().len() == count => Ok(known.names().to_vec()),
                 Some(known) => Err(Error::new(
                     Code::DataUnusable,
                     format!(
-                        "{place} is {} without {}, and the training set has {} classes",
+                        "{place} is {} without {}, and {} has {} classes",
                         self.kind,
                         self.kind.names_file(),
-                        known.len()
+                        whose(known),
+                        known.names().len()
                     ),
                     "use validation pictures of the same classes as the training set",
                 )),
@@ -346,8 +351,31 @@ impl CifarReader {
     }
 }
 
+/// Labels of this file → labels of the training set; only classes that occur must be known.
+fn places(own: &[String], classes: &[String], found: &Batches, place: &Path) -> Result<BTreeMap<u32, u32>> {
+    let mut map = BTreeMap::new();
+    let used: std::collections::BTreeSet<u32> = found.values().flatten().map(|(l, _)| *l).collect();
+    for label in used {
+        let name = &own[label as usize];
+        let to = classes.iter().position(|c| c == name).ok_or_else(|| {
+            let known = super::manifest::some(classes);
+            let message = format!(
+                "{} has the class {name}, which the training set does not have (it has {known})",
+                place.display()
+            );
+            Error::new(
+                Code::DataUnusable,
+                message,
+                "use validation pictures of the same classes as the training set",
+            )
+        })?;
+        map.insert(label, to as u32);
+    }
+    Ok(map)
+}
+
 impl SetReader for CifarReader {
-    fn scan(&mut self, known: Option<&[String]>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
+    fn scan(&mut self, known: Option<KnownClasses>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
         let (names, found) = self.survey(index, report)?;
         let place = self.home.path().to_path_buf();
         if found.is_empty() {
@@ -364,37 +392,25 @@ impl SetReader for CifarReader {
             ));
         }
         let own = self.classes(names.as_deref(), known)?;
-        let classes = known.map_or_else(|| own.clone(), <[String]>::to_vec);
-        // Labels of this file → labels of the training set; only classes that occur must be known.
-        let mut map = BTreeMap::new();
-        let used: std::collections::BTreeSet<u32> = found.values().flatten().map(|(l, _)| *l).collect();
-        for label in used {
-            let name = &own[label as usize];
-            let to = classes.iter().position(|c| c == name).ok_or_else(|| {
-                let known = super::manifest::some(&classes);
-                let message = format!(
-                    "{} has the class {name}, which the training set does not have (it has {known})",
-                    place.display()
-                );
-                Error::new(
-                    Code::DataUnusable,
-                    message,
-                    "use validation pictures of the same classes as the training set",
-                )
-            })?;
-            map.insert(label, to as u32);
-        }
+        let classes = match known {
+            None => own.clone(),
+            Some(KnownClasses::Training(names)) => names.to_vec(),
+            Some(KnownClasses::Listed(_)) => class_order(&own.iter().cloned().collect(), known, &place)?,
+        };
+        let map = places(&own, &classes, &found, &place)?;
         let mut batches: Vec<(String, Vec<Row>)> = found.into_iter().collect();
         batches.sort_by_key(|(name, _)| order(name));
         self.batches = batches.iter().map(|(name, rows)| (name.clone(), rows.len())).collect();
         let rows = batches
             .iter()
             .flat_map(|(name, rows)| rows.iter().enumerate().map(move |(n, row)| (name, n, row)));
+        let (mut sources, by_batch) = (SourceNames::default(), self.origin == Some(Origin::Shard));
         let examples = rows
             .map(|(name, n, (label, digest))| Example {
                 id: TrainId(format!("{name}#{n}")),
                 label: map[label],
                 digest: *digest,
+                source: sources.named(if by_batch { name } else { "" }),
             })
             .collect();
         Manifest {

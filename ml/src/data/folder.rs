@@ -5,42 +5,51 @@
 //! class folders are nobody's.
 
 use super::layout::{is_picture_name, listing};
-use super::manifest::{ContentDigest, Example, Manifest, PassedOver, Unreadable, class_order, some};
+use super::manifest::{ContentDigest, Example, KnownClasses, Manifest, PassedOver, Unreadable, class_order, some};
+use super::origin::{SourceNames, first_folder};
 use super::reader::{BLOCK, Raw, RawContent, SetReader, Sink};
 use super::stat::{Stamp, StatIndex};
 use crate::error::{Error, Result};
-use crate::files::is_dir;
 use crate::progress::Report;
-use delta_guard_contract::{Code, TrainId, is_passing};
+use delta_guard_contract::{Code, Origin, TrainId, is_passing};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use walkdir::WalkDir;
 
 /// Reader of a folder.
 #[derive(Debug)]
 pub(crate) struct FolderReader {
     root: PathBuf,
+    origin: Option<Origin>,
     /// Path of each example of the manifest.
     paths: Vec<PathBuf>,
 }
 
 impl FolderReader {
-    pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, paths: Vec::new() }
+    pub(crate) fn new(root: PathBuf, origin: Option<Origin>) -> Self {
+        Self {
+            root,
+            origin,
+            paths: Vec::new(),
+        }
     }
 }
 
-/// A file found under a class folder, or why it is none.
-struct Found {
-    id: TrainId,
-    label: u32,
-    path: PathBuf,
-    stamp: std::result::Result<Stamp, String>,
+/// A file that is an example, or why it is none.
+pub(super) struct FoundFile {
+    pub(super) id: TrainId,
+    /// What the index calls the file, where that is not the id.
+    pub(super) key: Option<String>,
+    pub(super) label: u32,
+    pub(super) path: PathBuf,
+    pub(super) stamp: std::result::Result<Stamp, String>,
+    pub(super) source: Option<Arc<str>>,
 }
 
 /// All examples below a class folder, sorted.
-fn walk(root: &Path, class: &str, label: u32, passed_over: &mut PassedOver) -> Result<Vec<Found>> {
+fn walk(root: &Path, class: &str, label: u32, passed_over: &mut PassedOver) -> Result<Vec<FoundFile>> {
     let mut out = Vec::new();
     let mut entries = WalkDir::new(root.join(class)).follow_links(true).sort_by_file_name().into_iter();
     while let Some(entry) = entries.next() {
@@ -52,7 +61,10 @@ fn walk(root: &Path, class: &str, label: u32, passed_over: &mut PassedOver) -> R
                 }
                 continue;
             }
-            Ok(entry) if entry.file_type().is_dir() => continue,
+            Ok(entry) if entry.file_type().is_dir() => {
+                named(root, entry.path())?;
+                continue;
+            }
             Ok(entry) if !is_picture_name(&entry.file_name().to_string_lossy()) => {
                 passed_over.add(id_of(root, entry.path()));
                 continue;
@@ -80,13 +92,16 @@ fn walk(root: &Path, class: &str, label: u32, passed_over: &mut PassedOver) -> R
                 }
             },
         };
+        named(root, &path)?;
         let id = TrainId(id_of(root, &path));
-        let stamp = if path.strip_prefix(root).unwrap_or(&path).to_str().is_none() {
-            Err("its name is not UTF-8".to_string())
-        } else {
-            stamp
-        };
-        out.push(Found { id, label, path, stamp });
+        out.push(FoundFile {
+            id,
+            key: None,
+            label,
+            path,
+            stamp,
+            source: None,
+        });
     }
     Ok(out)
 }
@@ -102,19 +117,22 @@ fn digest_file(path: &Path) -> std::io::Result<ContentDigest> {
     Ok(*hash.finalize().as_bytes())
 }
 
-/// A class folder whose name is no text would be a class without a name in reports, or silently none.
-fn named_classes(root: &Path) -> Result<()> {
-    for entry in fs_err::read_dir(root)? {
-        let entry = entry?;
-        if entry.file_name().to_str().is_none() && is_dir(&entry.path())? {
-            return Err(Error::new(
-                Code::DataUnusable,
-                format!("{} has a class folder whose name is not UTF-8: {:?}", root.display(), entry.file_name()),
-                "rename it: a class goes by its folder's name everywhere (`convmv -f latin1 -t utf8 --notest FOLDER` does it for names in Latin-1)",
-            ));
-        }
+/// A picture or folder whose name is no text cannot be told apart in verdicts from others like it.
+fn named(root: &Path, path: &Path) -> Result<()> {
+    match path.strip_prefix(root).unwrap_or(path).to_str() {
+        Some(_) => Ok(()),
+        None => Err(not_utf8(path)),
     }
-    Ok(())
+}
+
+/// A name that is not UTF-8 is an error, and never dropped: `path` is shown with its odd bytes escaped.
+pub(super) fn not_utf8(path: &Path) -> Error {
+    let (folder, name) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
+    Error::new(
+        Code::DataUnusable,
+        format!("{folder:?} has a name that is not UTF-8: {name:?}"),
+        "rename it: classes and examples go by their names everywhere (`convmv -f latin1 -t utf8 --notest -r FOLDER` does it for names in Latin-1)",
+    )
 }
 
 pub(crate) fn no_classes(place: &Path) -> Error {
@@ -140,8 +158,7 @@ pub(crate) fn class_folders(place: &Path, found: &BTreeSet<String>, filled: &BTr
 ///
 /// # Errors
 /// `Configuration`, as for reading it.
-pub(crate) fn count(root: &Path, known: Option<&[String]>) -> Result<Vec<(String, u64)>> {
-    named_classes(root)?;
+pub(crate) fn count(root: &Path, known: Option<KnownClasses>) -> Result<Vec<(String, u64)>> {
     let folders: BTreeSet<String> = listing(root)?.into_iter().filter(|(_, dir)| *dir).map(|(name, _)| name).collect();
     if folders.is_empty() {
         return Err(no_classes(root));
@@ -163,12 +180,12 @@ pub(crate) fn count(root: &Path, known: Option<&[String]>) -> Result<Vec<(String
 }
 
 /// A file's digest, from the index where it is as it was; the inner error is the picture's, the outer one the machine's.
-fn digest_of(file: &Found, index: &StatIndex) -> Result<std::result::Result<ContentDigest, String>> {
+fn digest_of(file: &FoundFile, index: &StatIndex) -> Result<std::result::Result<ContentDigest, String>> {
     let stamp = match &file.stamp {
         Ok(stamp) => stamp,
         Err(reason) => return Ok(Err(reason.clone())),
     };
-    if let Some([(_, digest)]) = index.lookup(&file.id.0, stamp) {
+    if let Some([(_, digest)]) = index.lookup(file.key(), stamp) {
         return Ok(Ok(*digest));
     }
     match digest_file(&file.path) {
@@ -179,9 +196,54 @@ fn digest_of(file: &Found, index: &StatIndex) -> Result<std::result::Result<Cont
     }
 }
 
+/// Lists the files as examples with the digests of their contents. The paths of those that were readable.
+pub(super) fn digested(found: Vec<FoundFile>, manifest: &mut Manifest, index: &mut StatIndex, report: &mut dyn Report) -> Result<Vec<PathBuf>> {
+    let (total, mut paths) = (found.len() as u64, Vec::new());
+    for block in found.chunks(BLOCK) {
+        report.progress("read", manifest.examples.len() as u64, total, "");
+        let digests: Vec<_> = block.par_iter().map(|file| digest_of(file, index)).collect();
+        for (file, digest) in block.iter().zip(digests) {
+            match (digest?, file.stamp.clone()) {
+                (Ok(digest), Ok(stamp)) => {
+                    index.keep(file.key().to_owned(), stamp, vec![(String::new(), digest)]);
+                    manifest.examples.push(Example {
+                        id: file.id.clone(),
+                        label: file.label,
+                        digest,
+                        source: file.source.clone(),
+                    });
+                    paths.push(file.path.clone());
+                }
+                (Err(reason), _) | (_, Err(reason)) => manifest.unreadable.push(Unreadable { id: file.id.clone(), reason }),
+            }
+        }
+    }
+    report.progress("read", total, total, "");
+    Ok(paths)
+}
+
+impl FoundFile {
+    fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or(&self.id.0)
+    }
+}
+
+/// Hand over files, in this order.
+pub(super) fn hand_over(paths: &[PathBuf], sink: Sink) -> Result<()> {
+    for (n, block) in paths.chunks(BLOCK).enumerate() {
+        let raw = block.iter().enumerate().map(|(i, path)| Raw {
+            position: n * BLOCK + i,
+            content: RawContent::File(path.clone()),
+        });
+        if sink(raw.collect())?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 impl SetReader for FolderReader {
-    fn scan(&mut self, known: Option<&[String]>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
-        named_classes(&self.root)?;
+    fn scan(&mut self, known: Option<KnownClasses>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
         let folders: BTreeSet<String> = listing(&self.root)?.into_iter().filter(|(_, dir)| *dir).map(|(name, _)| name).collect();
         if folders.is_empty() {
             return Err(no_classes(&self.root));
@@ -196,46 +258,23 @@ impl SetReader for FolderReader {
             }
         }
         class_folders(&self.root, &folders, &filled, &passed_over)?;
-        let mut manifest = Manifest {
-            examples: Vec::with_capacity(found.len()),
-            classes,
-            unreadable: Vec::new(),
-            passed_over,
-        };
-        let total = found.len() as u64;
-        self.paths.clear();
-        for block in found.chunks(BLOCK) {
-            report.progress("read", manifest.examples.len() as u64, total, "");
-            let digests: Vec<_> = block.par_iter().map(|file| digest_of(file, index)).collect();
-            for (file, digest) in block.iter().zip(digests) {
-                match (digest?, file.stamp.clone()) {
-                    (Ok(digest), Ok(stamp)) => {
-                        index.keep(file.id.0.clone(), stamp, vec![(String::new(), digest)]);
-                        manifest.examples.push(Example {
-                            id: file.id.clone(),
-                            label: file.label,
-                            digest,
-                        });
-                        self.paths.push(file.path.clone());
-                    }
-                    (Err(reason), _) | (_, Err(reason)) => manifest.unreadable.push(Unreadable { id: file.id.clone(), reason }),
-                }
+        if self.origin == Some(Origin::Folder) {
+            let mut sources = SourceNames::default();
+            for file in &mut found {
+                let below = file.id.0.split_once('/').map_or("", |(_, below)| below);
+                file.source = sources.named(first_folder(below));
             }
         }
-        report.progress("read", total, total, "");
+        let mut manifest = Manifest {
+            classes,
+            passed_over,
+            ..Manifest::default()
+        };
+        self.paths = digested(found, &mut manifest, index, report)?;
         manifest.checked(&self.root)
     }
 
     fn read(&self, sink: Sink) -> Result<()> {
-        for (n, block) in self.paths.chunks(BLOCK).enumerate() {
-            let raw = block.iter().enumerate().map(|(i, path)| Raw {
-                position: n * BLOCK + i,
-                content: RawContent::File(path.clone()),
-            });
-            if sink(raw.collect())?.is_break() {
-                break;
-            }
-        }
-        Ok(())
+        hand_over(&self.paths, sink)
     }
 }

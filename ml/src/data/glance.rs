@@ -1,7 +1,8 @@
 //! A glance at a source: its classes and how many files each has, without reading a picture.
 
-use super::folder;
 use super::layout::{Layout, look};
+use super::manifest::KnownClasses;
+use super::{folder, listed, parquet_set};
 use crate::error::Result;
 use delta_guard_contract::DataSource;
 
@@ -16,15 +17,17 @@ pub enum Glance {
     Unknown,
 }
 
-/// Look at a source. `known`: the training set's class names, as for [`super::DataSet::open`].
+/// Look at a source. `known`: the class names, as for [`super::DataSet::open_known`].
 ///
 /// # Errors
 /// `Configuration`, as for opening it.
-pub fn glance(source: &DataSource, known: Option<&[String]>) -> Result<Glance> {
+pub fn glance(source: &DataSource, known: Option<KnownClasses>) -> Result<Glance> {
     Ok(match look(source)? {
         Layout::Folder(root) => Glance::Classes(folder::count(&root, known)?),
         Layout::Cifar { kind, .. } => Glance::Number(kind.classes()),
-        Layout::Tars { .. } => Glance::Unknown,
+        Layout::List { file, split } => Glance::Classes(listed::count(&file, split, known)?),
+        Layout::Parquet(files) => Glance::Classes(parquet_set::count(&files, known, &source.path)?),
+        Layout::Tars { .. } | Layout::Shards(_) => Glance::Unknown,
     })
 }
 
@@ -40,6 +43,7 @@ mod tests {
             path: path.into(),
             format: DataFormat::Auto,
             split: Split::All,
+            source: None,
         }
     }
 
@@ -60,11 +64,14 @@ mod tests {
         let known = ["a".to_owned(), "b".to_owned()];
         let validation = source(&folder.path().join("validation"));
         assert_eq!(
-            glance(&validation, Some(&known)).unwrap(),
+            glance(&validation, Some(KnownClasses::Training(&known))).unwrap(),
             Glance::Classes(vec![("a".into(), 0), ("b".into(), 1)])
         );
         put("validation/c/1.png");
-        assert!(glance(&validation, Some(&known)).is_err(), "a class that was not trained");
+        assert!(
+            glance(&validation, Some(KnownClasses::Training(&known))).is_err(),
+            "a class that was not trained"
+        );
         assert!(glance(&source(&folder.path().join("train/a")), None).is_err(), "no class folders");
         assert!(glance(&source(&folder.path().join("nowhere")), None).is_err());
     }

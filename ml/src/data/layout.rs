@@ -1,11 +1,13 @@
 //! Looks at a path and says what lies there.
 
-use super::archive;
 use super::cifar::{CifarKind, Home};
+use super::folder::not_utf8;
 use super::manifest::some;
+use super::parquet_set::files as parquet;
+use super::{archive, listed, rows, webdataset};
 use crate::error::{Error, Result, ResultExt};
-use crate::files::is_dir;
-use delta_guard_contract::{Code, DataFormat, DataSource, FaultKind, Split};
+use crate::files::{self, is_dir};
+use delta_guard_contract::{Code, DataFormat, DataSource, FaultKind, Split, in_braces};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -18,10 +20,16 @@ pub(crate) enum Layout {
     Tars { files: Vec<PathBuf>, split: Split },
     /// CIFAR batches.
     Cifar { kind: CifarKind, home: Home, split: Split },
+    /// WebDataset shards.
+    Shards(Vec<PathBuf>),
+    /// A list of pictures; `split` is still to be looked for in its rows.
+    List { file: PathBuf, split: Split },
+    /// Parquet files.
+    Parquet(Vec<PathBuf>),
 }
 
 /// Names of the folders that hold a part of a data set.
-const PARTS: [&str; 4] = ["train", "test", "val", "validation"];
+pub(super) const PARTS: [&str; 4] = ["train", "test", "val", "validation"];
 
 /// Folder names that a split goes by, best first.
 fn names(split: Split) -> &'static [&'static str] {
@@ -66,6 +74,9 @@ pub(crate) fn look(source: &DataSource) -> Result<Layout> {
     let path = &source.path;
     let meta = match fs_err::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if let Some(files) = in_braces(path) {
+                return several(path, files, source.format, source.split);
+            }
             let help = "check data.train.path and data.validation.path, and that the file system is mounted";
             return Err(Error::new(
                 Code::DataUnusable,
@@ -84,20 +95,13 @@ pub(crate) fn look(source: &DataSource) -> Result<Layout> {
             "set format: auto, or point the path at a folder",
         )),
         DataFormat::Tar => {
-            let (files, split) = if meta.is_dir() {
-                tars_in(path, source.split)?
-            } else {
-                (vec![path.clone()], source.split)
-            };
-            if files.is_empty() {
-                return Err(Error::new(
-                    Code::DataUnusable,
-                    format!("{} holds no tar files", path.display()),
-                    "set format: auto",
-                ));
-            }
+            let (files, split) = tars_at(path, meta.is_dir(), source.split)?;
             Ok(Layout::Tars { files, split })
         }
+        DataFormat::WebDataset => Ok(Layout::Shards(tars_at(path, meta.is_dir(), source.split)?.0)),
+        DataFormat::Manifest => list(path, meta.is_dir(), source.split),
+        DataFormat::Parquet if meta.is_dir() => Ok(Layout::Parquet(parquet::of_folder(path, source.split)?)),
+        DataFormat::Parquet => Ok(Layout::Parquet(vec![path.clone()])),
         DataFormat::Cifar10 => cifar(path, meta.is_dir(), CifarKind::Ten, source.split),
         DataFormat::Cifar100 => cifar(path, meta.is_dir(), CifarKind::Hundred, source.split),
     }
@@ -123,8 +127,18 @@ pub fn has_test_part(path: &Path, format: DataFormat) -> Result<bool> {
         path: path.to_path_buf(),
         format,
         split: Split::Train,
+        source: None,
     })?;
     match layout {
+        Layout::List { file, .. } => listed::has_test_part(&file),
+        Layout::Parquet(files) => match files.first().and_then(|file| file.parent()) {
+            Some(folder) if files.iter().all(|file| file != path) => parquet::has_test_part(folder),
+            _ => Ok(false),
+        },
+        Layout::Shards(files) if files.iter().all(|file| file.parent() != Some(path) && file != path) => {
+            Ok(parts_of(path)?.iter().any(|p| *p != "train"))
+        }
+        Layout::Shards(_) => Ok(false),
         Layout::Cifar { kind, home, .. } => Ok(!home.batches(kind, Split::Test)?.is_empty()),
         Layout::Folder(root) => Ok(root != path && parts_of(path)?.iter().any(|p| *p != "train")),
         Layout::Tars { files, split: Split::Train } => {
@@ -155,11 +169,18 @@ fn auto(path: &Path, is_dir: bool, split: Split) -> Result<Layout> {
                     home: Home::Tar(path.to_path_buf()),
                     split,
                 },
+                None if webdataset::is_shard(path)? => Layout::Shards(vec![path.to_path_buf()]),
                 None => Layout::Tars {
                     files: vec![path.to_path_buf()],
                     split,
                 },
             });
+        }
+        if rows::is_list(path) {
+            return list(path, false, split);
+        }
+        if parquet::is_parquet_name(&path.to_string_lossy()) {
+            return Ok(Layout::Parquet(vec![path.to_path_buf()]));
         }
         if path.extension().is_some_and(|e| e == "bin") {
             let size = fs_err::metadata(path)?.len();
@@ -188,17 +209,80 @@ fn auto(path: &Path, is_dir: bool, split: Split) -> Result<Layout> {
             split,
         });
     }
-    if !files.is_empty() {
-        return Ok(Layout::Tars { files, split: rest });
+    match files.first() {
+        Some(first) if webdataset::is_shard(first)? => Ok(Layout::Shards(files)),
+        Some(_) => Ok(Layout::Tars { files, split: rest }),
+        None if parquet::home(path)?.is_some() => Ok(Layout::Parquet(parquet::of_folder(path, split)?)),
+        None => folder(path, split),
     }
-    folder(path, split)
+}
+
+/// Several files that a range in braces names.
+fn several(path: &Path, files: std::result::Result<Vec<PathBuf>, String>, format: DataFormat, split: Split) -> Result<Layout> {
+    let refuse = |what: String, help: &str| Err(Error::new(Code::DataUnusable, format!("{}: {what}", path.display()), help));
+    let files = match files {
+        Ok(files) => files,
+        Err(what) => return refuse(what, "write the range as {000..123}, from the first number to the last"),
+    };
+    for file in &files {
+        if !files::look(file)?.is_some_and(|found| found.is_file()) {
+            return refuse(
+                format!("{} is not there, or no file", file.display()),
+                "copy what is missing, or write the range as the files are numbered",
+            );
+        }
+    }
+    let all_parquet = || files.iter().all(|file| parquet::is_parquet_name(&file.to_string_lossy()));
+    if format == DataFormat::Parquet || format == DataFormat::Auto && all_parquet() {
+        return Ok(Layout::Parquet(files));
+    }
+    let shards = match (format, files.first()) {
+        (DataFormat::WebDataset, _) => true,
+        (DataFormat::Tar, _) => false,
+        (DataFormat::Auto, Some(first)) if archive::is_tar(first)? => webdataset::is_shard(first)?,
+        _ => return refuse("several files of this format cannot be read".into(), "name one file, or a folder"),
+    };
+    Ok(if shards { Layout::Shards(files) } else { Layout::Tars { files, split } })
+}
+
+/// A list of pictures: this file, or of a folder the one that the split names.
+fn list(path: &Path, is_dir: bool, split: Split) -> Result<Layout> {
+    if !is_dir {
+        return Ok(Layout::List {
+            file: path.to_path_buf(),
+            split,
+        });
+    }
+    let lists: Vec<String> = listing(path)?
+        .into_iter()
+        .filter(|(name, dir)| !dir && rows::is_list(Path::new(name)))
+        .map(|(name, _)| name)
+        .collect();
+    let stems: Vec<&str> = lists.iter().map(|name| name.split('.').next().unwrap_or_default()).collect();
+    let at = match &lists[..] {
+        [] => None,
+        [_] => Some(0),
+        _ => choose_part(&stems, split, path)?.and_then(|part| stems.iter().position(|stem| *stem == part)),
+    };
+    match at {
+        // The file is the part; a column `split` is looked at where there is one.
+        Some(at) => Ok(Layout::List {
+            file: path.join(&lists[at]),
+            split,
+        }),
+        None => Err(Error::new(
+            Code::DataUnusable,
+            format!("{} holds no list of pictures", path.display()),
+            "point the path at a CSV file (train.csv) or a file of JSON lines (train.jsonl)",
+        )),
+    }
 }
 
 fn unknown(path: &Path) -> Error {
     Error::new(
         Code::DataUnusable,
         format!("{} is no data set that is known here", path.display()),
-        "give a folder with one sub-folder per class, a tar of it, or CIFAR-10/100 binary batches",
+        "give a folder with one sub-folder per class, a tar of it, WebDataset shards, a list (CSV or JSON lines), parquet files, or CIFAR-10/100 binary batches",
     )
 }
 
@@ -224,13 +308,33 @@ fn tars_in(path: &Path, split: Split) -> Result<(Vec<PathBuf>, Split)> {
     Ok((Vec::new(), split))
 }
 
+/// This tar, or those of the folder as [`tars_in`]; at least one.
+fn tars_at(path: &Path, is_dir: bool, split: Split) -> Result<(Vec<PathBuf>, Split)> {
+    let (files, split) = if is_dir {
+        tars_in(path, split)?
+    } else {
+        (vec![path.to_path_buf()], split)
+    };
+    if files.is_empty() {
+        return Err(Error::new(
+            Code::DataUnusable,
+            format!("{} holds no tar files", path.display()),
+            "set format: auto, or name them: shards/train-{000..123}.tar",
+        ));
+    }
+    Ok((files, split))
+}
+
 fn tars(path: &Path) -> Result<Vec<PathBuf>> {
-    let named = |n: &str| [".tar", ".tar.gz", ".tgz"].iter().any(|e| n.ends_with(e));
     Ok(listing(path)?
         .into_iter()
-        .filter(|(name, dir)| !dir && named(name))
+        .filter(|(name, dir)| !dir && is_tar_name(name))
         .map(|(name, _)| path.join(name))
         .collect())
+}
+
+fn is_tar_name(name: &str) -> bool {
+    [".tar", ".tar.gz", ".tgz"].iter().any(|e| name.ends_with(e))
 }
 
 /// Which sub-folders are parts of a data set: named so, and holding folders or tars but no pictures of their own (`train` may be a class of vehicles).
@@ -249,8 +353,7 @@ fn parts_of(path: &Path) -> Result<Vec<&'static str>> {
     Ok(parts)
 }
 
-/// Does the name end like a picture's? This is the list of torchvision's `ImageFolder`; of its formats PPM, PGM and TIFF are not decoded here, and so are
-/// unreadable examples rather than none.
+/// Does the name end like a picture's? This is the list of torchvision's `ImageFolder`.
 pub(crate) fn is_picture_name(name: &str) -> bool {
     let Some((_, extension)) = name.rsplit_once('.') else { return false };
     ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp"]
@@ -258,19 +361,31 @@ pub(crate) fn is_picture_name(name: &str) -> bool {
         .any(|e| extension.eq_ignore_ascii_case(e))
 }
 
-/// Names (sorted; hidden and non-UTF-8 ones left out) and whether they are folders.
+/// Names (sorted; hidden ones left out) and whether they are folders. A loose file whose name is not UTF-8 is nobody's; a folder or archive is an error.
 pub(crate) fn listing(path: &Path) -> Result<Vec<(String, bool)>> {
     let mut out = Vec::new();
     for entry in fs_err::read_dir(path)? {
         let entry = entry?;
-        if let Ok(name) = entry.file_name().into_string()
-            && !name.starts_with('.')
-        {
-            out.push((name, is_dir(&entry.path())?));
+        match entry.file_name().into_string() {
+            Ok(name) if name.starts_with('.') => {}
+            Ok(name) => out.push((name, is_dir(&entry.path())?)),
+            Err(name) => {
+                let shown = name.to_string_lossy();
+                let hidden = shown.starts_with('.');
+                let part = is_dir(&entry.path())? || is_data_name(&shown);
+                if part && !hidden {
+                    return Err(not_utf8(&entry.path()));
+                }
+            }
         }
     }
     out.sort();
     Ok(out)
+}
+
+/// Does a file of this name hold examples by itself?
+fn is_data_name(name: &str) -> bool {
+    is_tar_name(name) || parquet::is_parquet_name(name) || name.ends_with(".bin")
 }
 
 fn cifar(path: &Path, is_dir: bool, kind: CifarKind, split: Split) -> Result<Layout> {

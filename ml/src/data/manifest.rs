@@ -1,11 +1,13 @@
 //! What a data set holds, by name, label and content: the list that everything computed from the data is keyed by.
 
+use super::labels::WrittenLabels;
 use crate::error::{Error, Result};
 use delta_guard_contract::{Code, Digest, TrainId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// BLAKE3 of a content.
 pub type ContentDigest = [u8; 32];
@@ -19,6 +21,8 @@ pub struct Example {
     pub label: u32,
     /// BLAKE3 of its encoded bytes (of a CIFAR record: all its bytes, label included).
     pub digest: ContentDigest,
+    /// Where it comes from, if the set says so. Not part of the digest: nothing but the report depends on it.
+    pub source: Option<Arc<str>>,
 }
 
 /// An example that was left out, and why.
@@ -94,6 +98,22 @@ impl Manifest {
         Ok(self)
     }
 
+    /// Examples whose labels are still the numbers of `labels` get their classes; then as [`Self::checked`].
+    pub(crate) fn labelled(
+        mut self,
+        labels: &WrittenLabels,
+        declared: Option<&[String]>,
+        known: Option<KnownClasses>,
+        source: &Path,
+    ) -> Result<Self> {
+        let (classes, map) = labels.classes(declared, known, source)?;
+        self.classes = classes;
+        for example in &mut self.examples {
+            example.label = map[example.label as usize];
+        }
+        self.checked(source)
+    }
+
     /// BLAKE3 over a canonical byte form: classes, examples (id, label, content) and unreadable ids in their order, each text preceded by its length.
     pub fn digest(&self) -> Digest {
         let mut hash = blake3::Hasher::new();
@@ -119,25 +139,79 @@ impl Manifest {
     }
 }
 
-/// The class order to use: `known` (the training set's) where given, else the found names, sorted. A found name that is not known is an error.
-pub(crate) fn class_order(found: &BTreeSet<String>, known: Option<&[String]>, source: &Path) -> Result<Vec<String>> {
+/// Class names that are settled before a set is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownClasses<'a> {
+    /// The training set's. A set of other pictures need not have all of them.
+    Training(&'a [String]),
+    /// Those of `data.classes`. The set has just these.
+    Listed(&'a [String]),
+}
+
+impl<'a> KnownClasses<'a> {
+    /// The names in label order.
+    pub fn names(self) -> &'a [String] {
+        let (Self::Training(names) | Self::Listed(names)) = self;
+        names
+    }
+
+    /// The names that the set has, without twins, are held against the known ones.
+    pub(crate) fn hold(self, found: &[&str], place: &Path) -> Result<()> {
+        let names = self.names();
+        let listed: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let unknown: Vec<&str> = found.iter().filter(|name| !listed.contains(*name)).copied().collect();
+        match self {
+            Self::Training(_) if unknown.is_empty() => Ok(()),
+            Self::Training(_) => Err(Error::new(
+                Code::DataUnusable,
+                format!(
+                    "{} has classes that the training set does not have: {} (the training set has {})",
+                    place.display(),
+                    some(&unknown),
+                    some(names)
+                ),
+                "name the class folders as in the training set, or set split where the path holds several parts",
+            )),
+            Self::Listed(_) => {
+                let found: HashSet<&str> = found.iter().copied().collect();
+                let missing: Vec<&str> = names.iter().map(String::as_str).filter(|name| !found.contains(name)).collect();
+                not_as_listed(&unknown, &missing, place)
+            }
+        }
+    }
+}
+
+/// `data.classes` must name just the classes that the set has.
+pub(crate) fn not_as_listed(unknown: &[&str], missing: &[&str], place: &Path) -> Result<()> {
+    let mut parts = Vec::new();
+    if !unknown.is_empty() {
+        parts.push(format!(
+            "{} has classes that data.classes does not name: {}",
+            place.display(),
+            some(unknown)
+        ));
+    }
+    if !missing.is_empty() {
+        parts.push(format!(
+            "data.classes names classes that {} does not have: {}",
+            place.display(),
+            some(missing)
+        ));
+    }
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let help = "name in data.classes just the classes of the training set, each once, in the order of the model's outputs";
+    Err(Error::new(Code::DataUnusable, parts.join("; "), help))
+}
+
+/// The class order to use: the known one, else the found names, sorted.
+pub(crate) fn class_order(found: &BTreeSet<String>, known: Option<KnownClasses>, place: &Path) -> Result<Vec<String>> {
     let Some(known) = known else {
         return Ok(found.iter().cloned().collect());
     };
-    let unknown: Vec<&str> = found.iter().filter(|f| !known.contains(f)).map(String::as_str).collect();
-    if unknown.is_empty() {
-        return Ok(known.to_vec());
-    }
-    Err(Error::new(
-        Code::DataUnusable,
-        format!(
-            "{} has classes that the training set does not have: {} (the training set has {})",
-            source.display(),
-            some(&unknown),
-            some(known)
-        ),
-        "name the class folders as in the training set, or set split where the path holds several parts",
-    ))
+    known.hold(&found.iter().map(String::as_str).collect::<Vec<_>>(), place)?;
+    Ok(known.names().to_vec())
 }
 
 /// At most ten names, then how many more.
@@ -160,6 +234,7 @@ mod tests {
             id: TrainId(id.into()),
             label,
             digest: [label as u8; 32],
+            source: None,
         };
         Manifest {
             examples: vec![example("a/1", 0), example("b/2", 1)],

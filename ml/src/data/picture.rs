@@ -261,7 +261,7 @@ fn check(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<ImageFormat,
         }
         // image's JPEG decoder fills what is missing with grey and says nothing.
         ImageFormat::Jpeg if !jpeg_ends(bytes) => return Err(PictureRefusal::Truncated),
-        ImageFormat::WebP | ImageFormat::Jpeg | ImageFormat::Bmp => {}
+        ImageFormat::WebP | ImageFormat::Jpeg | ImageFormat::Bmp | ImageFormat::Pnm | ImageFormat::Tiff => {}
         other => return Err(PictureRefusal::Unsupported(format!("the picture format {other:?}"))),
     }
     Ok(format)

@@ -1,6 +1,6 @@
 //! What the readers have in common.
 
-use super::manifest::Manifest;
+use super::manifest::{KnownClasses, Manifest};
 use super::stat::StatIndex;
 use crate::error::Result;
 use crate::progress::Report;
@@ -33,8 +33,8 @@ pub(crate) type Sink<'a> = &'a mut dyn FnMut(Vec<Raw>) -> Result<ControlFlow<()>
 
 /// A way in which data sets lie on disk.
 pub(crate) trait SetReader {
-    /// List all examples with the digests of their contents. `known`: class order to use. Contents that `index` knows unchanged are not read.
-    fn scan(&mut self, known: Option<&[String]>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest>;
+    /// List all examples with the digests of their contents. `known`: the class names to use. Contents that `index` knows unchanged are not read.
+    fn scan(&mut self, known: Option<KnownClasses>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest>;
 
     /// Hand over the contents of the scanned manifest's examples, each once, in its order, in blocks.
     fn read(&self, sink: Sink) -> Result<()>;

@@ -1,23 +1,31 @@
 //! An open data set.
 
+mod lacking;
+
 use super::cache::{self, Key, Pixels, Skipped, Unusable, Writer};
 use super::cifar::{self, CifarReader};
 use super::folder::FolderReader;
 use super::layout::{Layout, look};
-use super::manifest::{ContentDigest, Manifest, PassedOver, Unreadable};
+use super::listed::ListReader;
+use super::manifest::{ContentDigest, KnownClasses, Manifest, PassedOver, Unreadable};
+use super::origin;
+use super::parquet_set::ParquetReader;
 use super::picture::{DATA_LIMITS, PictureRefusal, decode, from_planar, header, to_planar};
 use super::reader::{BLOCK, Raw, RawContent, SetReader};
 use super::resize::to_size;
 use super::stat::StatIndex;
 use super::tars::TarReader;
+use super::webdataset::ShardReader;
 use crate::error::{Error, Result, ResultExt};
 use crate::progress::Report;
 use delta_guard_contract::{Code, DataSource, Digest, ImageConfig, Orientation, Resize, TrainId};
+use lacking::{none_left, too_many, too_many_so_far};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Part of the cache's name; raised when decoding or resizing changes its results.
@@ -30,6 +38,8 @@ const ENOUGH: usize = 1000;
 pub struct DataSet {
     ids: Vec<TrainId>,
     labels: Vec<u32>,
+    /// Empty where no example has one.
+    sources: Vec<Option<Arc<str>>>,
     classes: Vec<String>,
     positions: HashMap<TrainId, usize>,
     skipped: Vec<Unreadable>,
@@ -40,12 +50,17 @@ pub struct DataSet {
     width: u32,
 }
 
-fn reader(layout: Layout) -> Box<dyn SetReader> {
-    match layout {
-        Layout::Folder(root) => Box::new(FolderReader::new(root)),
-        Layout::Tars { files, split } => Box::new(TarReader::new(files, split)),
-        Layout::Cifar { kind, home, split } => Box::new(CifarReader::new(kind, home, split)),
-    }
+fn reader(layout: Layout, source: &DataSource) -> Result<Box<dyn SetReader>> {
+    let origin = source.source;
+    origin::check(&layout, origin, &source.path)?;
+    Ok(match layout {
+        Layout::Folder(root) => Box::new(FolderReader::new(root, origin)),
+        Layout::Tars { files, split } => Box::new(TarReader::new(files, split, origin)),
+        Layout::Cifar { kind, home, split } => Box::new(CifarReader::new(kind, home, split, origin)),
+        Layout::Shards(files) => Box::new(ShardReader::new(source.path.clone(), files, origin)),
+        Layout::Parquet(files) => Box::new(ParquetReader::new(source.path.clone(), files, origin)),
+        Layout::List { file, split } => Box::new(ListReader::new(file, split, origin)),
+    })
 }
 
 impl DataSet {
@@ -61,6 +76,21 @@ impl DataSet {
         max_unreadable: f64,
         cache_dir: &Path,
         classes: Option<&[String]>,
+        report: &mut dyn Report,
+    ) -> Result<Self> {
+        Self::open_known(source, image, max_unreadable, cache_dir, classes.map(KnownClasses::Training), report)
+    }
+
+    /// The same with class names that are the training set's or the configuration's.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_known(
+        source: &DataSource,
+        image: &ImageConfig,
+        max_unreadable: f64,
+        cache_dir: &Path,
+        known: Option<KnownClasses>,
         report: &mut dyn Report,
     ) -> Result<Self> {
         check_image(image)?;
@@ -79,9 +109,9 @@ impl DataSet {
             ));
         }
         fs_err::create_dir_all(cache_dir)?;
-        let mut reader = reader(layout);
+        let mut reader = reader(layout, source)?;
         let mut index = StatIndex::open(cache_dir, &source.path);
-        let manifest = reader.scan(classes, &mut index, report).context(|| "listing the data".into())?;
+        let manifest = reader.scan(known, &mut index, report).context(|| "listing the data".into())?;
         if let Err(error) = index.save() {
             report.log(&format!(
                 "the index of file digests could not be saved, the next opening reads all files again: {error}"
@@ -116,6 +146,8 @@ impl DataSet {
         let mut had = vec![false; manifest.classes.len()];
         let mut has = had.clone();
         let (mut ids, mut labels) = (Vec::with_capacity(pixels.count), Vec::with_capacity(pixels.count));
+        let with_sources = manifest.examples.iter().any(|example| example.source.is_some());
+        let mut sources = Vec::new();
         for (position, example) in manifest.examples.into_iter().enumerate() {
             had[example.label as usize] = true;
             if let Some(why) = left_out.next_if(|s| s.position == position) {
@@ -127,14 +159,14 @@ impl DataSet {
                 has[example.label as usize] = true;
                 ids.push(example.id);
                 labels.push(example.label);
+                if with_sources {
+                    sources.push(example.source);
+                }
             }
         }
         if ids.len() != pixels.count {
-            return Err(Error::internal(format!(
-                "{} pictures in the cache for {} examples",
-                pixels.count,
-                ids.len()
-            )));
+            let message = format!("{} pictures in the cache for {} examples", pixels.count, ids.len());
+            return Err(Error::internal(message));
         }
         if skipped.len() as f64 > max_unreadable * total as f64 {
             let count = skipped.len().to_string();
@@ -154,6 +186,7 @@ impl DataSet {
         Ok(Self {
             ids,
             labels,
+            sources,
             classes: manifest.classes,
             positions,
             skipped,
@@ -183,6 +216,16 @@ impl DataSet {
     /// Labels by position, indices into [`Self::classes`].
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// Where the example at position `i` comes from, if its set says so.
+    pub fn source(&self, i: usize) -> Option<&str> {
+        self.sources.get(i)?.as_deref()
+    }
+
+    /// Does the set say of any example where it comes from?
+    pub fn has_sources(&self) -> bool {
+        !self.sources.is_empty()
     }
 
     /// Class names in label order.
@@ -277,7 +320,7 @@ pub fn peek_sizes(source: &DataSource, most: usize, cache_dir: &Path, report: &m
         return Ok(vec![(cifar::SIDE, cifar::SIDE)]);
     }
     fs_err::create_dir_all(cache_dir)?;
-    let mut reader = reader(layout);
+    let mut reader = reader(layout, source)?;
     let mut index = StatIndex::open(cache_dir, &source.path);
     reader.scan(None, &mut index, report)?;
     let mut sizes = Vec::new();
@@ -374,23 +417,6 @@ fn fill(
     Ok(skipped)
 }
 
-fn too_many_so_far(skipped: &[Skipped], manifest: &Manifest, max_unreadable: f64) -> Error {
-    let list: Vec<Unreadable> = skipped
-        .iter()
-        .map(|s| Unreadable {
-            id: manifest.examples[s.position].id.clone(),
-            reason: s.reason.clone(),
-        })
-        .collect();
-    let source = DataSource {
-        path: Path::new("the data").into(),
-        format: Default::default(),
-        split: Default::default(),
-    };
-    let count = format!("at least {}", list.len());
-    too_many(&list, skipped, &count, manifest.examples.len(), max_unreadable, &source)
-}
-
 /// One example's pixels; the inner error is the picture's, the outer one the machine's.
 fn pixels(raw: &Raw, manifest: &Manifest, image: &ImageConfig) -> Result<std::result::Result<Vec<u8>, PictureRefusal>> {
     let example = &manifest.examples[raw.position];
@@ -441,54 +467,4 @@ fn changed(what: &str) -> Error {
         format!("the data changed while they were read ({what})"),
         "run again when nobody writes to them",
     )
-}
-
-/// The first few, for an error.
-fn shown(skipped: &[Unreadable]) -> String {
-    skipped
-        .iter()
-        .take(3)
-        .map(|u| format!("{}: {}", u.id, u.reason))
-        .collect::<Vec<_>>()
-        .join("; ")
-}
-
-/// What to do where most of what was left out is of another size: names the key with the value to type. `None` where sizes are not the trouble.
-fn sizes_help(left_out: &[Skipped]) -> Option<String> {
-    let sizes: Vec<(u32, u32)> = left_out.iter().filter_map(|s| s.size).collect();
-    let (first, rest) = sizes.split_first()?;
-    if sizes.len() * 2 <= left_out.len() {
-        return None;
-    }
-    let resize = "set `data.image.resize: stretch` (or `center-crop`), as training did";
-    Some(match rest.iter().all(|size| size == first) {
-        // One size: perhaps the model reads just that.
-        true => format!(
-            "{resize}; or, if the model reads them as they are, `data.image.width: {}` and `data.image.height: {}`",
-            first.0, first.1
-        ),
-        false => resize.into(),
-    })
-}
-
-fn too_many(skipped: &[Unreadable], left_out: &[Skipped], count: &str, total: usize, max: f64, source: &DataSource) -> Error {
-    Error::new(
-        Code::DataUnusable,
-        format!(
-            "{}: {count} of {total} pictures are unreadable, more than the share of {max} allowed. The first: {}",
-            source.path.display(),
-            shown(skipped)
-        ),
-        sizes_help(left_out).unwrap_or_else(|| "repair or remove them, or raise data.max_unreadable_share".into()),
-    )
-}
-
-fn none_left(classes: &[&str], skipped: &[Unreadable], left_out: &[Skipped], source: &DataSource) -> Error {
-    let message = format!(
-        "{}: no readable picture is left of {}",
-        source.path.display(),
-        super::manifest::some(classes)
-    );
-    let help = sizes_help(left_out).map_or_else(String::new, |help| format!("; {help}"));
-    Error::new(Code::DataUnusable, message, format!("the first: {}{help}", shown(skipped)))
 }

@@ -4,13 +4,15 @@ use super::archive;
 use super::folder::{class_folders, no_classes};
 use super::layout::{choose_part, is_picture_name};
 use super::links::{Given, LinkNode, Links, MOST_NAMES};
-use super::manifest::{ContentDigest, Example, Manifest, Unreadable, class_order};
+use super::manifest::{ContentDigest, Example, KnownClasses, Manifest, Unreadable, class_order};
+use super::origin::{SourceNames, first_folder, names_of};
 use super::picture::DATA_LIMITS;
 use super::reader::{BLOCK, BLOCK_BYTES, Raw, RawContent, SetReader, Sink};
 use super::stat::{NamedDigest, Stamp, StatIndex};
+use super::webdataset::content;
 use crate::error::{Error, Result, ResultExt};
 use crate::progress::Report;
-use delta_guard_contract::{Code, Split, TrainId};
+use delta_guard_contract::{Code, Origin, Split, TrainId};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct TarReader {
     files: Vec<PathBuf>,
     split: Split,
+    origin: Option<Origin>,
     /// Of each file: positions in the manifest by the member's place in the archive.
     positions: Vec<HashMap<usize, Vec<usize>>>,
 }
@@ -74,19 +77,21 @@ impl TarReader {
         }
     }
 
-    pub(crate) fn new(files: Vec<PathBuf>, split: Split) -> Self {
+    pub(crate) fn new(files: Vec<PathBuf>, split: Split, origin: Option<Origin>) -> Self {
         Self {
             files,
             split,
+            origin,
             positions: Vec::new(),
         }
     }
 
-    /// The id of a member: its name, after that of its tar where there are several.
-    fn id(&self, file: &Path, member: &str) -> String {
-        match file.file_name() {
-            Some(tar) if self.files.len() > 1 => format!("{}/{member}", tar.to_string_lossy()),
-            _ => member.to_string(),
+    /// Where a member of a tar comes from; its class is the part of its name at `depth`.
+    fn source<'a>(&self, name: &'a str, depth: usize, tar: &'a str) -> &'a str {
+        match self.origin {
+            Some(Origin::Folder) => first_folder(name.splitn(depth + 2, '/').nth(depth + 1).unwrap_or_default()),
+            Some(Origin::Shard) => tar,
+            _ => "",
         }
     }
 
@@ -115,13 +120,7 @@ fn survey(file: &Path, report: &mut dyn Report) -> Result<Vec<Named>> {
         if nodes.len().is_multiple_of(BLOCK) {
             report.progress("read", nodes.len() as u64, 0, &place);
         }
-        given.push(if !member.regular {
-            Err("not a regular file".into())
-        } else if member.size > DATA_LIMITS.max_bytes {
-            Err(format!("larger than {} MiB", DATA_LIMITS.max_bytes >> 20))
-        } else {
-            Ok(member.digest()?)
-        });
+        given.push(content(&mut member)?);
         nodes.push((member.name, member.link.map_or(LinkNode::File, LinkNode::Link)));
         Ok(ControlFlow::Continue(()))
     })?;
@@ -201,7 +200,7 @@ fn is_part(name: &str) -> bool {
 }
 
 impl SetReader for TarReader {
-    fn scan(&mut self, known: Option<&[String]>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
+    fn scan(&mut self, known: Option<KnownClasses>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
         let place = self.place()?;
         let mut all: Vec<(usize, Named)> = Vec::new();
         for (n, file) in self.files.iter().enumerate() {
@@ -228,11 +227,12 @@ impl SetReader for TarReader {
             ..Manifest::default()
         };
         let labels: HashMap<&str, u32> = manifest.classes.iter().enumerate().map(|(l, c)| (c.as_str(), l as u32)).collect();
-        let mut filled = BTreeSet::new();
+        let (mut filled, mut sources, tars) = (BTreeSet::new(), SourceNames::default(), names_of(&self.files));
         self.positions = vec![HashMap::new(); self.files.len()];
         for (file, named) in &all {
             let Some(class) = class_of(&named.name) else { continue };
-            let id = self.id(&self.files[*file], &named.name);
+            let (name, tar) = (named.name.as_str(), tars[*file].as_str());
+            let id = if tars.len() > 1 { format!("{tar}/{name}") } else { name.to_owned() };
             if is_hidden(&named.name) || !is_picture_name(&named.name) {
                 manifest.passed_over.add(id);
                 continue;
@@ -249,6 +249,7 @@ impl SetReader for TarReader {
                         id: TrainId(id),
                         label,
                         digest: bytes.digest,
+                        source: sources.named(self.source(name, depth, tar)),
                     });
                 }
                 (Ok(_), None) => {}
@@ -260,49 +261,54 @@ impl SetReader for TarReader {
     }
 
     fn read(&self, sink: Sink) -> Result<()> {
-        let mut block = Vec::new();
-        let mut weight = 0;
-        let mut flow = ControlFlow::Continue(());
-        for (file, positions) in self.files.iter().zip(&self.positions) {
-            let mut place = 0;
-            archive::all_members(file, &mut |mut member| {
-                let wanted = positions.get(&place).filter(|_| member.regular);
-                place += 1;
-                let Some(wanted) = wanted else {
-                    return Ok(ControlFlow::Continue(()));
-                };
-                // The scan left out what is larger; here it can only be so when the archive was replaced meanwhile.
-                let Some(bytes) = member.bytes(DATA_LIMITS.max_bytes)? else {
-                    return Err(Error::new(
-                        Code::ChangedWhileRead,
-                        format!("{} changed while it was read", member.name),
-                        "run again when nobody writes to the archive",
-                    ));
-                };
-                for &position in wanted {
-                    weight += bytes.len();
-                    block.push(Raw {
-                        position,
-                        content: RawContent::Encoded(bytes.clone()),
-                    });
-                    if block.len() == BLOCK || weight > BLOCK_BYTES {
-                        weight = 0;
-                        flow = sink(std::mem::take(&mut block))?;
-                        if flow.is_break() {
-                            break;
-                        }
+        hand_over(&self.files, &self.positions, sink)
+    }
+}
+
+/// Hand over the members that stand at these places of the archives, each at its positions in the manifest.
+pub(super) fn hand_over(files: &[PathBuf], positions: &[HashMap<usize, Vec<usize>>], sink: Sink) -> Result<()> {
+    let mut block = Vec::new();
+    let mut weight = 0;
+    let mut flow = ControlFlow::Continue(());
+    for (file, positions) in files.iter().zip(positions) {
+        let mut place = 0;
+        archive::all_members(file, &mut |mut member| {
+            let wanted = positions.get(&place).filter(|_| member.regular);
+            place += 1;
+            let Some(wanted) = wanted else {
+                return Ok(ControlFlow::Continue(()));
+            };
+            // The scan left out what is larger; here it can only be so when the archive was replaced meanwhile.
+            let Some(bytes) = member.bytes(DATA_LIMITS.max_bytes)? else {
+                return Err(Error::new(
+                    Code::ChangedWhileRead,
+                    format!("{} changed while it was read", member.name),
+                    "run again when nobody writes to the archive",
+                ));
+            };
+            for &position in wanted {
+                weight += bytes.len();
+                block.push(Raw {
+                    position,
+                    content: RawContent::Encoded(bytes.clone()),
+                });
+                if block.len() == BLOCK || weight > BLOCK_BYTES {
+                    weight = 0;
+                    flow = sink(std::mem::take(&mut block))?;
+                    if flow.is_break() {
+                        break;
                     }
                 }
-                Ok(flow)
-            })
-            .context(|| "decoding".into())?;
-            if flow.is_break() {
-                return Ok(());
             }
+            Ok(flow)
+        })
+        .context(|| "decoding".into())?;
+        if flow.is_break() {
+            return Ok(());
         }
-        if !block.is_empty() {
-            let _ = sink(block)?;
-        }
-        Ok(())
     }
+    if !block.is_empty() {
+        let _ = sink(block)?;
+    }
+    Ok(())
 }

@@ -1,8 +1,10 @@
 //! Data sets from end to end: files made by hand, opened, compared with what was put into them.
 
 mod cifar_sets;
+mod forms;
 mod image_folder;
 mod links;
+mod parquet;
 mod tars;
 
 use super::*;
@@ -44,6 +46,7 @@ fn source(path: &Path, split: Split) -> DataSource {
         path: path.to_path_buf(),
         format: DataFormat::Auto,
         split,
+        source: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What most jobs lay out first: data, network, weights.
 
 use super::Place;
-use crate::data::DataSet;
+use crate::data::{DataSet, KnownClasses, class_names};
 use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::model::{Graph, Model, Weights, zoo};
@@ -17,7 +17,8 @@ use tch::Kind;
 /// `Configuration` with the key that names it.
 pub fn training_set(place: &Place<'_>, data: &DataConfig, report: &mut dyn Report) -> Result<DataSet> {
     let what = || "training set (data.train)".to_string();
-    let set = open(place, data, &data.train, None, report).context(what)?;
+    let listed = data.classes.as_ref().map(class_names).transpose()?;
+    let set = open_known(place, data, &data.train, listed.as_deref().map(KnownClasses::Listed), report).context(what)?;
     several_classes(&set, &data.train.path).context(what)?;
     Ok(set)
 }
@@ -51,7 +52,11 @@ pub fn validation_set(place: &Place<'_>, data: &DataConfig, classes: &[String], 
 /// # Errors
 /// `Configuration`.
 pub fn open(place: &Place<'_>, data: &DataConfig, source: &DataSource, classes: Option<&[String]>, report: &mut dyn Report) -> Result<DataSet> {
-    let set = DataSet::open(source, &data.image, data.max_unreadable_share, &place.setup.cache_dir, classes, report)?;
+    open_known(place, data, source, classes.map(KnownClasses::Training), report)
+}
+
+fn open_known(place: &Place<'_>, data: &DataConfig, source: &DataSource, known: Option<KnownClasses>, report: &mut dyn Report) -> Result<DataSet> {
+    let set = DataSet::open_known(source, &data.image, data.max_unreadable_share, &place.setup.cache_dir, known, report)?;
     for unreadable in set.skipped().iter().take(5) {
         report.log(&format!("skipped {}: {}", unreadable.id, unreadable.reason));
     }
@@ -142,6 +147,7 @@ mod tests {
             path: root.join("set"),
             format: Default::default(),
             split: Default::default(),
+            source: None,
         };
         let data = DataConfig {
             train: source.clone(),
@@ -151,6 +157,7 @@ mod tests {
                 width: 4,
                 ..ImageConfig::default()
             },
+            classes: None,
             max_unreadable_share: 0.0,
         };
         let setup = WorkerSetup {

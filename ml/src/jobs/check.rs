@@ -1,7 +1,7 @@
 //! The job behind `check-config`: do data, network and checkpoint go together? It reads no picture and writes nothing.
 
 use super::bench;
-use crate::data::{Glance, glance};
+use crate::data::{Glance, KnownClasses, class_names, glance};
 use crate::error::{Result, ResultExt};
 use crate::model::Weights;
 use delta_guard_contract::job::{CheckResult, JobResult};
@@ -10,16 +10,17 @@ use tch::Kind;
 
 /// [`delta_guard_contract::Task::Check`]
 pub fn check(data: &DataConfig, model: &ModelConfig) -> Result<JobResult> {
-    let train = glance(&data.train, None).context(|| "training set (data.train)".into())?;
+    let listed = data.classes.as_ref().map(class_names).transpose()?;
+    let train = glance(&data.train, listed.as_deref().map(KnownClasses::Listed)).context(|| "training set (data.train)".into())?;
     let known: Option<Vec<String>> = match &train {
         Glance::Classes(list) => Some(list.iter().map(|(name, _)| name.clone()).collect()),
-        _ => None,
+        _ => listed,
     };
-    let validation = glance(&data.validation, known.as_deref()).context(|| "validation set (data.validation)".into())?;
+    let validation = glance(&data.validation, known.as_deref().map(KnownClasses::Training)).context(|| "validation set (data.validation)".into())?;
     let classes = match &train {
         Glance::Classes(list) => Some(list.len()),
         Glance::Number(n) => Some(*n),
-        Glance::Unknown => None,
+        Glance::Unknown => known.as_ref().map(Vec::len),
     };
     let parameters = match classes {
         Some(classes) => {

@@ -7,6 +7,7 @@ mod fit;
 mod lab;
 mod learn;
 mod look;
+mod origins;
 mod parts;
 mod pictures;
 mod trace;

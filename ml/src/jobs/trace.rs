@@ -2,7 +2,7 @@
 
 use super::case::{Case, Submitted, name};
 use super::lab::{FactorSource, ModelLab};
-use super::{Place, pictures};
+use super::{Place, origins, pictures};
 use crate::data::DataSet;
 use crate::detect::{Suspect, detector};
 use crate::device;
@@ -46,6 +46,8 @@ pub fn trace(
     let id = |position: usize| train.ids()[position].clone();
     let mut exhibits: Vec<Exhibit> = detection.exhibits.into_iter().map(|exhibit| exhibit.named(id)).collect();
     exhibits.extend(shared.map(Exhibit::Shared));
+    let places: Vec<usize> = detection.flagged.iter().map(|found| found.position).collect();
+    exhibits.extend(origins::sources(train, &places).map(Exhibit::Sources));
     let report = TraceReport {
         predicted_label: name(train, case.wrong),
         examples: train.len() as u64,
@@ -85,5 +87,6 @@ fn flagged(train: &DataSet, rank: u32, found: &Suspect) -> Result<Flagged> {
         label: name(train, train.labels()[found.position]),
         rank,
         score: found.score,
+        source: train.source(found.position).map(String::from),
     })
 }

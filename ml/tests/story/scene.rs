@@ -86,6 +86,7 @@ impl Scene {
             validation: absolute(&self.folder, &self.prepared.validation),
             image: self.prepared.image.clone(),
             max_unreadable_share: 0.0,
+            classes: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Complaint, Findings};
 use crate::config::file::ConfigFile;
+use delta_guard_contract::ClassNames;
 use std::path::{Component, Path, PathBuf};
 
 /// Every path of the file, with its key.
@@ -14,6 +15,9 @@ fn paths(file: &mut ConfigFile) -> Vec<(&'static str, &mut PathBuf)> {
         ("data.validation.path", &mut file.data.validation.path),
         ("model.checkpoint", &mut file.model.checkpoint),
     ];
+    if let Some(ClassNames::File(path)) = &mut file.data.classes {
+        paths.push(("data.classes", path));
+    }
     paths.extend(file.paths.refused.as_mut().map(|path| ("paths.refused", path)));
     paths.extend(file.worker.command.as_mut().map(|path| ("worker.command", path)));
     let password = file.mail.as_mut().and_then(|mail| mail.password_file.as_mut());

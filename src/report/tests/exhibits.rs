@@ -1,7 +1,7 @@
 //! The page of a guard case says what it always said, and that of a detector that nobody here knows shows its exhibits all the same.
 
 use super::*;
-use delta_guard_contract::finding::{Beside, Column, Histogram, Note, Point, Points, Row, Scatter, Series, Strip, Table};
+use delta_guard_contract::finding::{Beside, Column, Histogram, Note, Point, Points, Row, Scatter, Series, SourceRow, Sources, Strip, Table};
 
 /// Every sentence that a page of the first version had of the guard's evidence.
 #[test]
@@ -137,8 +137,26 @@ pub(crate) fn foreign(folder: &Path) -> CaseView {
             title: text("components"),
             caption: text("10 of 512 kept"),
         }),
+        Exhibit::Sources(Sources {
+            title: text("Where they come from"),
+            caption: text("20 of 30 come from one crawl."),
+            rows: vec![source("crawl-3", 20, 4.25, 2.4e-9), source("", 10, 25.75, 1.0)],
+            further: 480,
+            further_flagged: 0,
+        }),
     ];
     view
+}
+
+fn source(name: &str, flagged: u64, expected: f64, corrected: f64) -> SourceRow {
+    SourceRow {
+        source: name.into(),
+        flagged,
+        examples: 1200,
+        expected,
+        p: corrected / 2.0,
+        corrected,
+    }
 }
 
 #[test]
@@ -174,6 +192,10 @@ fn a_page_shows_a_detector_that_nobody_knows() {
         "does it lie at the edge",
         "2 flagged with k = 2",
         "10 of 512 kept",
+        "Where they come from",
+        "<td><bdi>crawl-3</bdi></td><td class=\"n\">20</td><td class=\"n\">1,200</td><td class=\"n\">4.2</td><td class=\"n\">2e-9</td>",
+        "<td>not said</td>",
+        "480 further sources have 0 flagged examples in all.",
     ] {
         assert!(shown.contains(said), "{said} is not on the page");
     }

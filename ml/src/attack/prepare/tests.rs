@@ -235,6 +235,7 @@ fn cifar_stays_cifar_and_is_chosen_evenly() {
             path: root.path().into(),
             format: DataFormat::Auto,
             split: Split::Train,
+            source: None,
         },
         &made.image,
         cache.path(),

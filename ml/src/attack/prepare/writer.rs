@@ -99,6 +99,7 @@ impl<'a> SetWriter<'a> {
             path: self.folder,
             format,
             split: Split::All,
+            source: None,
         })
     }
 }
