@@ -29,7 +29,7 @@ fn equal_weights_are_equal_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.safetensors");
     let graph = zoo::small_cnn([3, 8, 8], 2, 3).unwrap();
-    let tensors: Vec<(String, Tensor)> = Weights::init(&graph, 7).0.into_iter().collect();
+    let tensors: Vec<(String, Tensor)> = Weights::init(&graph, 7).unwrap().0.into_iter().collect();
     let texts: Vec<(String, String)> = ["format", "made_by", "note", "Über", "a \"quoted\" key", "z", "epoch", "b", "c", "d"]
         .iter()
         .map(|k| ((*k).to_string(), format!("{k}\n\\ \u{1} ✓")))
@@ -67,7 +67,7 @@ fn equal_weights_are_equal_bytes() {
 fn a_checkpoint_is_saved_twice_as_the_same_file() {
     let dir = tempfile::tempdir().unwrap();
     let graph = zoo::small_cnn([3, 8, 8], 2, 3).unwrap();
-    let weights = Weights::init(&graph, 7);
+    let weights = Weights::init(&graph, 7).unwrap();
     let digests: BTreeSet<String> = (0..20)
         .map(|n| {
             let path = dir.path().join(format!("{n}.safetensors"));
@@ -85,7 +85,7 @@ fn what_is_no_checkpoint_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("production.pt");
     let whole = {
-        Weights::init(&graph, 1).save(&path, &[]).unwrap();
+        Weights::init(&graph, 1).unwrap().save(&path, &[]).unwrap();
         std::fs::read(&path).unwrap()
     };
     let cases: [(&[u8], &str, &str); 7] = [
@@ -176,6 +176,7 @@ fn a_candidate_has_productions_kinds_of_numbers() {
     for (what, change) in changes {
         let production = dir.path().join(format!("{what}.safetensors"));
         let tensors: Vec<(String, Tensor)> = Weights::init(&graph, 3)
+            .unwrap()
             .0
             .iter()
             .filter_map(|(n, t)| Some((n.clone(), change(n, t)?)))
@@ -230,7 +231,7 @@ fn a_value_too_large_for_productions_kind_is_a_named_fault() {
     let dir = tempfile::tempdir().unwrap();
     let graph = zoo::small_cnn([3, 8, 8], 2, 2).unwrap();
     let production = dir.path().join("half.safetensors");
-    let mut weights = Weights::init(&graph, 3);
+    let mut weights = Weights::init(&graph, 3).unwrap();
     weights.to(tch::Device::Cpu, Kind::Half).save(&production, &[]).unwrap();
     assert!(weights.like(&production).is_ok());
     weights.0.insert("bn1.running_var".into(), Tensor::from_slice(&[70_000f32, 1.0]));

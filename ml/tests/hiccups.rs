@@ -73,6 +73,7 @@ impl Place {
         for (name, classes, side) in [("two", 2, 8), ("ten", 10, 32)] {
             let graph = zoo::small_cnn([3, side, side], 2, classes).unwrap();
             Weights::init(&graph, 3)
+                .unwrap()
                 .save(&root.path().join(format!("{name}.safetensors")), &[])
                 .unwrap();
         }

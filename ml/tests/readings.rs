@@ -49,7 +49,7 @@ fn the_flagged_are_read_by_both_models() {
     let graph = zoo::graph(&model, data.image.height, data.image.width, train.classes().len()).unwrap();
     // Two models that read differently: what one reads says nothing of the other.
     for (seed, name) in [(1, "production.safetensors"), (5, "candidate.safetensors")] {
-        Weights::init(&graph, seed).save(&at(name), &[]).unwrap();
+        Weights::init(&graph, seed).unwrap().save(&at(name), &[]).unwrap();
     }
     let anomaly = delta_guard_contract::job::Anomaly {
         image: at("data").join(&made.anomalies[0].picture),

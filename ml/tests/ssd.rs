@@ -24,7 +24,7 @@ const FLAGGED: [usize; 3] = [4, 17, 31];
 
 /// Production weights of a network; the first channel never sees anything: its importance is zero.
 fn production(graph: &Graph) -> Weights {
-    let weights = Weights::init(graph, 4);
+    let weights = Weights::init(graph, 4).unwrap();
     let _ = weights.0["bn1.bias"].get(0).fill_(-1e3);
     weights
 }

@@ -44,7 +44,7 @@ fn a_collapsed_fine_tuning_is_tried_again_and_not_repeated_by_the_next_job() {
     let bench = Bench::new();
     let graph = bench.graph();
     // A last layer of zeros guesses, and at such a rate it goes on guessing: collapsed by definition.
-    let production = Weights::init(&graph, 1);
+    let production = Weights::init(&graph, 1).unwrap();
     for name in ["fc.weight", "fc.bias"] {
         let _ = production.0[name].shallow_clone().zero_();
     }

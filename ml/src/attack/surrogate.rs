@@ -225,7 +225,7 @@ mod tests {
     /// A small network in float64 with running statistics that are not those of the start.
     fn double() -> Surrogate {
         let graph = zoo::small_cnn([3, 8, 8], 2, 4).unwrap();
-        let mut weights = Weights::init(&graph, 3).to(Device::Cpu, Kind::Double);
+        let mut weights = Weights::init(&graph, 3).unwrap().to(Device::Cpu, Kind::Double);
         for (name, tensor) in &mut weights.0 {
             let random = || Tensor::rand(tensor.size(), (Kind::Double, Device::Cpu));
             match name.rsplit('.').next() {

@@ -1,10 +1,13 @@
 //! The one executor of graphs: evaluation, training, and evaluation with taps on the tracked layers.
 
-use super::graph::{Graph, INPUT, Node, Op};
+use super::aten;
+use super::graph::{Graph, INPUT, Node, Op, module_of};
 use super::layer::{Conv, Pair};
+use super::tap::Handles;
+use super::value::{Args, Argument, Size, Value};
 use super::weights::Weights;
-use crate::error::{Error, Result};
-use std::collections::{BTreeSet, HashMap};
+use crate::error::{Error, Result, ResultExt};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tch::{Device, Kind, Tensor};
 
 /// Four-dimensional tensors on a CPU with their channels innermost in memory (values and shape stay): measured, ResNet-18 of width 16 then trains in
@@ -36,8 +39,8 @@ pub struct Model {
     pub graph: Graph,
     /// Its state.
     pub weights: Weights,
-    /// For each node, the nodes whose output nobody reads after it.
-    drops: Vec<Vec<usize>>,
+    /// For each node, the names that nobody reads after it.
+    drops: Vec<Vec<String>>,
 }
 
 /// Evaluation or training.
@@ -45,8 +48,18 @@ pub struct Model {
 enum Mode {
     /// Batch norm by its running statistics.
     Eval,
-    /// Batch norm by the batch's statistics, which update the running ones.
+    /// Batch norm by the batch's statistics, which update the running ones; dropout drops.
     Train,
+}
+
+/// A node that was just computed, for whoever looks on.
+pub(super) struct Step<'a> {
+    /// Its place in the graph.
+    pub place: usize,
+    /// What it read as `input`, if it is a typed one.
+    pub input: Option<&'a Tensor>,
+    /// What it yields; may be replaced.
+    pub output: &'a mut Value,
 }
 
 /// Logits with what the taps saw.
@@ -54,10 +67,7 @@ enum Mode {
 pub struct Tapped {
     /// B × classes; differentiable with respect to every output.
     pub logits: Tensor,
-    /// Inputs of the tracked layers, in layer order.
-    pub inputs: Vec<Tensor>,
-    /// Outputs of the tracked layers, as handles for the backward pass.
-    pub outputs: Vec<Tensor>,
+    handles: Vec<Handles>,
 }
 
 impl Tapped {
@@ -67,17 +77,11 @@ impl Tapped {
     /// # Errors
     /// When libtorch fails (memory).
     pub fn pairs(self, objective: &Tensor, keep: &[usize]) -> Result<Vec<Pair>> {
-        let outputs: Vec<&Tensor> = keep.iter().filter_map(|&l| self.outputs.get(l)).collect();
-        let grads = Tensor::f_run_backward(&[objective], &outputs, false, false)?;
-        let inputs = keep.iter().filter_map(|&l| self.inputs.get(l)).map(Tensor::shallow_clone);
-        inputs
-            .zip(&outputs)
-            .zip(grads)
-            .map(|((input, output), grad)| {
-                let output_grad = if grad.defined() { grad } else { output.zeros_like() }; // a layer that the logits do not depend on
-                Ok(Pair { input, output_grad })
-            })
-            .collect()
+        let kept: Vec<&Handles> = keep.iter().filter_map(|&place| self.handles.get(place)).collect();
+        let outputs: Vec<&Tensor> = kept.iter().flat_map(|handles| handles.outputs()).collect();
+        let mut grads = Tensor::f_run_backward(&[objective], &outputs, false, false)?.into_iter();
+        let examples = self.logits.size().first().copied().unwrap_or(0);
+        kept.into_iter().map(|handles| handles.pair(examples, &mut grads)).collect()
     }
 }
 
@@ -87,20 +91,12 @@ impl Model {
         for tensor in weights.0.values_mut() {
             *tensor = fast_layout(tensor);
         }
-        let mut last = vec![0; graph.nodes.len()];
-        let place: HashMap<&str, usize> = graph.nodes.iter().enumerate().map(|(i, n)| (n.name.as_str(), i)).collect();
-        for (i, node) in graph.nodes.iter().enumerate() {
-            last[i] = i;
-            for input in &node.inputs {
-                if let Some(&j) = place.get(input.as_str()) {
-                    last[j] = i;
-                }
-            }
+        let device = weights.0.values().next().map_or(Device::Cpu, Tensor::device);
+        let mut graph = graph;
+        for tensor in graph.constants.0.values_mut() {
+            *tensor = tensor.to_device(device);
         }
-        let mut drops = vec![Vec::new(); graph.nodes.len()];
-        for (node, &reader) in last.iter().enumerate() {
-            drops[reader].push(node);
-        }
+        let drops = drops(&graph);
         Self { graph, weights, drops }
     }
 
@@ -116,18 +112,18 @@ impl Model {
 
     /// The trained tensors in state order.
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
-        let state = self.graph.state();
-        state
-            .into_iter()
-            .filter(|e| e.parameter)
-            .filter_map(|e| self.weights.0.get(&e.name).map(|t| (e.name, t.shallow_clone())))
+        let trained = self.graph.state.iter().filter(|e| e.parameter);
+        trained
+            .filter_map(|e| self.weights.0.get(&e.name).map(|t| (e.name.clone(), t.shallow_clone())))
             .collect()
     }
 
-    /// Those of some nodes.
-    pub fn parameters_of(&self, nodes: &BTreeSet<String>) -> Vec<(String, Tensor)> {
-        let inside = |(name, _): &(String, Tensor)| name.rsplit_once('.').is_some_and(|(node, _)| nodes.contains(node));
-        self.parameters().into_iter().filter(inside).collect()
+    /// Those of some modules.
+    pub fn parameters_of(&self, modules: &BTreeSet<String>) -> Vec<(String, Tensor)> {
+        self.parameters()
+            .into_iter()
+            .filter(|(name, _)| modules.contains(module_of(name)))
+            .collect()
     }
 
     /// Evaluation: B × C × H × W → B × classes. No gradient.
@@ -135,7 +131,7 @@ impl Model {
     /// # Errors
     /// When libtorch fails (memory).
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        tch::no_grad(|| self.run(images, Mode::Eval, None))
+        tch::no_grad(|| self.run(images, Mode::Eval, &mut |_| Ok(())))
     }
 
     /// Training: as [`Model::forward`], by batch statistics, differentiable with respect to the parameters that require a gradient.
@@ -143,7 +139,7 @@ impl Model {
     /// # Errors
     /// When libtorch fails (memory).
     pub fn forward_train(&self, images: &Tensor) -> Result<Tensor> {
-        self.run(images, Mode::Train, None)
+        self.run(images, Mode::Train, &mut |_| Ok(()))
     }
 
     /// Evaluation, differentiable with respect to the parameters that require a gradient: an example's gradient does not depend on the others of its batch.
@@ -151,7 +147,15 @@ impl Model {
     /// # Errors
     /// When libtorch fails (memory).
     pub fn forward_differentiable(&self, images: &Tensor) -> Result<Tensor> {
-        self.run(images, Mode::Eval, None)
+        self.run(images, Mode::Eval, &mut |_| Ok(()))
+    }
+
+    /// Evaluation, without a gradient, with somebody who looks at each node.
+    ///
+    /// # Errors
+    /// The looker's; when libtorch fails.
+    pub(super) fn forward_watched(&self, images: &Tensor, look: &mut dyn FnMut(Step<'_>) -> Result<()>) -> Result<Tensor> {
+        tch::no_grad(|| self.run(images, Mode::Eval, look))
     }
 
     /// Evaluation with taps: the weights need no gradient; the first layer outputs are made leaves so that a backward pass stops there.
@@ -159,99 +163,172 @@ impl Model {
     /// # Errors
     /// When libtorch fails (memory).
     pub fn forward_tapped(&self, images: &Tensor) -> Result<Tapped> {
-        let mut taps = (Vec::new(), Vec::new());
-        let logits = self.run(images, Mode::Eval, Some(&mut taps))?;
-        Ok(Tapped {
-            logits,
-            inputs: taps.0,
-            outputs: taps.1,
-        })
+        let taps = self.graph.taps();
+        let mut handles: Vec<Handles> = taps.iter().map(Handles::new).collect();
+        let of_node: HashMap<usize, usize> = taps
+            .iter()
+            .enumerate()
+            .flat_map(|(layer, tap)| tap.uses.iter().map(move |u| (u.node, layer)))
+            .collect();
+        let logits = self.run(images, Mode::Eval, &mut |step| {
+            if let (Some(&layer), Some(input), Value::Tensor(output)) = (of_node.get(&step.place), step.input, step.output) {
+                if !output.requires_grad() {
+                    *output = output.detach().set_requires_grad(true);
+                }
+                handles[layer].push(step.place, input.detach(), output.shallow_clone());
+            }
+            Ok(())
+        })?;
+        Ok(Tapped { logits, handles })
     }
 
-    fn run(&self, images: &Tensor, mode: Mode, mut taps: Option<&mut (Vec<Tensor>, Vec<Tensor>)>) -> Result<Tensor> {
+    fn run(&self, images: &Tensor, mode: Mode, look: &mut dyn FnMut(Step<'_>) -> Result<()>) -> Result<Tensor> {
         let images = fast_layout(images);
-        let mut last = images.shallow_clone();
-        let mut values: HashMap<&str, Tensor> = HashMap::from([(INPUT, images)]);
-        for (i, node) in self.graph.nodes.iter().enumerate() {
-            let inputs = node
-                .inputs
-                .iter()
-                .map(|name| {
-                    values
-                        .get(name.as_str())
-                        .ok_or_else(|| Error::internal(format!("node {} reads {name} too early", node.name)))
-                })
-                .collect::<Result<Vec<_>>>()?;
-            let mut output = self.apply(node, &inputs, mode)?;
-            if let Some((tap_inputs, tap_outputs)) = taps.as_deref_mut()
-                && matches!(node.op, Op::Conv2d(_) | Op::Linear(_))
-            {
-                if !output.requires_grad() {
-                    output = output.detach().set_requires_grad(true);
+        let mut last = None;
+        let mut values: HashMap<&str, Value> = HashMap::from([(INPUT, Value::Tensor(images))]);
+        for (place, node) in self.graph.nodes.iter().enumerate() {
+            let args = self.arguments(node, &values).context(|| format!("node `{}`", node.name))?;
+            let mut output = self.apply(node, &args, mode).context(|| format!("node `{}`", node.name))?;
+            let input = match node.op {
+                Op::Aten { .. } => None,
+                _ => args.maybe_tensor("input")?,
+            };
+            look(Step {
+                place,
+                input,
+                output: &mut output,
+            })?;
+            drop(args);
+            if node.parts.is_empty() {
+                last = Some(output.share());
+                values.insert(&node.name, output);
+            } else if let Value::Tensors(all) = output {
+                if all.len() != node.parts.len() {
+                    let message = format!("node `{}` yields {} tensors, its file names {}", node.name, all.len(), node.parts.len());
+                    return Err(Error::internal(message));
                 }
-                tap_inputs.push(inputs[0].detach());
-                tap_outputs.push(output.shallow_clone());
+                values.extend(
+                    node.parts
+                        .iter()
+                        .zip(all)
+                        .filter_map(|(part, tensor)| Some((part.as_str(), Value::Tensor(tensor?)))),
+                );
             }
-            last = output.shallow_clone();
-            values.insert(&node.name, output);
-            for &dead in &self.drops[i] {
-                values.remove(self.graph.nodes[dead].name.as_str());
+            for dead in &self.drops[place] {
+                values.remove(dead.as_str());
             }
         }
-        Ok(last)
+        match last {
+            Some(Value::Tensor(logits)) => Ok(logits),
+            _ => Err(Error::internal("the last node of the graph yields no tensor")),
+        }
     }
 
-    fn weight(&self, node: &Node, suffix: &str) -> Option<&Tensor> {
-        self.weights.0.get(&format!("{}.{suffix}", node.name))
+    fn state(&self, name: &str) -> Result<Tensor> {
+        let found = self.weights.0.get(name).or_else(|| self.graph.constants.0.get(name));
+        let found = found.ok_or_else(|| Error::internal(format!("there is no tensor {name}")))?;
+        // Constants are kept as they came; floats among them are computed with in the network's precision.
+        Ok(if found.is_floating_point() && found.kind() != self.kind() {
+            found.f_to_kind(self.kind())?
+        } else {
+            found.shallow_clone()
+        })
     }
 
-    fn apply(&self, node: &Node, inputs: &[&Tensor], mode: Mode) -> Result<Tensor> {
-        let need = |suffix: &str| {
-            self.weight(node, suffix)
-                .ok_or_else(|| Error::internal(format!("no tensor {}.{suffix}", node.name)))
-        };
-        let x = *inputs
-            .first()
-            .ok_or_else(|| Error::internal(format!("node {} reads nothing", node.name)))?;
+    fn arguments<'n>(&self, node: &'n Node, values: &HashMap<&str, Value>) -> Result<Args<'n>> {
+        let value = |name: &str| values.get(name).ok_or_else(|| Error::internal(format!("reads `{name}` too early")));
+        let mut given = BTreeMap::new();
+        for (name, argument) in &node.arguments {
+            let found = match argument {
+                Argument::Value(of) => value(of)?.share(),
+                Argument::Values(of) => Value::Tensors(
+                    of.iter()
+                        .map(|of| match of.as_deref().map(value).transpose()? {
+                            Some(Value::Tensor(tensor)) => Ok(Some(tensor.shallow_clone())),
+                            Some(_) => Err(Error::internal(format!("`{name}` must be tensors"))),
+                            None => Ok(None),
+                        })
+                        .collect::<Result<_>>()?,
+                ),
+                Argument::State(of) => Value::Tensor(self.state(of)?),
+                Argument::Int(n) => Value::Int(*n),
+                Argument::Ints(all) => Value::Ints(all.iter().map(|size| whole(size, &value)).collect::<Result<_>>()?),
+                Argument::Float(x) => Value::Float(*x),
+                Argument::Floats(all) => Value::Floats(all.clone()),
+                Argument::Bool(yes) => Value::Bool(*yes),
+                Argument::Text(word) => Value::Text(word.clone()),
+                Argument::Kind(kind) => Value::Kind(*kind),
+            };
+            given.insert(name.as_str(), found);
+        }
+        Ok(Args::new(self.device(), given))
+    }
+
+    fn apply(&self, node: &Node, args: &Args<'_>, mode: Mode) -> Result<Value> {
         Ok(match &node.op {
             Op::Conv2d(conv) => {
-                let (x, stride) = unit_stride(x, conv)?;
-                Conv { stride, ..conv.clone() }.apply(&x, need("weight")?, self.weight(node, "bias"))?
+                let (x, stride) = unit_stride(args.tensor("input")?, conv)?;
+                Conv { stride, ..conv.clone() }
+                    .apply(&x, args.tensor("weight")?, args.maybe_tensor("bias")?)?
+                    .into()
             }
-            Op::Linear(_) => x.f_linear(need("weight")?, self.weight(node, "bias"))?,
-            Op::BatchNorm2d { eps, momentum, .. } => {
-                let (mean, var) = (need("running_mean")?, need("running_var")?);
-                if mode == Mode::Train {
-                    let _ = tch::no_grad(|| need("num_batches_tracked").map(|t| t.shallow_clone().f_add_scalar_(1)))??;
+            Op::Linear(_) => args.tensor("input")?.f_linear(args.tensor("weight")?, args.maybe_tensor("bias")?)?.into(),
+            Op::BatchNorm { eps, momentum } => {
+                if let (Mode::Train, Some(count)) = (mode, args.maybe_tensor("num_batches_tracked")?) {
+                    let _ = tch::no_grad(|| count.shallow_clone().f_add_scalar_(1))?;
                 }
-                x.f_batch_norm(
-                    Some(need("weight")?),
-                    Some(need("bias")?),
-                    Some(mean),
-                    Some(var),
-                    mode == Mode::Train,
-                    *momentum,
-                    *eps,
-                    true,
-                )?
+                let (weight, bias) = (args.maybe_tensor("weight")?, args.maybe_tensor("bias")?);
+                let (mean, var) = (args.maybe_tensor("running_mean")?, args.maybe_tensor("running_var")?);
+                let by_batch = mode == Mode::Train || mean.is_none();
+                args.tensor("input")?
+                    .f_batch_norm(weight, bias, mean, var, by_batch, *momentum, *eps, true)?
+                    .into()
             }
-            Op::Relu => x.f_relu()?,
-            Op::MaxPool2d { kernel, stride, padding } => x.f_max_pool2d(&kernel[..], &stride[..], &padding[..], [1, 1], false)?,
-            Op::AvgPool2d { kernel } => x.f_avg_pool2d(&kernel[..], &kernel[..], [0, 0], false, true, None::<i64>)?,
-            Op::GlobalAvgPool => x.f_mean_dim(&[2i64, 3][..], true, None::<Kind>)?,
-            Op::Flatten => x.f_flatten(1, -1)?,
-            Op::Add => {
-                let mut sum = x.f_add(
-                    inputs
-                        .get(1)
-                        .copied()
-                        .ok_or_else(|| Error::internal(format!("node {} adds one thing", node.name)))?,
-                )?;
-                for more in &inputs[2..] {
-                    sum = sum.f_add(more)?;
+            Op::Dropout { p, channels } => match (mode, channels) {
+                (Mode::Eval, _) => args.tensor("input")?.shallow_clone().into(),
+                (Mode::Train, false) => args.tensor("input")?.f_dropout(*p, true)?.into(),
+                (Mode::Train, true) => args.tensor("input")?.f_feature_dropout(*p, true)?.into(),
+            },
+            Op::Aten { target, in_place } => {
+                let run = aten::find(target).ok_or_else(|| Error::internal(format!("operator `{target}` is not known")))?;
+                let output = run(args)?;
+                match (in_place, output) {
+                    (true, Value::Tensor(output)) => {
+                        let mut place = args.tensor("self")?.shallow_clone();
+                        place.f_copy_(&output)?;
+                        place.into()
+                    }
+                    (_, output) => output,
                 }
-                sum
             }
         })
     }
+}
+
+fn whole<'v>(size: &Size, value: &impl Fn(&str) -> Result<&'v Value>) -> Result<i64> {
+    match size {
+        Size::Known(n) => Ok(*n),
+        Size::Of(name) => match value(name)? {
+            Value::Int(n) => Ok(*n),
+            _ => Err(Error::internal(format!("`{name}` is not a whole number"))),
+        },
+    }
+}
+
+/// For each node, the names that nobody reads after it.
+fn drops(graph: &Graph) -> Vec<Vec<String>> {
+    let mut last: HashMap<&str, usize> = HashMap::new();
+    for (place, node) in graph.nodes.iter().enumerate() {
+        for name in std::iter::once(&node.name).chain(&node.parts) {
+            last.insert(name, place);
+        }
+        for name in node.arguments.values().flat_map(Argument::reads) {
+            last.insert(name, place);
+        }
+    }
+    let mut drops = vec![Vec::new(); graph.nodes.len()];
+    for (name, place) in last {
+        drops[place].push(name.to_string());
+    }
+    drops
 }

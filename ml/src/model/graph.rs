@@ -1,56 +1,70 @@
-//! A network as data: named layers and what they read. It can be written to and read from a file, so that importers of other formats need no
-//! new code in the executor.
+//! A network as data: nodes, what they read, the state dict that belongs to it. It can be written to and read from a file, and importers of other formats yield it.
+//!
+//! Nodes that the science must know are typed (convolution, linear, batch norm, dropout); every other one names an operator of ATen with its arguments. Shapes are not derived by
+//! rules: one run of a new graph shows them ([`super::probe`]).
 
-use super::layer::{self, Conv, Layer, LayerKind, Linear};
+use super::layer::{Conv, Layer, Linear};
+use super::probe::{self, Seen};
+use super::tap::Tap;
+use super::value::{Argument, kind_name};
 use crate::error::{Error, Result, ResultExt};
 use delta_guard_contract::Code;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 /// Name under which nodes read the network's input.
 pub const INPUT: &str = "input";
 
 /// Version of the graph file.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A network: nodes in an order in which they can be computed; the last one yields the logits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Graph {
-    /// Version of this format: 1.
+    /// Version of this format: 2.
     pub format: u32,
     /// Input: channels, height, width.
     pub input: [i64; 3],
+    /// The state dict, in PyTorch's order.
+    pub state: Vec<StateEntry>,
     /// The nodes.
     pub nodes: Vec<Node>,
+    /// Tensors that belong to the network and to no state dict, by name.
+    #[serde(skip)]
+    pub constants: Constants,
+    /// What a run of it showed.
+    #[serde(skip)]
+    pub(super) seen: Seen,
 }
 
 /// One step of the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// Unique; for layers with weights the prefix of their state-dict names.
+    /// Unique.
     pub name: String,
-    /// Names of the nodes that it reads (or `input`).
-    pub inputs: Vec<String>,
     /// What it does.
     pub op: Op,
+    /// What it is called with, by name.
+    pub arguments: BTreeMap<String, Argument>,
+    /// Where it yields several tensors, the names under which others read them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
 }
 
-/// What a node does. Pairs are (height, width).
+/// What a node does. Typed ones read `input`, `weight` and `bias`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
     /// 2-d convolution.
     Conv2d(Conv),
-    /// Linear layer on B × features.
+    /// Linear layer over the last dimension.
     Linear(Linear),
-    /// Batch normalisation over channels: (x − mean) / √(variance + ε) · weight + bias.
-    BatchNorm2d {
-        /// Channels.
-        features: i64,
+    /// Batch normalisation over dimension 1: (x − mean) / √(variance + ε) · weight + bias. Reads `running_mean`, `running_var` and, where it is counted, `num_batches_tracked`.
+    BatchNorm {
         /// ε, above 0.
         #[serde(default = "bn_eps")]
         eps: f64,
@@ -58,29 +72,22 @@ pub enum Op {
         #[serde(default = "bn_momentum")]
         momentum: f64,
     },
-    /// max(x, 0).
-    Relu,
-    /// Maximum over windows.
-    MaxPool2d {
-        /// Window.
-        kernel: [i64; 2],
-        /// Stride.
-        stride: [i64; 2],
-        /// Padding.
+    /// In training, each number is 0 with probability `p` and the others grow by 1 / (1 − p).
+    Dropout {
+        /// 0 to below 1.
+        p: f64,
+        /// Whole channels together.
         #[serde(default)]
-        padding: [i64; 2],
+        channels: bool,
     },
-    /// Mean over windows, stride = window.
-    AvgPool2d {
-        /// Window.
-        kernel: [i64; 2],
+    /// An operator of ATen.
+    Aten {
+        /// Its name, with its overload (`add.Tensor`).
+        target: String,
+        /// What it yields replaces the numbers of its first argument, which does not depend on the pictures.
+        #[serde(default)]
+        in_place: bool,
     },
-    /// Mean over the whole plane; C × H × W → C × 1 × 1.
-    GlobalAvgPool,
-    /// C × H × W → C·H·W.
-    Flatten,
-    /// Sum of its inputs.
-    Add,
 }
 
 /// PyTorch's default.
@@ -93,31 +100,55 @@ fn bn_momentum() -> f64 {
 }
 
 /// An entry of the state dict.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StateEntry {
     /// PyTorch's name.
     pub name: String,
     /// Shape; empty for a scalar.
     pub shape: Vec<i64>,
-    /// Float, or Int64 for batch norm's counter.
+    /// Kind of numbers; floats of any width count as `float32`.
+    #[serde(with = "kind_name")]
     pub kind: Kind,
     /// Is it trained (or a running statistic)?
     pub parameter: bool,
+}
+
+/// Tensors by name, shared between copies of a graph.
+#[derive(Debug, Default)]
+pub struct Constants(pub BTreeMap<String, Tensor>);
+
+impl Clone for Constants {
+    fn clone(&self) -> Self {
+        Self(self.0.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect())
+    }
+}
+
+impl PartialEq for Constants {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self
+                .0
+                .iter()
+                .all(|(name, tensor)| other.0.get(name).is_some_and(|o| tensor.size() == o.size() && tensor.equal(o)))
+    }
 }
 
 impl Graph {
     /// A graph of these nodes, checked.
     ///
     /// # Errors
-    /// See [`Graph::check`].
-    pub fn new(input: [i64; 3], nodes: Vec<Node>) -> Result<Self> {
+    /// See [`Graph::checked`].
+    pub fn new(input: [i64; 3], state: Vec<StateEntry>, nodes: Vec<Node>) -> Result<Self> {
         let graph = Self {
             format: FORMAT,
             input,
+            state,
             nodes,
+            constants: Constants::default(),
+            seen: Seen::default(),
         };
-        graph.check()?;
-        Ok(graph)
+        graph.checked(None)
     }
 
     /// Read a graph file (JSON).
@@ -126,237 +157,219 @@ impl Graph {
     /// `Configuration` with file, line and node.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs_err::read_to_string(path)?;
-        let graph: Self = serde_json::from_str(&text).map_err(|e| {
+        Self::read(&text).context(|| path.display().to_string())
+    }
+
+    /// Read a graph from its text (JSON).
+    ///
+    /// # Errors
+    /// `Configuration` with line and node.
+    pub fn read(text: &str) -> Result<Self> {
+        /// The version alone: other versions have other fields.
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        match serde_json::from_str::<Version>(text) {
+            Ok(Version { format }) if format != FORMAT => {
+                let message = format!("graph format {format} is not known (this version reads {FORMAT})");
+                return Err(Error::new(Code::GraphUnusable, message, "`delta-guard graph` writes this version's form"));
+            }
+            _ => {}
+        }
+        let graph: Self = serde_json::from_str(text).map_err(|e| {
             Error::new(
                 Code::GraphUnusable,
-                format!("{}: not a layer graph: {e}", path.display()),
+                format!("not a layer graph: {e}"),
                 "`delta-guard graph --classes NUMBER --out FILE.json` writes one to compare with",
             )
         })?;
-        graph.check().context(|| path.display().to_string())?;
-        Ok(graph)
+        graph.checked(None)
     }
 
-    /// Names, order, geometry and shapes fit together; the last node yields a vector of logits.
+    /// Names, order and settings fit together, and a run of it works; the last node yields a vector of logits. `weights`: those to run it with (None: zeros).
     ///
     /// # Errors
     /// `Configuration` naming the node.
-    pub fn check(&self) -> Result<()> {
+    pub fn checked(mut self, weights: Option<&super::Weights>) -> Result<Self> {
         let wrong = |message: String| Error::new(Code::GraphUnusable, message, "correct the graph file");
-        if self.format != FORMAT {
-            return Err(wrong(format!("graph format {} is not known (this version reads {FORMAT})", self.format)));
-        }
         if self.input.iter().any(|d| !(1..=1 << 14).contains(d)) {
             return Err(wrong(format!("input {:?} is not a picture's size", self.input)));
         }
-        let shapes = self.shapes()?;
-        match shapes.last().map(Vec::as_slice) {
-            Some([classes]) if *classes >= 2 => Ok(()),
-            Some(shape) => Err(wrong(format!("the last node yields {shape:?}, not a vector of at least two logits"))),
-            None => Err(wrong("the graph has no nodes".into())),
+        if self.nodes.is_empty() {
+            return Err(wrong("the graph has no nodes".into()));
         }
+        self.names_fit().map_err(wrong)?;
+        for node in &self.nodes {
+            node.settings_fit(&self).map_err(|why| wrong(format!("node `{}`: {why}", node.name)))?;
+        }
+        self.seen = probe::look(&self, weights)?;
+        Ok(self)
     }
 
-    /// Output shape of every node, without the batch dimension.
-    fn shapes(&self) -> Result<Vec<Vec<i64>>> {
-        let mut known: BTreeMap<&str, Vec<i64>> = BTreeMap::from([(INPUT, self.input.to_vec())]);
-        let mut shapes = Vec::with_capacity(self.nodes.len());
-        for node in &self.nodes {
-            let inputs = node
-                .inputs
-                .iter()
-                .map(|i| {
-                    known
-                        .get(i.as_str())
-                        .map(Vec::as_slice)
-                        .ok_or_else(|| format!("reads `{i}`, which no node before it yields"))
-                })
-                .collect::<std::result::Result<Vec<_>, _>>();
-            let shape = inputs
-                .and_then(|inputs| node.op.shape(&inputs))
-                .map_err(|why| Error::new(Code::GraphUnusable, format!("node `{}`: {why}", node.name), "correct the graph file"))?;
-            if node.name.is_empty() || known.contains_key(node.name.as_str()) {
-                return Err(Error::new(
-                    Code::GraphUnusable,
-                    format!("node name `{}` is empty or used twice", node.name),
-                    "correct the graph file",
-                ));
+    /// Every name is there before it is read, and once.
+    fn names_fit(&self) -> std::result::Result<(), String> {
+        let mut state: BTreeSet<&str> = self.constants.0.keys().map(String::as_str).collect();
+        for entry in &self.state {
+            if entry.shape.iter().any(|d| !(0..=1 << 31).contains(d)) {
+                return Err(format!("tensor {} has shape {:?}", entry.name, entry.shape));
             }
-            known.insert(&node.name, shape.clone());
-            shapes.push(shape);
+            if !state.insert(&entry.name) {
+                return Err(format!("tensor name {} is used twice", entry.name));
+            }
         }
-        Ok(shapes)
+        let mut known = BTreeSet::from([INPUT]);
+        for node in &self.nodes {
+            for argument in node.arguments.values() {
+                if let Some(missing) = argument.reads().into_iter().find(|name| !known.contains(name)) {
+                    return Err(format!("node `{}`: reads `{missing}`, which no node before it yields", node.name));
+                }
+                if let Some(missing) = argument.state().filter(|name| !state.contains(name)) {
+                    return Err(format!("node `{}`: reads tensor `{missing}`, which is not in `state`", node.name));
+                }
+            }
+            for name in std::iter::once(&node.name).chain(&node.parts) {
+                if name.is_empty() || !known.insert(name) {
+                    return Err(format!("node name `{name}` is empty or used twice"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The shape of a tensor of the state dict.
+    pub(super) fn shape_of(&self, name: &str) -> Option<&[i64]> {
+        self.state.iter().find(|entry| entry.name == name).map(|entry| entry.shape.as_slice())
     }
 
     /// Number of logits.
     pub fn classes(&self) -> i64 {
-        self.shapes().ok().and_then(|s| s.last().and_then(|s| s.first().copied())).unwrap_or(0)
+        self.seen.classes
     }
 
     /// Floats that all node outputs of one example take: what a pass over it holds at most.
     pub fn activation_size(&self) -> i64 {
-        self.shapes().map(|s| s.iter().map(|s| s.iter().product::<i64>()).sum()).unwrap_or(0)
+        self.seen.activation_size
     }
 
-    /// The tracked layers (every convolution and linear layer), in order.
+    /// The tracked layers (every convolution and linear layer that examples reach one by one), in order.
     pub fn layers(&self) -> Vec<Layer> {
-        self.nodes
-            .iter()
-            .filter_map(|n| n.op.layer_kind().map(|kind| Layer { name: n.name.clone(), kind }))
-            .collect()
+        self.seen.taps.iter().map(|tap| tap.layer.clone()).collect()
     }
 
-    /// The state dict that belongs to this graph, in node order.
+    /// How they are tapped, in the same order.
+    pub(super) fn taps(&self) -> &[Tap] {
+        &self.seen.taps
+    }
+
+    /// Weights that no tracked layer covers, with the reason, and their share of all trained numbers.
+    pub fn untracked(&self) -> &[(String, String)] {
+        &self.seen.untracked
+    }
+
+    /// Share of the trained numbers that the tracked layers cover, 0 to 1.
+    pub fn tracked_share(&self) -> f64 {
+        self.seen.tracked_share
+    }
+
+    /// The state dict that belongs to this graph.
     pub fn state(&self) -> Vec<StateEntry> {
-        let mut entries = Vec::new();
-        for node in &self.nodes {
-            let mut push = |suffix: &str, shape: Vec<i64>, kind: Kind, parameter: bool| {
-                entries.push(StateEntry {
-                    name: format!("{}.{suffix}", node.name),
-                    shape,
-                    kind,
-                    parameter,
-                });
-            };
-            match &node.op {
-                Op::Conv2d(conv) => {
-                    push("weight", conv.weight_shape().to_vec(), Kind::Float, true);
-                    if conv.bias {
-                        push("bias", vec![conv.out_channels], Kind::Float, true);
-                    }
-                }
-                Op::Linear(linear) => {
-                    push("weight", linear.weight_shape().to_vec(), Kind::Float, true);
-                    if linear.bias {
-                        push("bias", vec![linear.out_features], Kind::Float, true);
-                    }
-                }
-                Op::BatchNorm2d { features, .. } => {
-                    push("weight", vec![*features], Kind::Float, true);
-                    push("bias", vec![*features], Kind::Float, true);
-                    push("running_mean", vec![*features], Kind::Float, false);
-                    push("running_var", vec![*features], Kind::Float, false);
-                    push("num_batches_tracked", vec![], Kind::Int64, false);
-                }
-                Op::Relu | Op::MaxPool2d { .. } | Op::AvgPool2d { .. } | Op::GlobalAvgPool | Op::Flatten | Op::Add => {}
+        self.state.clone()
+    }
+
+    /// Names of the last `k` modules that have parameters which the logits depend on (all if `k` is 0 or too large), in the order in which they are first read.
+    pub fn last_layers(&self, k: usize) -> BTreeSet<String> {
+        let trained: BTreeSet<&str> = self.state.iter().filter(|e| e.parameter).map(|e| e.name.as_str()).collect();
+        let mut order: Vec<&str> = Vec::new();
+        let read = self.nodes.iter().flat_map(|node| node.arguments.values()).filter_map(Argument::state);
+        for module in read.filter(|name| trained.contains(name)).map(module_of) {
+            if !order.contains(&module) {
+                order.push(module);
             }
         }
-        entries
-    }
-
-    /// Names of the last `k` nodes that have parameters (all if `k` is 0 or too large).
-    pub fn last_layers(&self, k: usize) -> BTreeSet<String> {
-        let named: Vec<&Node> = self
-            .nodes
-            .iter()
-            .filter(|n| n.op.layer_kind().is_some() || matches!(n.op, Op::BatchNorm2d { .. }))
-            .collect();
-        let take = if k == 0 { named.len() } else { k.min(named.len()) };
-        named[named.len() - take..].iter().map(|n| n.name.clone()).collect()
+        let take = if k == 0 { order.len() } else { k.min(order.len()) };
+        order[order.len() - take..].iter().map(|name| (*name).to_string()).collect()
     }
 }
 
-impl Op {
-    /// Batch norm with PyTorch's defaults.
-    pub fn batch_norm(features: i64) -> Self {
-        Self::BatchNorm2d {
-            features,
-            eps: bn_eps(),
-            momentum: bn_momentum(),
-        }
-    }
+/// The module that a tensor of the state dict belongs to: its name without the last part.
+pub fn module_of(tensor: &str) -> &str {
+    tensor.rsplit_once('.').map_or(tensor, |(module, _)| module)
+}
 
-    fn layer_kind(&self) -> Option<LayerKind> {
-        match self {
-            Op::Conv2d(conv) => Some(LayerKind::Conv2d(conv.clone())),
-            Op::Linear(linear) => Some(LayerKind::Linear(linear.clone())),
-            _ => None,
-        }
-    }
-
-    /// Output shape for these input shapes, or what does not fit.
-    fn shape(&self, inputs: &[&[i64]]) -> std::result::Result<Vec<i64>, String> {
-        if let Op::Add = self {
-            let first = inputs.first().ok_or("adds nothing")?;
-            return if inputs.iter().all(|s| s == first) {
-                Ok(first.to_vec())
-            } else {
-                Err(format!("adds different shapes {inputs:?}"))
-            };
-        }
-        let [input] = inputs else {
-            return Err(format!("has {} inputs instead of one", inputs.len()));
+impl Node {
+    /// Settings and shapes of weights of typed nodes; names of operators.
+    fn settings_fit(&self, graph: &Graph) -> std::result::Result<(), String> {
+        let weight = |wanted: &[i64]| match self.arguments.get("weight") {
+            None => Err("has no weight".to_string()),
+            Some(Argument::State(name)) if graph.shape_of(name).is_some_and(|shape| shape != wanted) => Err(format!(
+                "its weight `{name}` must have shape {wanted:?}, it has {:?}",
+                graph.shape_of(name).unwrap_or_default()
+            )),
+            Some(_) => Ok(()),
         };
-        let plane = || match input {
-            [c, h, w] => Ok((*c, [*h, *w])),
-            other => Err(format!("expects channels × height × width, gets {other:?}")),
-        };
-        match self {
+        let has = |name: &str| self.arguments.contains_key(name);
+        if !matches!(self.op, Op::Aten { .. }) && !has("input") {
+            return Err("has no input".into());
+        }
+        match &self.op {
             Op::Conv2d(conv) => {
-                let (c, size) = plane()?;
-                let (from, to) = (conv.in_channels, conv.out_channels);
-                if c != from {
-                    return Err(format!("expects {from} channels, gets {c}"));
+                conv.fits()?;
+                if conv.bias != has("bias") {
+                    return Err(format!(
+                        "`bias` is {}, but {} given",
+                        conv.bias,
+                        if has("bias") { "one is" } else { "none is" }
+                    ));
                 }
-                if to < 1 || !conv.divides() {
-                    return Err(format!("{from} → {to} channels do not divide into {} groups", conv.groups));
-                }
-                windows(to, size, conv.kernel, conv.stride, conv.padding, conv.dilation)
+                weight(&conv.weight_shape())
             }
-            Op::Linear(linear) => match input {
-                [n] if *n == linear.in_features && linear.out_features >= 1 => Ok(vec![linear.out_features]),
-                other => Err(format!("expects [{}], gets {other:?}", linear.in_features)),
-            },
-            Op::BatchNorm2d { features, eps, momentum } => {
-                let (c, [h, w]) = plane()?;
+            Op::Linear(linear) => {
+                if linear.in_features < 1 || linear.out_features < 1 {
+                    return Err(format!("has {} inputs and {} outputs (are the pictures too small?)", linear.in_features, linear.out_features));
+                }
+                if linear.bias != has("bias") {
+                    return Err(format!(
+                        "`bias` is {}, but {} given",
+                        linear.bias,
+                        if has("bias") { "one is" } else { "none is" }
+                    ));
+                }
+                weight(&linear.weight_shape())
+            }
+            Op::BatchNorm { eps, momentum } => {
                 if !(*eps > 0.0 && eps.is_finite()) {
                     return Err(format!("eps is {eps}, it must be above 0"));
                 }
                 if !(0.0..=1.0).contains(momentum) {
                     return Err(format!("momentum is {momentum}, it must lie between 0 and 1"));
                 }
-                if c != *features {
-                    return Err(format!("expects {features} channels, gets {c}"));
-                }
-                Ok(vec![c, h, w])
+                Ok(())
             }
-            Op::MaxPool2d { kernel, stride, padding } => {
-                let (c, size) = plane()?;
-                if padding[0] * 2 > kernel[0] || padding[1] * 2 > kernel[1] {
-                    return Err("pads more than half its window".into());
-                }
-                windows(c, size, *kernel, *stride, *padding, [1, 1])
-            }
-            Op::AvgPool2d { kernel } => plane().and_then(|(c, size)| windows(c, size, *kernel, *kernel, [0, 0], [1, 1])),
-            Op::GlobalAvgPool => plane().map(|(c, _)| vec![c, 1, 1]),
-            Op::Flatten => Ok(vec![input.iter().product()]),
-            Op::Relu => Ok(input.to_vec()),
-            Op::Add => Err("is handled above".into()),
+            Op::Dropout { p, .. } if !(0.0..1.0).contains(p) => Err(format!("p is {p}, it must be at least 0 and below 1")),
+            Op::Dropout { .. } => Ok(()),
+            Op::Aten { target, .. } => match super::aten::find(target) {
+                Some(_) => Ok(()),
+                None => Err(format!("operator `{target}` is not known")),
+            },
         }
     }
 }
 
-/// Shape of what windows over a plane give, or why they cannot.
-fn windows(
-    channels: i64,
-    size: [i64; 2],
-    kernel: [i64; 2],
-    stride: [i64; 2],
-    padding: [i64; 2],
-    dilation: [i64; 2],
-) -> std::result::Result<Vec<i64>, String> {
-    let mut shape = vec![channels];
-    for i in 0..2 {
-        let (size, kernel, stride, padding, dilation) = (size[i], kernel[i], stride[i], padding[i], dilation[i]);
-        if kernel < 1 || stride < 1 || padding < 0 || dilation < 1 || padding > 1 << 10 || kernel > 1 << 10 || dilation > 1 << 10 {
-            return Err(format!(
-                "window kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} makes no sense"
-            ));
-        }
-        match layer::window(size, kernel, stride, padding, dilation) {
-            ..1 => return Err(format!("its window is larger than its input of {size}")),
-            out => shape.push(out),
+impl Op {
+    /// Batch norm with PyTorch's defaults.
+    pub fn batch_norm() -> Self {
+        Self::BatchNorm {
+            eps: bn_eps(),
+            momentum: bn_momentum(),
         }
     }
-    Ok(shape)
+
+    /// An operator of ATen.
+    pub fn aten(target: &str) -> Self {
+        Self::Aten {
+            target: target.into(),
+            in_place: false,
+        }
+    }
 }

@@ -108,6 +108,27 @@ impl Conv {
         self.groups >= 1 && self.in_channels % self.groups == 0 && self.out_channels % self.groups == 0
     }
 
+    /// Sizes that a convolution can have, or what does not fit.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn fits(&self) -> std::result::Result<(), String> {
+        let (from, to) = (self.in_channels, self.out_channels);
+        if from < 1 || to < 1 || !self.divides() {
+            return Err(format!("{from} → {to} channels do not divide into {} groups", self.groups));
+        }
+        for i in 0..2 {
+            let (kernel, stride, padding, dilation) = (self.kernel[i], self.stride[i], self.padding[i], self.dilation[i]);
+            let sizes = [kernel, stride, dilation].iter().all(|n| (1..=1 << 10).contains(n));
+            if !sizes || !(0..=1 << 10).contains(&padding) {
+                return Err(format!(
+                    "window kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} makes no sense"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Shape of the weight.
     pub fn weight_shape(&self) -> [i64; 4] {
         [self.out_channels, self.in_channels / self.groups, self.kernel[0], self.kernel[1]]

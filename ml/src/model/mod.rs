@@ -1,8 +1,13 @@
 //! Networks as data, their weights, and the executor.
 
+pub mod aten;
 pub mod exec;
 pub mod graph;
+mod initial;
 pub mod layer;
+mod probe;
+pub mod tap;
+pub mod value;
 pub mod weights;
 pub mod zoo;
 

@@ -1,6 +1,7 @@
 //! State dicts: strict safetensors in and out with PyTorch's names, and initialisation.
 
-use super::graph::{Graph, Op, StateEntry};
+use super::graph::{Graph, StateEntry};
+use super::initial;
 use crate::error::{Error, Result, ResultExt};
 use crate::files::tensors::{kind_of, not_safetensors, read_tensors, write_tensors};
 use delta_guard_contract::Code;
@@ -27,45 +28,13 @@ impl Weights {
         Self(self.0.iter().map(|(name, tensor)| (name.clone(), one(tensor))).collect())
     }
 
-    /// Random initialisation as PyTorch's ResNet: convolutions Kaiming normal (fan out), linear layers and biases uniform ±1/√fan_in, batch norm 1 and 0.
+    /// Random initialisation as PyTorch's ResNet: convolutions Kaiming normal (fan out), linear layers and biases uniform ±1/√fan_in, norms 1 and 0.
     /// Deterministic in the seed.
-    pub fn init(graph: &Graph, seed: u64) -> Self {
-        tch::manual_seed(seed as i64);
-        let cpu = (Kind::Float, Device::Cpu);
-        let mut tensors = BTreeMap::new();
-        for node in &graph.nodes {
-            let mut set = |suffix: &str, tensor: Tensor| {
-                tensors.insert(format!("{}.{suffix}", node.name), tensor);
-            };
-            let uniform = |shape: &[i64], bound: f64| Tensor::rand(shape, cpu) * (2.0 * bound) - bound;
-            match &node.op {
-                Op::Conv2d(conv) => {
-                    let [out, inner, height, width] = conv.weight_shape();
-                    let taps = height * width;
-                    let std = (2.0 / (out * taps) as f64).sqrt();
-                    set("weight", Tensor::randn(conv.weight_shape(), cpu) * std);
-                    if conv.bias {
-                        set("bias", uniform(&[out], 1.0 / ((inner * taps) as f64).sqrt()));
-                    }
-                }
-                Op::Linear(linear) => {
-                    let bound = 1.0 / (linear.in_features as f64).sqrt();
-                    set("weight", uniform(&linear.weight_shape(), bound));
-                    if linear.bias {
-                        set("bias", uniform(&[linear.out_features], bound));
-                    }
-                }
-                Op::BatchNorm2d { features, .. } => {
-                    set("weight", Tensor::ones([*features], cpu));
-                    set("bias", Tensor::zeros([*features], cpu));
-                    set("running_mean", Tensor::zeros([*features], cpu));
-                    set("running_var", Tensor::ones([*features], cpu));
-                    set("num_batches_tracked", Tensor::zeros([] as [i64; 0], (Kind::Int64, Device::Cpu)));
-                }
-                Op::Relu | Op::MaxPool2d { .. } | Op::AvgPool2d { .. } | Op::GlobalAvgPool | Op::Flatten | Op::Add => {}
-            }
-        }
-        Self(tensors)
+    ///
+    /// # Errors
+    /// `Configuration`: a parameter whose initial form nothing in the graph tells (a class token, a table of positions), by name.
+    pub fn init(graph: &Graph, seed: u64) -> Result<Self> {
+        initial::weights(graph, seed).map(Self)
     }
 
     /// Read a checkpoint of exactly this graph: every tensor there, none besides, right shapes, finite values. Floats of any width become `Float`

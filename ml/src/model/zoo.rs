@@ -1,13 +1,16 @@
 //! The architectures that come with the program, as graphs.
 
-use super::graph::{Graph, INPUT, Node, Op};
+use super::graph::{Graph, INPUT, Node, Op, StateEntry};
 use super::layer::{Conv, Linear};
+use super::value::{Argument, Size};
 use crate::error::{Error, Result};
 use delta_guard_contract::{Code, ModelConfig, Stem};
 use std::path::Path;
+use tch::Kind;
 
 /// Builds a graph node by node; each call reads the node before unless told otherwise.
 struct Builder {
+    state: Vec<StateEntry>,
     nodes: Vec<Node>,
     last: String,
 }
@@ -15,44 +18,116 @@ struct Builder {
 impl Builder {
     fn new() -> Self {
         Self {
+            state: Vec::new(),
             nodes: Vec::new(),
             last: INPUT.into(),
         }
     }
 
-    fn node(&mut self, name: &str, inputs: Vec<String>, op: Op) -> String {
+    fn node<const N: usize>(&mut self, name: &str, op: Op, arguments: [(&str, Argument); N]) -> String {
         self.nodes.push(Node {
             name: name.into(),
-            inputs,
             op,
+            arguments: arguments.into_iter().map(|(name, argument)| (name.to_string(), argument)).collect(),
+            parts: Vec::new(),
         });
         self.last = name.into();
         name.into()
     }
 
-    fn then(&mut self, name: &str, op: Op) -> String {
-        let input = self.last.clone();
-        self.node(name, vec![input], op)
+    /// An operator of ATen on the node before.
+    fn then<const N: usize>(&mut self, name: &str, target: &str, more: [(&str, Argument); N]) -> String {
+        let before = self.before();
+        self.node(name, Op::aten(target), more);
+        if let Some(node) = self.nodes.last_mut() {
+            node.arguments.insert("self".into(), before);
+        }
+        name.into()
     }
 
-    fn conv(&mut self, name: &str, channels: (i64, i64), kernel: i64, stride: i64, bias: bool) -> String {
-        self.then(name, conv(channels, kernel, stride, bias))
+    fn before(&self) -> Argument {
+        Argument::Value(self.last.clone())
+    }
+
+    /// A tensor of the state dict.
+    fn tensor(&mut self, module: &str, suffix: &str, shape: &[i64], parameter: bool) -> Argument {
+        let name = format!("{module}.{suffix}");
+        self.state.push(StateEntry {
+            name: name.clone(),
+            shape: shape.to_vec(),
+            kind: if suffix == "num_batches_tracked" { Kind::Int64 } else { Kind::Float },
+            parameter,
+        });
+        Argument::State(name)
+    }
+
+    /// A typed layer with a weight, and a bias if it has one.
+    fn layer(&mut self, name: &str, op: Op, weight: &[i64], bias: bool) -> String {
+        let arguments = [("input", self.before()), ("weight", self.tensor(name, "weight", weight, true))];
+        self.node(name, op, arguments);
+        if bias {
+            let bias = self.tensor(name, "bias", &weight[..1], true);
+            if let Some(node) = self.nodes.last_mut() {
+                node.arguments.insert("bias".into(), bias);
+            }
+        }
+        name.into()
+    }
+
+    /// A convolution with "same" padding for odd kernels.
+    fn conv(&mut self, name: &str, (from, to): (i64, i64), kernel: i64, stride: i64, bias: bool) -> String {
+        let conv = Conv {
+            stride: [stride; 2],
+            padding: [kernel / 2; 2],
+            bias,
+            ..Conv::new([from, to], [kernel; 2])
+        };
+        let weight = conv.weight_shape();
+        self.layer(name, Op::Conv2d(conv), &weight, bias)
+    }
+
+    fn linear(&mut self, name: &str, (in_features, out_features): (i64, i64), bias: bool) -> String {
+        let linear = Linear {
+            in_features,
+            out_features,
+            bias,
+        };
+        let weight = linear.weight_shape();
+        self.layer(name, Op::Linear(linear), &weight, bias)
+    }
+
+    fn norm(&mut self, name: &str, features: i64) -> String {
+        let mut tensor = |suffix: &'static str, shape: &[i64], parameter| (suffix, self.tensor(name, suffix, shape, parameter));
+        let state = [
+            tensor("weight", &[features], true),
+            tensor("bias", &[features], true),
+            tensor("running_mean", &[features], false),
+            tensor("running_var", &[features], false),
+            tensor("num_batches_tracked", &[], false),
+        ];
+        let input = self.before();
+        self.node(name, Op::batch_norm(), state);
+        if let Some(node) = self.nodes.last_mut() {
+            node.arguments.insert("input".into(), input);
+        }
+        name.into()
     }
 
     fn norm_relu(&mut self, norm: &str, relu: &str, features: i64) -> String {
-        self.then(norm, Op::batch_norm(features));
-        self.then(relu, Op::Relu)
+        self.norm(norm, features);
+        self.then(relu, "relu", [])
     }
-}
 
-/// "Same" padding for odd kernels.
-fn conv((from, to): (i64, i64), kernel: i64, stride: i64, bias: bool) -> Op {
-    Op::Conv2d(Conv {
-        stride: [stride; 2],
-        padding: [kernel / 2; 2],
-        bias,
-        ..Conv::new([from, to], [kernel; 2])
-    })
+    fn flatten(&mut self) -> String {
+        self.then("flatten", "flatten.using_ints", [("start_dim", Argument::Int(1))])
+    }
+
+    /// Mean over the whole plane, flattened.
+    fn mean(&mut self) -> String {
+        let dims = Argument::Ints(vec![Size::Known(2), Size::Known(3)]);
+        self.then("avgpool", "mean.dim", [("dim", dims), ("keepdim", Argument::Bool(true))]);
+        self.flatten()
+    }
 }
 
 /// The graph that a configuration asks for, for pictures of `height` × `width` and `classes` classes.
@@ -116,29 +191,23 @@ pub fn resnet18(input: [i64; 3], w: i64, stem: Stem, classes: i64) -> Result<Gra
             b.conv(&format!("{name}.conv1"), (channels, out), 3, stride, false);
             b.norm_relu(&format!("{name}.bn1"), &format!("{name}.relu1"), out);
             b.conv(&format!("{name}.conv2"), (out, out), 3, 1, false);
-            let main = b.then(&format!("{name}.bn2"), Op::batch_norm(out));
+            let main = b.norm(&format!("{name}.bn2"), out);
             let shortcut = if stride != 1 || channels != out {
-                b.node(&format!("{name}.downsample.0"), vec![from], conv((channels, out), 1, stride, false));
-                b.then(&format!("{name}.downsample.1"), Op::batch_norm(out))
+                b.last = from;
+                b.conv(&format!("{name}.downsample.0"), (channels, out), 1, stride, false);
+                b.norm(&format!("{name}.downsample.1"), out)
             } else {
                 from
             };
-            b.node(&format!("{name}.add"), vec![main, shortcut], Op::Add);
-            b.then(&format!("{name}.relu2"), Op::Relu);
+            b.last = main;
+            b.then(&format!("{name}.add"), "add.Tensor", [("other", Argument::Value(shortcut))]);
+            b.then(&format!("{name}.relu2"), "relu", []);
             channels = out;
         }
     }
-    b.then("avgpool", Op::GlobalAvgPool);
-    b.then("flatten", Op::Flatten);
-    b.then(
-        "fc",
-        Op::Linear(Linear {
-            in_features: channels,
-            out_features: classes,
-            bias: true,
-        }),
-    );
-    Graph::new(input, b.nodes)
+    b.mean();
+    b.linear("fc", (channels, classes), true);
+    Graph::new(input, b.state, b.nodes)
 }
 
 /// A small CNN: four 3×3 convolutions of widths w, 2w, 2w, 4w with batch norm, two of them of stride 2, global average pool, one linear layer.
@@ -155,17 +224,9 @@ pub fn small_cnn(input: [i64; 3], w: i64, classes: i64) -> Result<Graph> {
         b.conv(&format!("conv{n}"), channels, 3, stride, false);
         b.norm_relu(&format!("bn{n}"), &format!("relu{n}"), channels.1);
     }
-    b.then("avgpool", Op::GlobalAvgPool);
-    b.then("flatten", Op::Flatten);
-    b.then(
-        "fc",
-        Op::Linear(Linear {
-            in_features: 4 * w,
-            out_features: classes,
-            bias: true,
-        }),
-    );
-    Graph::new(input, b.nodes)
+    b.mean();
+    b.linear("fc", (4 * w, classes), true);
+    Graph::new(input, b.state, b.nodes)
 }
 
 /// The network of the EK-FAC fixtures (algorithm §1): conv1 3×3 bias → ReLU → conv2 3×3 stride 2 → bn2 → ReLU → conv3 1×1 bias → ReLU → average pool 3 →
@@ -176,30 +237,17 @@ pub fn small_cnn(input: [i64; 3], w: i64, classes: i64) -> Result<Graph> {
 pub fn fixture(input: [i64; 3], w: i64, classes: i64) -> Result<Graph> {
     let mut b = Builder::new();
     b.conv("conv1", (input[0], w), 3, 1, true);
-    b.then("relu1", Op::Relu);
+    b.then("relu1", "relu", []);
     b.conv("conv2", (w, 2 * w), 3, 2, false);
     b.norm_relu("bn2", "relu2", 2 * w);
     b.conv("conv3", (2 * w, 2 * w), 1, 1, true);
-    b.then("relu3", Op::Relu);
-    b.then("pool", Op::AvgPool2d { kernel: [3, 3] });
-    b.then("flatten", Op::Flatten);
+    b.then("relu3", "relu", []);
+    let three = Argument::Ints(vec![Size::Known(3), Size::Known(3)]);
+    b.then("pool", "avg_pool2d", [("kernel_size", three)]);
+    b.flatten();
     let side = |size: i64| (size + 1) / 2 / 3;
-    b.then(
-        "fc1",
-        Op::Linear(Linear {
-            in_features: 2 * w * side(input[1]) * side(input[2]),
-            out_features: 2 * w,
-            bias: false,
-        }),
-    );
-    b.then("relu4", Op::Relu);
-    b.then(
-        "fc2",
-        Op::Linear(Linear {
-            in_features: 2 * w,
-            out_features: classes,
-            bias: true,
-        }),
-    );
-    Graph::new(input, b.nodes)
+    b.linear("fc1", (2 * w * side(input[1]) * side(input[2]), 2 * w), false);
+    b.then("relu4", "relu", []);
+    b.linear("fc2", (2 * w, classes), true);
+    Graph::new(input, b.state, b.nodes)
 }

@@ -75,13 +75,16 @@ pub fn train(mut run: Training<'_>, report: &mut dyn Report) -> Result<Trained> 
     let recipe = run.recipe;
     let key = resume::key(&run);
     let saved = EpochState::load(run.out_dir, &key, run.graph, report)?;
-    let state = saved.unwrap_or_else(|| EpochState {
-        weights: run.start.take().unwrap_or_else(|| Weights::init(run.graph, recipe.seed)),
-        momentum: Default::default(),
-        epochs: 0,
-        loss: f64::NAN,
-        accuracy: 0.0,
-    });
+    let state = match saved {
+        Some(state) => state,
+        None => EpochState {
+            weights: run.start.take().map_or_else(|| Weights::init(run.graph, recipe.seed), Ok)?,
+            momentum: Default::default(),
+            epochs: 0,
+            loss: f64::NAN,
+            accuracy: 0.0,
+        },
+    };
     let model = Model::new(run.graph.clone(), state.weights.to(run.device, Kind::Float));
     let trained: Vec<(String, Tensor)> = model
         .parameters_of(&run.trainable)

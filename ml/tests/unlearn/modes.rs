@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 fn double(graph: &Graph, seed: u64) -> Model {
-    let weights = Weights::init(graph, seed).to(Device::Cpu, Kind::Double);
+    let weights = Weights::init(graph, seed).unwrap().to(Device::Cpu, Kind::Double);
     // Statistics that are not those of the batch at hand.
     for (name, tensor) in &weights.0 {
         if name.ends_with("running_mean") {
@@ -88,7 +88,7 @@ fn squared_gradients_are_those_of_a_loop_over_examples() {
     let model = double(&graph, 4);
     let examples: Vec<usize> = (0..23).map(|i| 2 * i + 1).collect();
     let (recipe, out) = (Recipe::default(), bench.out("none"));
-    let production = Weights::init(&graph, 4);
+    let production = Weights::init(&graph, 4).unwrap();
     for (unit, memory_budget) in [(1, 1 << 24), (5, 1 << 24), (23, 1 << 20), (23, 1)] {
         let mut case = bench.case((&graph, &production), (&examples, &[]), &recipe, &out);
         case.memory_budget = memory_budget;
@@ -138,17 +138,16 @@ fn squared_gradients_are_those_of_a_loop_over_examples() {
 /// One linear layer over the pixels.
 fn linear(bench: &Bench) -> Graph {
     let [channels, height, width] = bench.input();
-    let node = |name: &str, op, input: &str| Node {
-        name: name.into(),
-        op,
-        inputs: vec![input.into()],
-    };
-    let layer = Op::Linear(Linear {
-        in_features: channels * height * width,
-        out_features: bench.data.classes().len() as i64,
-        bias: true,
-    });
-    Graph::new(bench.input(), vec![node("flat", Op::Flatten, INPUT), node("fc", layer, "flat")]).unwrap()
+    let (pixels, classes) = (channels * height * width, bench.data.classes().len());
+    Graph::read(&format!(
+        r#"{{"format": 2, "input": [{channels}, {height}, {width}], "state": [
+            {{"name": "fc.weight", "shape": [{classes}, {pixels}], "kind": "float32", "parameter": true}},
+            {{"name": "fc.bias", "shape": [{classes}], "kind": "float32", "parameter": true}}], "nodes": [
+            {{"name": "flat", "op": {{"op": "aten", "target": "flatten.using_ints"}}, "arguments": {{"self": {{"value": "input"}}, "start_dim": {{"int": 1}}}}}},
+            {{"name": "fc", "op": {{"op": "linear", "in_features": {pixels}, "out_features": {classes}}},
+              "arguments": {{"input": {{"value": "flat"}}, "weight": {{"state": "fc.weight"}}, "bias": {{"state": "fc.bias"}}}}}}]}}"#
+    ))
+    .unwrap()
 }
 
 /// Half the squared distance to the teacher's logits. `stop_at`: it fails in that epoch, once.
@@ -183,7 +182,7 @@ fn a_student_goes_where_its_frozen_teacher_pulls_it() {
     let bench = Bench::new();
     let (graph, other) = (linear(&bench), bench.graph());
     let examples: Vec<usize> = (0..bench.data.len()).collect();
-    let teacher = || Model::new(other.clone(), Weights::init(&other, 9));
+    let teacher = || Model::new(other.clone(), Weights::init(&other, 9).unwrap());
     let (lr, epochs) = (1e-4, 3);
     let recipe = plain(epochs, lr);
     let run = |loss: &Distance, out: &str| -> Result<Trained> {
@@ -194,7 +193,7 @@ fn a_student_goes_where_its_frozen_teacher_pulls_it() {
             image: &bench.image,
             examples: &examples,
             recipe: &recipe,
-            start: Some(Weights::init(&graph, 2)),
+            start: Some(Weights::init(&graph, 2).unwrap()),
             loss,
             trainable: graph.last_layers(0),
             device: Device::Cpu,
@@ -209,7 +208,7 @@ fn a_student_goes_where_its_frozen_teacher_pulls_it() {
     };
     let trained = run(&whole, "whole").unwrap();
     // The formula, in float64.
-    let start = Weights::init(&graph, 2).to(Device::Cpu, Kind::Double);
+    let start = Weights::init(&graph, 2).unwrap().to(Device::Cpu, Kind::Double);
     let (mut w, mut b) = (start.0["fc.weight"].copy(), start.0["fc.bias"].copy());
     let images = normalise(&bench.data.batch(&examples).unwrap(), &bench.image, Kind::Float, Device::Cpu).unwrap();
     let target = teacher().forward(&images).unwrap().to_kind(Kind::Double);
@@ -249,7 +248,7 @@ fn a_student_goes_where_its_frozen_teacher_pulls_it() {
     assert!(went_on.model.weights.0["fc.weight"].equal(&trained.model.weights.0["fc.weight"]));
     // … but never from the epoch of another teacher.
     let another = Distance {
-        teacher: Model::new(other.clone(), Weights::init(&other, 10)),
+        teacher: Model::new(other.clone(), Weights::init(&other, 10).unwrap()),
         stop_at: Cell::new(None),
     };
     let from_another = run(&another, "killed").unwrap();
@@ -262,7 +261,7 @@ fn a_student_goes_where_its_frozen_teacher_pulls_it() {
 fn what_was_made_without_training_is_measured_on_the_retained() {
     let bench = Bench::new();
     let (graph, recipe, out) = (bench.graph(), Recipe::default(), bench.out("none"));
-    let production = Weights::init(&graph, 4);
+    let production = Weights::init(&graph, 4).unwrap();
     let retained: Vec<usize> = (5..47).collect();
     let mut case = bench.case((&graph, &production), (&retained, &[]), &recipe, &out);
     case.memory_budget = 1; // one example at a time

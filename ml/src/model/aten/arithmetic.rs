@@ -1,0 +1,152 @@
+//! Numbers: element by element, sums, products.
+
+use super::super::value::{Args, Value};
+use super::operators;
+use crate::error::{Error, Result};
+use tch::{Kind, Scalar, Tensor};
+
+operators! {
+    "add.Tensor" => |a| Ok(a.tensor("self")?.f_add(&times(a, "other")?)?.into());
+    "add.Scalar" => |a| Ok(a.tensor("self")?.f_add_scalar(scaled(a)?)?.into());
+    "sub.Tensor" => |a| Ok(a.tensor("self")?.f_sub(&times(a, "other")?)?.into());
+    "sub.Scalar" => |a| Ok(a.tensor("self")?.f_sub_scalar(scaled(a)?)?.into());
+    "rsub.Scalar" => |a| Ok(a.tensor("self")?.f_neg()?.f_add_scalar(a.scalar("other")?)?.into());
+    "mul.Tensor" => |a| Ok(a.tensor("self")?.f_mul(a.tensor("other")?)?.into());
+    "mul.Scalar" => |a| Ok(a.tensor("self")?.f_mul_scalar(a.scalar("other")?)?.into());
+    "div.Tensor" => |a| Ok(a.tensor("self")?.f_div(a.tensor("other")?)?.into());
+    "div.Scalar" => |a| Ok(a.tensor("self")?.f_div_scalar(a.scalar("other")?)?.into());
+    "div.Tensor_mode" => |a| rounded_division(a);
+    "addcmul" => |a| {
+        let product = a.tensor("tensor1")?.f_mul(a.tensor("tensor2")?)?;
+        Ok(a.tensor("self")?.f_add(&product.f_mul_scalar(a.float_or("value", 1.0)?)?)?.into())
+    };
+    "neg" => |a| Ok(a.tensor("self")?.f_neg()?.into());
+    "abs" => |a| Ok(a.tensor("self")?.f_abs()?.into());
+    "exp" => |a| Ok(a.tensor("self")?.f_exp()?.into());
+    "log" => |a| Ok(a.tensor("self")?.f_log()?.into());
+    "sqrt" => |a| Ok(a.tensor("self")?.f_sqrt()?.into());
+    "rsqrt" => |a| Ok(a.tensor("self")?.f_rsqrt()?.into());
+    "reciprocal" => |a| Ok(a.tensor("self")?.f_reciprocal()?.into());
+    "square" => |a| Ok(a.tensor("self")?.f_square()?.into());
+    "sin" => |a| Ok(a.tensor("self")?.f_sin()?.into());
+    "cos" => |a| Ok(a.tensor("self")?.f_cos()?.into());
+    "floor" => |a| Ok(a.tensor("self")?.f_floor()?.into());
+    "pow.Tensor_Scalar" => |a| Ok(a.tensor("self")?.f_pow_tensor_scalar(a.scalar("exponent")?)?.into());
+    "pow.Tensor_Tensor" => |a| Ok(a.tensor("self")?.f_pow(a.tensor("exponent")?)?.into());
+    "pow.Scalar" => |a| Ok(Tensor::f_pow_scalar(a.scalar("self")?, a.tensor("exponent")?)?.into());
+    "clamp" => |a| clamp(a.tensor("self")?, a.maybe_scalar("min")?, a.maybe_scalar("max")?);
+    "clamp_min" => |a| Ok(a.tensor("self")?.f_clamp_min(a.scalar("min")?)?.into());
+    "clamp_max" => |a| Ok(a.tensor("self")?.f_clamp_max(a.scalar("max")?)?.into());
+    "maximum" => |a| Ok(a.tensor("self")?.f_maximum(a.tensor("other")?)?.into());
+    "minimum" => |a| Ok(a.tensor("self")?.f_minimum(a.tensor("other")?)?.into());
+    "eq.Scalar" => |a| Ok(a.tensor("self")?.f_eq(a.scalar("other")?)?.into());
+    "ne.Scalar" => |a| Ok(a.tensor("self")?.f_ne(a.scalar("other")?)?.into());
+    "lt.Scalar" => |a| Ok(a.tensor("self")?.f_lt(a.scalar("other")?)?.into());
+    "gt.Scalar" => |a| Ok(a.tensor("self")?.f_gt(a.scalar("other")?)?.into());
+    "bitwise_not" => |a| Ok(a.tensor("self")?.f_bitwise_not()?.into());
+    "logical_not" => |a| Ok(a.tensor("self")?.f_logical_not()?.into());
+    "masked_fill.Scalar" => |a| Ok(a.tensor("self")?.f_masked_fill(a.tensor("mask")?, a.scalar("value")?)?.into());
+    "where.self" => |a| Ok(a.tensor("self")?.f_where_self(a.tensor("condition")?, a.tensor("other")?)?.into());
+    "fill.Tensor" => |a| filled(a.tensor("self")?, &a.tensor("value")?.f_reshape([1])?);
+    "fill.Scalar" => |a| Ok(a.tensor("self")?.f_full_like(a.scalar("value")?)?.into());
+    "zero" => |a| Ok(a.tensor("self")?.f_zeros_like()?.into());
+    "copy" => |a| {
+        let to = a.tensor("self")?;
+        Ok(a.tensor("src")?.f_to_kind(to.kind())?.f_expand_as(to)?.into())
+    };
+    "sum.dim_IntList" => |a| Ok(a.tensor("self")?.f_sum_dim_intlist(dims(a)?.as_deref(), a.bool_or("keepdim", false)?, a.maybe_kind("dtype")?)?.into());
+    "sum" => |a| {
+        let x = a.tensor("self")?;
+        Ok(x.f_sum(a.maybe_kind("dtype")?.unwrap_or(x.kind()))?.into())
+    };
+    "mean.dim" => |a| Ok(a.tensor("self")?.f_mean_dim(dims(a)?.as_deref(), a.bool_or("keepdim", false)?, a.maybe_kind("dtype")?)?.into());
+    "mean" => |a| {
+        let x = a.tensor("self")?;
+        Ok(x.f_mean(a.maybe_kind("dtype")?.unwrap_or(x.kind()))?.into())
+    };
+    "var.correction" => |a| {
+        let correction = a.float_or("correction", 1.0)?;
+        Ok(a.tensor("self")?.f_var_correction(dims(a)?.as_deref(), correction, a.bool_or("keepdim", false)?)?.into())
+    };
+    "std.correction" => |a| {
+        let correction = a.float_or("correction", 1.0)?;
+        Ok(a.tensor("self")?.f_std_correction(dims(a)?.as_deref(), correction, a.bool_or("keepdim", false)?)?.into())
+    };
+    "amax" => |a| Ok(a.tensor("self")?.f_amax(dims(a)?.unwrap_or_default(), a.bool_or("keepdim", false)?)?.into());
+    "amin" => |a| Ok(a.tensor("self")?.f_amin(dims(a)?.unwrap_or_default(), a.bool_or("keepdim", false)?)?.into());
+    "max.dim" => |a| {
+        let (values, places) = a.tensor("self")?.f_max_dim(a.int("dim")?, a.bool_or("keepdim", false)?)?;
+        Ok(vec![values, places].into())
+    };
+    "argmax" => |a| Ok(a.tensor("self")?.f_argmax(a.maybe_int("dim")?, a.bool_or("keepdim", false)?)?.into());
+    "cumsum" => |a| Ok(a.tensor("self")?.f_cumsum(a.int("dim")?, a.maybe_kind("dtype")?)?.into());
+    "linalg_vector_norm" => |a| {
+        let (x, order) = (a.tensor("self")?, a.float_or("ord", 2.0)?);
+        Ok(match dims(a)? {
+            Some(dims) => x.f_norm_scalaropt_dim(order, dims, a.bool_or("keepdim", false)?)?.into(),
+            None => x.f_flatten(0, -1)?.f_norm_scalaropt_dim(order, [0i64], false)?.into(),
+        })
+    };
+    "matmul" => |a| Ok(a.tensor("self")?.f_matmul(a.tensor("other")?)?.into());
+    "bmm" => |a| Ok(a.tensor("self")?.f_bmm(a.tensor("mat2")?)?.into());
+    "mm" => |a| Ok(a.tensor("self")?.f_mm(a.tensor("mat2")?)?.into());
+    "baddbmm" => |a| {
+        let product = a.tensor("batch1")?.f_bmm(a.tensor("batch2")?)?.f_mul_scalar(a.float_or("alpha", 1.0)?)?;
+        Ok(a.tensor("self")?.f_mul_scalar(a.float_or("beta", 1.0)?)?.f_add(&product)?.into())
+    };
+    "einsum" => |a| Ok(Tensor::f_einsum(a.text_or("equation", "")?, &a.tensors("tensors")?, None::<i64>)?.into());
+    "_operator.mul" => |a| Ok(Value::Int(a.int("a")?.saturating_mul(a.int("b")?)));
+    "_operator.add" => |a| Ok(Value::Int(a.int("a")?.saturating_add(a.int("b")?)));
+    "_operator.sub" => |a| Ok(Value::Int(a.int("a")?.saturating_sub(a.int("b")?)));
+    "_operator.floordiv" => |a| quotient(a.int("a")?, a.int("b")?);
+}
+
+fn dims(a: &Args<'_>) -> Result<Option<Vec<i64>>> {
+    a.maybe_ints("dim")
+}
+
+/// `other` × α, without a product where α is 1.
+fn times(a: &Args<'_>, other: &str) -> Result<Tensor> {
+    let other = a.tensor(other)?;
+    Ok(match a.maybe_scalar("alpha")? {
+        None => other.shallow_clone(),
+        Some(_) if a.maybe_float("alpha")? == Some(1.0) => other.shallow_clone(),
+        Some(alpha) => other.f_mul_scalar(alpha)?,
+    })
+}
+
+fn scaled(a: &Args<'_>) -> Result<Scalar> {
+    match a.float_or("alpha", 1.0)? {
+        1.0 => a.scalar("other"),
+        alpha => Ok(Scalar::float(alpha * a.float_or("other", 0.0)?)),
+    }
+}
+
+fn rounded_division(a: &Args<'_>) -> Result<Value> {
+    let (x, y) = (a.tensor("self")?, a.tensor("other")?);
+    Ok(match a.text_or("rounding_mode", "")? {
+        "" => x.f_div(y)?.into(),
+        mode => x.f_div_tensor_mode(y, mode)?.into(),
+    })
+}
+
+pub(super) fn clamp(x: &Tensor, min: Option<Scalar>, max: Option<Scalar>) -> Result<Value> {
+    Ok(match (min, max) {
+        (Some(min), Some(max)) => x.f_clamp(min, max)?.into(),
+        (Some(min), None) => x.f_clamp_min(min)?.into(),
+        (None, Some(max)) => x.f_clamp_max(max)?.into(),
+        (None, None) => x.shallow_clone().into(),
+    })
+}
+
+fn filled(x: &Tensor, value: &Tensor) -> Result<Value> {
+    let kind = if x.is_floating_point() { x.kind() } else { Kind::Double };
+    let value = value.f_to_kind(kind)?.f_double_value(&[0])?;
+    Ok(x.f_full_like(value)?.into())
+}
+
+fn quotient(a: i64, b: i64) -> Result<Value> {
+    a.checked_div_euclid(b)
+        .map(Value::Int)
+        .ok_or_else(|| Error::internal(format!("{a} cannot be divided by {b}")))
+}

@@ -1,0 +1,71 @@
+//! The operators that a node may name: PyTorch's ATen, without what draws at random, opens files or changes what it is given.
+//!
+//! A stranger's file can name these and nothing else, so it does arithmetic and nothing else. They are tch's typed functions, one line each: what fails is an error with
+//! libtorch's text. Names are ATen's, with the overload where there is one (`add.Tensor`); arguments have the names of ATen's schema.
+
+mod arithmetic;
+mod layers;
+mod shape;
+
+use super::value::{Args, Value};
+use crate::error::Result;
+
+/// An operator: arguments in, value out.
+pub type Run = fn(&Args<'_>) -> Result<Value>;
+
+/// A table of operators: name, and what it does.
+macro_rules! operators {
+    ($($name:literal => $run:expr;)*) => {
+        /// Names of these operators.
+        pub const NAMES: &[&str] = &[$($name),*];
+
+        /// The operator of a name.
+        pub fn find(name: &str) -> Option<super::Run> {
+            match name {
+                $($name => Some($run as super::Run),)*
+                _ => None,
+            }
+        }
+    };
+}
+use operators;
+
+/// The operator of a name.
+pub fn find(name: &str) -> Option<Run> {
+    arithmetic::find(name).or_else(|| shape::find(name)).or_else(|| layers::find(name))
+}
+
+/// Names of all operators.
+pub fn names() -> Vec<&'static str> {
+    let mut all = [arithmetic::NAMES, shape::NAMES, layers::NAMES].concat();
+    all.sort_unstable();
+    all
+}
+
+/// Can what it yields share memory with its first argument?
+pub fn may_share(name: &str) -> bool {
+    shape::SHARING.contains(&name)
+}
+
+/// Does it look only at shape and kind of its first argument, not at its numbers?
+pub fn ignores_numbers(name: &str) -> bool {
+    name.starts_with("sym_size")
+        || matches!(
+            name,
+            "new_zeros" | "new_ones" | "new_full" | "zeros_like" | "ones_like" | "full_like" | "fill.Tensor" | "fill.Scalar" | "zero"
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        let all = names();
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+        assert!(all.iter().all(|name| find(name).is_some()) && find("random_").is_none());
+        assert!(shape::SHARING.iter().all(|name| find(name).is_some()), "{:?}", shape::SHARING);
+    }
+}
