@@ -140,15 +140,19 @@ impl Graph {
     /// # Errors
     /// See [`Graph::checked`].
     pub fn new(input: [i64; 3], state: Vec<StateEntry>, nodes: Vec<Node>) -> Result<Self> {
-        let graph = Self {
+        Self::of(input, state, nodes, Constants::default()).checked(None)
+    }
+
+    /// A graph of these parts, not yet checked.
+    pub(super) fn of(input: [i64; 3], state: Vec<StateEntry>, nodes: Vec<Node>, constants: Constants) -> Self {
+        Self {
             format: FORMAT,
             input,
             state,
             nodes,
-            constants: Constants::default(),
+            constants,
             seen: Seen::default(),
-        };
-        graph.checked(None)
+        }
     }
 
     /// Read a graph file (JSON).
@@ -326,7 +330,10 @@ impl Node {
             }
             Op::Linear(linear) => {
                 if linear.in_features < 1 || linear.out_features < 1 {
-                    return Err(format!("has {} inputs and {} outputs (are the pictures too small?)", linear.in_features, linear.out_features));
+                    return Err(format!(
+                        "has {} inputs and {} outputs (are the pictures too small?)",
+                        linear.in_features, linear.out_features
+                    ));
                 }
                 if linear.bias != has("bias") {
                     return Err(format!(

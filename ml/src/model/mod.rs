@@ -5,6 +5,7 @@ pub mod exec;
 pub mod graph;
 mod initial;
 pub mod layer;
+pub mod lower;
 mod probe;
 pub mod tap;
 pub mod value;

@@ -6,7 +6,7 @@
 use super::exec::Model;
 use super::graph::{Graph, Node, Op, StateEntry};
 use super::layer::LayerKind;
-use super::tap::{Rows, Tap, Use};
+use super::tap::{Rows, Tap};
 use super::value::{Argument, Value};
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -147,22 +147,23 @@ fn rows(tensor: &Tensor) -> Result<std::result::Result<Rows, &'static str>> {
 /// The tracked layers, and the weights that are in none.
 fn taps(graph: &Graph, found: Vec<Found>) -> (Vec<Tap>, Vec<(String, String)>) {
     // One layer a weight, in the order of first use.
-    let mut order: Vec<(String, LayerKind, Vec<Found>)> = Vec::new();
+    let mut order: Vec<(String, Vec<Found>)> = Vec::new();
     for one in found {
-        let node = &graph.nodes[one.node];
-        let (name, Some(kind)) = (layer_name(node), layer_kind(node)) else {
-            continue;
-        };
-        match order.iter_mut().find(|(known, k, _)| *known == name && *k == kind) {
-            Some((_, _, uses)) => uses.push(one),
-            None => order.push((name, kind, vec![one])),
+        let name = layer_name(&graph.nodes[one.node]);
+        match order.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, uses)) => uses.push(one),
+            None => order.push((name, vec![one])),
         }
     }
     let (mut taps, mut reasons, mut covered): (Vec<Tap>, BTreeMap<String, String>, BTreeSet<String>) = Default::default();
-    for (name, kind, found) in order {
+    for (name, found) in order {
         let weights: Vec<String> = found.iter().flat_map(|one| sources(graph, one.node)).collect();
-        let uses: std::result::Result<Vec<Use>, &str> = found.iter().map(|one| one.rows.map(|rows| Use { node: one.node, rows })).collect();
-        let tap = uses.and_then(|uses| Tap::of(&name, kind, uses).ok_or("a convolution with groups whose pictures are folded into the batch"));
+        let uses: std::result::Result<Vec<_>, &str> = found
+            .iter()
+            .filter_map(|one| layer_kind(&graph.nodes[one.node]).map(|kind| one.rows.map(|rows| (one.node, rows, kind))))
+            .collect();
+        let tap =
+            uses.and_then(|uses| Tap::of(&name, uses).ok_or("a convolution with groups that is used twice, or with pictures folded into the batch"));
         match tap {
             Ok(tap) => {
                 covered.extend(weights);

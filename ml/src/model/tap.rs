@@ -12,19 +12,19 @@ use tch::Tensor;
 pub struct Tap {
     /// Name and geometry, as EK-FAC sees it.
     pub layer: Layer,
-    /// The convolution whose patches are taken, where it is seen as a linear layer.
-    pub patches: Option<Conv>,
     /// The nodes, in order.
     pub uses: Vec<Use>,
 }
 
 /// A node that uses a tracked layer's weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Use {
     /// Its place in the graph.
     pub node: usize,
     /// Where the examples are in its input and output.
     pub rows: Rows,
+    /// The convolution whose patches are taken, where it is seen as a linear layer.
+    pub patches: Option<Conv>,
 }
 
 /// Where the examples are in a tensor.
@@ -85,7 +85,7 @@ impl Handles {
     /// Input and output of one of its nodes.
     pub fn push(&mut self, node: usize, input: Tensor, output: Tensor) {
         let rows = self.tap.uses.iter().find(|u| u.node == node);
-        self.seen.extend(rows.map(|u| (*u, input, output)));
+        self.seen.extend(rows.map(|u| (u.clone(), input, output)));
     }
 
     /// The outputs, to differentiate with respect to.
@@ -102,7 +102,7 @@ impl Handles {
         for (at, input, output) in &self.seen {
             let grad = grads.next().filter(Tensor::defined);
             let grad = grad.unwrap_or_else(|| output.zeros_like()); // a layer that the logits do not depend on
-            pairs.push(self.one(*at, input, grad, examples)?);
+            pairs.push(self.one(at, input, grad, examples)?);
         }
         match <[Pair; 1]>::try_from(pairs) {
             Ok([only]) => Ok(only),
@@ -116,9 +116,9 @@ impl Handles {
         }
     }
 
-    fn one(&self, at: Use, input: &Tensor, grad: Tensor, examples: i64) -> Result<Pair> {
+    fn one(&self, at: &Use, input: &Tensor, grad: Tensor, examples: i64) -> Result<Pair> {
         let plain = at.rows == Rows::PLAIN && self.tap.uses.len() == 1;
-        if let Some(conv) = &self.tap.patches {
+        if let Some(conv) = &at.patches {
             let patches = input.f_im2col(conv.kernel, conv.dilation, conv.padding, conv.stride)?.f_transpose(1, 2)?;
             let by_position = grad.f_flatten(2, -1)?.f_transpose(1, 2)?;
             return Ok(Pair {
@@ -141,26 +141,38 @@ impl Handles {
 
 impl Tap {
     /// A layer of these uses; None where it cannot be seen so.
-    pub fn of(name: &str, kind: LayerKind, uses: Vec<Use>) -> Option<Self> {
-        let plain = uses.len() == 1 && uses[0].rows == Rows::PLAIN;
-        let (kind, patches) = match kind {
-            LayerKind::Conv2d(conv) if !plain => {
-                if conv.groups != 1 {
-                    return None;
-                }
-                let linear = Linear {
-                    in_features: conv.in_channels * conv.kernel[0] * conv.kernel[1],
-                    out_features: conv.out_channels,
-                    bias: conv.bias,
-                };
-                (LayerKind::Linear(linear), Some(conv))
-            }
-            kind => (kind, None),
+    pub fn of(name: &str, uses: Vec<(usize, Rows, LayerKind)>) -> Option<Self> {
+        let (_, first, kind) = uses.first()?.clone();
+        let plain = uses.len() == 1 && first == Rows::PLAIN;
+        let seen = match &kind {
+            LayerKind::Conv2d(conv) if !plain => LayerKind::Linear(patches(conv)?),
+            kind => kind.clone(),
         };
+        let each = uses.into_iter().map(|(node, rows, own)| {
+            let patches = match own {
+                LayerKind::Conv2d(own) if !plain => {
+                    // The same weight: only how it moves over the picture may differ.
+                    (LayerKind::Linear(self::patches(&own)?) == seen).then_some(Some(own))?
+                }
+                own => (own == kind).then_some(None)?,
+            };
+            Some(Use { node, rows, patches })
+        });
         Some(Self {
-            layer: Layer { name: name.into(), kind },
-            patches,
-            uses,
+            uses: each.collect::<Option<_>>()?,
+            layer: Layer {
+                name: name.into(),
+                kind: seen,
+            },
         })
     }
+}
+
+/// A convolution's patches times its weight: a linear layer. None where there are groups.
+fn patches(conv: &Conv) -> Option<Linear> {
+    (conv.groups == 1).then(|| Linear {
+        in_features: conv.in_channels * conv.kernel[0] * conv.kernel[1],
+        out_features: conv.out_channels,
+        bias: conv.bias,
+    })
 }

@@ -6,15 +6,15 @@ use crate::error::{Error, Result};
 use tch::{Kind, Scalar, Tensor};
 
 operators! {
-    "add.Tensor" => |a| Ok(a.tensor("self")?.f_add(&times(a, "other")?)?.into());
-    "add.Scalar" => |a| Ok(a.tensor("self")?.f_add_scalar(scaled(a)?)?.into());
-    "sub.Tensor" => |a| Ok(a.tensor("self")?.f_sub(&times(a, "other")?)?.into());
-    "sub.Scalar" => |a| Ok(a.tensor("self")?.f_sub_scalar(scaled(a)?)?.into());
+    "add.Tensor" => sum;
+    "add.Scalar" => sum;
+    "sub.Tensor" => difference;
+    "sub.Scalar" => difference;
     "rsub.Scalar" => |a| Ok(a.tensor("self")?.f_neg()?.f_add_scalar(a.scalar("other")?)?.into());
-    "mul.Tensor" => |a| Ok(a.tensor("self")?.f_mul(a.tensor("other")?)?.into());
-    "mul.Scalar" => |a| Ok(a.tensor("self")?.f_mul_scalar(a.scalar("other")?)?.into());
-    "div.Tensor" => |a| Ok(a.tensor("self")?.f_div(a.tensor("other")?)?.into());
-    "div.Scalar" => |a| Ok(a.tensor("self")?.f_div_scalar(a.scalar("other")?)?.into());
+    "mul.Tensor" => product;
+    "mul.Scalar" => product;
+    "div.Tensor" => ratio;
+    "div.Scalar" => ratio;
     "div.Tensor_mode" => |a| rounded_division(a);
     "addcmul" => |a| {
         let product = a.tensor("tensor1")?.f_mul(a.tensor("tensor2")?)?;
@@ -105,25 +105,61 @@ fn dims(a: &Args<'_>) -> Result<Option<Vec<i64>>> {
     a.maybe_ints("dim")
 }
 
-/// `other` × α, without a product where α is 1.
-fn times(a: &Args<'_>, other: &str) -> Result<Tensor> {
-    let other = a.tensor(other)?;
-    Ok(match a.maybe_scalar("alpha")? {
-        None => other.shallow_clone(),
-        Some(_) if a.maybe_float("alpha")? == Some(1.0) => other.shallow_clone(),
-        Some(alpha) => other.f_mul_scalar(alpha)?,
+/// What stands on the right: a tensor, or a number (torch writes numbers into `.Tensor` overloads too), times α.
+enum Right {
+    Tensor(Tensor),
+    Number(Scalar),
+}
+
+fn right(a: &Args<'_>) -> Result<Right> {
+    let alpha = a.maybe_float("alpha")?.filter(|alpha| *alpha != 1.0);
+    Ok(match (a.maybe_tensor("other"), alpha) {
+        (Ok(Some(other)), None) => Right::Tensor(other.shallow_clone()),
+        (Ok(Some(other)), Some(alpha)) => Right::Tensor(other.f_mul_scalar(alpha)?),
+        (_, None) => Right::Number(a.scalar("other")?),
+        (_, Some(alpha)) => Right::Number(Scalar::float(alpha * a.float_or("other", 0.0)?)),
     })
 }
 
-fn scaled(a: &Args<'_>) -> Result<Scalar> {
-    match a.float_or("alpha", 1.0)? {
-        1.0 => a.scalar("other"),
-        alpha => Ok(Scalar::float(alpha * a.float_or("other", 0.0)?)),
-    }
+fn sum(a: &Args<'_>) -> Result<Value> {
+    let x = a.tensor("self")?;
+    Ok(match right(a)? {
+        Right::Tensor(other) => x.f_add(&other)?.into(),
+        Right::Number(other) => x.f_add_scalar(other)?.into(),
+    })
+}
+
+fn difference(a: &Args<'_>) -> Result<Value> {
+    let x = a.tensor("self")?;
+    Ok(match right(a)? {
+        Right::Tensor(other) => x.f_sub(&other)?.into(),
+        Right::Number(other) => x.f_sub_scalar(other)?.into(),
+    })
+}
+
+fn product(a: &Args<'_>) -> Result<Value> {
+    let x = a.tensor("self")?;
+    Ok(match right(a)? {
+        Right::Tensor(other) => x.f_mul(&other)?.into(),
+        Right::Number(other) => x.f_mul_scalar(other)?.into(),
+    })
+}
+
+fn ratio(a: &Args<'_>) -> Result<Value> {
+    let x = a.tensor("self")?;
+    Ok(match right(a)? {
+        Right::Tensor(other) => x.f_div(&other)?.into(),
+        Right::Number(other) => x.f_div_scalar(other)?.into(),
+    })
 }
 
 fn rounded_division(a: &Args<'_>) -> Result<Value> {
-    let (x, y) = (a.tensor("self")?, a.tensor("other")?);
+    let x = a.tensor("self")?;
+    let y = match right(a)? {
+        Right::Tensor(other) => other,
+        Right::Number(other) => x.f_ones_like()?.f_mul_scalar(other)?,
+    };
+    let y = &y;
     Ok(match a.text_or("rounding_mode", "")? {
         "" => x.f_div(y)?.into(),
         mode => x.f_div_tensor_mode(y, mode)?.into(),

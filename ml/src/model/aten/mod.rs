@@ -29,6 +29,7 @@ macro_rules! operators {
     };
 }
 use operators;
+pub use shape::is_float;
 
 /// The operator of a name.
 pub fn find(name: &str) -> Option<Run> {

@@ -164,7 +164,8 @@ fn to(x: &Tensor, kind: Option<Kind>) -> Result<Value> {
     })
 }
 
-fn is_float(kind: Kind) -> bool {
+/// Is it a kind of floating-point numbers?
+pub fn is_float(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }
 
