@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let graph = zoo::small_cnn([3, 12, 12], 4, classes)?;
     let layers = graph.layers();
     let all: Vec<usize> = (0..layers.len()).collect();
-    let weights = Weights::init(&graph, 1);
+    let weights = Weights::init(&graph, 1)?;
     let model = Model::new(graph, weights);
 
     // One tapped pass yields, per layer, the inputs and the gradients of its outputs: all that EK-FAC needs.
