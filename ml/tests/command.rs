@@ -65,7 +65,10 @@ impl Scene {
         let out = bench.out("job");
         let retained = (0..bench.data.len()).filter(|i| !GONE.contains(i)).collect();
         let scene = Self { bench, out, retained };
-        Weights::init(&scene.bench.graph(), 9).save(&scene.file("good.safetensors"), &[]).unwrap();
+        Weights::init(&scene.bench.graph(), 9)
+            .unwrap()
+            .save(&scene.file("good.safetensors"), &[])
+            .unwrap();
         scene
     }
 
@@ -114,7 +117,7 @@ fn it_is_given_what_the_page_says_and_its_checkpoint_is_the_candidate() {
         ..script(&text)
     });
     let trained = trained.unwrap();
-    let good = Weights::init(&scene.bench.graph(), 9);
+    let good = Weights::init(&scene.bench.graph(), 9).unwrap();
     assert!(
         good.0
             .iter()

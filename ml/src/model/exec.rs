@@ -4,7 +4,7 @@ use super::aten;
 use super::graph::{Graph, INPUT, Node, Op, module_of};
 use super::layer::{Conv, Pair};
 use super::tap::Handles;
-use super::value::{Args, Argument, Size, Value};
+use super::value::{Args, Datum, Extent, Operand};
 use super::weights::Weights;
 use crate::error::{Error, Result, ResultExt};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -53,13 +53,13 @@ enum Mode {
 }
 
 /// A node that was just computed, for whoever looks on.
-pub(super) struct Step<'a> {
+pub(super) struct Computed<'a> {
     /// Its place in the graph.
     pub place: usize,
     /// What it read as `input`, if it is a typed one.
     pub input: Option<&'a Tensor>,
     /// What it yields; may be replaced.
-    pub output: &'a mut Value,
+    pub output: &'a mut Datum,
 }
 
 /// Logits with what the taps saw.
@@ -154,7 +154,7 @@ impl Model {
     ///
     /// # Errors
     /// The looker's; when libtorch fails.
-    pub(super) fn forward_watched(&self, images: &Tensor, look: &mut dyn FnMut(Step<'_>) -> Result<()>) -> Result<Tensor> {
+    pub(super) fn forward_watched(&self, images: &Tensor, look: &mut dyn FnMut(Computed<'_>) -> Result<()>) -> Result<Tensor> {
         tch::no_grad(|| self.run(images, Mode::Eval, look))
     }
 
@@ -171,7 +171,7 @@ impl Model {
             .flat_map(|(layer, tap)| tap.uses.iter().map(move |u| (u.node, layer)))
             .collect();
         let logits = self.run(images, Mode::Eval, &mut |step| {
-            if let (Some(&layer), Some(input), Value::Tensor(output)) = (of_node.get(&step.place), step.input, step.output) {
+            if let (Some(&layer), Some(input), Datum::Tensor(output)) = (of_node.get(&step.place), step.input, step.output) {
                 if !output.requires_grad() {
                     *output = output.detach().set_requires_grad(true);
                 }
@@ -182,10 +182,10 @@ impl Model {
         Ok(Tapped { logits, handles })
     }
 
-    fn run(&self, images: &Tensor, mode: Mode, look: &mut dyn FnMut(Step<'_>) -> Result<()>) -> Result<Tensor> {
+    fn run(&self, images: &Tensor, mode: Mode, look: &mut dyn FnMut(Computed<'_>) -> Result<()>) -> Result<Tensor> {
         let images = fast_layout(images);
         let mut last = None;
-        let mut values: HashMap<&str, Value> = HashMap::from([(INPUT, Value::Tensor(images))]);
+        let mut values: HashMap<&str, Datum> = HashMap::from([(INPUT, Datum::Tensor(images))]);
         for (place, node) in self.graph.nodes.iter().enumerate() {
             let args = self.arguments(node, &values).context(|| format!("node `{}`", node.name))?;
             let mut output = self.apply(node, &args, mode).context(|| format!("node `{}`", node.name))?;
@@ -193,7 +193,7 @@ impl Model {
                 Op::Aten { .. } => None,
                 _ => args.maybe_tensor("input")?,
             };
-            look(Step {
+            look(Computed {
                 place,
                 input,
                 output: &mut output,
@@ -202,7 +202,7 @@ impl Model {
             if node.parts.is_empty() {
                 last = Some(output.share());
                 values.insert(&node.name, output);
-            } else if let Value::Tensors(all) = output {
+            } else if let Datum::Tensors(all) = output {
                 if all.len() != node.parts.len() {
                     let message = format!("node `{}` yields {} tensors, its file names {}", node.name, all.len(), node.parts.len());
                     return Err(Error::internal(message));
@@ -211,7 +211,7 @@ impl Model {
                     node.parts
                         .iter()
                         .zip(all)
-                        .filter_map(|(part, tensor)| Some((part.as_str(), Value::Tensor(tensor?)))),
+                        .filter_map(|(part, tensor)| Some((part.as_str(), Datum::Tensor(tensor?)))),
                 );
             }
             for dead in &self.drops[place] {
@@ -219,7 +219,7 @@ impl Model {
             }
         }
         match last {
-            Some(Value::Tensor(logits)) => Ok(logits),
+            Some(Datum::Tensor(logits)) => Ok(logits),
             _ => Err(Error::internal("the last node of the graph yields no tensor")),
         }
     }
@@ -235,36 +235,36 @@ impl Model {
         })
     }
 
-    fn arguments<'n>(&self, node: &'n Node, values: &HashMap<&str, Value>) -> Result<Args<'n>> {
+    fn arguments<'n>(&self, node: &'n Node, values: &HashMap<&str, Datum>) -> Result<Args<'n>> {
         let value = |name: &str| values.get(name).ok_or_else(|| Error::internal(format!("reads `{name}` too early")));
         let mut given = BTreeMap::new();
         for (name, argument) in &node.arguments {
             let found = match argument {
-                Argument::Value(of) => value(of)?.share(),
-                Argument::Values(of) => Value::Tensors(
+                Operand::Value(of) => value(of)?.share(),
+                Operand::Values(of) => Datum::Tensors(
                     of.iter()
                         .map(|of| match of.as_deref().map(value).transpose()? {
-                            Some(Value::Tensor(tensor)) => Ok(Some(tensor.shallow_clone())),
+                            Some(Datum::Tensor(tensor)) => Ok(Some(tensor.shallow_clone())),
                             Some(_) => Err(Error::internal(format!("`{name}` must be tensors"))),
                             None => Ok(None),
                         })
                         .collect::<Result<_>>()?,
                 ),
-                Argument::State(of) => Value::Tensor(self.state(of)?),
-                Argument::Int(n) => Value::Int(*n),
-                Argument::Ints(all) => Value::Ints(all.iter().map(|size| whole(size, &value)).collect::<Result<_>>()?),
-                Argument::Float(x) => Value::Float(*x),
-                Argument::Floats(all) => Value::Floats(all.clone()),
-                Argument::Bool(yes) => Value::Bool(*yes),
-                Argument::Text(word) => Value::Text(word.clone()),
-                Argument::Kind(kind) => Value::Kind(*kind),
+                Operand::State(of) => Datum::Tensor(self.state(of)?),
+                Operand::Int(n) => Datum::Int(*n),
+                Operand::Ints(all) => Datum::Ints(all.iter().map(|size| whole(size, &value)).collect::<Result<_>>()?),
+                Operand::Float(x) => Datum::Float(*x),
+                Operand::Floats(all) => Datum::Floats(all.clone()),
+                Operand::Bool(yes) => Datum::Bool(*yes),
+                Operand::Text(word) => Datum::Text(word.clone()),
+                Operand::Kind(kind) => Datum::Kind(*kind),
             };
             given.insert(name.as_str(), found);
         }
         Ok(Args::new(self.device(), given))
     }
 
-    fn apply(&self, node: &Node, args: &Args<'_>, mode: Mode) -> Result<Value> {
+    fn apply(&self, node: &Node, args: &Args<'_>, mode: Mode) -> Result<Datum> {
         Ok(match &node.op {
             Op::Conv2d(conv) => {
                 let (x, stride) = unit_stride(args.tensor("input")?, conv)?;
@@ -293,7 +293,7 @@ impl Model {
                 let run = aten::find(target).ok_or_else(|| Error::internal(format!("operator `{target}` is not known")))?;
                 let output = run(args)?;
                 match (in_place, output) {
-                    (true, Value::Tensor(output)) => {
+                    (true, Datum::Tensor(output)) => {
                         let mut place = args.tensor("self")?.shallow_clone();
                         place.f_copy_(&output)?;
                         place.into()
@@ -305,11 +305,11 @@ impl Model {
     }
 }
 
-fn whole<'v>(size: &Size, value: &impl Fn(&str) -> Result<&'v Value>) -> Result<i64> {
+fn whole<'v>(size: &Extent, value: &impl Fn(&str) -> Result<&'v Datum>) -> Result<i64> {
     match size {
-        Size::Known(n) => Ok(*n),
-        Size::Of(name) => match value(name)? {
-            Value::Int(n) => Ok(*n),
+        Extent::Known(n) => Ok(*n),
+        Extent::Of(name) => match value(name)? {
+            Datum::Int(n) => Ok(*n),
             _ => Err(Error::internal(format!("`{name}` is not a whole number"))),
         },
     }
@@ -322,7 +322,7 @@ fn drops(graph: &Graph) -> Vec<Vec<String>> {
         for name in std::iter::once(&node.name).chain(&node.parts) {
             last.insert(name, place);
         }
-        for name in node.arguments.values().flat_map(Argument::reads) {
+        for name in node.arguments.values().flat_map(Operand::reads) {
             last.insert(name, place);
         }
     }

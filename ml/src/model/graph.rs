@@ -4,9 +4,9 @@
 //! rules: one run of a new graph shows them ([`super::probe`]).
 
 use super::layer::{Conv, Layer, Linear};
-use super::probe::{self, Seen};
+use super::probe::{self, Survey};
 use super::tap::Tap;
-use super::value::{Argument, kind_name};
+use super::value::{Operand, kind_name};
 use crate::error::{Error, Result, ResultExt};
 use delta_guard_contract::Code;
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ pub struct Graph {
     pub constants: Constants,
     /// What a run of it showed.
     #[serde(skip)]
-    pub(super) seen: Seen,
+    pub(super) seen: Survey,
 }
 
 /// One step of the network.
@@ -49,7 +49,7 @@ pub struct Node {
     /// What it does.
     pub op: Op,
     /// What it is called with, by name.
-    pub arguments: BTreeMap<String, Argument>,
+    pub arguments: BTreeMap<String, Operand>,
     /// Where it yields several tensors, the names under which others read them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<String>,
@@ -108,7 +108,7 @@ pub struct StateEntry {
     /// Shape; empty for a scalar.
     pub shape: Vec<i64>,
     /// Kind of numbers; floats of any width count as `float32`.
-    #[serde(with = "kind_name")]
+    #[serde(serialize_with = "kind_name::serialize", deserialize_with = "kind_name::deserialize")]
     pub kind: Kind,
     /// Is it trained (or a running statistic)?
     pub parameter: bool,
@@ -151,7 +151,7 @@ impl Graph {
             state,
             nodes,
             constants,
-            seen: Seen::default(),
+            seen: Survey::default(),
         }
     }
 
@@ -285,7 +285,7 @@ impl Graph {
     pub fn last_layers(&self, k: usize) -> BTreeSet<String> {
         let trained: BTreeSet<&str> = self.state.iter().filter(|e| e.parameter).map(|e| e.name.as_str()).collect();
         let mut order: Vec<&str> = Vec::new();
-        let read = self.nodes.iter().flat_map(|node| node.arguments.values()).filter_map(Argument::state);
+        let read = self.nodes.iter().flat_map(|node| node.arguments.values()).filter_map(Operand::state);
         for module in read.filter(|name| trained.contains(name)).map(module_of) {
             if !order.contains(&module) {
                 order.push(module);
@@ -306,7 +306,7 @@ impl Node {
     fn settings_fit(&self, graph: &Graph) -> std::result::Result<(), String> {
         let weight = |wanted: &[i64]| match self.arguments.get("weight") {
             None => Err("has no weight".to_string()),
-            Some(Argument::State(name)) if graph.shape_of(name).is_some_and(|shape| shape != wanted) => Err(format!(
+            Some(Operand::State(name)) if graph.shape_of(name).is_some_and(|shape| shape != wanted) => Err(format!(
                 "its weight `{name}` must have shape {wanted:?}, it has {:?}",
                 graph.shape_of(name).unwrap_or_default()
             )),

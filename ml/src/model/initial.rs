@@ -1,7 +1,7 @@
 //! Random initialisation.
 
 use super::graph::{Graph, Node, Op};
-use super::value::Argument;
+use super::value::Operand;
 use crate::error::{Error, Result};
 use delta_guard_contract::Code;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub(super) fn weights(graph: &Graph, seed: u64) -> Result<BTreeMap<String, Tenso
     let mut tensors = BTreeMap::new();
     for node in &graph.nodes {
         for (argument, tensor) in of_node(graph, node) {
-            if let Some(name) = node.arguments.get(argument).and_then(Argument::state) {
+            if let Some(name) = node.arguments.get(argument).and_then(Operand::state) {
                 tensors.entry(name.to_string()).or_insert(tensor);
             }
         }
@@ -47,7 +47,7 @@ fn of_node(graph: &Graph, node: &Node) -> Vec<(&'static str, Tensor)> {
     let shape = |argument: &str| {
         node.arguments
             .get(argument)
-            .and_then(Argument::state)
+            .and_then(Operand::state)
             .and_then(|name| graph.shape_of(name))
     };
     let norm = || {

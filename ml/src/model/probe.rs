@@ -6,8 +6,8 @@
 use super::exec::Model;
 use super::graph::{Graph, Node, Op, StateEntry};
 use super::layer::LayerKind;
-use super::tap::{Rows, Tap};
-use super::value::{Argument, Value};
+use super::tap::{Placement, Tap};
+use super::value::{Datum, Operand};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use delta_guard_contract::Code;
@@ -23,7 +23,7 @@ const MOST: i64 = 1 << 30;
 
 /// What the run showed.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Seen {
+pub struct Survey {
     /// Logits.
     pub classes: i64,
     /// Numbers that all nodes yield for one picture.
@@ -39,14 +39,14 @@ pub struct Seen {
 /// A node with a tracked kind of layer, as the run found it.
 struct Found {
     node: usize,
-    rows: std::result::Result<Rows, &'static str>,
+    rows: std::result::Result<Placement, &'static str>,
 }
 
 /// Run it.
 ///
 /// # Errors
 /// `Configuration`: a node that cannot be computed, by name; the last one yields no logits.
-pub(super) fn look(graph: &Graph, weights: Option<&Weights>) -> Result<Seen> {
+pub(super) fn look(graph: &Graph, weights: Option<&Weights>) -> Result<Survey> {
     let given = weights.map_or_else(|| zeros(&graph.state), |weights| Ok(weights.to(Device::Cpu, Kind::Float)))?;
     let model = Model::new(graph.clone(), given);
     let [channels, height, width] = graph.input;
@@ -59,7 +59,7 @@ pub(super) fn look(graph: &Graph, weights: Option<&Weights>) -> Result<Seen> {
             return Err(Error::internal(format!("yields {numbers} numbers for {EXAMPLES} pictures")));
         }
         sum = sum.saturating_add(numbers / EXAMPLES);
-        if let (Op::Conv2d(_) | Op::Linear(_), Some(input), Value::Tensor(output)) = (&graph.nodes[step.place].op, step.input, &*step.output) {
+        if let (Op::Conv2d(_) | Op::Linear(_), Some(input), Datum::Tensor(output)) = (&graph.nodes[step.place].op, step.input, &*step.output) {
             let rows = rows(input).and_then(|rows| match rows {
                 Ok(rows) => Ok(match self::rows(output)? {
                     Ok(out) if out == rows => Ok(rows),
@@ -91,7 +91,7 @@ pub(super) fn look(graph: &Graph, weights: Option<&Weights>) -> Result<Seen> {
     };
     let (taps, untracked) = taps(graph, found);
     let tracked_share = share(graph, &untracked);
-    Ok(Seen {
+    Ok(Survey {
         classes,
         activation_size: sum.max(1),
         taps,
@@ -111,7 +111,7 @@ fn zeros(state: &[StateEntry]) -> Result<Weights> {
 }
 
 /// Where the examples are.
-fn rows(tensor: &Tensor) -> Result<std::result::Result<Rows, &'static str>> {
+fn rows(tensor: &Tensor) -> Result<std::result::Result<Placement, &'static str>> {
     let marked = tensor.f_isnan()?;
     if !marked.f_any()?.f_double_value(&[]).map(|any| any != 0.0)? {
         return Ok(Err("the pictures do not reach it"));
@@ -137,7 +137,7 @@ fn rows(tensor: &Tensor) -> Result<std::result::Result<Rows, &'static str>> {
         };
         for together in [true, false] {
             if block(together) {
-                return Ok(Ok(Rows { dim, each, together }));
+                return Ok(Ok(Placement { dim, each, together }));
             }
         }
     }
@@ -172,12 +172,7 @@ fn taps(graph: &Graph, found: Vec<Found>) -> (Vec<Tap>, Vec<(String, String)>) {
             Err(why) => reasons.extend(weights.into_iter().map(|w| (w, why.to_string()))),
         }
     }
-    let read: BTreeSet<&str> = graph
-        .nodes
-        .iter()
-        .flat_map(|n| n.arguments.values())
-        .filter_map(Argument::state)
-        .collect();
+    let read: BTreeSet<&str> = graph.nodes.iter().flat_map(|n| n.arguments.values()).filter_map(Operand::state).collect();
     let untracked = graph.state.iter().filter(|e| e.parameter && !covered.contains(&e.name)).map(|e| {
         let why = match reasons.get(&e.name) {
             Some(why) => why.as_str(),
@@ -192,7 +187,7 @@ fn taps(graph: &Graph, found: Vec<Found>) -> (Vec<Tap>, Vec<(String, String)>) {
 /// Weight and bias of a layer's node; of a weight that other nodes make, the tensors that it is made of.
 fn sources(graph: &Graph, place: usize) -> Vec<String> {
     let mut found = Vec::new();
-    let mut open: Vec<&Argument> = ["weight", "bias"]
+    let mut open: Vec<&Operand> = ["weight", "bias"]
         .iter()
         .filter_map(|name| graph.nodes[place].arguments.get(*name))
         .collect();
@@ -211,7 +206,7 @@ fn sources(graph: &Graph, place: usize) -> Vec<String> {
 
 /// The state-dict name of its weight, without `.weight`; where other nodes make the weight, the node's.
 fn layer_name(node: &Node) -> String {
-    match node.arguments.get("weight").and_then(Argument::state) {
+    match node.arguments.get("weight").and_then(Operand::state) {
         Some(weight) => weight.strip_suffix(".weight").unwrap_or(weight).to_string(),
         None => node.name.clone(),
     }

@@ -22,14 +22,14 @@ pub struct Use {
     /// Its place in the graph.
     pub node: usize,
     /// Where the examples are in its input and output.
-    pub rows: Rows,
+    pub rows: Placement,
     /// The convolution whose patches are taken, where it is seen as a linear layer.
     pub patches: Option<Conv>,
 }
 
 /// Where the examples are in a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rows {
+pub struct Placement {
     /// The dimension that counts them.
     pub dim: usize,
     /// Entries of that dimension that belong to one example.
@@ -38,7 +38,7 @@ pub struct Rows {
     pub together: bool,
 }
 
-impl Rows {
+impl Placement {
     /// The first dimension, an entry each.
     pub const PLAIN: Self = Self {
         dim: 0,
@@ -117,7 +117,7 @@ impl Handles {
     }
 
     fn one(&self, at: &Use, input: &Tensor, grad: Tensor, examples: i64) -> Result<Pair> {
-        let plain = at.rows == Rows::PLAIN && self.tap.uses.len() == 1;
+        let plain = at.rows == Placement::PLAIN && self.tap.uses.len() == 1;
         if let Some(conv) = &at.patches {
             let patches = input.f_im2col(conv.kernel, conv.dilation, conv.padding, conv.stride)?.f_transpose(1, 2)?;
             let by_position = grad.f_flatten(2, -1)?.f_transpose(1, 2)?;
@@ -141,9 +141,9 @@ impl Handles {
 
 impl Tap {
     /// A layer of these uses; None where it cannot be seen so.
-    pub fn of(name: &str, uses: Vec<(usize, Rows, LayerKind)>) -> Option<Self> {
+    pub fn of(name: &str, uses: Vec<(usize, Placement, LayerKind)>) -> Option<Self> {
         let (_, first, kind) = uses.first()?.clone();
-        let plain = uses.len() == 1 && first == Rows::PLAIN;
+        let plain = uses.len() == 1 && first == Placement::PLAIN;
         let seen = match &kind {
             LayerKind::Conv2d(conv) if !plain => LayerKind::Linear(patches(conv)?),
             kind => kind.clone(),

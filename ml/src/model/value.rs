@@ -8,7 +8,7 @@ use tch::{Device, Kind, Scalar, Tensor};
 /// An argument of a node, as it is written down.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Argument {
+pub enum Operand {
     /// What another node yields (or `input`).
     Value(String),
     /// What several nodes yield; some may be left out.
@@ -18,7 +18,7 @@ pub enum Argument {
     /// A whole number.
     Int(i64),
     /// Whole numbers, some of them yielded by nodes.
-    Ints(Vec<Size>),
+    Ints(Vec<Extent>),
     /// A number.
     Float(f64),
     /// Numbers.
@@ -28,21 +28,21 @@ pub enum Argument {
     /// A word.
     Text(String),
     /// A kind of numbers, in PyTorch's words (`float32`).
-    #[serde(with = "kind_name")]
+    #[serde(serialize_with = "kind_name::serialize", deserialize_with = "kind_name::deserialize")]
     Kind(Kind),
 }
 
 /// A whole number, or the node that yields it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Size {
+pub enum Extent {
     /// The number.
     Known(i64),
     /// The node's name.
     Of(String),
 }
 
-impl Argument {
+impl Operand {
     /// Names of what it reads from other nodes.
     pub fn reads(&self) -> Vec<&str> {
         match self {
@@ -51,8 +51,8 @@ impl Argument {
             Self::Ints(sizes) => sizes
                 .iter()
                 .filter_map(|size| match size {
-                    Size::Of(name) => Some(name.as_str()),
-                    Size::Known(_) => None,
+                    Extent::Of(name) => Some(name.as_str()),
+                    Extent::Known(_) => None,
                 })
                 .collect(),
             _ => Vec::new(),
@@ -69,7 +69,7 @@ impl Argument {
 }
 
 /// PyTorch's names of kinds of numbers.
-pub mod kind_name {
+pub(super) mod kind_name {
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
     use tch::Kind;
 
@@ -90,7 +90,7 @@ pub mod kind_name {
     ///
     /// # Errors
     /// A kind that is not among those that networks hold.
-    pub fn serialize<S: Serializer>(kind: &Kind, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::model) fn serialize<S: Serializer>(kind: &Kind, to: S) -> Result<S::Ok, S::Error> {
         let name = NAMES.iter().find(|(known, _)| known == kind).map(|(_, name)| *name);
         to.serialize_str(name.ok_or_else(|| serde::ser::Error::custom(format!("numbers of kind {kind:?}")))?)
     }
@@ -99,7 +99,7 @@ pub mod kind_name {
     ///
     /// # Errors
     /// Another word.
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Kind, D::Error> {
+    pub(in crate::model) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Kind, D::Error> {
         let text = String::deserialize(from)?;
         let kind = NAMES.iter().find(|(_, name)| *name == text).map(|(kind, _)| *kind);
         kind.ok_or_else(|| D::Error::custom(format!("`{text}` is not a kind of numbers")))
@@ -108,7 +108,7 @@ pub mod kind_name {
 
 /// What a node yields or is called with.
 #[derive(Debug)]
-pub enum Value {
+pub enum Datum {
     /// A tensor.
     Tensor(Tensor),
     /// Several; some may be left out.
@@ -129,19 +129,19 @@ pub enum Value {
     Kind(Kind),
 }
 
-impl From<Tensor> for Value {
+impl From<Tensor> for Datum {
     fn from(tensor: Tensor) -> Self {
         Self::Tensor(tensor)
     }
 }
 
-impl From<Vec<Tensor>> for Value {
+impl From<Vec<Tensor>> for Datum {
     fn from(tensors: Vec<Tensor>) -> Self {
         Self::Tensors(tensors.into_iter().map(Some).collect())
     }
 }
 
-impl Value {
+impl Datum {
     /// The same again; tensors share their memory.
     pub fn share(&self) -> Self {
         match self {
@@ -172,12 +172,12 @@ impl Value {
 pub struct Args<'a> {
     /// Where tensors are made that are made of nothing.
     pub device: Device,
-    given: BTreeMap<&'a str, Value>,
+    given: BTreeMap<&'a str, Datum>,
 }
 
 impl<'a> Args<'a> {
     /// These.
-    pub fn new(device: Device, given: BTreeMap<&'a str, Value>) -> Self {
+    pub fn new(device: Device, given: BTreeMap<&'a str, Datum>) -> Self {
         Self { device, given }
     }
 
@@ -202,7 +202,7 @@ impl<'a> Args<'a> {
     pub fn maybe_tensor(&self, name: &str) -> Result<Option<&Tensor>> {
         match self.given.get(name) {
             None => Ok(None),
-            Some(Value::Tensor(tensor)) => Ok(Some(tensor)),
+            Some(Datum::Tensor(tensor)) => Ok(Some(tensor)),
             Some(_) => Err(self.wrong(name, "a tensor")),
         }
     }
@@ -213,7 +213,7 @@ impl<'a> Args<'a> {
     /// There are none.
     pub fn maybe_tensors(&self, name: &str) -> Result<Vec<Option<&Tensor>>> {
         match self.given.get(name) {
-            Some(Value::Tensors(all)) => Ok(all.iter().map(Option::as_ref).collect()),
+            Some(Datum::Tensors(all)) => Ok(all.iter().map(Option::as_ref).collect()),
             _ => Err(self.wrong(name, "tensors")),
         }
     }
@@ -236,7 +236,7 @@ impl<'a> Args<'a> {
     pub fn maybe_int(&self, name: &str) -> Result<Option<i64>> {
         match self.given.get(name) {
             None => Ok(None),
-            Some(Value::Int(n)) => Ok(Some(*n)),
+            Some(Datum::Int(n)) => Ok(Some(*n)),
             Some(_) => Err(self.wrong(name, "a whole number")),
         }
     }
@@ -264,8 +264,8 @@ impl<'a> Args<'a> {
     pub fn maybe_ints(&self, name: &str) -> Result<Option<Vec<i64>>> {
         match self.given.get(name) {
             None => Ok(None),
-            Some(Value::Ints(all)) => Ok(Some(all.clone())),
-            Some(Value::Int(n)) => Ok(Some(vec![*n])),
+            Some(Datum::Ints(all)) => Ok(Some(all.clone())),
+            Some(Datum::Int(n)) => Ok(Some(vec![*n])),
             Some(_) => Err(self.wrong(name, "whole numbers")),
         }
     }
@@ -298,8 +298,8 @@ impl<'a> Args<'a> {
     pub fn maybe_float(&self, name: &str) -> Result<Option<f64>> {
         match self.given.get(name) {
             None => Ok(None),
-            Some(Value::Float(x)) => Ok(Some(*x)),
-            Some(Value::Int(n)) => Ok(Some(*n as f64)),
+            Some(Datum::Float(x)) => Ok(Some(*x)),
+            Some(Datum::Int(n)) => Ok(Some(*n as f64)),
             Some(_) => Err(self.wrong(name, "a number")),
         }
     }
@@ -319,8 +319,8 @@ impl<'a> Args<'a> {
     pub fn floats(&self, name: &str) -> Result<Vec<f64>> {
         match self.given.get(name) {
             None => Ok(Vec::new()),
-            Some(Value::Floats(all)) => Ok(all.clone()),
-            Some(Value::Ints(all)) => Ok(all.iter().map(|n| *n as f64).collect()),
+            Some(Datum::Floats(all)) => Ok(all.clone()),
+            Some(Datum::Ints(all)) => Ok(all.iter().map(|n| *n as f64).collect()),
             Some(_) => Err(self.wrong(name, "numbers")),
         }
     }
@@ -332,9 +332,9 @@ impl<'a> Args<'a> {
     pub fn maybe_scalar(&self, name: &str) -> Result<Option<Scalar>> {
         match self.given.get(name) {
             None => Ok(None),
-            Some(Value::Int(n)) => Ok(Some(Scalar::int(*n))),
-            Some(Value::Float(x)) => Ok(Some(Scalar::float(*x))),
-            Some(Value::Bool(yes)) => Ok(Some(Scalar::int(i64::from(*yes)))),
+            Some(Datum::Int(n)) => Ok(Some(Scalar::int(*n))),
+            Some(Datum::Float(x)) => Ok(Some(Scalar::float(*x))),
+            Some(Datum::Bool(yes)) => Ok(Some(Scalar::int(i64::from(*yes)))),
             Some(_) => Err(self.wrong(name, "a number")),
         }
     }
@@ -354,7 +354,7 @@ impl<'a> Args<'a> {
     pub fn bool_or(&self, name: &str, default: bool) -> Result<bool> {
         match self.given.get(name) {
             None => Ok(default),
-            Some(Value::Bool(yes)) => Ok(*yes),
+            Some(Datum::Bool(yes)) => Ok(*yes),
             Some(_) => Err(self.wrong(name, "true or false")),
         }
     }
@@ -366,7 +366,7 @@ impl<'a> Args<'a> {
     pub fn text_or<'b>(&'b self, name: &str, default: &'b str) -> Result<&'b str> {
         match self.given.get(name) {
             None => Ok(default),
-            Some(Value::Text(word)) => Ok(word),
+            Some(Datum::Text(word)) => Ok(word),
             Some(_) => Err(self.wrong(name, "a word")),
         }
     }
@@ -378,7 +378,7 @@ impl<'a> Args<'a> {
     pub fn maybe_kind(&self, name: &str) -> Result<Option<Kind>> {
         match self.given.get(name) {
             None => Ok(None),
-            Some(Value::Kind(kind)) => Ok(Some(*kind)),
+            Some(Datum::Kind(kind)) => Ok(Some(*kind)),
             Some(_) => Err(self.wrong(name, "a kind of numbers")),
         }
     }

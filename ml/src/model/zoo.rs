@@ -2,7 +2,7 @@
 
 use super::graph::{Graph, INPUT, Node, Op, StateEntry};
 use super::layer::{Conv, Linear};
-use super::value::{Argument, Size};
+use super::value::{Extent, Operand};
 use crate::error::{Error, Result};
 use delta_guard_contract::{Code, ModelConfig, Stem};
 use std::path::Path;
@@ -24,7 +24,7 @@ impl Builder {
         }
     }
 
-    fn node<const N: usize>(&mut self, name: &str, op: Op, arguments: [(&str, Argument); N]) -> String {
+    fn node<const N: usize>(&mut self, name: &str, op: Op, arguments: [(&str, Operand); N]) -> String {
         self.nodes.push(Node {
             name: name.into(),
             op,
@@ -36,7 +36,7 @@ impl Builder {
     }
 
     /// An operator of ATen on the node before.
-    fn then<const N: usize>(&mut self, name: &str, target: &str, more: [(&str, Argument); N]) -> String {
+    fn then<const N: usize>(&mut self, name: &str, target: &str, more: [(&str, Operand); N]) -> String {
         let before = self.before();
         self.node(name, Op::aten(target), more);
         if let Some(node) = self.nodes.last_mut() {
@@ -45,12 +45,12 @@ impl Builder {
         name.into()
     }
 
-    fn before(&self) -> Argument {
-        Argument::Value(self.last.clone())
+    fn before(&self) -> Operand {
+        Operand::Value(self.last.clone())
     }
 
     /// A tensor of the state dict.
-    fn tensor(&mut self, module: &str, suffix: &str, shape: &[i64], parameter: bool) -> Argument {
+    fn tensor(&mut self, module: &str, suffix: &str, shape: &[i64], parameter: bool) -> Operand {
         let name = format!("{module}.{suffix}");
         self.state.push(StateEntry {
             name: name.clone(),
@@ -58,7 +58,7 @@ impl Builder {
             kind: if suffix == "num_batches_tracked" { Kind::Int64 } else { Kind::Float },
             parameter,
         });
-        Argument::State(name)
+        Operand::State(name)
     }
 
     /// A typed layer with a weight, and a bias if it has one.
@@ -119,13 +119,13 @@ impl Builder {
     }
 
     fn flatten(&mut self) -> String {
-        self.then("flatten", "flatten.using_ints", [("start_dim", Argument::Int(1))])
+        self.then("flatten", "flatten.using_ints", [("start_dim", Operand::Int(1))])
     }
 
     /// Mean over the whole plane, flattened.
     fn mean(&mut self) -> String {
-        let dims = Argument::Ints(vec![Size::Known(2), Size::Known(3)]);
-        self.then("avgpool", "mean.dim", [("dim", dims), ("keepdim", Argument::Bool(true))]);
+        let dims = Operand::Ints(vec![Extent::Known(2), Extent::Known(3)]);
+        self.then("avgpool", "mean.dim", [("dim", dims), ("keepdim", Operand::Bool(true))]);
         self.flatten()
     }
 }
@@ -200,7 +200,7 @@ pub fn resnet18(input: [i64; 3], w: i64, stem: Stem, classes: i64) -> Result<Gra
                 from
             };
             b.last = main;
-            b.then(&format!("{name}.add"), "add.Tensor", [("other", Argument::Value(shortcut))]);
+            b.then(&format!("{name}.add"), "add.Tensor", [("other", Operand::Value(shortcut))]);
             b.then(&format!("{name}.relu2"), "relu", []);
             channels = out;
         }
@@ -242,7 +242,7 @@ pub fn fixture(input: [i64; 3], w: i64, classes: i64) -> Result<Graph> {
     b.norm_relu("bn2", "relu2", 2 * w);
     b.conv("conv3", (2 * w, 2 * w), 1, 1, true);
     b.then("relu3", "relu", []);
-    let three = Argument::Ints(vec![Size::Known(3), Size::Known(3)]);
+    let three = Operand::Ints(vec![Extent::Known(3), Extent::Known(3)]);
     b.then("pool", "avg_pool2d", [("kernel_size", three)]);
     b.flatten();
     let side = |size: i64| (size + 1) / 2 / 3;

@@ -56,6 +56,7 @@ impl Stage {
         let root = bench.folder.path().to_path_buf();
         for (name, seed) in [("production", 1), ("good", 9)] {
             Weights::init(&bench.graph(), seed)
+                .unwrap()
                 .save(&root.join(format!("{name}.safetensors")), &[])
                 .unwrap();
         }

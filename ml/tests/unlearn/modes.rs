@@ -6,8 +6,6 @@ use delta_guard_contract::detect::Objective;
 use delta_influence::data::normalise;
 use delta_influence::error::{Error, Result};
 use delta_influence::fold::Fold;
-use delta_influence::model::graph::{INPUT, Node, Op};
-use delta_influence::model::layer::Linear;
 use delta_influence::model::{Graph, Model, Weights};
 use delta_influence::passes::budget::Budget;
 use delta_influence::passes::gradients::{Differentiated, Squares};

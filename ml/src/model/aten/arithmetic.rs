@@ -1,6 +1,6 @@
 //! Numbers: element by element, sums, products.
 
-use super::super::value::{Args, Value};
+use super::super::value::{Args, Datum};
 use super::operators;
 use crate::error::{Error, Result};
 use tch::{Kind, Scalar, Tensor};
@@ -95,9 +95,9 @@ operators! {
         Ok(a.tensor("self")?.f_mul_scalar(a.float_or("beta", 1.0)?)?.f_add(&product)?.into())
     };
     "einsum" => |a| Ok(Tensor::f_einsum(a.text_or("equation", "")?, &a.tensors("tensors")?, None::<i64>)?.into());
-    "_operator.mul" => |a| Ok(Value::Int(a.int("a")?.saturating_mul(a.int("b")?)));
-    "_operator.add" => |a| Ok(Value::Int(a.int("a")?.saturating_add(a.int("b")?)));
-    "_operator.sub" => |a| Ok(Value::Int(a.int("a")?.saturating_sub(a.int("b")?)));
+    "_operator.mul" => |a| Ok(Datum::Int(a.int("a")?.saturating_mul(a.int("b")?)));
+    "_operator.add" => |a| Ok(Datum::Int(a.int("a")?.saturating_add(a.int("b")?)));
+    "_operator.sub" => |a| Ok(Datum::Int(a.int("a")?.saturating_sub(a.int("b")?)));
     "_operator.floordiv" => |a| quotient(a.int("a")?, a.int("b")?);
 }
 
@@ -121,7 +121,7 @@ fn right(a: &Args<'_>) -> Result<Right> {
     })
 }
 
-fn sum(a: &Args<'_>) -> Result<Value> {
+fn sum(a: &Args<'_>) -> Result<Datum> {
     let x = a.tensor("self")?;
     Ok(match right(a)? {
         Right::Tensor(other) => x.f_add(&other)?.into(),
@@ -129,7 +129,7 @@ fn sum(a: &Args<'_>) -> Result<Value> {
     })
 }
 
-fn difference(a: &Args<'_>) -> Result<Value> {
+fn difference(a: &Args<'_>) -> Result<Datum> {
     let x = a.tensor("self")?;
     Ok(match right(a)? {
         Right::Tensor(other) => x.f_sub(&other)?.into(),
@@ -137,7 +137,7 @@ fn difference(a: &Args<'_>) -> Result<Value> {
     })
 }
 
-fn product(a: &Args<'_>) -> Result<Value> {
+fn product(a: &Args<'_>) -> Result<Datum> {
     let x = a.tensor("self")?;
     Ok(match right(a)? {
         Right::Tensor(other) => x.f_mul(&other)?.into(),
@@ -145,7 +145,7 @@ fn product(a: &Args<'_>) -> Result<Value> {
     })
 }
 
-fn ratio(a: &Args<'_>) -> Result<Value> {
+fn ratio(a: &Args<'_>) -> Result<Datum> {
     let x = a.tensor("self")?;
     Ok(match right(a)? {
         Right::Tensor(other) => x.f_div(&other)?.into(),
@@ -153,7 +153,7 @@ fn ratio(a: &Args<'_>) -> Result<Value> {
     })
 }
 
-fn rounded_division(a: &Args<'_>) -> Result<Value> {
+fn rounded_division(a: &Args<'_>) -> Result<Datum> {
     let x = a.tensor("self")?;
     let y = match right(a)? {
         Right::Tensor(other) => other,
@@ -166,7 +166,7 @@ fn rounded_division(a: &Args<'_>) -> Result<Value> {
     })
 }
 
-pub(super) fn clamp(x: &Tensor, min: Option<Scalar>, max: Option<Scalar>) -> Result<Value> {
+pub(super) fn clamp(x: &Tensor, min: Option<Scalar>, max: Option<Scalar>) -> Result<Datum> {
     Ok(match (min, max) {
         (Some(min), Some(max)) => x.f_clamp(min, max)?.into(),
         (Some(min), None) => x.f_clamp_min(min)?.into(),
@@ -175,14 +175,14 @@ pub(super) fn clamp(x: &Tensor, min: Option<Scalar>, max: Option<Scalar>) -> Res
     })
 }
 
-fn filled(x: &Tensor, value: &Tensor) -> Result<Value> {
+fn filled(x: &Tensor, value: &Tensor) -> Result<Datum> {
     let kind = if x.is_floating_point() { x.kind() } else { Kind::Double };
     let value = value.f_to_kind(kind)?.f_double_value(&[0])?;
     Ok(x.f_full_like(value)?.into())
 }
 
-fn quotient(a: i64, b: i64) -> Result<Value> {
+fn quotient(a: i64, b: i64) -> Result<Datum> {
     a.checked_div_euclid(b)
-        .map(Value::Int)
+        .map(Datum::Int)
         .ok_or_else(|| Error::internal(format!("{a} cannot be divided by {b}")))
 }

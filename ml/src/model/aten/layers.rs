@@ -1,6 +1,6 @@
 //! Layers without weights of their own, or whose weights are not tracked: pools, activations, norms over an example, attention.
 
-use super::super::value::{Args, Value};
+use super::super::value::{Args, Datum};
 use super::arithmetic::clamp;
 use super::operators;
 use crate::error::Result;
@@ -41,7 +41,7 @@ operators! {
     };
     "adaptive_avg_pool2d" => |a| Ok(a.tensor("self")?.f_adaptive_avg_pool2d(a.pair_or("output_size", [1, 1])?)?.into());
     "adaptive_avg_pool1d" => |a| Ok(a.tensor("self")?.f_adaptive_avg_pool1d(a.ints("output_size")?)?.into());
-    "adaptive_max_pool2d" => |a| Ok(Value::from(a.tensor("self")?.f_adaptive_max_pool2d(a.pair_or("output_size", [1, 1])?)?.0));
+    "adaptive_max_pool2d" => |a| Ok(Datum::from(a.tensor("self")?.f_adaptive_max_pool2d(a.pair_or("output_size", [1, 1])?)?.0));
     "layer_norm" => |a| {
         let (weight, bias) = (a.maybe_tensor("weight")?, a.maybe_tensor("bias")?);
         Ok(a.tensor("input")?.f_layer_norm(a.ints("normalized_shape")?, weight, bias, a.float_or("eps", 1e-5)?, true)?.into())
@@ -100,7 +100,7 @@ operators! {
 }
 
 /// scale · (max(x, 0) + α (exp(min(x, 0) · input_scale) − 1)).
-fn elu(a: &Args<'_>) -> Result<Value> {
+fn elu(a: &Args<'_>) -> Result<Datum> {
     let (x, alpha) = (a.tensor("self")?, a.float_or("alpha", 1.0)?);
     let below = x.f_clamp_max(0.0)?.f_mul_scalar(a.float_or("input_scale", 1.0)?)?.f_expm1()?;
     let sum = x.f_relu()?.f_add(&below.f_mul_scalar(alpha)?)?;
@@ -108,13 +108,13 @@ fn elu(a: &Args<'_>) -> Result<Value> {
 }
 
 /// log(1 + exp(β x)) / β.
-fn softplus(a: &Args<'_>) -> Result<Value> {
+fn softplus(a: &Args<'_>) -> Result<Datum> {
     let beta = a.float_or("beta", 1.0)?;
     Ok(a.tensor("self")?.f_mul_scalar(beta)?.f_softplus()?.f_div_scalar(beta)?.into())
 }
 
 /// x / √(mean(x²) + ε) · weight, over the last dimensions.
-fn rms_norm(a: &Args<'_>) -> Result<Value> {
+fn rms_norm(a: &Args<'_>) -> Result<Datum> {
     let (x, shape) = (a.tensor("input")?, a.ints("normalized_shape")?);
     let dims: Vec<i64> = (1..=shape.len() as i64).map(|d| -d).collect();
     let eps = a.float_or("eps", f64::from(f32::EPSILON))?;

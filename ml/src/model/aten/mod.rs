@@ -7,11 +7,11 @@ mod arithmetic;
 mod layers;
 mod shape;
 
-use super::value::{Args, Value};
+use super::value::{Args, Datum};
 use crate::error::Result;
 
 /// An operator: arguments in, value out.
-pub type Run = fn(&Args<'_>) -> Result<Value>;
+pub type Operator = fn(&Args<'_>) -> Result<Datum>;
 
 /// A table of operators: name, and what it does.
 macro_rules! operators {
@@ -20,9 +20,9 @@ macro_rules! operators {
         pub const NAMES: &[&str] = &[$($name),*];
 
         /// The operator of a name.
-        pub fn find(name: &str) -> Option<super::Run> {
+        pub fn find(name: &str) -> Option<super::Operator> {
             match name {
-                $($name => Some($run as super::Run),)*
+                $($name => Some($run as super::Operator),)*
                 _ => None,
             }
         }
@@ -32,7 +32,7 @@ use operators;
 pub use shape::is_float;
 
 /// The operator of a name.
-pub fn find(name: &str) -> Option<Run> {
+pub fn find(name: &str) -> Option<Operator> {
     arithmetic::find(name).or_else(|| shape::find(name)).or_else(|| layers::find(name))
 }
 

@@ -1,6 +1,6 @@
 //! Views, copies, pieces: the numbers stay what they are.
 
-use super::super::value::{Args, Value};
+use super::super::value::{Args, Datum};
 use super::operators;
 use crate::error::{Error, Result};
 use tch::{Kind, Tensor};
@@ -127,16 +127,16 @@ operators! {
         let size = x.size();
         let place = if dim < 0 { dim + size.len() as i64 } else { dim };
         let found = usize::try_from(place).ok().and_then(|place| size.get(place).copied());
-        found.map(Value::Int).ok_or_else(|| Error::internal(format!("a tensor of shape {size:?} has no dimension {dim}")))
+        found.map(Datum::Int).ok_or_else(|| Error::internal(format!("a tensor of shape {size:?} has no dimension {dim}")))
     };
 }
 
 /// In memory of its own.
-fn copied(x: &Tensor) -> Result<Value> {
+fn copied(x: &Tensor) -> Result<Datum> {
     Ok(x.f_mul_scalar(1)?.into())
 }
 
-fn squeeze(a: &Args<'_>) -> Result<Value> {
+fn squeeze(a: &Args<'_>) -> Result<Datum> {
     let mut x = a.tensor("self")?.shallow_clone();
     let mut dims: Vec<i64> = a.ints("dim")?.iter().map(|d| if *d < 0 { d + x.dim() as i64 } else { *d }).collect();
     dims.sort_unstable();
@@ -157,7 +157,7 @@ fn windows(a: &Args<'_>) -> Result<[[i64; 2]; 4]> {
 }
 
 /// Half-precision parts of a network are computed in the precision of the pass: better than asked, and the same on every device.
-fn to(x: &Tensor, kind: Option<Kind>) -> Result<Value> {
+fn to(x: &Tensor, kind: Option<Kind>) -> Result<Datum> {
     Ok(match kind {
         Some(kind) if !(is_float(kind) && x.is_floating_point()) && kind != x.kind() => x.f_to_kind(kind)?.into(),
         _ => x.shallow_clone().into(),
@@ -169,7 +169,7 @@ pub fn is_float(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }
 
-fn made(a: &Args<'_>, make: impl Fn(&[i64], (Kind, tch::Device)) -> std::result::Result<Tensor, tch::TchError>) -> Result<Value> {
+fn made(a: &Args<'_>, make: impl Fn(&[i64], (Kind, tch::Device)) -> std::result::Result<Tensor, tch::TchError>) -> Result<Datum> {
     let like = a.maybe_tensor("self")?.map(|x| (x.kind(), x.device()));
     let (kind, device) = like.unwrap_or((Kind::Float, a.device));
     Ok(make(&a.ints("size")?, (a.maybe_kind("dtype")?.unwrap_or(kind), device))?.into())
@@ -180,6 +180,6 @@ fn counted(a: &Args<'_>, names: &[&str]) -> Result<Kind> {
     if let Some(kind) = a.maybe_kind("dtype")? {
         return Ok(kind);
     }
-    let whole = names.iter().all(|name| matches!(a.maybe_int(name), Ok(_)));
+    let whole = names.iter().all(|name| a.maybe_int(name).is_ok());
     Ok(if whole { Kind::Int64 } else { Kind::Float })
 }

@@ -8,7 +8,7 @@ mod typed;
 
 use super::aten;
 use super::graph::{Constants, Graph, INPUT, Node, Op, StateEntry};
-use super::value::{Argument, Size};
+use super::value::{Extent, Operand};
 use super::weights::Weights;
 use crate::error::{Error, Result, ResultExt};
 use crate::import::{self, Call, Dim, Output, Program, StateKind};
@@ -118,8 +118,8 @@ fn needed(nodes: Vec<Node>, output: &str) -> Vec<Node> {
         let yields = std::iter::once(&node.name).chain(&node.parts).any(|name| wanted.contains(name));
         // A change in place is seen by who reads what was changed.
         let changes = matches!(node.op, Op::Aten { in_place: true, .. });
-        if (yields || changes) && (!kept.is_empty() || yields) {
-            wanted.extend(node.arguments.values().flat_map(Argument::reads).map(str::to_string));
+        if yields || (changes && !kept.is_empty()) {
+            wanted.extend(node.arguments.values().flat_map(Operand::reads).map(str::to_string));
             kept.push(node);
         }
     }
@@ -193,44 +193,44 @@ impl<'a> Lowering<'a> {
     }
 
     /// None: it has its default.
-    fn argument(&mut self, argument: &import::Argument) -> Option<Argument> {
+    fn argument(&mut self, argument: &import::Argument) -> Option<Operand> {
         use import::Argument as Given;
         Some(match argument {
             Given::None | Given::MemoryFormat(_) | Given::Strided | Given::Device => return None,
             Given::Tensor(name) => self.tensor(name),
-            Given::Tensors(names) => Argument::Values(names.iter().map(|name| Some(self.value(name))).collect()),
-            Given::OptionalTensors(names) => Argument::Values(names.iter().map(|name| name.as_deref().map(|name| self.value(name))).collect()),
-            Given::Int(n) => Argument::Int(*n),
-            Given::Ints(all) => Argument::Ints(all.iter().map(|n| Size::Known(*n)).collect()),
-            Given::SymInt(name) | Given::SymBool(name) => Argument::Value(self.value(name)),
-            Given::SymInts(all) => Argument::Ints(
+            Given::Tensors(names) => Operand::Values(names.iter().map(|name| Some(self.value(name))).collect()),
+            Given::OptionalTensors(names) => Operand::Values(names.iter().map(|name| name.as_deref().map(|name| self.value(name))).collect()),
+            Given::Int(n) => Operand::Int(*n),
+            Given::Ints(all) => Operand::Ints(all.iter().map(|n| Extent::Known(*n)).collect()),
+            Given::SymInt(name) | Given::SymBool(name) => Operand::Value(self.value(name)),
+            Given::SymInts(all) => Operand::Ints(
                 all.iter()
                     .map(|dim| match dim {
-                        Dim::Known(n) => Size::Known(*n),
-                        Dim::Value(name) => Size::Of(self.value(name)),
+                        Dim::Known(n) => Extent::Known(*n),
+                        Dim::Value(name) => Extent::Of(self.value(name)),
                     })
                     .collect(),
             ),
-            Given::Float(x) => Argument::Float(*x),
-            Given::Floats(all) => Argument::Floats(all.clone()),
-            Given::Bool(yes) => Argument::Bool(*yes),
-            Given::Bools(all) => Argument::Ints(all.iter().map(|yes| Size::Known(i64::from(*yes))).collect()),
-            Given::Text(word) => Argument::Text(word.clone()),
-            Given::Dtype(kind) => Argument::Kind(*kind),
+            Given::Float(x) => Operand::Float(*x),
+            Given::Floats(all) => Operand::Floats(all.clone()),
+            Given::Bool(yes) => Operand::Bool(*yes),
+            Given::Bools(all) => Operand::Ints(all.iter().map(|yes| Extent::Known(i64::from(*yes))).collect()),
+            Given::Text(word) => Operand::Text(word.clone()),
+            Given::Dtype(kind) => Operand::Kind(*kind),
         })
     }
 
-    fn tensor(&self, name: &str) -> Argument {
+    fn tensor(&self, name: &str) -> Operand {
         match self.program.state.get(name) {
-            Some(reference) if !self.memory.was_changed(name) => Argument::State(reference.name.clone()),
-            _ => Argument::Value(own(&self.memory.now(name), self.program)),
+            Some(reference) if !self.memory.was_changed(name) => Operand::State(reference.name.clone()),
+            _ => Operand::Value(own(&self.memory.now(name), self.program)),
         }
     }
 
     /// The node that yields a value; a part of the state gets one that yields it.
     fn value(&mut self, name: &str) -> String {
         let node = own(&self.memory.now(name), self.program);
-        if let state @ Argument::State(_) = self.tensor(name)
+        if let state @ Operand::State(_) = self.tensor(name)
             && self.read_as_value.insert(name.to_string())
         {
             self.nodes.push(Node {

@@ -2,13 +2,13 @@
 
 use super::super::graph::Op;
 use super::super::layer::{Conv, Linear};
-use super::super::value::{Argument, Size};
+use super::super::value::{Extent, Operand};
 use super::unusable;
 use crate::error::Result;
 use crate::import::{self, Call, Program};
 use std::collections::BTreeMap;
 
-type Arguments = BTreeMap<String, Argument>;
+type Arguments = BTreeMap<String, Operand>;
 
 /// The typed node that a call is, with the arguments left that such a node reads; None: it is another operator.
 ///
@@ -25,14 +25,14 @@ pub(super) fn op(target: &str, arguments: &mut Arguments, program: &Program, cal
             })),
             _ => None,
         }),
-        "batch_norm" if matches!(arguments.get("training"), Some(Argument::Bool(true))) => {
+        "batch_norm" if matches!(arguments.get("training"), Some(Operand::Bool(true))) => {
             return Err(unusable(
                 "it was exported in training mode".into(),
                 "call model.eval() before torch.export.export",
             ));
         }
         "batch_norm" => batch_norm(arguments, program),
-        "dropout" | "feature_dropout" if matches!(arguments.get("train"), Some(Argument::Bool(true))) => {
+        "dropout" | "feature_dropout" if matches!(arguments.get("train"), Some(Operand::Bool(true))) => {
             return Err(unusable(
                 "it was exported in training mode".into(),
                 "call model.eval() before torch.export.export",
@@ -70,13 +70,13 @@ fn conv(target: &str, arguments: &Arguments, program: &Program, call: &Call) -> 
     let [out, inner, height, width] = shape[..] else { return None };
     let groups = match arguments.get("groups") {
         None => 1,
-        Some(Argument::Int(n)) => *n,
+        Some(Operand::Int(n)) => *n,
         Some(_) => return None,
     };
     let (stride, dilation) = (pair(arguments, "stride", 1)?, pair(arguments, "dilation", 1)?);
     let padding = match arguments.get("padding") {
-        Some(Argument::Text(word)) if word == "same" && target == "conv2d.padding" => same([height, width], stride, dilation)?,
-        Some(Argument::Text(word)) if word == "valid" => [0, 0],
+        Some(Operand::Text(word)) if word == "same" && target == "conv2d.padding" => same([height, width], stride, dilation)?,
+        Some(Operand::Text(word)) if word == "valid" => [0, 0],
         None if target == "conv2d.padding" => [0, 0],
         _ => pair(arguments, "padding", 0)?,
     };
@@ -101,10 +101,10 @@ fn same(kernel: [i64; 2], stride: [i64; 2], dilation: [i64; 2]) -> Option<[i64; 
 fn pair(arguments: &Arguments, name: &str, usual: i64) -> Option<[i64; 2]> {
     match arguments.get(name) {
         None => Some([usual; 2]),
-        Some(Argument::Int(both)) => Some([*both; 2]),
-        Some(Argument::Ints(sizes)) => match sizes[..] {
-            [Size::Known(both)] => Some([both; 2]),
-            [Size::Known(height), Size::Known(width)] => Some([height, width]),
+        Some(Operand::Int(both)) => Some([*both; 2]),
+        Some(Operand::Ints(sizes)) => match sizes[..] {
+            [Extent::Known(both)] => Some([both; 2]),
+            [Extent::Known(height), Extent::Known(width)] => Some([height, width]),
             _ => None,
         },
         Some(_) => None,
@@ -113,18 +113,18 @@ fn pair(arguments: &Arguments, name: &str, usual: i64) -> Option<[i64; 2]> {
 
 fn float(arguments: &Arguments, name: &str) -> Option<f64> {
     match arguments.get(name) {
-        Some(Argument::Float(x)) => Some(*x),
-        Some(Argument::Int(n)) => Some(*n as f64),
+        Some(Operand::Float(x)) => Some(*x),
+        Some(Operand::Int(n)) => Some(*n as f64),
         _ => None,
     }
 }
 
 /// Of running statistics; its counter is found by its name beside them, since the evaluation graph does not read it.
 fn batch_norm(arguments: &mut Arguments, program: &Program) -> Option<Op> {
-    let mean = arguments.get("running_mean").and_then(Argument::state)?.to_string();
+    let mean = arguments.get("running_mean").and_then(Operand::state)?.to_string();
     let count = mean.strip_suffix("running_mean").map(|module| format!("{module}num_batches_tracked"));
     if let Some(count) = count.filter(|count| program.tensors.contains_key(count)) {
-        arguments.insert("num_batches_tracked".into(), Argument::State(count));
+        arguments.insert("num_batches_tracked".into(), Operand::State(count));
     }
     Some(Op::BatchNorm {
         eps: float(arguments, "eps").unwrap_or(1e-5),
