@@ -79,7 +79,7 @@ impl Scene {
     fn run(&self, keys: &Keys) -> (Result<Trained>, Heard) {
         let graph = self.bench.graph();
         let (production, recipe) = (
-            Weights::init(&graph, 1),
+            Weights::init(&graph, 1).unwrap(),
             Recipe {
                 seed: 41,
                 ..Recipe::default()
@@ -239,17 +239,17 @@ fn a_checkpoint_that_cannot_take_productions_place_is_refused() {
     unusable("echo text > \"$DELTA_GUARD_OUTPUT\"", "cannot be used");
     unusable("mkdir \"$DELTA_GUARD_OUTPUT\"", "cannot be used");
     fs::remove_dir(scene.out.join("command/model.safetensors")).unwrap();
-    let mut weights = Weights::init(&graph, 9);
+    let mut weights = Weights::init(&graph, 9).unwrap();
     weights.0.insert("fc.bias".into(), Tensor::from_slice(&[0.5_f32; 3]));
     unusable(&hand_over(&weights), "fc.bias has shape [3]");
     weights.0.remove("fc.bias");
     unusable(&hand_over(&weights), "fc.bias");
-    let weights = Weights::init(&graph, 9);
+    let weights = Weights::init(&graph, 9).unwrap();
     let _ = weights.0["fc.bias"].shallow_clone().fill_(f64::NAN);
     unusable(&hand_over(&weights), "NaN");
-    unusable(&hand_over(&Weights::init(&graph, 1)), "the production model itself");
+    unusable(&hand_over(&Weights::init(&graph, 1).unwrap()), "the production model itself");
     // One number is enough.
-    let weights = Weights::init(&graph, 1);
+    let weights = Weights::init(&graph, 1).unwrap();
     let _ = weights.0["fc.bias"].narrow(0, 0, 1).fill_(0.125);
     assert!(scene.run(&script(&hand_over(&weights))).0.is_ok());
 }

@@ -1,5 +1,7 @@
 //! Networks as torch exports them (tests/fixtures/models): logits and each picture's own gradients against autograd's.
 
+#![allow(clippy::unwrap_used)]
+
 use delta_influence::ekfac::spec;
 use delta_influence::files::tensors::read_tensors;
 use delta_influence::import::Program;

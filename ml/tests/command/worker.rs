@@ -126,7 +126,7 @@ fn a_stop_lets_it_save_its_work_and_the_next_attempt_goes_on() {
         tch::Kind::Float,
     )
     .unwrap();
-    let good = Weights::init(&stage.bench.graph(), 9);
+    let good = Weights::init(&stage.bench.graph(), 9).unwrap();
     assert!(made.0["fc.weight"].f_equal(&good.0["fc.weight"]).unwrap());
 }
 
