@@ -7,7 +7,7 @@
     train.py evaluate WORK --arch resnet18 CHECKPOINT       accuracy and poison success of a checkpoint, loaded with strict=True
 
 `--data` is CIFAR-10 in its binary layout (scripts/cifar10.py fetches it). Architectures: resnet18 (torchvision, max-pool stem, from random weights),
-mobilenet_v2 (torchvision), vit (a small timm ViT). pip install torch torchvision timm safetensors
+mobilenet_v2 (torchvision, half as wide), vit (a small timm ViT). pip install torch torchvision timm safetensors
 """
 
 import argparse
@@ -42,9 +42,9 @@ ARCHS = {
         8, 64, 0.0,
     ),
     "mobilenet_v2": (
-        lambda n: torchvision.models.mobilenet_v2(num_classes=n, dropout=0.1),
-        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4),
-        14, 64, 0.0,
+        lambda n: torchvision.models.mobilenet_v2(num_classes=n, width_mult=0.5, dropout=0.1),
+        lambda p: torch.optim.AdamW(p, lr=3e-3, weight_decay=0.02),
+        26, 64, 0.0,
     ),
     "vit": (
         lambda n: timm.create_model("vit_tiny_patch16_224", img_size=SIDE, patch_size=8, embed_dim=128, depth=4, num_heads=4, num_classes=n),
