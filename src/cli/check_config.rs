@@ -101,7 +101,9 @@ fn try_out(global: &Global, config: Config) -> anyhow::Result<Checked> {
         Ok(other) => return Err(super::work::unexpected(&other)),
         Err(error) => match error.downcast::<Fault>() {
             Ok(fault) => {
-                let key = if fault.message.contains("data.validation") {
+                let key = if fault.message.contains("data.classes") {
+                    "data.classes"
+                } else if fault.message.contains("data.validation") {
                     "data.validation"
                 } else if fault.message.contains("data.train") {
                     "data.train"

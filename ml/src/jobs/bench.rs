@@ -26,16 +26,23 @@ pub fn training_set(place: &Place<'_>, data: &DataConfig, report: &mut dyn Repor
 /// A model that tells classes apart needs two of them. One alone is most often a path that is a folder too deep or too high.
 fn several_classes(set: &DataSet, path: &Path) -> Result<()> {
     let [only] = set.classes() else { return Ok(()) };
+    let (looked, help) = if path.is_dir() {
+        let deeper = path.join(only);
+        (
+            format!("one folder per class was looked for in {}", path.display()),
+            format!(
+                "set data.train.path to the folder that holds the class folders; if those lie in `{only}`, to {}",
+                deeper.display()
+            ),
+        )
+    } else {
+        let help = "a model that tells classes apart needs two of them: check the labels there, and data.train.split";
+        (format!("they were read from {}", path.display()), help.into())
+    };
     Err(Error::new(
         Code::DataUnusable,
-        format!(
-            "the data have one class only, `{only}`: one folder per class was looked for in {}",
-            path.display()
-        ),
-        format!(
-            "set data.train.path to the folder that holds the class folders; if those lie in `{only}`, to {}",
-            path.join(only).display()
-        ),
+        format!("the data have one class only, `{only}`: {looked}"),
+        help,
     ))
 }
 

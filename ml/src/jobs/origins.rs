@@ -137,7 +137,7 @@ fn correct(rows: &mut [SourceRow]) {
 /// What one sees, in plain words.
 fn caption(rows: &[SourceRow], sources: usize, flagged: u64) -> String {
     let beyond: Vec<&SourceRow> = rows.iter().filter(|row| row.corrected < BEYOND).collect();
-    let how = "Expected is what a random draw with the same labels would bring; p is how likely such a draw brings as many or more, corrected for the number of sources (Holm).";
+    let how = "“Of” counts a source's examples with a label of the flagged. Expected is what a random draw with the same labels would bring; p is how likely such a draw brings as many or more, corrected for the number of sources (Holm).";
     let Some(first) = beyond.first() else {
         return format!("No source stands out: each of the {sources} has about as many as a random draw with the same labels would bring. {how}");
     };

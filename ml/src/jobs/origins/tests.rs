@@ -55,6 +55,20 @@ fn several_labels_are_drawn_each_for_itself() {
     assert_eq!(tail(&own, &all, 40), 1.0);
 }
 
+#[test]
+fn what_is_expected_follows_the_labels() {
+    let all = BTreeMap::from([(2, drawn(600, 40)), (7, drawn(300, 9))]);
+    let of_source = BTreeMap::from([
+        ("one label", BTreeMap::from([(2, drawn(60, 8))])),
+        ("both", BTreeMap::from([(2, drawn(540, 32)), (7, drawn(300, 9))])),
+    ]);
+    let found = table(&all, &of_source);
+    let row = |name: &str| found.rows.iter().find(|row| row.source == name).unwrap();
+    assert_eq!((row("one label").expected, row("one label").examples), (4.0, 60));
+    assert_eq!((row("both").expected, row("both").flagged), (45.0, 41));
+    assert!(row("one label").p < 0.05 && row("both").p > 0.9);
+}
+
 fn sets(sources: &[(&'static str, u64, u64)]) -> Sources {
     let of_source: BTreeMap<&str, ByLabel> = sources.iter().map(|(name, n, k)| (*name, BTreeMap::from([(0, drawn(*n, *k))]))).collect();
     let sum = |f: fn(&(&str, u64, u64)) -> u64| sources.iter().map(f).sum();
