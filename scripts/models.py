@@ -90,6 +90,7 @@ def pictures(folder: pathlib.Path) -> list:
 def export_one(name: str, out: pathlib.Path, most: float) -> None:
     """In a process of its own: its memory is given back. Prints a JSON line."""
     import contextlib
+    import tempfile
 
     import torch
     from PIL import Image
@@ -105,7 +106,8 @@ def export_one(name: str, out: pathlib.Path, most: float) -> None:
         return print(json.dumps({"parameters": parameters, "skipped": True}))
     side = SIDES.get(name, 224)
     steps = [transforms.Resize(side * 8 // 7), transforms.CenterCrop(side), transforms.ToTensor(), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
-    transform, paths = transforms.Compose(steps), pictures(out.parent)
+    transform, folder = transforms.Compose(steps), tempfile.TemporaryDirectory()
+    paths = pictures(pathlib.Path(folder.name))
     batch = torch.stack([transform(Image.open(path)) for path in paths])
     enliven(model, batch)
     with torch.no_grad():
