@@ -3,12 +3,13 @@
 //! Paths in a job are absolute. A worker writes only below `out_dir` and the two folders of its setup, and never to a checkpoint that it is given.
 
 use crate::method::unlearn::Unlearner;
-use crate::{DataConfig, DataSource, DetectConfig, Digest, ModelConfig, Recipe, Seed, TraceReport, TrainId, WorkerSetup};
+use crate::{DataConfig, DataSource, DetectConfig, Digest, ImageConfig, ModelConfig, Recipe, Seed, TraceReport, TrainId, WorkerSetup};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use crate::story::{Bait, PrepareResult, StoryConfig, Success, VictimConfig};
+pub use crate::verify::{Proof, StoredByOwner, VerifyResult};
 
 /// Name of the submitted picture in the folder of a predict job, as the worker writes it anew: a PNG of the pixels that the model saw, enlarged where they
 /// are few. What the submitter sent is never passed on.
@@ -41,6 +42,13 @@ pub enum Task {
         data: DataConfig,
         /// Model.
         model: ModelConfig,
+    },
+    /// Is an exported model (`.pt2`) read rightly? Answers the pictures that are stored in it, and compares. → [`VerifyResult`]
+    VerifyModel {
+        /// The file; its own weights are used.
+        file: PathBuf,
+        /// Pictures as the configuration says it; None: as the file does.
+        image: Option<ImageConfig>,
     },
     /// Decode an image and predict it. → [`Prediction`]
     Predict {
@@ -258,6 +266,7 @@ pub struct ImageLimits {
 #[allow(missing_docs, reason = "the variants are those of Task")]
 pub enum JobResult {
     Check(CheckResult),
+    Verify(Box<VerifyResult>),
     Predict(Prediction),
     Fit(FitResult),
     Trace(Box<TraceReport>),
@@ -287,6 +296,9 @@ pub struct CheckResult {
     pub validation: Vec<(String, u64)>,
     /// Numbers in the checkpoint, which fits; None where the number of classes is not known.
     pub parameters: Option<u64>,
+    /// How the network answers the pictures that its owner stored with it; None: it comes with none.
+    #[serde(default)]
+    pub proof: Option<Proof>,
 }
 
 /// A picture as the model reads it.

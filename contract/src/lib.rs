@@ -16,6 +16,7 @@ pub mod mistaken;
 pub mod passing;
 pub mod story;
 pub mod units;
+pub mod verify;
 
 pub use braces::in_braces;
 pub use config::{

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use delta_influence::ekfac::spec;
+use delta_influence::ekfac::{CovarianceFold, Damping, LambdaFold, Queries, Workspace, scores, spec};
 use delta_influence::files::tensors::read_tensors;
+use delta_influence::fold::Fold;
 use delta_influence::import::Program;
 use delta_influence::model::layer::{Layer, Pair};
 use delta_influence::model::{Model, lower};
+use delta_influence::passes::gradients::Differentiated;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -107,5 +109,85 @@ fn every_pictures_own_gradient_of_every_tapped_layer_is_autograds() {
             100.0 * case.model.graph.tracked_share(),
             open.keys()
         );
+    }
+}
+
+/// Of each picture alone, by autograd in evaluation mode: all parameters' gradients by name.
+fn autograd(model: &Model, image: &Tensor, label: &Tensor) -> BTreeMap<String, Tensor> {
+    let weights = Differentiated::new(model, &model.graph.last_layers(0));
+    let loss = model
+        .forward_differentiable(image)
+        .unwrap()
+        .cross_entropy_loss::<Tensor>(label, None, Reduction::Sum, -100, 0.0);
+    weights.names().into_iter().zip(weights.gradients(&loss, false).unwrap()).collect()
+}
+
+/// A layer's weight and bias among them, as [1, b, o, d].
+fn of_layer(layer: &Layer, found: &BTreeMap<String, Tensor>) -> Tensor {
+    let conv = layer.kind.conv();
+    let named = |suffix: &str| {
+        let packed = format!("{}{suffix}", layer.name.strip_suffix("weight").unwrap_or("\0"));
+        found.get(&format!("{}.{suffix}", layer.name)).or_else(|| found.get(&packed))
+    };
+    let weight = named("weight").or_else(|| found.get(&layer.name)).unwrap();
+    let whole = weight.reshape([1, conv.groups, conv.out_channels / conv.groups, -1]);
+    if !conv.bias {
+        return whole;
+    }
+    Tensor::cat(&[whole, named("bias").unwrap().reshape([1, conv.groups, -1, 1])], 3)
+}
+
+/// Scores of the fast code on a whole network against the formulas, whose gradients are autograd's own: where verified parts are joined.
+#[test]
+fn scores_on_whole_networks_are_those_of_the_formulas() {
+    let workspace = Workspace {
+        kind: Kind::Double,
+        device: Device::Cpu,
+        budget_bytes: 1 << 20,
+    };
+    for name in [
+        "vit_timm",
+        "vit_torchvision",
+        "swin_v1",
+        "depthwise_dilated",
+        "shared_linear",
+        "one_channel",
+    ] {
+        let case = case(name, Kind::Double);
+        let (model, images, labels) = (&case.model, case.stored["input"].to_kind(Kind::Double), &case.stored["labels"]);
+        tch::manual_seed(5);
+        let images = Tensor::cat(&[&images, &(images.flip([3i64]) * 0.7 + images.randn_like() * 0.3)], 0);
+        let labels = Tensor::cat(&[labels, &labels.flip([0i64])], 0);
+        let tapped = model.forward_tapped(&images).unwrap();
+        let objective = tapped.logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Sum, -100, 0.0);
+        let layers = model.graph.layers();
+        let pairs = tapped.pairs(&objective, &(0..layers.len()).collect::<Vec<_>>()).unwrap();
+
+        let mut covariances = CovarianceFold::new(&layers, workspace).unwrap();
+        covariances.take(&pairs).unwrap();
+        let basis = covariances.finish().unwrap().eigenbasis(&workspace, |_| ()).unwrap();
+        let mut lambda = LambdaFold::new(&basis, workspace).unwrap();
+        lambda.take(&pairs).unwrap();
+        let factors = lambda.finish().unwrap();
+        let queries = Queries::from_pairs(&factors, Damping::Heuristic(0.1), &pairs, workspace).unwrap();
+        let ours = scores(&queries, &pairs).unwrap();
+
+        let own: Vec<_> = (0..8)
+            .map(|i| autograd(model, &images.narrow(0, i, 1), &labels.narrow(0, i, 1)))
+            .collect();
+        let mut plain = Tensor::zeros([8, 8], (Kind::Double, Device::Cpu));
+        for (layer, pair) in layers.iter().zip(&pairs) {
+            let w: Vec<Tensor> = own.iter().map(|found| of_layer(layer, found)).collect();
+            let w = Tensor::cat(&w, 0);
+            let (a, g) = spec::patches(layer, pair).unwrap();
+            let (q_a, q_g) = (spec::covariance(&a).unwrap(), spec::covariance(&g).unwrap());
+            let (q_a, q_g) = (spec::eigenvectors(&q_a).unwrap(), spec::eigenvectors(&q_g).unwrap());
+            let lambda = spec::lambda(&w, &q_a, &q_g).unwrap();
+            let damping = spec::heuristic(&lambda, 0.1).unwrap();
+            plain += spec::scores(&spec::preconditioned(&w, &q_a, &q_g, &lambda, damping).unwrap(), &w).unwrap();
+        }
+        let off = difference(&ours, &plain);
+        println!("{name}: {off:e}");
+        assert!(off <= 1e-9, "{name}: {off:e}");
     }
 }

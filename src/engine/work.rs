@@ -375,6 +375,7 @@ fn plausible(result: &JobResult) -> Result<(), Fault> {
         | JobResult::Part(_)
         | JobResult::Prepare(_)
         | JobResult::Extract { .. }
+        | JobResult::Verify(_)
         | JobResult::Graph { .. } => Ok(()),
     }
 }

@@ -39,5 +39,6 @@ pub fn check(data: &DataConfig, model: &ModelConfig) -> Result<JobResult> {
         train: listed(train),
         validation: listed(validation),
         parameters,
+        proof: None,
     }))
 }
