@@ -3,6 +3,7 @@
 //! Doc comments are the documentation of the keys: they become the JSON schema, and a test holds `config/delta-guard.yaml` against it.
 
 use crate::method::{Mistake, unless};
+pub use crate::picture::{ImageConfig, Orientation, Resize};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -113,64 +114,6 @@ pub enum Split {
     Train,
     /// The test part.
     Test,
-}
-
-/// Pictures as the model sees them: RGB, `height` × `width`, (x/255 − mean) / std per channel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ImageConfig {
-    /// Pixels.
-    #[schemars(range(min = 4, max = 1024))]
-    pub height: u32,
-    /// Pixels.
-    #[schemars(range(min = 4, max = 1024))]
-    pub width: u32,
-    /// What to do with pictures of another size.
-    pub resize: Resize,
-    /// What to do with a picture whose EXIF data say that it is to be turned (photographs of telephones). Submissions follow the same key.
-    pub orientation: Orientation,
-    /// Mean of each channel (R, G, B) in units of full brightness (0 to 1).
-    pub mean: [f64; 3],
-    /// Standard deviation of each channel (R, G, B), same units; above 0.
-    pub std: [f64; 3],
-}
-
-impl Default for ImageConfig {
-    /// CIFAR-10's size and figures (the figures of the authors' code).
-    fn default() -> Self {
-        Self {
-            height: 32,
-            width: 32,
-            resize: Resize::Refuse,
-            orientation: Orientation::Ignore,
-            mean: [0.49147, 0.48226, 0.44677],
-            std: [0.24703, 0.24349, 0.26159],
-        }
-    }
-}
-
-/// How a picture of another size is brought to the model's size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Resize {
-    /// A picture of another size counts as unreadable: nothing is guessed about how training resized it.
-    #[default]
-    Refuse,
-    /// Stretch both sides (bilinear, antialiased).
-    Stretch,
-    /// Scale so that the picture covers the target, then cut its centre.
-    CenterCrop,
-}
-
-/// What is done about an EXIF orientation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Orientation {
-    /// The pixels as they are stored, as PIL's `convert("RGB")` and torchvision's `ImageFolder` give them.
-    #[default]
-    Ignore,
-    /// The picture turned as its EXIF data say (PIL's `ImageOps.exif_transpose`).
-    Apply,
 }
 
 /// The network and its production checkpoint.

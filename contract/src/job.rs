@@ -190,10 +190,8 @@ pub enum Task {
     Graph {
         /// Model; its checkpoint is not read.
         model: ModelConfig,
-        /// Input size.
-        height: u32,
-        /// Input size.
-        width: u32,
+        /// What the network reads: channels, height, width.
+        input: [i64; 3],
         /// Number of classes.
         classes: u32,
     },

@@ -14,14 +14,14 @@ pub mod message;
 pub mod method;
 pub mod mistaken;
 pub mod passing;
+pub mod picture;
 pub mod story;
 pub mod units;
 pub mod verify;
 
 pub use braces::in_braces;
 pub use config::{
-    Augment, ClassNames, DataConfig, DataFormat, DataSource, Device, ImageConfig, ModelConfig, Orientation, Origin, Recipe, Resize, Schedule, Split,
-    Stem, WorkerSetup,
+    Augment, ClassNames, DataConfig, DataFormat, DataSource, Device, ModelConfig, Origin, Recipe, Schedule, Split, Stem, WorkerSetup,
 };
 pub use fault::{Code, Fault, FaultKind};
 pub use finding::{Flagged, TraceReport, TraceVerdict};
@@ -31,6 +31,7 @@ pub use message::{Message, Outcome, Progress};
 pub use method::detect;
 pub use method::detect::DetectConfig;
 pub use passing::is_passing;
+pub use picture::{ImageConfig, Orientation, Resize};
 
 /// The libtorch that the worker is built against, and runs with.
 pub const TORCH: &str = "2.11";

@@ -212,8 +212,7 @@ fn float32_flags_what_float64_flags_however_confident_the_network_is() {
         "graph",
         Task::Graph {
             model: model(&story.victim),
-            height: story.made.image.height,
-            width: story.made.image.width,
+            input: story.made.image.input(),
             classes: story.made.classes.len() as u32,
         },
     ) else {

@@ -311,7 +311,7 @@ fn model() {
         stem: Default::default(),
         checkpoint: "m.safetensors".into(),
     };
-    told.fails("an unknown network", zoo::graph(&config("resnet19"), 8, 8, 3));
+    told.fails("an unknown network", zoo::graph(&config("resnet19"), [3, 8, 8], 3));
     put(&dir.join("graph.json"), b"{\"format\": 2, \"nodes\": [{\"op\": \"lstm\"}]}");
     told.fails("a graph with an unknown operator", Graph::load(&dir.join("graph.json")));
     let graph = zoo::small_cnn([3, 8, 8], 2, 3).unwrap();
@@ -321,8 +321,8 @@ fn model() {
     told.fails("a graph of another format", Graph::load(&dir.join("graph.json")));
     put(&dir.join("graph.json"), serde_json::to_string(&graph).unwrap().as_bytes());
     let path = dir.join("graph.json").display().to_string();
-    told.fails("a graph for other pictures", zoo::graph(&config(&path), 16, 8, 3));
-    told.fails("a graph for another number of classes", zoo::graph(&config(&path), 8, 8, 4));
+    told.fails("a graph for other pictures", zoo::graph(&config(&path), [3, 16, 8], 3));
+    told.fails("a graph for another number of classes", zoo::graph(&config(&path), [3, 8, 8], 4));
     told.fails("pictures that are too small for the network", zoo::fixture([3, 1, 1], 2, 3));
 
     let checkpoint = dir.join("model.safetensors");

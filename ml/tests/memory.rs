@@ -38,8 +38,7 @@ fn a_job_on_the_cpu_has_a_ceiling() {
                 stem: Default::default(),
                 checkpoint: "none".into(),
             },
-            height: 8,
-            width: 8,
+            input: [3, 8, 8],
             classes: 2,
         },
     };

@@ -46,7 +46,7 @@ fn the_flagged_are_read_by_both_models() {
         stem: Stem::Cifar,
         checkpoint: at("production.safetensors"),
     };
-    let graph = zoo::graph(&model, data.image.height, data.image.width, train.classes().len()).unwrap();
+    let graph = zoo::graph(&model, data.image.input(), train.classes().len()).unwrap();
     // Two models that read differently: what one reads says nothing of the other.
     for (seed, name) in [(1, "production.safetensors"), (5, "candidate.safetensors")] {
         Weights::init(&graph, seed).unwrap().save(&at(name), &[]).unwrap();

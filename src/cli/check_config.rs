@@ -9,7 +9,7 @@ use crate::report::words;
 use clap::Args;
 use delta_guard_contract::job::CheckResult;
 use delta_guard_contract::method::Method;
-use delta_guard_contract::{Fault, JobResult, Task};
+use delta_guard_contract::{Fault, ImageConfig, JobResult, Resize, Task};
 use serde::Serialize;
 
 /// Check the configuration and report every mistake at once, each with its line, what is allowed and what was probably meant
@@ -245,15 +245,7 @@ fn data_and_model(file: &ConfigFile, tried: &Tried, seen: Option<&CheckResult>) 
         "validation set",
         set(seen.map_or(&none, |seen| &seen.validation), &file.data.validation.path),
     ));
-    facts.push((
-        "pictures",
-        format!(
-            "{} × {}, others: {}",
-            file.data.image.height,
-            file.data.image.width,
-            word(&file.data.image.resize)
-        ),
-    ));
+    facts.push(("pictures", pictures(&file.data.image)));
     facts.push(("network", format!("{}, width {}", file.model.architecture, file.model.width)));
     facts.push((
         "checkpoint",
@@ -267,6 +259,25 @@ fn data_and_model(file: &ConfigFile, tried: &Tried, seen: Option<&CheckResult>) 
         },
     ));
     facts
+}
+
+/// What the model reads, and how pictures become so.
+fn pictures(image: &ImageConfig) -> String {
+    if let Some(path) = &image.from {
+        return format!("as {} says (not looked at)", path.display());
+    }
+    let size = match image.channels() {
+        1 => format!("{} × {}, grey", image.height, image.width),
+        _ => format!("{} × {}", image.height, image.width),
+    };
+    match &image.steps {
+        None => format!("{size}, others: {}", word(&image.resize)),
+        Some(steps) if steps.is_empty() => format!("{size}, others: {}", word(&Resize::Refuse)),
+        Some(steps) => {
+            let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+            format!("{size}, by {}", steps.join(", "))
+        }
+    }
 }
 
 /// A setting's word, as it is written in the file.

@@ -28,10 +28,15 @@ impl Graph {
         let config = global.load_text()?;
         let folder = work_dir(&config, "graph", &[&self.classes.to_le_bytes()]);
         let image = &config.file.data.image;
+        if let Some(path) = &image.from {
+            anyhow::bail!(
+                "{} cannot be read: the size of the pictures stands there (data.image.from)",
+                path.display()
+            );
+        }
         let task = Task::Graph {
             model: config.file.model.clone(),
-            height: image.height,
-            width: image.width,
+            input: image.input(),
             classes: self.classes,
         };
         match global.work(&config, &folder, task)? {

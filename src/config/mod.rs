@@ -184,6 +184,7 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
     };
     let schema = schema();
     let mut findings = check::check(&schema, &document.value);
+    findings.extend(rules::image_keys(&document.value));
     findings.extend(document.duplicates.iter().map(|path| Complaint {
         path: path.clone(),
         mark: Mark::Key(1),
@@ -229,6 +230,7 @@ pub fn parse(text: &str, path: &Path, base: &Path, look: Look) -> Result<Config,
 fn judge(file: &mut ConfigFile, document: &Document, base: &Path, look: Look, findings: &mut Vec<Complaint>) {
     let as_in_a_shell = rules::as_in_a_shell(file);
     rules::make_absolute(file, base);
+    let unread = rules::image_from_file(file, look);
     // Nothing more is said about such a path: made absolute, it is another one than was meant.
     let broken: Vec<_> = findings.iter().chain(&as_in_a_shell).map(|finding| finding.path.clone()).collect();
     // Where a key was replaced to go on, a rule would speak about the replacement.
@@ -240,6 +242,11 @@ fn judge(file: &mut ConfigFile, document: &Document, base: &Path, look: Look, fi
     } else {
         all.into_iter().filter(about_text).collect()
     });
+    findings.extend(
+        unread
+            .into_iter()
+            .filter(|finding| !as_in_a_shell.iter().any(|other| other.path == finding.path)),
+    );
     findings.extend(as_in_a_shell);
 }
 

@@ -3,8 +3,10 @@
 mod command;
 mod mail;
 mod paths;
+mod pictures;
 
 pub(super) use paths::{as_in_a_shell, make_absolute};
+pub(super) use pictures::{image_from_file, image_keys};
 
 use super::Look;
 use super::check::{Complaint, nearest};
@@ -138,14 +140,6 @@ fn places(file: &ConfigFile, found: &mut Findings) {
 
 /// Ranges that depend on another key, or that a schema cannot write.
 fn numbers(file: &ConfigFile, found: &mut Findings) {
-    for (i, std) in file.data.image.std.iter().enumerate() {
-        found.unless(
-            *std > 0.0,
-            &format!("data.image.std.{i}"),
-            format!("{std} is not above 0"),
-            "the standard deviation of each channel, in units of full brightness; pictures are divided by it",
-        );
-    }
     found.unless(
         file.mode != Mode::Enforce || file.detect.may_unlearn(),
         "detect.method",

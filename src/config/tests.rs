@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod pictures;
+
 use super::*;
 use delta_guard_contract::method::METHOD;
 use serde_json::Value;
@@ -231,7 +233,7 @@ fn single_mistakes() {
         (
             "data: {train: {path: a}, validation: {path: b}, image: {mean: [0.2, 0.1]}}",
             "data.image.mean",
-            "list of 3",
+            "3 (R, G, B)",
         ),
         (
             "data: {train: {path: a}, validation: {path: b}, image: {height: 2}}",

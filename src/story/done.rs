@@ -117,8 +117,7 @@ mod tests {
         };
         Task::Graph {
             model,
-            height: 8,
-            width: 8,
+            input: [3, 8, 8],
             classes,
         }
     }

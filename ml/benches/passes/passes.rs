@@ -42,7 +42,7 @@ impl Passes {
         let cache = tempfile::tempdir()?;
         let config = scene.data.clone();
         let data = DataSet::open(&config.train, &config.image, 0.0, cache.path(), None, &mut Silent)?;
-        let graph = zoo::graph(&scene.model(checkpoint), config.image.height, config.image.width, data.classes().len())?;
+        let graph = zoo::graph(&scene.model(checkpoint), config.image.input(), data.classes().len())?;
         let load = || -> anyhow::Result<Model> {
             let weights = Weights::load(checkpoint, &graph, Kind::Float)?;
             Ok(Model::new(graph.clone(), weights.to(place, Kind::Float)))

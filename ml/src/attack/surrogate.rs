@@ -59,7 +59,7 @@ impl Ground<'_> {
         let (source, image) = self.clean()?;
         let cache = tempfile::Builder::new().prefix(".pixels-").tempdir_in(out_dir)?;
         let data = DataSet::open(&source, &image, 0.0, cache.path(), Some(self.classes), report).context(|| "the clean set".into())?;
-        let graph = zoo::graph(model, image.height, image.width, self.classes.len())?;
+        let graph = zoo::graph(model, image.input(), self.classes.len())?;
         let examples: Vec<usize> = (0..data.len()).collect();
         let mut run = Training {
             graph: &graph,
@@ -104,8 +104,9 @@ impl Ground<'_> {
             width: self.size.1,
             resize: Resize::Refuse,
             orientation: Orientation::Ignore,
-            mean,
-            std,
+            mean: mean.to_vec(),
+            std: std.to_vec(),
+            ..ImageConfig::default()
         };
         Ok((out.finish()?, image))
     }
@@ -193,7 +194,7 @@ mod tests {
             let n: u32 = id.0.rsplit('/').next().unwrap().strip_suffix(".png").unwrap().parse().unwrap();
             assert_eq!((data.pixels(i), data.labels()[i]), (&synth::draw(3, 0, n, n % 10)[..], n % 10));
         }
-        let graph = zoo::graph(&model(), synth::SIDE, synth::SIDE, 10).unwrap();
+        let graph = zoo::graph(&model(), [3, 32, 32], 10).unwrap();
         let (examples, recipe): (Vec<usize>, Recipe) = ((0..40).collect(), recipe(2));
         let by_hand = Training {
             graph: &graph,
@@ -237,8 +238,8 @@ mod tests {
         Surrogate {
             model: Model::new(graph, weights),
             image: ImageConfig {
-                mean: [0.4, 0.5, 0.6],
-                std: [0.2, 0.3, 0.25],
+                mean: vec![0.4, 0.5, 0.6],
+                std: vec![0.2, 0.3, 0.25],
                 ..ImageConfig::default()
             },
             resumed_epochs: 0,

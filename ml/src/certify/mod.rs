@@ -65,7 +65,7 @@ pub fn predict(
     classes: &[String],
     checkpoint: &delta_guard_contract::Digest,
 ) -> Result<Prediction> {
-    let picture = Tensor::f_from_slice(pixels)?.f_view([1, 3, i64::from(image.height), i64::from(image.width)])?;
+    let picture = Tensor::f_from_slice(pixels)?.f_view(image.input())?.f_unsqueeze(0)?;
     let logits = model.forward(&normalise(&picture, image, model.kind(), model.device())?)?;
     let probabilities = Vec::<f64>::try_from(&logits.f_softmax(1, Kind::Double)?.f_view([-1])?)?;
     let mut top: Vec<(String, f64)> = classes.iter().cloned().zip(probabilities).collect();

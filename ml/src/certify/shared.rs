@@ -23,7 +23,7 @@ pub struct AlikePixels {
     pub others_alike: f64,
 }
 
-/// Compare pictures (planar bytes, 3 · `area` each). None where either side has fewer than [`FEWEST`].
+/// Compare pictures (planar bytes, 3 · `area` each, or `area` of grey ones, whose values stand for R, G and B). None where either side has fewer than [`FEWEST`].
 pub fn shared(flagged: &[&[u8]], others: &[&[u8]], area: usize) -> Option<AlikePixels> {
     if flagged.len() < FEWEST || others.len() < FEWEST {
         return None;
@@ -33,16 +33,17 @@ pub fn shared(flagged: &[&[u8]], others: &[&[u8]], area: usize) -> Option<AlikeP
         flagged_alike: 1.0,
         others_alike: 0.0,
     };
+    let channels = flagged[0].len().checked_div(area).unwrap_or(0).clamp(1, 3);
     for start in (0..area).step_by(BLOCK) {
         let block = start..area.min(start + BLOCK);
-        let medians: [Vec<u8>; 3] = std::array::from_fn(|channel| medians(flagged, channel * area + block.start, block.len()));
+        let medians: [Vec<u8>; 3] = std::array::from_fn(|channel| medians(flagged, channel.min(channels - 1) * area + block.start, block.len()));
         let alike = |pictures: &[&[u8]]| -> Vec<f64> {
             let mut counts = vec![0u32; block.len()];
             for picture in pictures {
                 for (n, count) in counts.iter_mut().enumerate() {
                     let near =
                         |channel: usize| (i32::from(picture[channel * area + block.start + n]) - i32::from(medians[channel][n])).abs() <= ALIKE;
-                    *count += u32::from((0..3).all(near));
+                    *count += u32::from((0..channels).all(near));
                 }
             }
             counts.into_iter().map(|count| f64::from(count) / pictures.len() as f64).collect()

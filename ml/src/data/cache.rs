@@ -1,4 +1,4 @@
-//! The pixel cache: one file per (manifest, size, resize) with the decoded pictures as bytes [N, 3, H, W], read through a memory map.
+//! The pixel cache: one file per (manifest, size, resize) with the decoded pictures as bytes [N, C, H, W], read through a memory map.
 //!
 //! Layout: a header of 4,096 bytes (so that the pixels start on a page), the pixels, then a JSON list of the examples that could not be decoded. The header holds
 //! magic, key, shape, BLAKE3 of pixels and of the list, and its own. A file that does not fit in every one of them (cut short, foreign, from
@@ -24,6 +24,8 @@ const VERIFY: u64 = 1 << 30;
 pub(crate) struct Key {
     /// Digest of everything that the pixels depend on.
     pub(crate) digest: ContentDigest,
+    /// 1 or 3.
+    pub(crate) channels: usize,
     /// Pixels.
     pub(crate) height: u32,
     /// Pixels.
@@ -32,7 +34,7 @@ pub(crate) struct Key {
 
 impl Key {
     fn picture(&self) -> u64 {
-        3 * u64::from(self.height) * u64::from(self.width)
+        self.channels as u64 * u64::from(self.height) * u64::from(self.width)
     }
 
     pub(crate) fn path(&self, cache_dir: &Path) -> PathBuf {
@@ -73,7 +75,7 @@ impl Pixels {
 fn header(key: &Key, count: u64, list: u64, pixels: &ContentDigest, list_digest: &ContentDigest) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend(key.digest);
-    for n in [count, 3, u64::from(key.height), u64::from(key.width), list] {
+    for n in [count, key.channels as u64, u64::from(key.height), u64::from(key.width), list] {
         out.extend(n.to_le_bytes());
     }
     out.extend(pixels);
@@ -169,7 +171,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Append one picture, planar bytes [3, H, W].
+    /// Append one picture, planar bytes [C, H, W].
     pub(crate) fn push(&mut self, pixels: &[u8]) -> Result<()> {
         if pixels.len() as u64 != self.picture {
             return Err(Error::internal(format!(

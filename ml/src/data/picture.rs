@@ -1,17 +1,22 @@
 //! One encoded picture → planar bytes of the model's size. Nothing is allocated for a picture before its claimed size is checked.
 //!
+//! With `data.image.transforms` everything is done as PIL and torchvision do it ([`steps`]); the rest of this text is about configurations without them.
+//!
 //! What is done, in this order: 16 bit becomes 8 bit; grey becomes RGB; an alpha channel is dropped and the colour under it kept (as PIL's
 //! `convert("RGB")` does, and so torchvision's `ImageFolder`); then the picture is brought to size as [`Resize`] says (`resize`), with `image`'s triangle filter,
 //! which is bilinear and antialiased. A picture that already has the size is not resampled. An EXIF orientation is ignored, as PIL and `ImageFolder` do,
 //! unless [`Orientation::Apply`] says that training turned the pictures.
 
+use super::raster::Raster;
+use super::resample::resample;
 use super::resize::to_size;
+use super::{jpeg, steps};
 use crate::error::{Error, Result};
 use delta_guard_contract::job::ImageLimits;
+use delta_guard_contract::picture::Resampling;
 use delta_guard_contract::{ImageConfig, Orientation, Resize};
 use image::metadata::Orientation as Turn;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
-use std::fmt;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -22,122 +27,16 @@ pub const DATA_LIMITS: ImageLimits = ImageLimits {
     max_pixels: 100_000_000,
 };
 
+mod refusal;
+
+pub use refusal::PictureRefusal;
+use refusal::refusal;
+
 /// Longest side in pixels: what JPEG can hold. Decoders keep whole rows, so that a row must be small beside the picture.
 const MAX_SIDE: u32 = 65_535;
 /// Decoded pictures of more bytes than this are worked on one at a time.
 const LARGE: u64 = 64 << 20;
 static ONE_LARGE: Mutex<()> = Mutex::new(());
-
-/// Why a picture is not read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PictureRefusal {
-    /// Nothing in it.
-    Empty,
-    /// Larger than `max_bytes`.
-    TooManyBytes {
-        /// Bytes of the file.
-        bytes: u64,
-        /// Allowed.
-        max: u64,
-    },
-    /// Text, whatever its name says.
-    Text,
-    /// Neither text nor a format that is known here.
-    Unknown,
-    /// A picture format that is not read.
-    Unsupported(String),
-    /// Several pictures in one file.
-    Animated,
-    /// The header claims more pixels than allowed.
-    TooManyPixels {
-        /// Claimed.
-        width: u32,
-        /// Claimed.
-        height: u32,
-        /// Allowed.
-        max: u64,
-    },
-    /// A side is longer than any format but PNG and BMP allows.
-    TooLongSide {
-        /// Claimed.
-        width: u32,
-        /// Claimed.
-        height: u32,
-    },
-    /// Resampling would take too much memory.
-    TooLong {
-        /// Found width and height.
-        found: (u32, u32),
-        /// Wanted width and height.
-        wanted: (u32, u32),
-    },
-    /// Not the model's size, and `resize` is `refuse`.
-    WrongSize {
-        /// Found width and height.
-        found: (u32, u32),
-        /// Wanted width and height.
-        wanted: (u32, u32),
-    },
-    /// The file ends before the picture does.
-    Truncated,
-    /// The decoder's words.
-    Damaged(String),
-}
-
-impl fmt::Display for PictureRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => write!(f, "the file is empty"),
-            Self::TooManyBytes { bytes, max } => write!(f, "the file has {bytes} bytes, more than the {max} allowed"),
-            Self::Text => write!(f, "the file holds text, not a picture, whatever its name says"),
-            Self::Unknown => write!(f, "the file is not a picture (its first bytes fit no picture format)"),
-            Self::Unsupported(what) => write!(f, "{what} is not supported"),
-            Self::Animated => write!(f, "the file is animated: it holds several pictures"),
-            Self::TooManyPixels { width, height, max } => {
-                write!(f, "the picture claims to be {width} × {height} pixels, more than the {max} allowed")
-            }
-            Self::TooLongSide { width, height } => {
-                write!(
-                    f,
-                    "the picture claims to be {width} × {height} pixels; no side may have more than {MAX_SIDE}"
-                )
-            }
-            Self::TooLong { found, wanted } => write!(
-                f,
-                "the picture of {} × {} pixels (width × height) is too long and thin, or too large, to be brought to {} × {} in the memory that one picture may take",
-                found.0, found.1, wanted.0, wanted.1
-            ),
-            Self::WrongSize { found, wanted } => {
-                write!(
-                    f,
-                    "the picture is {} × {} pixels (width × height), the model reads {} × {}",
-                    found.0, found.1, wanted.0, wanted.1
-                )
-            }
-            Self::Truncated => write!(f, "the file is truncated: it ends before the picture does"),
-            Self::Damaged(what) => write!(f, "the file is damaged: {what}"),
-        }
-    }
-}
-
-impl PictureRefusal {
-    /// What a person can do about it.
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::Empty | Self::Truncated => "copy the file again, and move it in under its final name only when it is complete",
-            Self::TooManyBytes { .. } => "submit a smaller picture, or raise inbox.max_bytes",
-            Self::TooManyPixels { .. } => "submit a smaller picture, or raise inbox.max_pixels",
-            Self::TooLongSide { .. } | Self::TooLong { .. } => "submit the part of the picture that matters, cut out",
-            Self::Text | Self::Unknown => "submit the picture itself, as PNG, JPEG, WebP or BMP",
-            Self::Unsupported(_) => "convert it to PNG, JPEG, WebP or BMP",
-            Self::Animated => "submit one still picture",
-            Self::WrongSize { .. } => {
-                "submit the picture at the size that the model was given, or set `data.image.resize: stretch` (or `center-crop`), as training did"
-            }
-            Self::Damaged(_) => "open it in a viewer, save it anew as PNG and submit that",
-        }
-    }
-}
 
 /// What a picture's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,15 +56,52 @@ pub fn header(bytes: &[u8], limits: &ImageLimits) -> std::result::Result<Header,
     })
 }
 
-/// Decode to planar bytes [3, height, width] (R, G, B) of the size in `image`.
+/// Decode to planar bytes [channels, height, width] (R, G, B, or grey) of the size in `image`.
 pub fn decode(bytes: &[u8], limits: &ImageLimits, image: &ImageConfig) -> std::result::Result<Vec<u8>, PictureRefusal> {
     guarded(|| {
         let (decoder, orientation) = open(bytes, limits, image)?;
         // Data sets are decoded on all cores: many large pictures at once would take what one may take, times the cores.
         let _alone = (decoder.total_bytes() > LARGE).then(|| ONE_LARGE.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| refusal(&e))?;
+        let Some(steps) = &image.steps else {
+            let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| refusal(&e))?;
+            picture.apply_orientation(orientation);
+            return sized(picture.into_rgb8(), image, limits);
+        };
+        let mut picture = DynamicImage::ImageRgb8(as_pil(bytes, decoder)?);
         picture.apply_orientation(orientation);
-        Ok(to_planar(&to_size(picture.into_rgb8(), image, limits)?))
+        Ok(steps::apply(picture.into_rgb8().into(), steps, image, limits)?.planar())
+    })
+}
+
+/// An R, G, B picture of any size to planar bytes as `image` says.
+pub(crate) fn sized(picture: RgbImage, image: &ImageConfig, limits: &ImageLimits) -> std::result::Result<Vec<u8>, PictureRefusal> {
+    let raster = match &image.steps {
+        None => Raster::from(to_size(picture, image, limits)?).of_channels(image.channels()),
+        Some(steps) => steps::apply(picture.into(), steps, image, limits)?,
+    };
+    Ok(raster.planar())
+}
+
+/// What PIL's `convert("RGB")` gives: JPEG by libjpeg's arithmetic; of 16 bits the upper 8, but grey of 16 bits cut at 255, so that all but the darkest of it is white.
+fn as_pil(bytes: &[u8], decoder: impl ImageDecoder) -> std::result::Result<RgbImage, PictureRefusal> {
+    let scans = bytes.starts_with(&[0xFF, 0xD8]).then(|| jpeg_scans(bytes)).flatten();
+    if let Some(picture) = scans.map(|scans| jpeg::decode(bytes, scans)).transpose()?.flatten() {
+        return Ok(picture);
+    }
+    fn upper<const N: usize>(pixel: [u16; N]) -> [u8; N] {
+        pixel.map(|v| (v >> 8) as u8)
+    }
+    let picture = DynamicImage::from_decoder(decoder).map_err(|e| refusal(&e))?;
+    let (width, height) = (picture.width(), picture.height());
+    Ok(match picture {
+        DynamicImage::ImageLuma16(deep) => RgbImage::from_fn(width, height, |x, y| Rgb([deep.get_pixel(x, y)[0].min(255) as u8; 3])),
+        DynamicImage::ImageLumaA16(deep) => RgbImage::from_fn(width, height, |x, y| Rgb([upper(deep.get_pixel(x, y).0)[0]; 3])),
+        DynamicImage::ImageRgb16(deep) => RgbImage::from_fn(width, height, |x, y| Rgb(upper(deep.get_pixel(x, y).0))),
+        DynamicImage::ImageRgba16(deep) => RgbImage::from_fn(width, height, |x, y| {
+            let [r, g, b, _] = upper(deep.get_pixel(x, y).0);
+            Rgb([r, g, b])
+        }),
+        plain => plain.into_rgb8(),
     })
 }
 
@@ -180,7 +116,7 @@ fn open<'a>(bytes: &'a [u8], limits: &ImageLimits, image: &ImageConfig) -> std::
     let (width, height) = decoder.dimensions();
     let found = if turns(turn) { (height, width) } else { (width, height) };
     let wanted = (image.width, image.height);
-    if image.resize == Resize::Refuse && found != wanted {
+    if image.steps.is_none() && image.resize == Resize::Refuse && found != wanted {
         return Err(PictureRefusal::WrongSize { found, wanted });
     }
     Ok((decoder, turn))
@@ -191,40 +127,36 @@ pub(crate) fn decode_any(bytes: &[u8], limits: &ImageLimits) -> std::result::Res
     guarded(|| DynamicImage::from_decoder(decoder(bytes, check(bytes, limits)?, limits)?).map_err(|e| refusal(&e)))
 }
 
-/// Interleaved → planar.
-pub(crate) fn to_planar(picture: &RgbImage) -> Vec<u8> {
-    let raw = picture.as_raw();
-    (0..3).flat_map(|c| raw.iter().skip(c).step_by(3).copied()).collect()
-}
-
 /// Planar bytes [3, height, width] → interleaved; `None` when the length does not fit.
 pub(crate) fn from_planar(pixels: &[u8], height: u32, width: u32) -> Option<RgbImage> {
-    let area = height as usize * width as usize;
-    if pixels.len() != 3 * area {
-        return None;
-    }
-    let raw = (0..area).flat_map(|i| [pixels[i], pixels[area + i], pixels[2 * area + i]]).collect();
-    RgbImage::from_raw(width, height, raw)
+    let raster = Raster::from_planar(pixels, height, width).filter(|raster| raster.channels == 3)?;
+    RgbImage::from_raw(width, height, raster.samples)
 }
 
-/// Planar bytes [3, height, width] as a PNG, each pixel enlarged to `scale` × `scale` (nearest neighbour: thumbnails show the pixels that the model saw).
+/// Planar bytes [3, height, width] (R, G, B) or [1, height, width] (grey) as a PNG, each pixel enlarged to `scale` × `scale` (nearest neighbour: thumbnails show the pixels that the model saw).
 ///
-/// Errors: a length that is not 3·height·width, a scale of 0 or a picture above 100 million pixels (`Internal`: the caller knows its sizes).
+/// Errors: a length that is not 3·height·width or height·width, a scale of 0 or a picture above 100 million pixels (`Internal`: the caller knows its sizes).
 pub fn encode_png(pixels: &[u8], height: u32, width: u32, scale: u32) -> Result<Vec<u8>> {
-    let picture = from_planar(pixels, height, width)
-        .filter(|_| height > 0 && width > 0 && scale > 0)
-        .ok_or_else(|| Error::internal(format!("{} bytes are no picture of 3 × {height} × {width}, scale {scale}", pixels.len())))?;
+    let no_picture = || {
+        Error::internal(format!(
+            "{} bytes are no picture of 1 or 3 × {height} × {width}, scale {scale}",
+            pixels.len()
+        ))
+    };
+    let picture = Raster::from_planar(pixels, height, width).filter(|_| scale > 0).ok_or_else(no_picture)?;
     let large = u64::from(height) * u64::from(width) * u64::from(scale) * u64::from(scale);
     if large > DATA_LIMITS.max_pixels {
         return Err(Error::internal(format!("a thumbnail of {large} pixels was asked for")));
     }
-    let picture = if scale == 1 {
-        picture
-    } else {
-        RgbImage::from_fn(width * scale, height * scale, |x, y| *picture.get_pixel(x / scale, y / scale))
+    // By the nearest pixel each becomes a square.
+    let picture = match scale {
+        1 => picture,
+        _ => resample(&picture, width * scale, height * scale, Resampling::Nearest),
     };
     let mut out = Cursor::new(Vec::new());
     picture
+        .into_image()
+        .ok_or_else(no_picture)?
         .write_to(&mut out, ImageFormat::Png)
         .map_err(|e| Error::internal(format!("writing a PNG: {e}")))?;
     Ok(out.into_inner())
@@ -309,20 +241,6 @@ fn guarded<T>(work: impl FnOnce() -> std::result::Result<T, PictureRefusal>) -> 
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(PictureRefusal::Damaged("the decoder gave up on it".into())))
 }
 
-fn refusal(error: &image::ImageError) -> PictureRefusal {
-    use image::ImageError as E;
-    let text = error.to_string();
-    let lower = text.to_lowercase();
-    match error {
-        E::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => PictureRefusal::Truncated,
-        E::Unsupported(_) => PictureRefusal::Unsupported(format!("this kind of picture ({text})")),
-        _ if lower.contains("unexpected end") || lower.contains("unexpected eof") || lower.contains("failed to fill whole buffer") => {
-            PictureRefusal::Truncated
-        }
-        _ => PictureRefusal::Damaged(text),
-    }
-}
-
 fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)
 }
@@ -354,25 +272,33 @@ fn png_animated(bytes: &[u8]) -> bool {
 /// Is there an end marker (FF D9) after the start of the first scan? Inside scans FF is always followed by a stuffed 0 or a restart marker, so it cannot
 /// occur by chance there; segments before the scan (an EXIF thumbnail has an end marker of its own) are stepped over.
 fn jpeg_ends(bytes: &[u8]) -> bool {
+    jpeg_scans(bytes).is_some_and(|scans| scans.windows(2).any(|w| w == [0xFF, 0xD9]))
+}
+
+/// What follows the header of a JPEG's first scan.
+fn jpeg_scans(bytes: &[u8]) -> Option<&[u8]> {
     let mut at = 2usize;
     loop {
         match (bytes.get(at), bytes.get(at + 1)) {
             (Some(0xFF), Some(0xFF)) => at += 1,
             (Some(0xFF), Some(0xD8 | 0x01 | 0xD0..=0xD7)) => at += 2,
             (Some(0xFF), Some(marker)) => {
-                let Some(length) = bytes.get(at + 2..at + 4) else { return false };
+                let length = bytes.get(at + 2..at + 4)?;
                 let next = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
                 if *marker == 0xDA {
-                    return bytes.get(next..).is_some_and(|scan| scan.windows(2).any(|w| w == [0xFF, 0xD9]));
+                    return bytes.get(next..);
                 }
                 at = next;
             }
             // Rubbish between segments: decoders look for the next marker, and so do we.
             (Some(_), _) => at += 1,
-            (None, _) => return false,
+            (None, _) => return None,
         }
     }
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod pil;
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,8 @@ use super::listed::ListReader;
 use super::manifest::{ContentDigest, KnownClasses, Manifest, PassedOver, Unreadable};
 use super::origin;
 use super::parquet_set::ParquetReader;
-use super::picture::{DATA_LIMITS, PictureRefusal, decode, from_planar, header, to_planar};
+use super::picture::{DATA_LIMITS, PictureRefusal, decode, from_planar, header, sized};
 use super::reader::{BLOCK, Raw, RawContent, SetReader};
-use super::resize::to_size;
 use super::stat::StatIndex;
 use super::tars::TarReader;
 use super::webdataset::ShardReader;
@@ -46,6 +45,7 @@ pub struct DataSet {
     passed_over: PassedOver,
     digest: Digest,
     pixels: Pixels,
+    channels: usize,
     height: u32,
     width: u32,
 }
@@ -95,7 +95,11 @@ impl DataSet {
     ) -> Result<Self> {
         check_image(image)?;
         let layout = look(source)?;
-        if matches!(layout, Layout::Cifar { .. }) && image.resize == Resize::Refuse && (image.width, image.height) != (cifar::SIDE, cifar::SIDE) {
+        if matches!(layout, Layout::Cifar { .. })
+            && image.steps.is_none()
+            && image.resize == Resize::Refuse
+            && (image.width, image.height) != (cifar::SIDE, cifar::SIDE)
+        {
             let message = format!(
                 "{} holds CIFAR pictures (32 × 32), the model reads {} × {}",
                 source.path.display(),
@@ -120,6 +124,7 @@ impl DataSet {
         let digest = manifest.digest();
         let key = Key {
             digest: cache_key(&digest, image),
+            channels: image.channels(),
             height: image.height,
             width: image.width,
         };
@@ -193,6 +198,7 @@ impl DataSet {
             passed_over: manifest.passed_over,
             digest,
             pixels,
+            channels: image.channels(),
             height: image.height,
             width: image.width,
         })
@@ -233,6 +239,11 @@ impl DataSet {
         &self.classes
     }
 
+    /// 1 (grey) or 3 (R, G, B).
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
     /// Height and width of the pictures.
     pub fn size(&self) -> (u32, u32) {
         (self.height, self.width)
@@ -263,7 +274,7 @@ impl DataSet {
         &self.passed_over
     }
 
-    /// Planar bytes [3, height, width] of the example at position `i`, straight from the map.
+    /// Planar bytes [channels, height, width] of the example at position `i`, straight from the map.
     ///
     /// # Panics
     /// Like a slice, when `i` is not below [`Self::len`].
@@ -272,9 +283,9 @@ impl DataSet {
         self.pixels.slice(i, 1)
     }
 
-    /// A copy of the pictures at `positions`, in that order, as uint8 [B, 3, H, W] on the CPU. Errors: a position out of range (`Internal`).
+    /// A copy of the pictures at `positions`, in that order, as uint8 [B, C, H, W] on the CPU. Errors: a position out of range (`Internal`).
     pub fn batch(&self, positions: &[usize]) -> Result<Tensor> {
-        let mut bytes = Vec::with_capacity(positions.len() * 3 * self.height as usize * self.width as usize);
+        let mut bytes = Vec::with_capacity(positions.len() * self.channels * self.height as usize * self.width as usize);
         for &i in positions {
             self.in_range(i)?;
             bytes.extend_from_slice(self.pixels.slice(i, 1));
@@ -308,7 +319,7 @@ impl DataSet {
     }
 
     fn tensor(&self, bytes: &[u8], count: usize) -> Result<Tensor> {
-        let shape = [count as i64, 3, i64::from(self.height), i64::from(self.width)];
+        let shape = [count as i64, self.channels as i64, i64::from(self.height), i64::from(self.width)];
         Ok(Tensor::f_from_data_size(bytes, &shape, Kind::Uint8)?)
     }
 }
@@ -367,6 +378,11 @@ fn cache_key(manifest: &Digest, image: &ImageConfig) -> ContentDigest {
         Orientation::Ignore => 0,
         Orientation::Apply => 1,
     }]);
+    // A cache of three channels without a list keeps the name that it always had.
+    if image.steps.is_some() || image.channels() != 3 {
+        hash.update(&[image.channels() as u8]);
+        hash.update(format!("{:?}", image.steps).as_bytes());
+    }
     *hash.finalize().as_bytes()
 }
 
@@ -384,7 +400,7 @@ fn fill(
     let mut next = 0;
     reader.read(&mut |block| {
         // At large sizes a whole block decoded at once would weigh too much.
-        let picture = 3 * image.height as usize * image.width as usize;
+        let picture = image.bytes();
         for part in block.chunks((64_usize << 20).div_ceil(picture).clamp(1, BLOCK)) {
             let decoded: Vec<_> = part.par_iter().map(|raw| pixels(raw, manifest, image)).collect();
             for (raw, decoded) in part.iter().zip(decoded) {
@@ -446,11 +462,11 @@ fn pixels(raw: &Raw, manifest: &Manifest, image: &ImageConfig) -> Result<std::re
         RawContent::Record(record) => {
             unchanged(record)?;
             let planar = record.get(record.len().saturating_sub(cifar::PIXELS)..).unwrap_or_default();
-            if (image.height, image.width) == (cifar::SIDE, cifar::SIDE) {
+            if image.steps.is_none() && image.channels() == 3 && (image.height, image.width) == (cifar::SIDE, cifar::SIDE) {
                 return Ok(Ok(planar.to_vec()));
             }
             let picture = from_planar(planar, cifar::SIDE, cifar::SIDE).ok_or_else(|| Error::internal("a CIFAR record of the wrong length"))?;
-            Ok(to_size(picture, image, &DATA_LIMITS).map(|p| to_planar(&p)))
+            Ok(sized(picture, image, &DATA_LIMITS))
         }
     }
 }

@@ -7,7 +7,7 @@ use delta_guard_contract::{Code, FaultKind, ImageConfig};
 use std::io::Read;
 use std::path::Path;
 
-/// Read and decode a submitted picture to planar bytes [3, height, width] of the size in `image`.
+/// Read and decode a submitted picture to planar bytes [channels, height, width] of the size in `image`.
 ///
 /// At most `limits.max_bytes` + 1 bytes are read, and nothing is allocated for more than `limits.max_pixels` pixels, whatever the header claims.
 /// Errors: `Submission`, always, except where the machine is at fault (memory, disk).

@@ -4,15 +4,16 @@ use crate::error::{Error, Result};
 use delta_guard_contract::ImageConfig;
 use tch::{Device, Kind, Tensor};
 
-/// (x/255 − mean) / std per channel: uint8 [B, 3, H, W] → `kind` [B, 3, H, W] on `device`. Computed in float32, or in float64 where `kind` is `Double`.
+/// (x/255 − mean) / std per channel: uint8 [B, C, H, W] → `kind` [B, C, H, W] on `device`. Computed in float32, or in float64 where `kind` is `Double`.
 ///
 /// Errors: a tensor of another shape (`Internal`), a std that is not above 0 (`Configuration`).
 pub fn normalise(batch: &Tensor, image: &ImageConfig, kind: Kind, device: Device) -> Result<Tensor> {
-    if batch.kind() != Kind::Uint8 || batch.dim() != 4 || batch.size()[1] != 3 {
+    if batch.kind() != Kind::Uint8 || batch.dim() != 4 || batch.size()[1] != image.channels() as i64 {
         return Err(Error::internal(format!(
-            "normalise was given {:?} {:?}, not uint8 [B, 3, H, W]",
+            "normalise was given {:?} {:?}, not uint8 [B, {}, H, W]",
             batch.kind(),
-            batch.size()
+            batch.size(),
+            image.channels()
         )));
     }
     let work = if kind == Kind::Double { Kind::Double } else { Kind::Float };
@@ -20,14 +21,15 @@ pub fn normalise(batch: &Tensor, image: &ImageConfig, kind: Kind, device: Device
     Ok(standardise(&unit, image)?.f_to_kind(kind)?)
 }
 
-/// (x − mean) / std per channel, of pictures in [0, 1]: floats [3, H, W] or [B, 3, H, W]. THE definition; [`normalise`] calls it.
+/// (x − mean) / std per channel, of pictures in [0, 1]: floats [C, H, W] or [B, C, H, W]. THE definition; [`normalise`] calls it.
 ///
 /// Errors: a tensor of another shape (`Internal`), a std that is not above 0 (`Configuration`).
 pub fn standardise(pictures: &Tensor, image: &ImageConfig) -> Result<Tensor> {
     let shape = pictures.size();
-    if !matches!(shape[..], [3, _, _] | [_, 3, _, _]) || !pictures.is_floating_point() {
+    let channels = image.channels() as i64;
+    if !matches!(shape[..], [c, _, _] | [_, c, _, _] if c == channels) || image.std.len() != image.channels() || !pictures.is_floating_point() {
         return Err(Error::internal(format!(
-            "standardise was given {:?} {shape:?}, not floats [3, H, W] or [B, 3, H, W]",
+            "standardise was given {:?} {shape:?}, not floats [{channels}, H, W] or [B, {channels}, H, W]",
             pictures.kind()
         )));
     }
@@ -37,9 +39,9 @@ pub fn standardise(pictures: &Tensor, image: &ImageConfig) -> Result<Tensor> {
             "set data.image.std to figures above 0 and data.image.mean to finite ones, as in training",
         ));
     }
-    let channel = |values: &[f64; 3]| -> Result<Tensor> {
+    let channel = |values: &[f64]| -> Result<Tensor> {
         let values = Tensor::f_from_slice(values)?.f_to_kind(pictures.kind())?;
-        Ok(values.f_to_device(pictures.device())?.f_view([3, 1, 1])?)
+        Ok(values.f_to_device(pictures.device())?.f_view([channels, 1, 1])?)
     };
     Ok(pictures.f_sub(&channel(&image.mean)?)?.f_div(&channel(&image.std)?)?)
 }
@@ -55,8 +57,8 @@ mod tests {
         let image = ImageConfig {
             height: 2,
             width: 2,
-            mean: [0.1, 0.5, 0.9],
-            std: [0.2, 0.3, 0.4],
+            mean: vec![0.1, 0.5, 0.9],
+            std: vec![0.2, 0.3, 0.4],
             ..ImageConfig::default()
         };
         let out = normalise(&batch, &image, Kind::Double, Device::Cpu).unwrap();
@@ -72,7 +74,7 @@ mod tests {
             normalise(
                 &batch,
                 &ImageConfig {
-                    std: [1.0, 0.0, 1.0],
+                    std: vec![1.0, 0.0, 1.0],
                     ..image.clone()
                 },
                 Kind::Float,

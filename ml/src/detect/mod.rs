@@ -45,14 +45,14 @@ use tch::Tensor;
 pub struct PlaceboPicture {
     /// Validation example.
     pub id: TrainId,
-    /// 3 × H × W in [0, 1].
+    /// C × H × W in [0, 1].
     pub picture: Tensor,
 }
 
 /// What a detector is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct DetectCase<'a> {
-    /// The anomalies, all of the same wrong label: 3 × H × W in [0, 1] (see [`queries::picture_from_bytes`]).
+    /// The anomalies, all of the same wrong label: C × H × W in [0, 1] (see [`queries::picture_from_bytes`]).
     pub anomalies: &'a [Tensor],
     /// ŷ, the wrong label that the model gives them (class index).
     pub wrong_label: usize,

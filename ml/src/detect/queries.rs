@@ -34,12 +34,14 @@ pub fn picture_from_bytes(bytes: &[u8], channels: usize, height: usize, width: u
     Ok(flat.f_view([channels as i64, height as i64, width as i64])?)
 }
 
-/// The picture as a float tensor on the CPU, checked: 3 × H × W, finite. Queries are made there whatever the model's device, so that they are
+/// The picture as a float tensor on the CPU, checked: C × H × W (1 or 3 channels), finite. Queries are made there whatever the model's device, so that they are
 /// the same everywhere.
 fn checked(picture: &Tensor) -> Result<Tensor> {
     let shape = picture.size();
-    if shape.len() != 3 || shape[0] != 3 || shape.contains(&0) {
-        return Err(Error::internal(format!("a query needs a 3 × height × width picture, got {shape:?}")));
+    if shape.len() != 3 || ![1, 3].contains(&shape[0]) || shape.contains(&0) {
+        return Err(Error::internal(format!(
+            "a query needs a picture of 1 or 3 × height × width, got {shape:?}"
+        )));
     }
     let picture = picture.f_to_device(Device::Cpu)?.f_to_kind(tch::Kind::Float)?;
     if !bool::try_from(picture.f_isfinite()?.f_all()?)? {
@@ -56,7 +58,7 @@ pub fn single(picture: &Tensor, label: usize, image: &ImageConfig) -> Result<Que
     })
 }
 
-/// The n_b + 1 queries of anomaly number `anomaly` of a case. `picture`: 3 × H × W in [0, 1].
+/// The n_b + 1 queries of anomaly number `anomaly` of a case. `picture`: C × H × W in [0, 1].
 ///
 /// Every random number comes from ChaCha8 under `seed`: the labels from a stream of their own and before the transforms, each query's
 /// transform from its own stream, so that an ablation ([`Change`]) changes what it names and nothing else.

@@ -81,7 +81,7 @@ fn open_known(place: &Place<'_>, data: &DataConfig, source: &DataSource, known: 
 /// # Errors
 /// `Configuration`.
 pub fn graph(model: &ModelConfig, image: &ImageConfig, classes: usize) -> Result<Graph> {
-    zoo::graph(model, image.height, image.width, classes)
+    zoo::graph(model, image.input(), classes)
 }
 
 /// A checkpoint on the job's device, with its digest.

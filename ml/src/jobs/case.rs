@@ -93,7 +93,7 @@ impl<'a> Case<'a> {
         let choosing = start.elapsed().as_secs_f64();
         let tensors = pictures
             .iter()
-            .map(|p| picture_from_bytes(p, 3, image.height as usize, image.width as usize))
+            .map(|p| picture_from_bytes(p, image.channels(), image.height as usize, image.width as usize))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             image,
@@ -197,7 +197,7 @@ fn clean_pictures(
         let predicted = certify::predictions(model, validation, image, batch, "placebo", report)?;
         for (&i, (class, _)) in batch.iter().zip(predicted) {
             if class == wrong && chosen.len() < placebos {
-                let picture = picture_from_bytes(validation.pixels(i), 3, image.height as usize, image.width as usize)?;
+                let picture = picture_from_bytes(validation.pixels(i), image.channels(), image.height as usize, image.width as usize)?;
                 clean.placebos.push(PlaceboPicture {
                     id: validation.ids().get(i).cloned().ok_or_else(|| Error::internal("an example without id"))?,
                     picture,

@@ -141,13 +141,8 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
             };
             Ok(JobResult::Prepare(attack::prepare(story, &workshop, report)?))
         }
-        Task::Graph {
-            model,
-            height,
-            width,
-            classes,
-        } => {
-            let graph = model::zoo::graph(model, *height, *width, *classes as usize)?;
+        Task::Graph { model, input, classes } => {
+            let graph = model::zoo::graph(model, *input, *classes as usize)?;
             let text = serde_json::to_vec_pretty(&graph).map_err(|e| Error::internal(format!("graph: {e}")))?;
             crate::files::write_atomic(&job.out_dir.join("graph.json"), &text)?;
             Ok(JobResult::Graph { file: "graph.json".into() })

@@ -130,12 +130,12 @@ impl Builder {
     }
 }
 
-/// The graph that a configuration asks for, for pictures of `height` × `width` and `classes` classes.
+/// The graph that a configuration asks for, for pictures of `input` (channels, height, width) and `classes` classes.
 ///
 /// # Errors
 /// `Configuration`: unknown architecture, unreadable graph file, a size that the network cannot take.
-pub fn graph(model: &ModelConfig, height: u32, width: u32, classes: usize) -> Result<Graph> {
-    let (input, classes, channels) = ([3, i64::from(height), i64::from(width)], classes as i64, i64::from(model.width));
+pub fn graph(model: &ModelConfig, input: [i64; 3], classes: usize) -> Result<Graph> {
+    let (classes, channels) = (classes as i64, i64::from(model.width));
     let graph = match model.architecture.as_str() {
         "resnet18" => resnet18(input, channels, model.stem, classes)?,
         "small-cnn" => small_cnn(input, channels, classes)?,
@@ -149,7 +149,7 @@ pub fn graph(model: &ModelConfig, height: u32, width: u32, classes: usize) -> Re
                         "{path}: the graph takes pictures of {:?} (channels, height, width), data.image says {input:?}",
                         graph.input
                     ),
-                    "set data.image.height and width to the model's",
+                    "set data.image to what the model reads (one value in data.image.mean and std for grey pictures, three for R, G, B)",
                 ));
             }
             graph

@@ -100,7 +100,7 @@ impl Scene {
     }
 
     pub fn graph(&self) -> Graph {
-        zoo::graph(&self.model(), synth::SIDE, synth::SIDE, synth::CLASSES.len()).unwrap()
+        zoo::graph(&self.model(), [3, 32, 32], synth::CLASSES.len()).unwrap()
     }
 
     /// The victim in float64.

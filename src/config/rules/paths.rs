@@ -18,6 +18,7 @@ fn paths(file: &mut ConfigFile) -> Vec<(&'static str, &mut PathBuf)> {
     if let Some(ClassNames::File(path)) = &mut file.data.classes {
         paths.push(("data.classes", path));
     }
+    paths.extend(file.data.image.from.as_mut().map(|path| ("data.image.from", path)));
     paths.extend(file.paths.refused.as_mut().map(|path| ("paths.refused", path)));
     paths.extend(file.worker.command.as_mut().map(|path| ("worker.command", path)));
     let password = file.mail.as_mut().and_then(|mail| mail.password_file.as_mut());

@@ -137,8 +137,9 @@ impl Parts<'_> {
                 width: self.size.1,
                 resize: Resize::Refuse,
                 orientation: Orientation::Ignore, // what is written has no EXIF
-                mean,
-                std,
+                mean: mean.to_vec(),
+                std: std.to_vec(),
+                ..ImageConfig::default()
             },
             classes: self.classes.to_vec(),
         })

@@ -1,6 +1,6 @@
 use super::*;
 use crate::data::submission::decode_submission;
-use image::{GrayImage, ImageBuffer, Luma, Rgb, Rgba, RgbaImage};
+use image::{GrayImage, ImageBuffer, Luma, Rgba, RgbaImage};
 
 const LIMITS: ImageLimits = ImageLimits {
     max_bytes: 1 << 20,
@@ -25,6 +25,10 @@ fn picture(width: u32, height: u32) -> RgbImage {
             ((x + 2 * y) * 80 / (width + 2 * height)) as u8,
         ])
     })
+}
+
+fn to_planar(picture: &RgbImage) -> Vec<u8> {
+    Raster::from(picture.clone()).planar()
 }
 
 fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {

@@ -97,8 +97,8 @@ pub(super) fn scene(poisons: usize, natural_group: usize, seed: u64) -> Scene {
         rule: false,
         seed,
         image: ImageConfig {
-            mean: [0.5; 3],
-            std: [0.25; 3],
+            mean: vec![0.5; 3],
+            std: vec![0.25; 3],
             height: SIDE as u32,
             width: SIDE as u32,
             ..ImageConfig::default()
