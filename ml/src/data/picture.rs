@@ -151,7 +151,7 @@ pub fn encode_png(pixels: &[u8], height: u32, width: u32, scale: u32) -> Result<
     // By the nearest pixel each becomes a square.
     let picture = match scale {
         1 => picture,
-        _ => resample(&picture, width * scale, height * scale, Resampling::Nearest),
+        _ => resample(picture, width * scale, height * scale, Resampling::Nearest),
     };
     let mut out = Cursor::new(Vec::new());
     picture

@@ -1,7 +1,7 @@
 //! Resizing with PIL's results, bit for bit: its filters, their supports, 22-bit weights, and 8 bits after each direction (Pillow's `Resample.c`, and `Geometry.c` for the
 //! nearest pixel).
 //!
-//! `fast_image_resize` was measured first: with PIL's filters it is up to 2 of 255 away where a picture becomes smaller, up to 15 (bicubic) and 21 (lanczos) where it becomes larger.
+//! `fast_image_resize` was measured first: it takes the directions in another order, so that it is up to 15 (bicubic) and 21 (lanczos) of 255 away, and 0.15 in the mean with any filter.
 
 use super::raster::Raster;
 use delta_guard_contract::picture::Resampling;
@@ -9,19 +9,38 @@ use delta_guard_contract::picture::Resampling;
 /// Bits of a weight after the point: 8 bits of a sample and 2 for overshoot leave these of 32.
 const BITS: u32 = 32 - 8 - 2;
 
-/// Bring a picture to `width` × `height`, neither 0. Takes the memory of the result, of (`width` × its own height), and of the weights (some 16 bytes a pixel of a side, times the ratio).
-pub(crate) fn resample(picture: &Raster, width: u32, height: u32, filter: Resampling) -> Raster {
+/// Bring a picture to `width` × `height`, neither 0. Takes the memory of the result, of what lies [`between`] the two directions, and of the weights (some 16 bytes a pixel of a side, times the ratio).
+pub(crate) fn resample(picture: Raster, width: u32, height: u32, filter: Resampling) -> Raster {
     let Some(kernel) = Kernel::of(filter) else {
-        return nearest(picture, width, height);
+        return nearest(&picture, width, height);
     };
-    let rows = match width == picture.width {
-        true => None,
-        false => Some(across(picture, &weights(picture.width, width, kernel))),
+    let columns = |picture: Raster| match width == picture.width {
+        true => picture,
+        false => across(&picture, &weights(picture.width, width, kernel)),
     };
-    let rows = rows.as_ref().unwrap_or(picture);
-    match height == picture.height {
-        true => rows.clone(),
-        false => down(rows, &weights(picture.height, height, kernel)),
+    let rows = |picture: Raster| match height == picture.height {
+        true => picture,
+        false => down(&picture, &weights(picture.height, height, kernel)),
+    };
+    match rows_first(&picture, width, height) {
+        true => columns(rows(picture)),
+        false => rows(columns(picture)),
+    }
+}
+
+/// Pillow 13 begins with the columns' direction where the height shrinks by more than twice as many pixels as the width. (Before, it always began with the rows'. The result is 1 of 255 away at
+/// most, but where a filter overshoots between the two directions.)
+fn rows_first(picture: &Raster, width: u32, height: u32) -> bool {
+    let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
+    let down = lost(picture.height, height);
+    down > 0 && down > 2 * lost(picture.width, width)
+}
+
+/// Height and width between the two directions.
+pub(crate) fn between(picture: &Raster, width: u32, height: u32) -> (u32, u32) {
+    match rows_first(picture, width, height) {
+        true => (height, picture.width),
+        false => (picture.height, width),
     }
 }
 

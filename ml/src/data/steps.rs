@@ -2,7 +2,7 @@
 
 use super::picture::PictureRefusal;
 use super::raster::{Raster, bounded};
-use super::resample::resample;
+use super::resample::{between, resample};
 use delta_guard_contract::ImageConfig;
 use delta_guard_contract::job::ImageLimits;
 use delta_guard_contract::picture::ImageStep;
@@ -23,8 +23,8 @@ pub(crate) fn apply(mut picture: Raster, steps: &[ImageStep], image: &ImageConfi
                 if (width, height) == (picture.width, picture.height) {
                     continue;
                 }
-                bounded((picture.height, width), most, refused.clone())?;
-                resample(&picture, width, height, resampling)
+                bounded(between(&picture, width, height), most, refused.clone())?;
+                resample(picture, width, height, resampling)
             }
             ImageStep::CenterCrop { height, width } => {
                 bounded((height, width), most.max(1 << 24), refused.clone())?;
