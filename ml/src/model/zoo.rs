@@ -149,7 +149,7 @@ pub fn graph(model: &ModelConfig, input: [i64; 3], classes: usize) -> Result<Gra
                         "{path}: the graph takes pictures of {:?} (channels, height, width), data.image says {input:?}",
                         graph.input
                     ),
-                    "set data.image to what the model reads (one value in data.image.mean and std for grey pictures, three for R, G, B)",
+                    "set data.image to what the model reads: height and width, or the crop that ends data.image.transforms; one figure per channel in mean and std",
                 ));
             }
             graph
