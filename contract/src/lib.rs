@@ -20,9 +20,7 @@ pub mod units;
 pub mod verify;
 
 pub use braces::in_braces;
-pub use config::{
-    Augment, ClassNames, DataConfig, DataFormat, DataSource, Device, ModelConfig, Origin, Recipe, Schedule, Split, Stem, WorkerSetup,
-};
+pub use config::{Augment, ClassNames, DataConfig, DataFormat, DataSource, Device, ModelConfig, Origin, Recipe, Schedule, Split, Stem, WorkerSetup};
 pub use fault::{Code, Fault, FaultKind};
 pub use finding::{Flagged, TraceReport, TraceVerdict};
 pub use id::{Digest, Seed, TrainId};

@@ -97,6 +97,7 @@ fn grey_pictures_are_trained_read_traced_and_certified() {
         train: absolute(&made.train),
         validation: absolute(&made.validation),
         image: image(),
+        classes: None,
         max_unreadable_share: 0.0,
     };
     let train = DataSet::open(&data.train, &data.image, 0.0, &folder.join("cache"), None, &mut Silent).unwrap();
