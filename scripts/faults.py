@@ -20,6 +20,7 @@ LIB = ["-p", "delta-influence", "--lib"]
 UNLEARN = ["-p", "delta-influence", "--test", "unlearn"]
 SSD = ["-p", "delta-influence", "--test", "ssd"]
 CHECKPOINTS = ["-p", "delta-influence", "--test", "checkpoints"]
+GREY = ["-p", "delta-influence", "--test", "grey"]
 ERRORS = ["-p", "delta-influence", "--test", "errors"]
 HICCUPS = ["-p", "delta-influence", "--test", "hiccups"]
 CONTRACT = ["-p", "delta-guard-contract", "--lib"]
@@ -103,6 +104,14 @@ FAULTS = [
     ("exif always applied", "data/picture.rs", r"Orientation::Ignore => Turn::NoTransforms", "Orientation::Ignore => decoder.orientation().map_err(|e| refusal(&e))?", LIB, "exif_orientation"),
     ("side limit off by one", "data/picture.rs", r"width\.max\(height\) > MAX_SIDE", "width.max(height) >= MAX_SIDE", LIB, "data::picture"),
     ("resize bound off", "data/resize.rs", r"if area\(found\.0, to\.1\) <= most \{", "if area(found.0, to.1) <= 2 * most {", LIB, "data::resize"),
+    ("grey by other weights", "data/raster.rs", r"\[19595u32, 38470, 7471\]", "[21845u32, 21846, 21845]", LIB, "picture::pil"),
+    ("a centre's half rounds up", "data/raster.rs", r"half \+ \(over % 2\) \* \(half % 2\)", "half + over % 2", LIB, "picture::pil"),
+    ("a filter does not widen where a picture shrinks", "data/resample.rs", r"let stretch = scale\.max\(1\.0\);", "let stretch = 1.0f64.max(scale * 0.0);", LIB, "picture::pil"),
+    ("the two directions in one order", "data/resample.rs", r"down > 0 && down > 2 \* lost\(picture\.width, width\)", "down < 0 && down > 2 * lost(picture.width, width)", LIB, "picture::pil"),
+    ("grey of 16 bits scaled", "data/picture.rs", r"\[0\]\.min\(255\) as u8", "[0].div_ceil(257) as u8", LIB, "picture::pil"),
+    ("jpeg by the other decoder", "data/jpeg.rs", r"ColorSpace::JCS_CMYK \| ColorSpace::JCS_YCCK", "ColorSpace::JCS_CMYK | ColorSpace::JCS_YCbCr", LIB, "picture::pil"),
+    ("the cache forgets the transforms", "data/set.rs", r"hash\.update\(format!\(\"\{:\?\}\", image\.steps\)\.as_bytes\(\)\);", "", GREY, "grey_pictures"),
+    ("figures of bytes are believed", "contract/src/picture/mod.rs", r"m\.abs\(\) > 1\.0", "m.abs() > 255.0", CONTRACT, "picture::"),
     ("kinds of numbers not kept", "model/weights.rs", r"let same = tensor\.detach\(\)\.f_to_kind\(kind\)\?;", "let same = { let _ = kind; tensor.detach() };", CHECKPOINTS, "a_candidate_has"),
     ("header of weights not sorted", "files/tensors.rs", r"canonical::sort_header\(fs_err::OpenOptions::new\(\)\.read\(true\)\.write\(true\)\.open\(temporary\)\?\.file\(\)\)", "{ let _ = canonical::sort_header_of; Ok(()) }", CHECKPOINTS, "equal_weights"),
     # Command line.
