@@ -129,8 +129,11 @@ pub struct ModelConfig {
     /// First layers of `resnet18`: `cifar` (3×3, stride 1) or `imagenette` (7×7, stride 2, no max-pool).
     #[serde(default)]
     pub stem: Stem,
-    /// The production checkpoint: safetensors with PyTorch's state-dict names. It is only ever read.
+    /// The production checkpoint: a state dict as safetensors, the index of one in several files (`*.safetensors.index.json`), or an exported program (`.pt2`). It is only ever read.
     pub checkpoint: PathBuf,
+    /// What stands before the network's names in the checkpoint, where it holds the network more than once (`ema`, `model`). Unset: `module.`, `_orig_mod.`, `model.` and `net.` are recognised.
+    #[serde(default)]
+    pub prefix: Option<String>,
 }
 
 fn default_width() -> u32 {

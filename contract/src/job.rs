@@ -297,6 +297,9 @@ pub struct CheckResult {
     /// How the network answers the pictures that its owner stored with it; None: it comes with none.
     #[serde(default)]
     pub proof: Option<Proof>,
+    /// What a person should know of how the checkpoint was read: one sentence each.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// A picture as the model reads it.

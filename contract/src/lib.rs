@@ -5,6 +5,7 @@
 //! plain data and serde, no I/O.
 
 mod braces;
+pub mod checkpoint;
 pub mod config;
 pub mod fault;
 pub mod finding;

@@ -1,5 +1,8 @@
 //! What people have in the place of a checkpoint: told by the file's first bytes, with what to do about it.
 
+use crate::checkpoint::is_index;
+use std::path::Path;
+
 /// Bytes of a file's start that are enough to tell.
 pub const HEAD: usize = 4096;
 
@@ -14,9 +17,10 @@ pub struct Mistaken {
     pub known: bool,
 }
 
-/// What the file named `name` is when its first bytes (up to [`HEAD`]) cannot begin a safetensors file; `None` when they can. Pure: reads nothing.
+/// What the file named `name` is when its first bytes (up to [`HEAD`]) cannot begin a checkpoint (safetensors, the index of several, an exported program); `None` when
+/// they can. Pure: reads nothing.
 pub fn mistaken(head: &[u8], name: &str) -> Option<Mistaken> {
-    if starts_as_safetensors(head) {
+    if starts_as_safetensors(head) || starts_as_program(head, name) || starts_as_index(head, name) {
         return None;
     }
     let (what, help) = kind(head, name);
@@ -30,11 +34,17 @@ pub fn mistaken(head: &[u8], name: &str) -> Option<Mistaken> {
 /// The two lines of Python that make a safetensors file of a state dict saved by `torch.save` under `name`.
 pub fn two_lines(name: &str) -> String {
     let made = name.rsplit_once('.').map_or(name, |(stem, _)| stem).to_string() + ".safetensors";
+    let part = if is_lightning(name) { "[\"state_dict\"]" } else { "" };
     // Rust's quoting of a text is Python's, too, for every name that people give to files.
     format!(
         "import torch; from safetensors.torch import save_file\n\
-         save_file({{k: v.contiguous().clone() for k, v in torch.load({name:?}, map_location=\"cpu\", weights_only=True).items()}}, {made:?})"
+         save_file({{k: v.contiguous().clone() for k, v in torch.load({name:?}, map_location=\"cpu\", weights_only=True){part}.items()}}, {made:?})"
     )
+}
+
+/// PyTorch Lightning's checkpoints hold the state dict beside the trainer's state.
+fn is_lightning(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(".ckpt")
 }
 
 /// What is said of bytes that could be anything.
@@ -53,12 +63,28 @@ fn starts_as_safetensors(head: &[u8]) -> bool {
         && head.get(8) == Some(&b'{')
 }
 
+/// A zip file whose first entry is a weight, as torch.export.save writes it.
+fn starts_as_program(head: &[u8], name: &str) -> bool {
+    let first = &head[..head.len().min(400)];
+    let named = || first.windows(14).any(|w| w == b"/data/weights/");
+    head.starts_with(b"PK\x03\x04") && (named() || name.to_ascii_lowercase().ends_with(".pt2"))
+}
+
+/// A JSON object under the name of an index.
+fn starts_as_index(head: &[u8], name: &str) -> bool {
+    is_index(Path::new(name)) && text_start(head).starts_with('{')
+}
+
 fn kind(head: &[u8], name: &str) -> (&'static str, String) {
     let find = |needle: &[u8]| head.windows(needle.len()).any(|w| w == needle);
     let pickled = || {
+        let part = if is_lightning(name) {
+            ""
+        } else {
+            " (where the file holds more than the state dict, take its part: torch.load(…)[\"state_dict\"].items())"
+        };
         format!(
-            "pickles are not read, because they can run code. Make a safetensors file of it with these two lines of Python \
-             (where the file holds more than the state dict, take its part: torch.load(…)[\"state_dict\"].items()):\n{}",
+            "pickles are not read, because they can run code. Make a safetensors file of it with these two lines of Python{part}:\n{}",
             two_lines(name)
         )
     };
@@ -93,8 +119,8 @@ fn kind(head: &[u8], name: &str) -> (&'static str, String) {
             "look at it (it names the error), then download the checkpoint again".into(),
         ),
         _ if text.starts_with('{') && text.contains("\"weight_map\"") => (
-            "the index of a checkpoint in several files",
-            "join the files into one: load all of them in Python and write one state dict with safetensors.torch.save_file".into(),
+            "the index of a checkpoint in several files, under another name than *.safetensors.index.json",
+            "name it as it was written, beside the files that it names".into(),
         ),
         _ if text.starts_with('{') || text.starts_with('[') => ("a JSON text", again.into()),
         _ if !text.is_empty() => (UNKNOWN[0], again.into()),
@@ -104,7 +130,7 @@ fn kind(head: &[u8], name: &str) -> (&'static str, String) {
 }
 
 fn is_torch_name(name: &str) -> bool {
-    [".pt", ".pth", ".ckpt", ".pkl"]
+    [".pt", ".pth", ".ckpt", ".pkl", ".bin"]
         .iter()
         .any(|end| name.to_ascii_lowercase().ends_with(end))
 }
@@ -161,19 +187,24 @@ mod tests {
             (b"\x08\x08\x12\x07pytorch", "m.onnx", "ONNX", "safetensors"),
             (b"\x1f\x8b\x08\0", "m.safetensors.gz", "gzip", "gunzip"),
             (&tar, "m.tar", "tar archive", "tar -xf"),
-            (
-                b"{\"metadata\": {}, \"weight_map\": {",
-                "m.safetensors.index.json",
-                "several files",
-                "join",
-            ),
-            (b"\x00\x01\x02\xff\xfe", "m.bin", "none that is known", "safetensors"),
+            (b"{\"metadata\": {}, \"weight_map\": {", "index.txt", "several files", "beside the files"),
+            (b"\x00\x01\x02\xff\xfe", "m.dat", "none that is known", "safetensors"),
         ];
         for (head, name, what, help) in cases {
             let told = mistaken(head, name).unwrap();
             assert!(told.what.contains(what) && told.help.contains(help), "{name}: {told:?}");
-            assert_eq!(told.known, name != "m.bin", "{name}");
+            assert_eq!(told.known, name != "m.dat", "{name}");
         }
+        for (head, name) in [
+            (&b"{\"metadata\": {}, \"weight_map\": {"[..], "m.safetensors.index.json"),
+            (&zip("m/data/weights/weight_0"), "m.zip"),
+            (&zip("m/models/model.json"), "m.pt2"),
+        ] {
+            assert_eq!(mistaken(head, name), None, "{name}");
+        }
+        assert!(two_lines("last.ckpt").contains("weights_only=True)[\"state_dict\"].items()") && !two_lines("m.pth").contains("state_dict"));
+        let bin = mistaken(&zip("pytorch_model/data.pkl"), "pytorch_model.bin").unwrap();
+        assert!(bin.help.contains("\"pytorch_model.safetensors\"") && bin.help.contains("take its part"));
         let good = [&120u64.to_le_bytes()[..], b"{\"a\":"].concat();
         assert_eq!(mistaken(&good, "m.safetensors"), None);
         // A length that no header has is none, whatever follows.

@@ -115,6 +115,7 @@ fn every_attack_takes_by_its_poisons() {
                 width: 8,
                 stem: Stem::Cifar,
                 checkpoint: root.path().join("none"),
+                prefix: None,
             },
             recipe: Recipe {
                 epochs: 15,

@@ -60,6 +60,7 @@ fn model(checkpoint: &Path) -> ModelConfig {
         width: 8,
         stem: Stem::Cifar,
         checkpoint: checkpoint.to_path_buf(),
+        prefix: None,
     }
 }
 

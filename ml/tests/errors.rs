@@ -310,6 +310,7 @@ fn model() {
         width: 2,
         stem: Default::default(),
         checkpoint: "m.safetensors".into(),
+        prefix: None,
     };
     told.fails("an unknown network", zoo::graph(&config("resnet19"), [3, 8, 8], 3));
     put(&dir.join("graph.json"), b"{\"format\": 2, \"nodes\": [{\"op\": \"lstm\"}]}");

@@ -129,6 +129,7 @@ impl Place {
                     width: 2,
                     stem: Default::default(),
                     checkpoint: self.at(checkpoint),
+                    prefix: None,
                 },
                 source,
                 list: true,

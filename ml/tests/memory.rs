@@ -37,6 +37,7 @@ fn a_job_on_the_cpu_has_a_ceiling() {
                 width: 2,
                 stem: Default::default(),
                 checkpoint: "none".into(),
+                prefix: None,
             },
             input: [3, 8, 8],
             classes: 2,

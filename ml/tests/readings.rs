@@ -45,6 +45,7 @@ fn the_flagged_are_read_by_both_models() {
         width: 2,
         stem: Stem::Cifar,
         checkpoint: at("production.safetensors"),
+        prefix: None,
     };
     let graph = zoo::graph(&model, data.image.input(), train.classes().len()).unwrap();
     // Two models that read differently: what one reads says nothing of the other.

@@ -258,6 +258,7 @@ fn data_and_model(file: &ConfigFile, tried: &Tried, seen: Option<&CheckResult>) 
             ),
         },
     ));
+    facts.extend(seen.iter().flat_map(|seen| &seen.notes).map(|note| ("note", note.clone())));
     facts
 }
 

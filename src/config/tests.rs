@@ -101,6 +101,7 @@ fn the_example_names_every_key_and_shows_true_defaults() {
         "data.train.source",
         "data.validation.source",
         "data.classes",
+        "model.prefix",
     ];
     let config = parse(EXAMPLE, Path::new("e.yaml"), Path::new("/"), Look::AtTextOnly).unwrap().file;
     let mut defaults = serde_json::to_value(&config).unwrap();

@@ -12,7 +12,7 @@ use delta_guard_contract::Digest;
 pub(super) fn still_there(case: &Case, doing: &str, settings: &Settings) -> Result<(), Trouble> {
     let Some(base) = case.base() else { return Ok(()) };
     let path = &settings.model.checkpoint;
-    let found = publish::digest_file(path).map_err(|error| {
+    let found = publish::digest_checkpoint(path, &mut || {}).map_err(|error| {
         let error = anyhow::Error::from(error).context("the production checkpoint (model.checkpoint) cannot be read");
         work::resource(error)
     })?;

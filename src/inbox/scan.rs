@@ -43,7 +43,7 @@ pub struct Inbox {
     /// The file that was refused last: its move may have been cut off. It is judged again, but not recorded again.
     pub(super) refused: HashMap<FileIdentity, RefusedFile>,
     pub(super) troubles: Troubles,
-    pub(super) checkpoint: Option<(FileIdentity, Digest)>,
+    pub(super) checkpoint: Option<(Vec<FileIdentity>, Digest)>,
     lock: lock::InboxLock,
     pub(super) pulse: Arc<Pulse>,
     stop: Option<Stop>,

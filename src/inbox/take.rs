@@ -14,9 +14,11 @@ use base64::Engine as _;
 use delta_guard_contract::Digest;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// A picture without its end that nobody holds open is taken as it is when it has been quiet for this many times `settle`.
@@ -259,20 +261,23 @@ impl Inbox {
     /// Digest of the production checkpoint; read again only when the file was changed.
     fn checkpoint(&mut self) -> Result<Digest> {
         let path = &self.settings.model.checkpoint;
-        let meta = fs_err::metadata(path).context("nothing is taken in without the production checkpoint (model.checkpoint)")?;
-        let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-        let file = FileIdentity {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            size: meta.len(),
-            mtime_ns,
+        let missing = "nothing is taken in without the production checkpoint (model.checkpoint)";
+        let identity = |path: &PathBuf| {
+            let meta = fs_err::metadata(path)?;
+            Ok(FileIdentity {
+                dev: meta.dev(),
+                ino: meta.ino(),
+                size: meta.len(),
+                mtime_ns: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
+            })
         };
+        let files = publish::checkpoint_files(path).context(missing)?;
+        let files = files.iter().map(identity).collect::<io::Result<Vec<_>>>().context(missing)?;
         match &self.checkpoint {
-            Some((known, digest)) if *known == file => Ok(digest.clone()),
+            Some((known, digest)) if *known == files => Ok(digest.clone()),
             _ => {
-                let digest = publish::digest_file_with(path, &mut || self.pulse.step())
-                    .context("nothing is taken in without the production checkpoint (model.checkpoint)")?;
-                self.checkpoint = Some((file, digest.clone()));
+                let digest = publish::digest_checkpoint(path, &mut || self.pulse.step()).context(missing)?;
+                self.checkpoint = Some((files, digest.clone()));
                 Ok(digest)
             }
         }

@@ -13,6 +13,7 @@ pub use candidate::{CandidateManifest, MANIFEST, ManifestFile, NewCandidate, pub
 
 use anyhow::{Context, Result, bail};
 use delta_guard_contract::Digest;
+use delta_guard_contract::checkpoint::{Shards, is_index, joined};
 use rustix::fs::{CWD, RenameFlags};
 use std::ffi::OsStr;
 use std::fs::Permissions;
@@ -124,6 +125,36 @@ pub fn digest_file_with(path: &Path, step: &mut dyn FnMut()) -> io::Result<Diges
     }
 }
 
+/// The files of a checkpoint: itself, and where it is an index those that it names.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn checkpoint_files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = vec![path.to_path_buf()];
+    if is_index(path) {
+        let shards = Shards::read(&fs_err::read(path)?).map_err(|why| io::Error::other(format!("{} {why}", path.display())))?;
+        files.extend(shards.files().iter().map(|file| path.with_file_name(file)));
+    }
+    Ok(files)
+}
+
+/// The digest that names a checkpoint: of the file, or over all files of one that has several; the worker's is the same. `step` is called with each part.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn digest_checkpoint(path: &Path, step: &mut dyn FnMut()) -> io::Result<Digest> {
+    let own = digest_file_with(path, step)?;
+    let mut files = Vec::new();
+    for file in &checkpoint_files(path)?[1..] {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files.push((name, digest_file_with(file, step)?));
+    }
+    if files.is_empty() {
+        return Ok(own);
+    }
+    Ok(Digest(blake3::hash(joined(&own, &files).as_bytes()).to_hex().to_string()))
+}
+
 /// Give a folder its name; an error if the name is taken.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
@@ -184,4 +215,31 @@ pub fn remove_temporaries(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The science has the same test with the same number (`ml/tests/checkpoints/forms.rs`): guard and worker mean the same by a checkpoint.
+    #[test]
+    fn a_checkpoint_in_several_files_has_one_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let index = at("m.safetensors.index.json");
+        std::fs::write(&index, br#"{"weight_map": {"a": "2.safetensors", "b": "1.safetensors"}}"#).unwrap();
+        std::fs::write(at("1.safetensors"), b"one").unwrap();
+        assert!(digest_checkpoint(&index, &mut || {}).is_err(), "a file is missing");
+        std::fs::write(at("2.safetensors"), b"two").unwrap();
+        let digest = digest_checkpoint(&index, &mut || {}).unwrap();
+        assert_eq!(digest.0, "5fefefc73466d58c92fb1a6d58b63774ff24a2ceba0031663457235098649a4e");
+        assert_eq!(checkpoint_files(&index).unwrap().len(), 3);
+        std::fs::write(at("2.safetensors"), b"Two").unwrap();
+        assert_ne!(digest_checkpoint(&index, &mut || {}).unwrap(), digest);
+        // One file is its own digest.
+        assert_eq!(
+            digest_checkpoint(&at("1.safetensors"), &mut || {}).unwrap(),
+            digest_file(&at("1.safetensors")).unwrap()
+        );
+    }
 }

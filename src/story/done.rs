@@ -114,6 +114,7 @@ mod tests {
             width: 4,
             stem: delta_guard_contract::Stem::default(),
             checkpoint: "m".into(),
+            prefix: None,
         };
         Task::Graph {
             model,

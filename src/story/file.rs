@@ -64,6 +64,7 @@ impl StoryModel {
             width: self.width,
             stem: self.stem,
             checkpoint: checkpoint.to_path_buf(),
+            prefix: None,
         }
     }
 }

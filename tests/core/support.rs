@@ -67,6 +67,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
             width: 16,
             stem: Stem::Cifar,
             checkpoint,
+            prefix: None,
         },
         recipe: Recipe::default(),
         detect: DetectConfig::default(),

@@ -82,6 +82,7 @@ impl Scene {
             width: 16,
             stem: Stem::Cifar,
             checkpoint: checkpoint.to_path_buf(),
+            prefix: None,
         }
     }
 

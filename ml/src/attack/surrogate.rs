@@ -131,6 +131,7 @@ mod tests {
             width: 2,
             stem: Stem::Cifar,
             checkpoint: "/none".into(),
+            prefix: None,
         }
     }
 

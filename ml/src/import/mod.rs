@@ -14,7 +14,7 @@ mod zip;
 
 pub use archive::{Archive, Part};
 pub use program::{Argument, Call, Dim, Output, Program, StateKind, StateRef, Value};
-pub use weights::Stored;
+pub use weights::{Stored, state_dict};
 
 use crate::error::Error;
 use delta_guard_contract::Code;

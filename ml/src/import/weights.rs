@@ -1,6 +1,7 @@
 //! Weights and constants of an exported program: raw bytes with a shape, each held against what is there before anything is allocated.
 
 use super::archive::{Archive, Part};
+use super::program::model_name;
 use super::schema::{Payload, Payloads, STRIDED, SymInt, TensorMeta, kind};
 use super::{broken, shown, unread};
 use crate::error::{Error, Result, ResultExt};
@@ -103,22 +104,24 @@ impl Stored {
 
 /// The weights and constants of the program named `model`, by state-dict name.
 pub(super) fn read(archive: &Archive, model: &str) -> Result<BTreeMap<String, Stored>> {
-    if archive.names("data/weights/").any(|name| name == format!("{model}.pt")) {
-        return Err(unread("a torch older than 2.9 saved it, its weights as a pickle", super::SAVE_AGAIN));
-    }
-    let mut tensors = BTreeMap::new();
-    for (folder, config) in [("data/weights", "weights"), ("data/constants", "constants")] {
-        let config = format!("{folder}/{model}_{config}_config.json");
-        let text = archive.text(&config)?;
-        let payloads: Payloads = serde_json::from_slice(&text).map_err(|e| broken(format!("entry {}: {e}", shown(&config))))?;
-        let mut parts: BTreeMap<String, Part> = BTreeMap::new();
-        for (name, payload) in payloads.config {
-            let stored = stored(archive, folder, &name, &payload, &mut parts)?;
-            if tensors.insert(name.clone(), stored).is_some() {
-                return Err(broken(format!("tensor {} is a weight and a constant", shown(&name))));
-            }
+    let mut tensors = payloads(archive, model, "data/weights", "weights")?;
+    for (name, stored) in payloads(archive, model, "data/constants", "constants")? {
+        if tensors.insert(name.clone(), stored).is_some() {
+            return Err(broken(format!("tensor {} is a weight and a constant", shown(&name))));
         }
     }
+    bounded(archive, tensors)
+}
+
+/// The owner's state dict in an archive: the weights of its one model, without the constants of the code.
+///
+/// # Errors
+/// `ProgramUnusable` with tensor and entry.
+pub fn state_dict(archive: &Archive) -> Result<BTreeMap<String, Stored>> {
+    bounded(archive, payloads(archive, &model_name(archive)?, "data/weights", "weights")?)
+}
+
+fn bounded(archive: &Archive, tensors: BTreeMap<String, Stored>) -> Result<BTreeMap<String, Stored>> {
     let bytes = |t: &Stored| t.numel() * t.kind.elt_size_in_bytes();
     if tensors.values().map(bytes).fold(0, usize::saturating_add) > archive.length().saturating_mul(MAX_SHARING) {
         return Err(broken(format!(
@@ -126,6 +129,19 @@ pub(super) fn read(archive: &Archive, model: &str) -> Result<BTreeMap<String, St
         )));
     }
     Ok(tensors)
+}
+
+fn payloads(archive: &Archive, model: &str, folder: &str, what: &str) -> Result<BTreeMap<String, Stored>> {
+    if archive.names("data/weights/").any(|name| name == format!("{model}.pt")) {
+        return Err(unread("a torch older than 2.9 saved it, its weights as a pickle", super::SAVE_AGAIN));
+    }
+    let config = format!("{folder}/{model}_{what}_config.json");
+    let text = archive.text(&config)?;
+    let payloads: Payloads = serde_json::from_slice(&text).map_err(|e| broken(format!("entry {}: {e}", shown(&config))))?;
+    let mut parts: BTreeMap<String, Part> = BTreeMap::new();
+    let all = payloads.config.into_iter();
+    all.map(|(name, payload)| stored(archive, folder, &name, &payload, &mut parts).map(|stored| (name, stored)))
+        .collect()
 }
 
 fn stored(archive: &Archive, folder: &str, name: &str, payload: &Payload, parts: &mut BTreeMap<String, Part>) -> Result<Stored> {

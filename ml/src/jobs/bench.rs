@@ -3,7 +3,7 @@
 use super::Place;
 use crate::data::{DataSet, KnownClasses, class_names};
 use crate::error::{Error, Result, ResultExt};
-use crate::files;
+use crate::model::weights::{self, CheckpointFile};
 use crate::model::{Graph, Model, Weights, zoo};
 use crate::progress::Report;
 use delta_guard_contract::job::{Anomaly, ImageLimits};
@@ -84,24 +84,35 @@ pub fn graph(model: &ModelConfig, image: &ImageConfig, classes: usize) -> Result
     zoo::graph(model, image.input(), classes)
 }
 
-/// A checkpoint on the job's device, with its digest.
+/// A checkpoint on the job's device, with its digest. How it was read goes into the log.
 ///
 /// # Errors
 /// `Configuration`: missing, misshapen, not finite.
-pub fn load(place: &Place<'_>, graph: &Graph, checkpoint: &Path, kind: Kind) -> Result<(Model, Digest)> {
-    let (weights, digest) = weights(graph, checkpoint, kind)?;
+pub fn load<'a>(
+    place: &Place<'_>,
+    graph: &Graph,
+    checkpoint: impl Into<CheckpointFile<'a>>,
+    kind: Kind,
+    report: &mut dyn Report,
+) -> Result<(Model, Digest)> {
+    let (weights, digest) = weights(graph, checkpoint, kind, report)?;
     Ok((Model::new(graph.clone(), weights.to(place.device, kind)), digest))
 }
 
-/// A checkpoint's weights, with the digest of the file that they were read from.
+/// A checkpoint's weights, with the digest of the file that they were read from. How it was read goes into the log.
 ///
 /// # Errors
 /// `Configuration`: missing, misshapen, not finite, replaced while it was read.
-pub fn weights(graph: &Graph, checkpoint: &Path, kind: Kind) -> Result<(Weights, Digest)> {
-    let digest = files::digest(checkpoint)?;
-    let weights = Weights::load(checkpoint, graph, kind)?;
+pub fn weights<'a>(graph: &Graph, checkpoint: impl Into<CheckpointFile<'a>>, kind: Kind, report: &mut dyn Report) -> Result<(Weights, Digest)> {
+    let source = checkpoint.into();
+    let checkpoint = source.path;
+    let digest = weights::digest(checkpoint)?;
+    let (weights, notes) = Weights::load_noted(source, graph, kind)?;
     // Two readings of one name may be of two files.
-    if files::digest(checkpoint)? == digest {
+    if weights::digest(checkpoint)? == digest {
+        for note in notes {
+            report.log(&format!("checkpoint {}: {note}", checkpoint.display()));
+        }
         return Ok((weights, digest));
     }
     Err(Error::new(

@@ -81,7 +81,7 @@ impl<'a> Case<'a> {
         let train = bench::training_set(place, data, report)?;
         let seed = detect.common.seed.unwrap_or(submitted.case_seed.0);
         let graph = bench::graph(model, image, train.classes().len())?;
-        let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(needs.precision()))?;
+        let (model, checkpoint) = bench::load(place, &graph, model, device::kind(needs.precision()), report)?;
         let wrong = wrong_label(&model, &train, image, submitted.anomalies, &pictures, &checkpoint)?;
         let start = Instant::now();
         let (mut validation, mut clean) = (None, Clean::default());

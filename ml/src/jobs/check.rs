@@ -22,10 +22,12 @@ pub fn check(data: &DataConfig, model: &ModelConfig) -> Result<JobResult> {
         Glance::Number(n) => Some(*n),
         Glance::Unknown => known.as_ref().map(Vec::len),
     };
+    let mut notes = Vec::new();
     let parameters = match classes {
         Some(classes) => {
             let graph = bench::graph(model, &data.image, classes)?;
-            let weights = Weights::load(&model.checkpoint, &graph, Kind::Float)?;
+            let (weights, noted) = Weights::load_noted(model, &graph, Kind::Float)?;
+            notes = noted;
             Some(weights.0.values().map(|tensor| tensor.numel() as u64).sum())
         }
         None => None,
@@ -40,5 +42,6 @@ pub fn check(data: &DataConfig, model: &ModelConfig) -> Result<JobResult> {
         validation: listed(validation),
         parameters,
         proof: None,
+        notes,
     }))
 }

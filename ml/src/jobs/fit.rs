@@ -27,7 +27,7 @@ pub fn fit(
     let asked = influence(detect)?;
     let train = bench::training_set(place, data, report)?;
     let graph = bench::graph(model, &data.image, train.classes().len())?;
-    let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, device::kind(asked.precision))?;
+    let (model, checkpoint) = bench::load(place, &graph, model, device::kind(asked.precision), report)?;
     let budget = Budget::new(&model, place.setup.memory_budget);
     let mut stream = stream(&train, &model, &data.image, &asked, budget)?;
     let rows = stream.tracked().iter().map(size).collect();

@@ -80,7 +80,7 @@ pub fn unlearn(
             flagged.len()
         ));
     }
-    let (production, checkpoint) = bench::weights(&graph, &model.checkpoint, Kind::Float)?;
+    let (production, checkpoint) = bench::weights(&graph, model, Kind::Float, report)?;
     let case = Unlearning {
         graph: &graph,
         production: &production,
@@ -98,7 +98,7 @@ pub fn unlearn(
     };
     let trained = unlearn::unlearner(method).unlearn(&case, report)?;
     // What takes production's place has its names, shapes and types.
-    let candidate = trained.model.weights.like(&model.checkpoint).context(|| "the candidate".into())?;
+    let candidate = trained.model.weights.like(model).context(|| "the candidate".into())?;
     let made = Made {
         method: method.name().into(),
         about: method.own().about().into(),

@@ -6,6 +6,7 @@ use crate::certify::readings::{self, Chosen};
 use crate::data::encode_png;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::weights::CheckpointFile;
 use crate::progress::Report;
 use delta_guard_contract::job::{Anomaly, CertifyResult, ImageLimits, JobResult, MeasureResult, PICTURE_FILE, PredictedExample};
 use delta_guard_contract::{Code, DataConfig, DataSource, ModelConfig, TrainId};
@@ -29,7 +30,7 @@ pub fn predict(
     files::write_atomic(&place.out_dir.join(PICTURE_FILE), &png)?;
     let train = bench::training_set(place, data, report)?;
     let graph = bench::graph(model, &data.image, train.classes().len())?;
-    let (model, digest) = bench::load(place, &graph, &model.checkpoint, Kind::Float)?;
+    let (model, digest) = bench::load(place, &graph, model, Kind::Float, report)?;
     Ok(JobResult::Predict(certify::predict(
         &model,
         &pixels,
@@ -51,7 +52,7 @@ pub fn measure(
     let train = bench::training_set(place, data, report)?;
     let set = bench::open(place, data, source, Some(train.classes()), report)?;
     let graph = bench::graph(model, &data.image, train.classes().len())?;
-    let (model, checkpoint) = bench::load(place, &graph, &model.checkpoint, Kind::Float)?;
+    let (model, checkpoint) = bench::load(place, &graph, model, Kind::Float, report)?;
     let all: Vec<usize> = (0..set.len()).collect();
     let predicted = certify::predictions(&model, &set, &data.image, &all, "measure", report)?;
     let name = |class: u32| train.classes().get(class as usize).cloned().unwrap_or_default();
@@ -113,8 +114,8 @@ pub fn certify(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, repair
             repair.flagged.len()
         ));
     }
-    let mut look = |checkpoint: &Path, step: &str| -> Result<_> {
-        let (model, digest) = bench::load(place, &graph, checkpoint, Kind::Float)?;
+    let mut look = |path: &Path, step: &str| -> Result<_> {
+        let (model, digest) = bench::load(place, &graph, CheckpointFile { path, ..model.into() }, Kind::Float, report)?;
         let predictions = pictures
             .iter()
             .map(|p| certify::predict(&model, p, &data.image, train.classes(), &digest))

@@ -1,14 +1,17 @@
-//! State dicts: strict safetensors in and out with PyTorch's names, and initialisation.
+//! State dicts: checkpoints strictly in and out with the names that their owner gave, and initialisation.
+
+mod names;
+mod source;
+
+pub use source::{CheckpointFile, digest};
 
 use super::graph::{Graph, StateEntry};
 use super::initial;
 use crate::error::{Error, Result, ResultExt};
-use crate::files::tensors::{kind_of, not_safetensors, read_tensors, write_tensors};
+use crate::files::tensors::write_tensors;
 use delta_guard_contract::Code;
-use delta_guard_contract::mistaken::{HEAD, Mistaken, mistaken};
-use safetensors::SafeTensors;
-use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
+use names::{HELP, Names};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -37,77 +40,62 @@ impl Weights {
         initial::weights(graph, seed).map(Self)
     }
 
-    /// Read a checkpoint of exactly this graph: every tensor there, none besides, right shapes, finite values. Floats of any width become `Float`
-    /// (`Double` is kept when `kind` says so). Only batch norm's `num_batches_tracked` may be missing, as PyTorch allows.
+    /// Read a checkpoint of this graph: every tensor there, right shapes, finite values; what else may lie in it, and what may stand before the names: see [`CheckpointFile`].
+    /// Floats of any width become `Float` (`Double` is kept when `kind` says so). Only batch norm's `num_batches_tracked` may be missing, as PyTorch allows.
     ///
     /// # Errors
     /// `Configuration`, naming file and tensors, all of them when several are missing.
-    pub fn load(path: &Path, graph: &Graph, kind: Kind) -> Result<Self> {
-        let what = || format!("checkpoint {}", path.display());
-        let tensors = read_tensors(&read_checkpoint(path)?).context(what)?;
-        Self::checked(tensors, graph, kind).context(what)
+    pub fn load<'a>(source: impl Into<CheckpointFile<'a>>, graph: &Graph, kind: Kind) -> Result<Self> {
+        Self::load_noted(source, graph, kind).map(|(weights, _)| weights)
     }
 
-    /// The same values in the kinds of numbers that the checkpoint at `path` has, and without `num_batches_tracked` where that has none: what took
-    /// the checkpoint's place takes these.
+    /// The same, with what a person should know of how the file was read: one sentence each.
+    ///
+    /// # Errors
+    /// As [`Weights::load`].
+    pub fn load_noted<'a>(source: impl Into<CheckpointFile<'a>>, graph: &Graph, kind: Kind) -> Result<(Self, Vec<String>)> {
+        let source = source.into();
+        let what = || format!("checkpoint {}", source.path.display());
+        let mut tensors = source::read(source.path)?;
+        let state = graph.state();
+        let names = names_in(&tensors, state.iter().map(|entry| entry.name.as_str()), source.prefix).context(what)?;
+        let mut known = BTreeMap::new();
+        for entry in &state {
+            let tensor = tensors.remove(&format!("{}{}", names.prefix, entry.name));
+            known.insert(entry.name.clone(), checked_tensor(tensor, entry, kind).context(what)?);
+        }
+        Ok((Self(known), names.notes()))
+    }
+
+    /// What takes the place of the checkpoint at `source`: these values under its names and in its kinds of numbers, without `num_batches_tracked` where that has
+    /// none, and whatever lies beside them there, untouched. One file, whether it was one or several.
     ///
     /// # Errors
     /// `Configuration` when the checkpoint cannot be read, or a value is too large for its kind (float16 ends at 65,504).
-    pub fn like(&self, path: &Path) -> Result<Self> {
-        let file = read_checkpoint(path)?;
-        let model = SafeTensors::deserialize(&file)
-            .map_err(|e| not_safetensors(&e))
-            .context(|| format!("checkpoint {}", path.display()))?;
-        let mut out = BTreeMap::new();
+    pub fn like<'a>(&self, source: impl Into<CheckpointFile<'a>>) -> Result<Self> {
+        let source = source.into();
+        let mut file = source::read(source.path)?;
+        let what = || format!("checkpoint {}", source.path.display());
+        let names = names_in(&file, self.0.keys().map(String::as_str), source.prefix).context(what)?;
         for (name, tensor) in &self.0 {
-            let Some(kind) = model.tensor(name).ok().and_then(|view| kind_of(view.dtype())) else {
+            let Some(former) = file.get_mut(&format!("{}{name}", names.prefix)) else {
                 continue; // only batch norm's counter can be missing: see `load`
             };
+            let kind = former.kind();
             let same = tensor.detach().f_to_kind(kind)?;
             if same.is_floating_point() && same.f_isfinite()?.f_all()?.int64_value(&[]) == 0 {
                 return Err(Error::new(
                     Code::CheckpointUnusable,
                     format!(
                         "tensor {name} of the new model does not fit into {kind:?}, the kind of numbers of {}",
-                        path.display()
+                        source.path.display()
                     ),
                     "save the production checkpoint as float32 (or bfloat16) and name that in model.checkpoint",
                 ));
             }
-            out.insert(name.clone(), same);
+            *former = same;
         }
-        Ok(Self(out))
-    }
-
-    /// Hold named tensors against a graph's state dict.
-    fn checked(mut tensors: BTreeMap<String, Tensor>, graph: &Graph, kind: Kind) -> Result<Self> {
-        let help = "model.checkpoint must be the state dict of model.architecture with model.width and model.stem, saved as safetensors";
-        let state = graph.state();
-        let missing: Vec<&str> = state
-            .iter()
-            .filter(|e| e.kind == Kind::Float && !tensors.contains_key(&e.name))
-            .map(|e| e.name.as_str())
-            .collect();
-        if !missing.is_empty() {
-            return Err(Error::new(
-                Code::CheckpointUnusable,
-                format!("{} missing: {}", plural(missing.len(), "tensor"), list(&missing)),
-                help,
-            ));
-        }
-        let mut known = BTreeMap::new();
-        for entry in &state {
-            known.insert(entry.name.clone(), checked_tensor(tensors.remove(&entry.name), entry, kind, help)?);
-        }
-        if !tensors.is_empty() {
-            let names: Vec<&str> = tensors.keys().map(String::as_str).collect();
-            return Err(Error::new(
-                Code::CheckpointUnusable,
-                format!("{} too many: {}", plural(names.len(), "tensor"), list(&names)),
-                help,
-            ));
-        }
-        Ok(Self(known))
+        Ok(Self(file))
     }
 
     /// Write a checkpoint that Python's `safetensors` and `load_state_dict` accept; `metadata` goes into its header.
@@ -121,16 +109,16 @@ impl Weights {
     }
 }
 
-fn plural(n: usize, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+fn names_in<'a>(file: &BTreeMap<String, Tensor>, network: impl Iterator<Item = &'a str>, prefix: Option<&str>) -> Result<Names> {
+    let file: BTreeSet<&str> = file.keys().map(String::as_str).collect();
+    Names::find(&file, &network.collect(), prefix)
 }
 
-fn list(names: &[&str]) -> String {
-    let shown = names[..names.len().min(5)].join(", ");
-    if names.len() > 5 { format!("{shown}, …") } else { shown }
+fn is_float(kind: Kind) -> bool {
+    matches!(kind, Kind::Half | Kind::BFloat16 | Kind::Float | Kind::Double)
 }
 
-fn checked_tensor(tensor: Option<Tensor>, entry: &StateEntry, kind: Kind, help: &str) -> Result<Tensor> {
+fn checked_tensor(tensor: Option<Tensor>, entry: &StateEntry, kind: Kind) -> Result<Tensor> {
     let Some(tensor) = tensor else {
         return Ok(Tensor::zeros([] as [i64; 0], (Kind::Int64, Device::Cpu))); // batch norm's counter: only the training loop reads it
     };
@@ -138,17 +126,17 @@ fn checked_tensor(tensor: Option<Tensor>, entry: &StateEntry, kind: Kind, help: 
         return Err(Error::new(
             Code::CheckpointUnusable,
             format!("tensor {} has shape {:?} instead of {:?}", entry.name, tensor.size(), entry.shape),
-            help,
+            HELP,
         ));
     }
-    if entry.kind == Kind::Int64 {
-        return Ok(tensor.to_kind(Kind::Int64));
+    if !is_float(entry.kind) {
+        return Ok(tensor.to_kind(entry.kind));
     }
     if !tensor.is_floating_point() {
         return Err(Error::new(
             Code::CheckpointUnusable,
             format!("tensor {} holds {:?} instead of floats", entry.name, tensor.kind()),
-            help,
+            HELP,
         ));
     }
     let tensor = tensor.to_kind(kind);
@@ -160,21 +148,4 @@ fn checked_tensor(tensor: Option<Tensor>, entry: &StateEntry, kind: Kind, help: 
         ));
     }
     Ok(tensor)
-}
-
-/// The bytes of a checkpoint, or what the file is instead of one. A wrong file is told by its first bytes, before gigabytes are read.
-fn read_checkpoint(path: &Path) -> Result<Vec<u8>> {
-    let mut head = Vec::new();
-    let mut file = fs_err::File::open(path)?;
-    (&mut file).take(HEAD as u64).read_to_end(&mut head)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    if let Some(Mistaken { what, help, .. }) = mistaken(&head, &name) {
-        return Err(Error::new(
-            Code::CheckpointUnusable,
-            format!("checkpoint {} is not a safetensors file: the file is {what}", path.display()),
-            help,
-        ));
-    }
-    file.read_to_end(&mut head)?;
-    Ok(head)
 }

@@ -96,6 +96,7 @@ impl Scene {
             width: 6,
             stem: Stem::Cifar,
             checkpoint: self.victim.clone(),
+            prefix: None,
         }
     }
 
