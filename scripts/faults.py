@@ -21,6 +21,7 @@ UNLEARN = ["-p", "delta-influence", "--test", "unlearn"]
 SSD = ["-p", "delta-influence", "--test", "ssd"]
 CHECKPOINTS = ["-p", "delta-influence", "--test", "checkpoints"]
 GREY = ["-p", "delta-influence", "--test", "grey"]
+IMPORT = ["-p", "delta-influence", "--test", "import"]
 ERRORS = ["-p", "delta-influence", "--test", "errors"]
 HICCUPS = ["-p", "delta-influence", "--test", "hiccups"]
 CONTRACT = ["-p", "delta-guard-contract", "--lib"]
@@ -114,6 +115,16 @@ FAULTS = [
     ("figures of bytes are believed", "contract/src/picture/mod.rs", r"m\.abs\(\) > 1\.0", "m.abs() > 255.0", CONTRACT, "picture::"),
     ("kinds of numbers not kept", "model/weights.rs", r"let same = tensor\.detach\(\)\.f_to_kind\(kind\)\?;", "let same = { let _ = kind; tensor.detach() };", CHECKPOINTS, "a_candidate_has"),
     ("header of weights not sorted", "files/tensors.rs", r"canonical::sort_header\(fs_err::OpenOptions::new\(\)\.read\(true\)\.write\(true\)\.open\(temporary\)\?\.file\(\)\)", "{ let _ = canonical::sort_header_of; Ok(()) }", CHECKPOINTS, "equal_weights"),
+    # Exported programs and checkpoints in other forms.
+    ("local headers not compared", "import/zip.rs", r"if signature != LOCAL \|\| flags != self\.flags \|\| method != 0 \|\| name != self\.name\.as_bytes\(\) \{", "if signature != LOCAL {", IMPORT, "hostile"),
+    ("overlaps of entries not seen", "import/archive.rs", r"if all\.end > next \{", "if all.end > next && false {", IMPORT, "hostile"),
+    ("checksums of entries not compared", "import/archive.rs", r"if crc\.sum\(\) != entry\.crc \{", "if crc.sum() != entry.crc && false {", IMPORT, "hostile"),
+    ("strides of stored weights ignored", "import/weights.rs", r"flat\.f_as_strided\(&self\.shape, &self\.strides, None::<i64>\)\?", "flat.f_narrow(0, 0, self.numel() as i64)?.f_view(&self.shape[..])?", IMPORT, "stored_tensors"),
+    ("a part without gradients gets some", "import/inline.rs", r"if detached \{", "if detached && false {", IMPORT, "a_program_is_read"),
+    ("a value may be read before it is there", "import/inline.rs", r"None => Err\(broken\(format!\(\"reads `\{\}`, which nothing before it yields\", shown\(name\)\)\)\),", "None => Ok(name.into()),", IMPORT, "hostile"),
+    ("what lies beside the network is dropped", "model/weights.rs", r"        Ok\(Self\(file\)\)", "        file.retain(|name, _| !names.beside.contains(name));\n        Ok(Self(file))", CHECKPOINTS, "forms"),
+    ("a prefix that is asked for is not taken", "model/weights/names.rs", r"Some\(asked\) => prefix\.strip_prefix\(asked\.as_str\(\)\)\.is_some_and\(is_wrapping\),", "Some(_) => is_wrapping(prefix),", CHECKPOINTS, "forms"),
+    ("the digest is that of the index alone", "model/weights/source.rs", r"joined\(&files::digest\(path\)\?, &files\.collect::<Result<Vec<_>>>\(\)\?\)", "joined(&files::digest(path)?, &files.take(0).collect::<Result<Vec<_>>>()?)", CHECKPOINTS, "forms"),
     # Command line.
     ("a milestone beyond the epochs, not at them", "contract/src/config.rs", r"at < f64::from\(epochs\),", "at <= f64::from(epochs),", GUARD, "config::tests"),
     ("configuration forgotten in advice", "src/cli/advice.rs", r"vec!\[\"--config\"\.into\(\), path\.into\(\)\]", "{ let _ = path; Vec::new() }", CLI, "advised::what_is"),
@@ -202,7 +213,7 @@ def main():
         return
     scratch = Scratch("faults")
     print("without a fault, the tests that are to find them must pass", file=sys.stderr)
-    for target in [t for t in (STORY, NAIVE, LIB, CHECKPOINTS, HICCUPS, CONTRACT, CORE, OUTSIDE, CLI, GUARD) if any(f[4] is t for f in faults)]:
+    for target in [t for t in (STORY, NAIVE, LIB, CHECKPOINTS, IMPORT, HICCUPS, CONTRACT, CORE, OUTSIDE, CLI, GUARD) if any(f[4] is t for f in faults)]:
         wanted = sorted({f[5] for f in faults if f[4] is target})
         result, failed = scratch.test((target, [] if "" in wanted else wanted), SECONDS)
         if result != "passed":
