@@ -95,6 +95,8 @@ pub enum Code {
     GraphUnusable,
     /// An exported program (`.pt2`) is damaged, or holds what is not read.
     ProgramUnusable,
+    /// An exported model answers its owner's pictures otherwise than the owner's does.
+    ModelDiffers,
     /// A file that the guard keeps for itself (factors, a part of a sum, a point to go on from) is damaged.
     KeptFileUnusable,
     /// A kept file or a part of a sum was made for another model, data set or setting.
@@ -157,6 +159,7 @@ impl Code {
             | Self::CheckpointUnusable
             | Self::GraphUnusable
             | Self::ProgramUnusable
+            | Self::ModelDiffers
             | Self::KeptFileUnusable
             | Self::KeptFileForeign
             | Self::NotFinite

@@ -22,6 +22,8 @@ pub mod train;
 
 pub mod ekfac;
 
+pub mod verify;
+
 pub mod passes;
 
 pub mod evidence;

@@ -6,7 +6,8 @@ use crate::error::{Error, Result, ResultExt};
 use crate::model::weights::{self, CheckpointFile};
 use crate::model::{Graph, Model, Weights, zoo};
 use crate::progress::Report;
-use delta_guard_contract::job::{Anomaly, ImageLimits};
+use crate::verify::Exported;
+use delta_guard_contract::job::{Anomaly, ImageLimits, Proof};
 use delta_guard_contract::{Code, DataConfig, DataSource, Digest, ImageConfig, ModelConfig};
 use std::path::Path;
 use tch::Kind;
@@ -76,12 +77,44 @@ fn open_known(place: &Place<'_>, data: &DataConfig, source: &DataSource, known: 
     Ok(set)
 }
 
-/// The network for a training set.
+/// The network for a training set. One that comes with pictures of its owner's must answer them as the owner's does.
 ///
 /// # Errors
-/// `Configuration`.
+/// `Configuration`; `ModelDiffers`.
 pub fn graph(model: &ModelConfig, image: &ImageConfig, classes: usize) -> Result<Graph> {
+    proof(model, image)?;
     zoo::graph(model, image.input(), classes)
+}
+
+/// How an exported network answers its owner's pictures; None: it comes with none, or is no exported one.
+///
+/// # Errors
+/// `ModelDiffers`: otherwise than its owner's.
+pub fn proof(model: &ModelConfig, image: &ImageConfig) -> Result<Option<Proof>> {
+    let file = Path::new(&model.architecture);
+    if file.extension().is_none_or(|e| e != "pt2") {
+        return Ok(None);
+    }
+    let proof = Exported::read(file, Some(image))?.proof().context(|| model.architecture.clone())?;
+    let Some(proof) = proof else { return Ok(None) };
+    if proof.agrees() {
+        return Ok(Some(proof));
+    }
+    let why = match &proof.likely[..] {
+        [] => "nothing that is usually wrong explains it".to_string(),
+        likely => format!("most likely: {}", likely.join("; or: ")),
+    };
+    Err(Error::new(
+        Code::ModelDiffers,
+        format!(
+            "{}: logits differ by up to {:.1e} from those that its owner stored, {} of {} pictures are read as the same class; {why}",
+            file.display(),
+            proof.difference,
+            proof.same_class,
+            proof.pictures
+        ),
+        "make data.image say what the model saw (`delta-guard init` writes it as the file says), or export the model again with docs/export.py",
+    ))
 }
 
 /// A checkpoint on the job's device, with its digest. How it was read goes into the log.

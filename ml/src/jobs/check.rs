@@ -41,7 +41,7 @@ pub fn check(data: &DataConfig, model: &ModelConfig) -> Result<JobResult> {
         train: listed(train),
         validation: listed(validation),
         parameters,
-        proof: None,
+        proof: bench::proof(model, &data.image)?,
         notes,
     }))
 }

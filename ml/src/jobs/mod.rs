@@ -70,7 +70,7 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
     };
     match &job.task {
         Task::Check { data, model } => check::check(data, model),
-        Task::VerifyModel { .. } => Err(Error::internal("verify-model is not there yet")),
+        Task::VerifyModel { file, image } => Ok(JobResult::Verify(Box::new(crate::verify::verify(file, image.as_ref())?))),
         Task::Predict { data, model, image, limits } => look::predict(&place, data, model, image, limits, report),
         Task::Measure { data, model, source, list } => look::measure(&place, data, model, source, *list, report),
         Task::Certify {

@@ -2,8 +2,10 @@
 
 use super::graph::{Graph, INPUT, Node, Op, StateEntry};
 use super::layer::{Conv, Linear};
+use super::lower;
 use super::value::{Extent, Operand};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
+use crate::import::Program;
 use delta_guard_contract::{Code, ModelConfig, Stem};
 use std::path::Path;
 use tch::Kind;
@@ -154,10 +156,13 @@ pub fn graph(model: &ModelConfig, input: [i64; 3], classes: usize) -> Result<Gra
             }
             graph
         }
+        path if Path::new(path).extension().is_some_and(|e| e == "pt2") => {
+            lower::graph(&Program::read(Path::new(path))?, input).context(|| path.to_string())?.0
+        }
         other => {
             return Err(Error::configuration(
                 format!("model.architecture: `{other}` is not known"),
-                "use resnet18, small-cnn, fixture or the path of a graph file (*.json)",
+                "use resnet18, small-cnn, fixture, or the path of an exported model (*.pt2) or of a graph file (*.json)",
             ));
         }
     };

@@ -1,0 +1,178 @@
+//! Is an exported model read rightly? Its answers beside those that its owner stored, its gradients beside finite differences.
+//!
+//! The file's own weights are used: a checkpoint of the same names may take their place later. What is proved is the network and the way from a picture's file to its pixels.
+
+mod likely;
+mod slopes;
+mod stored;
+
+pub use stored::OwnersPictures;
+
+use crate::data::normalise;
+use crate::device;
+use crate::error::{Error, Result, ResultExt};
+use crate::import::Program;
+use crate::model::{Graph, Model, Weights, lower};
+use delta_guard_contract::job::{Proof, VerifyResult};
+use delta_guard_contract::{Code, ImageConfig};
+use std::path::Path;
+use std::time::Instant;
+use tch::{Device, Kind, Tensor};
+
+/// Untracked tensors that are named.
+const NAMED: usize = 20;
+
+/// An exported model with what its owner stored.
+#[derive(Debug)]
+pub struct Exported {
+    /// Its network, for the pictures of `image`.
+    pub graph: Graph,
+    /// The weights in the file.
+    pub weights: Weights,
+    /// What its owner stored, if anything.
+    pub owner: Option<OwnersPictures>,
+    /// Pictures as the configuration says it, or as the file does.
+    pub image: Option<ImageConfig>,
+}
+
+impl Exported {
+    /// Read a `.pt2` for pictures of `image`; None: as the file says.
+    ///
+    /// # Errors
+    /// `ProgramUnusable`, `GraphUnusable`; sizes that neither says.
+    pub fn read(file: &Path, image: Option<&ImageConfig>) -> Result<Self> {
+        let what = || file.display().to_string();
+        let program = Program::read(file)?;
+        let owner = stored::of(&program).context(what)?;
+        let image = match (image, &owner) {
+            (Some(image), _) => Some(image.clone()),
+            (None, Some(owner)) => Some(owner.image(&program).context(what)?),
+            (None, None) => None,
+        };
+        let input = match &image {
+            Some(image) => image.input(),
+            None => own_input(&program).context(what)?,
+        };
+        let (graph, weights) = lower::graph(&program, input).context(what)?;
+        Ok(Self {
+            graph,
+            weights,
+            owner,
+            image,
+        })
+    }
+
+    /// How it answers the stored pictures; None: there are none.
+    ///
+    /// # Errors
+    /// A stored picture that is none, another number of logits, libtorch's.
+    pub fn proof(&self) -> Result<Option<Proof>> {
+        let (Some(owner), Some(image)) = (&self.owner, &self.image) else {
+            return Ok(None);
+        };
+        if owner.pictures.is_empty() {
+            return Ok(None);
+        }
+        let model = Model::new(self.graph.clone(), self.weights.copy());
+        let wanted = owner.logits()?;
+        if wanted.size() != [owner.pictures.len() as i64, self.graph.classes()] {
+            let message = format!(
+                "logits of shape {:?} are stored, the network yields {} each",
+                wanted.size(),
+                self.graph.classes()
+            );
+            return Err(Error::new(Code::ProgramUnusable, message, "export the model again with docs/export.py"));
+        }
+        let ours = model.forward(&normalise(&owner.pixels(image)?, image, Kind::Float, Device::Cpu)?)?;
+        let same = ours
+            .argmax(1, false)
+            .eq_tensor(&wanted.argmax(1, false))
+            .sum(Kind::Int64)
+            .int64_value(&[]);
+        let mut proof = Proof {
+            pictures: owner.pictures.len() as u64,
+            difference: difference(&ours, &wanted),
+            same_class: same as u64,
+            likely: Vec::new(),
+        };
+        if !proof.agrees() {
+            proof.likely = likely::causes(&model, owner, image, &ours, &wanted)?;
+        }
+        Ok(Some(proof))
+    }
+}
+
+/// Largest difference of a number; infinite where one is not a number.
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    let off = (a.to_kind(Kind::Double) - b.to_kind(Kind::Double)).abs().max().double_value(&[]);
+    if off.is_nan() { f64::INFINITY } else { off }
+}
+
+/// Channels, height and width that the file itself says.
+fn own_input(program: &Program) -> Result<[i64; 3]> {
+    match program.input_shape[..] {
+        [_, Some(channels), Some(height), Some(width)] => Ok([channels, height, width]),
+        _ => Err(Error::new(
+            Code::GraphUnusable,
+            "it takes pictures of any size, so that its file does not say which",
+            "export it for one size of pictures, or check it with the configuration (--config), whose data.image says it",
+        )),
+    }
+}
+
+/// [`delta_guard_contract::Task::VerifyModel`]
+///
+/// # Errors
+/// As [`Exported::read`] and [`Exported::proof`].
+pub fn verify(file: &Path, image: Option<&ImageConfig>) -> Result<VerifyResult> {
+    let exported = Exported::read(file, image)?;
+    let proof = exported.proof().context(|| file.display().to_string())?;
+    let (graph, weights) = (&exported.graph, &exported.weights);
+    let size = |entry: &crate::model::graph::StateEntry| entry.shape.iter().product::<i64>() as u64;
+    let trained: Vec<_> = graph.state.iter().filter(|e| e.parameter).collect();
+    let mut untracked: Vec<(u64, &(String, String))> = graph
+        .untracked()
+        .iter()
+        .map(|left| (trained.iter().find(|e| e.name == left.0).map_or(0, |e| size(e)), left))
+        .collect();
+    untracked.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.0.cmp(&b.1.0)));
+    Ok(VerifyResult {
+        classes: graph.classes() as u64,
+        input: graph.input,
+        parameters: trained.iter().map(|e| size(e)).sum(),
+        layers: graph.layers().len() as u64,
+        tracked_share: graph.tracked_share(),
+        untracked: untracked.iter().take(NAMED).map(|(_, left)| (*left).clone()).collect(),
+        untracked_tensors: untracked.len() as u64,
+        stored: exported.owner.as_ref().map(OwnersPictures::told),
+        proof,
+        gradient_difference: slopes::difference(graph, weights)?,
+        seconds_per_picture: seconds(graph, weights)?,
+        factor_bytes: factor_bytes(graph),
+        peak_memory: device::peak_memory(),
+    })
+}
+
+/// Of a tapped forward and backward pass, a picture.
+fn seconds(graph: &Graph, weights: &Weights) -> Result<f64> {
+    const PICTURES: i64 = 2;
+    let model = Model::new(graph.clone(), weights.copy());
+    let [channels, height, width] = graph.input;
+    let images = Tensor::f_zeros([PICTURES, channels, height, width], (Kind::Float, Device::Cpu))?;
+    let start = Instant::now();
+    let tapped = model.forward_tapped(&images)?;
+    let objective = tapped.logits.f_sum(Kind::Float)?;
+    let _ = tapped.pairs(&objective, &(0..graph.layers().len()).collect::<Vec<_>>())?;
+    Ok(start.elapsed().as_secs_f64() / PICTURES as f64)
+}
+
+/// Q_A, Q_G and Λ of all layers, float32.
+fn factor_bytes(graph: &Graph) -> u64 {
+    let of = |layer: &crate::model::layer::Layer| {
+        let conv = layer.kind.conv();
+        let [_, inner, height, width] = conv.weight_shape();
+        let (o, d) = (conv.out_channels / conv.groups, inner * height * width + i64::from(conv.bias));
+        (conv.groups * (d * d + o * o + o * d)) as u64 * 4
+    };
+    graph.layers().iter().map(of).sum()
+}
