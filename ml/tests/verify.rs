@@ -1,11 +1,11 @@
-//! Exported models before they are guarded: the owner's answers, gradients beside finite differences, and what is said where answers differ.
+//! OwnersModel models before they are guarded: the owner's answers, gradients beside finite differences, and what is said where answers differ.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use delta_guard_contract::ImageConfig;
 use delta_guard_contract::job::VerifyResult;
 use delta_guard_contract::picture::{ImageStep, Resampling};
-use delta_influence::verify::{Exported, verify};
+use delta_influence::verify::{OwnersModel, verify};
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {
@@ -59,7 +59,7 @@ fn without_pictures_nothing_is_proved() {
 /// One mistake at a time in what the configuration says: it is the first that is named.
 #[test]
 fn what_differs_is_named() {
-    let right = Exported::read(&fixture("guarded"), None).unwrap().image.unwrap();
+    let right = OwnersModel::read(&fixture("guarded"), None).unwrap().image.unwrap();
     let told = |image: &ImageConfig| {
         let proof = verified("guarded", Some(image)).proof.unwrap();
         assert!(!proof.agrees(), "{image:?}");

@@ -6,7 +6,7 @@ use crate::error::{Error, Result, ResultExt};
 use crate::model::weights::{self, CheckpointFile};
 use crate::model::{Graph, Model, Weights, zoo};
 use crate::progress::Report;
-use crate::verify::Exported;
+use crate::verify::OwnersModel;
 use delta_guard_contract::job::{Anomaly, ImageLimits, Proof};
 use delta_guard_contract::{Code, DataConfig, DataSource, Digest, ImageConfig, ModelConfig};
 use std::path::Path;
@@ -95,7 +95,7 @@ pub fn proof(model: &ModelConfig, image: &ImageConfig) -> Result<Option<Proof>> 
     if file.extension().is_none_or(|e| e != "pt2") {
         return Ok(None);
     }
-    let proof = Exported::read(file, Some(image))?.proof().context(|| model.architecture.clone())?;
+    let proof = OwnersModel::read(file, Some(image))?.proof().context(|| model.architecture.clone())?;
     let Some(proof) = proof else { return Ok(None) };
     if proof.agrees() {
         return Ok(Some(proof));

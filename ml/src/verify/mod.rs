@@ -24,7 +24,7 @@ const NAMED: usize = 20;
 
 /// An exported model with what its owner stored.
 #[derive(Debug)]
-pub struct Exported {
+pub struct OwnersModel {
     /// Its network, for the pictures of `image`.
     pub graph: Graph,
     /// The weights in the file.
@@ -35,7 +35,7 @@ pub struct Exported {
     pub image: Option<ImageConfig>,
 }
 
-impl Exported {
+impl OwnersModel {
     /// Read a `.pt2` for pictures of `image`; None: as the file says.
     ///
     /// # Errors
@@ -123,9 +123,9 @@ fn own_input(program: &Program) -> Result<[i64; 3]> {
 /// [`delta_guard_contract::Task::VerifyModel`]
 ///
 /// # Errors
-/// As [`Exported::read`] and [`Exported::proof`].
+/// As [`OwnersModel::read`] and [`OwnersModel::proof`].
 pub fn verify(file: &Path, image: Option<&ImageConfig>) -> Result<VerifyResult> {
-    let exported = Exported::read(file, image)?;
+    let exported = OwnersModel::read(file, image)?;
     let proof = exported.proof().context(|| file.display().to_string())?;
     let (graph, weights) = (&exported.graph, &exported.weights);
     let size = |entry: &crate::model::graph::StateEntry| entry.shape.iter().product::<i64>() as u64;
