@@ -120,7 +120,7 @@ pub enum Split {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// `resnet18`, `small-cnn`, `fixture` (the network of the EK-FAC fixtures), or the path of a graph file (`*.json`, see `delta-guard graph --help`).
+    /// `resnet18`, `small-cnn`, `fixture` (the network of the EK-FAC fixtures), the path of an exported model (`*.pt2`, see docs/guard-your-model.md), or of a graph file (`*.json`, see `delta-guard graph --help`).
     pub architecture: String,
     /// Channels of the first block (ResNet-18 of the paper: 64).
     #[serde(default = "default_width")]
