@@ -106,10 +106,13 @@ fn table_card(view: &CaseView, trace: &TraceReport, table: &Table) -> Markup {
 fn sources_card(sources: &Sources) -> Markup {
     html! {
         h3 { (sources.title) }
-        p class="intro" { (sources.caption) }
+        p class="intro" {
+            (sources.caption) " Of: the source’s examples with a label of the flagged. Expected: what a random draw with the same labels would bring. "
+            "p: how likely such a draw brings as many or more, corrected for the number of sources (Holm)."
+        }
         div class="card scroll" {
             table {
-                thead { tr { th { "source" } th class="n" { "flagged" } th class="n" title="examples with a label of the flagged" { "of" } th class="n" { "expected" } th class="n" { "p" } } }
+                thead { tr { th { "source" } th class="n" { "flagged" } th class="n" { "of" } th class="n" { "expected" } th class="n" { "p" } } }
                 tbody {
                     @for row in &sources.rows {
                         tr {

@@ -84,6 +84,9 @@ fn row(name: &str, own: &ByLabel, all: &ByLabel) -> SourceRow {
 
 /// Probability that the source has `flagged` or more of the drawn examples.
 fn tail(own: &ByLabel, all: &ByLabel, flagged: u64) -> f64 {
+    if flagged == 0 {
+        return 1.0;
+    }
     // Logarithms throughout: probabilities that are too small for a number must not vanish before they are added.
     let mut sum = (0, vec![0.0]);
     for (label, drawn) in own {
@@ -137,9 +140,8 @@ fn correct(rows: &mut [SourceRow]) {
 /// What one sees, in plain words.
 fn caption(rows: &[SourceRow], sources: usize, flagged: u64) -> String {
     let beyond: Vec<&SourceRow> = rows.iter().filter(|row| row.corrected < BEYOND).collect();
-    let how = "“Of” counts a source's examples with a label of the flagged. Expected is what a random draw with the same labels would bring; p is how likely such a draw brings as many or more, corrected for the number of sources (Holm).";
     let Some(first) = beyond.first() else {
-        return format!("No source stands out: each of the {sources} has about as many as a random draw with the same labels would bring. {how}");
+        return format!("No source stands out: each of the {sources} has about as many as a random draw with the same labels would bring.");
     };
     let beyond_chance = if first.corrected < FAR_BEYOND {
         "That is far beyond what chance brings about"
@@ -154,11 +156,22 @@ fn caption(rows: &[SourceRow], sources: usize, flagged: u64) -> String {
         more => format!(" {} more of the {sources} sources stand out, too.", more.len()),
     };
     format!(
-        "{} of {flagged} come from {}, where {:.1} would be expected. {beyond_chance}: look at this source first.{others} {how}",
+        "{} of {flagged} come from {}, where {:.1} would be expected ({}, corrected for {sources} sources). {beyond_chance}: look at this source first.{others}",
         first.flagged,
         called(first),
-        first.expected
+        first.expected,
+        probability(first.corrected)
     )
+}
+
+fn probability(p: f64) -> String {
+    if p < 1e-300 {
+        "p below 1e-300".into()
+    } else if p < WELL_BEYOND {
+        format!("p = {p:.0e}")
+    } else {
+        format!("p = {p:.3}")
+    }
 }
 
 fn called(row: &SourceRow) -> String {

@@ -95,7 +95,7 @@ fn rows_are_sorted_and_corrected() {
     assert!(
         found
             .caption
-            .starts_with("20 of 30 come from “b”, where 5.5 would be expected. That is far beyond"),
+            .starts_with("20 of 30 come from “b”, where 5.5 would be expected (p = 9e-9, corrected for 5 sources). That is far beyond"),
         "{}",
         found.caption
     );
@@ -118,6 +118,7 @@ fn words_say_how_surprising_it_is() {
     assert!(little.caption.contains("but not by much"), "{}", little.caption);
     let two = sets(&[("a", 50, 20), ("b", 50, 20), ("c", 900, 0)]);
     assert!(two.caption.contains("“b” stands out, too"), "{}", two.caption);
+    assert_eq!([0.0, 2.4e-9, 0.0123].map(probability), ["p below 1e-300", "p = 2e-9", "p = 0.012"]);
     let unsaid = sets(&[("", 50, 20), ("c", 900, 0)]);
     assert!(unsaid.caption.contains("examples whose source is not said"), "{}", unsaid.caption);
 }
