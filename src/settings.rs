@@ -36,6 +36,9 @@ pub struct Settings {
     pub data: DataConfig,
     /// Network and production checkpoint.
     pub model: ModelConfig,
+    /// Is it a network of the owner's that comes without proof ([`delta_guard_contract::verify::UNPROVED`])?
+    #[serde(skip)]
+    pub unproved: bool,
     /// How the production model was trained.
     pub recipe: Recipe,
     /// Detector.

@@ -15,6 +15,8 @@ mod evaluate;
 mod help;
 #[path = "cli/log.rs"]
 mod log;
+#[path = "cli/model.rs"]
+mod model;
 #[path = "outside/smtp.rs"]
 mod smtp;
 #[path = "cli/submit.rs"]

@@ -138,3 +138,56 @@ fn a_small_story_is_found_and_repaired_by_the_real_programs() {
     assert_eq!(read("anomalies_before"), "star");
     assert_ne!(read("anomalies_after"), "star");
 }
+
+/// An exported model of torch, its classes in the order of its folders; then the same set with another class.
+#[test]
+fn an_exported_model_gets_a_configuration_by_the_real_programs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for set in ["train", "validation"] {
+        for class in ["ant", "bee", "cicada", "dragonfly", "earwig", "fly"] {
+            let class = folder.path().join(set).join(class);
+            std::fs::create_dir_all(&class).unwrap();
+            for n in 0..5 {
+                std::fs::copy(root.join("tests/fixtures/pixel.png"), class.join(format!("{n}.png"))).unwrap();
+            }
+        }
+    }
+    let model = root.join("ml/tests/fixtures/models/guarded.pt2");
+    let model = model.to_str().unwrap();
+    let verified = guard(&["verify-model", model, "--quiet"]);
+    assert_eq!(verified.status.code(), Some(0), "{}{}", text(&verified.stdout), text(&verified.stderr));
+    assert!(
+        text(&verified.stdout).contains("8 of 8 pictures are answered as their owner stored"),
+        "{}",
+        text(&verified.stdout)
+    );
+
+    let (train, validation, out) = (at("train"), at("validation"), at("insects.yaml"));
+    let init = |out: &str| guard(&["init", model, "--train", &train, "--validation", &validation, "--out", out, "--quiet"]);
+    let told = init(&out);
+    assert_eq!(told.status.code(), Some(0), "{}{}", text(&told.stdout), text(&told.stderr));
+    for part in ["6 classes, 30 files", "resize 36", "fits, ", "8 of 8 pictures"] {
+        assert!(text(&told.stdout).contains(part), "{part} not in\n{}", text(&told.stdout));
+    }
+    let checked = guard(&["check-config", "--config", &out]);
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+
+    // Another pipeline than the model's is found, and named.
+    let written = std::fs::read_to_string(&out).unwrap();
+    let changed = written.replace("mean: [0.5, 0.45, 0.4]", "mean: [0.3, 0.3, 0.3]");
+    assert_ne!(written, changed);
+    std::fs::write(&out, changed).unwrap();
+    let checked = guard(&["check-config", "--config", &out]);
+    assert_eq!(checked.status.code(), Some(78), "{}", text(&checked.stdout));
+    assert!(text(&checked.stderr).contains("logits differ by"), "{}", text(&checked.stderr));
+
+    std::fs::rename(folder.path().join("train/fly"), folder.path().join("train/gnat")).unwrap();
+    std::fs::rename(folder.path().join("validation/fly"), folder.path().join("validation/gnat")).unwrap();
+    let told = init(&at("other.yaml"));
+    assert_eq!(told.status.code(), Some(78), "{}", text(&told.stdout));
+    for part in ["only in the model: fly", "only in the training set: gnat"] {
+        assert!(text(&told.stderr).contains(part), "{part} not in\n{}", text(&told.stderr));
+    }
+}

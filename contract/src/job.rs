@@ -40,8 +40,8 @@ pub enum Task {
     Check {
         /// Data.
         data: DataConfig,
-        /// Model.
-        model: ModelConfig,
+        /// Model; None: only the data are looked at.
+        model: Option<ModelConfig>,
     },
     /// Is an exported model (`.pt2`) read rightly? Answers the pictures that are stored in it, and compares. → [`VerifyResult`]
     VerifyModel {

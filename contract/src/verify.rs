@@ -5,6 +5,13 @@ use serde::{Deserialize, Serialize};
 /// Logits that differ by more than this from the stored ones are another network's, or another picture's.
 pub const LARGEST_DIFFERENCE: f64 = 1e-3;
 
+/// Said wherever a network of the owner's is guarded that comes without proof: `check-config`, the daemon's page, reports.
+pub const UNPROVED: &str =
+    "nobody has proved that this is the owner's network: no pictures with its own answers are stored in it (docs/export.py stores them)";
+
+/// The file under `extra/` of an exported model that holds what its owner stored.
+pub const STORED: &str = "delta_guard.json";
+
 /// Result of [`crate::Task::VerifyModel`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerifyResult {
@@ -64,5 +71,57 @@ impl Proof {
     /// Is it the owner's network on the owner's pictures?
     pub fn agrees(&self) -> bool {
         self.difference <= LARGEST_DIFFERENCE
+    }
+
+    /// What it shows, in half a sentence.
+    pub fn sentence(&self) -> String {
+        let Self { pictures, difference, .. } = self;
+        if self.agrees() {
+            format!("{pictures} of {pictures} pictures are answered as their owner stored (largest difference of a logit {difference:.0e})")
+        } else {
+            format!(
+                "the stored pictures are not answered as their owner's model did: a logit differs by {difference:.2e} ({LARGEST_DIFFERENCE} is allowed), {} of {pictures} pictures are read as the same class",
+                self.same_class
+            )
+        }
+    }
+
+    /// What to do where it does not agree.
+    pub fn help(&self) -> String {
+        let export = "export the model again with docs/export.py, with the transform and the classes that it is evaluated with";
+        match self.likely.as_slice() {
+            [] => format!("none of the usual mistakes (size, mean and std, order of channels or classes, resizing) explains it: {export}"),
+            likely => format!("most likely: {}. Correct it in the configuration, or {export}", likely.join("; or: ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proof(difference: f64, likely: &[&str]) -> Proof {
+        Proof {
+            pictures: 8,
+            difference,
+            same_class: 5,
+            likely: likely.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn a_proof_says_what_it_shows() {
+        let good = proof(3e-6, &[]);
+        assert!(good.agrees() && proof(LARGEST_DIFFERENCE, &[]).agrees());
+        assert_eq!(
+            good.sentence(),
+            "8 of 8 pictures are answered as their owner stored (largest difference of a logit 3e-6)"
+        );
+        // Not a number is no agreement.
+        for difference in [1.1e-3, f64::INFINITY, f64::NAN] {
+            let bad = proof(difference, &["the classes are in another order"]);
+            assert!(!bad.agrees() && bad.sentence().contains("5 of 8") && bad.help().contains("most likely: the classes"));
+        }
+        assert!(proof(2.0, &[]).help().contains("none of the usual mistakes"));
     }
 }

@@ -2,7 +2,7 @@
 //! advice behind, and they name the configuration where the usual one is not meant.
 
 use super::ask::Wish;
-use super::{Cli, Command, DEFAULT_CONFIG, approve, check_config, decline, demo, flagged, resume, retry, show};
+use super::{Cli, Command, DEFAULT_CONFIG, approve, check_config, decline, demo, flagged, measure, resume, retry, run, show};
 use clap::CommandFactory;
 use delta_guard_contract::method::Name;
 use delta_guard_contract::method::unlearn::Unlearner;
@@ -94,6 +94,16 @@ pub fn retry(case: &str, method: Option<Name<Unlearner>>, candidate: Option<&Pat
 /// `check-config`.
 pub fn check_config() -> Advice {
     Advice::of(Command::CheckConfig(check_config::CheckConfig::default()))
+}
+
+/// `measure`: production on the validation set.
+pub fn measure() -> Advice {
+    Advice::of(Command::Measure(measure::Measure::default()))
+}
+
+/// `run`.
+pub fn run() -> Advice {
+    Advice::of(Command::Run(run::Run::default()))
 }
 
 /// `demo …`.

@@ -9,7 +9,8 @@ use crate::report::words;
 use clap::Args;
 use delta_guard_contract::job::CheckResult;
 use delta_guard_contract::method::Method;
-use delta_guard_contract::{Fault, ImageConfig, JobResult, Resize, Task};
+use delta_guard_contract::verify::UNPROVED;
+use delta_guard_contract::{Code, Fault, ImageConfig, JobResult, Resize, Task};
 use serde::Serialize;
 
 /// Check the configuration and report every mistake at once, each with its line, what is allowed and what was probably meant
@@ -91,7 +92,7 @@ fn try_out(global: &Global, config: Config) -> anyhow::Result<Checked> {
     let folder = tempfile::tempdir()?;
     let task = Task::Check {
         data: config.file.data.clone(),
-        model: config.file.model.clone(),
+        model: Some(config.file.model.clone()),
     };
     // Its caches are the guard's: nothing may be put there as another user.
     let mut setup = config.file.worker_setup();
@@ -101,7 +102,9 @@ fn try_out(global: &Global, config: Config) -> anyhow::Result<Checked> {
         Ok(other) => return Err(super::work::unexpected(&other)),
         Err(error) => match error.downcast::<Fault>() {
             Ok(fault) => {
-                let key = if fault.message.contains("data.classes") {
+                let key = if fault.code == Code::ModelDiffers {
+                    "model.architecture"
+                } else if fault.message.contains("data.classes") {
                     "data.classes"
                 } else if fault.message.contains("data.validation") {
                     "data.validation"
@@ -120,11 +123,23 @@ fn try_out(global: &Global, config: Config) -> anyhow::Result<Checked> {
     };
     if let Some(seen) = &seen {
         tried.warnings.extend(thin_classes(&config, seen));
+        proof(&config, seen, &mut tried)?;
     }
     Ok(match config.mistakes(&tried.mistakes) {
         Some(error) => Err(error),
         None => Ok((config, tried, seen)),
     })
+}
+
+/// A network that answers its owner's pictures otherwise is not guarded; one without such pictures is, with a warning.
+fn proof(config: &Config, seen: &CheckResult, tried: &mut Tried) -> anyhow::Result<()> {
+    match &seen.proof {
+        Some(proof) if proof.agrees() => tried.found.push(("proof", proof.sentence())),
+        Some(proof) => tried.mistake("model.architecture", proof.sentence(), proof.help()),
+        None if config.settings()?.unproved => tried.warnings.push(format!("model.architecture: {UNPROVED}")),
+        None => {}
+    }
+    Ok(())
 }
 
 /// A network of the owner's was hardly trained by our recipe.
@@ -246,7 +261,11 @@ fn data_and_model(file: &ConfigFile, tried: &Tried, seen: Option<&CheckResult>) 
         set(seen.map_or(&none, |seen| &seen.validation), &file.data.validation.path),
     ));
     facts.push(("pictures", pictures(&file.data.image)));
-    facts.push(("network", format!("{}, width {}", file.model.architecture, file.model.width)));
+    let width = match std::path::Path::new(&file.model.architecture).extension() {
+        None => format!(", width {}", file.model.width),
+        Some(_) => String::new(),
+    };
+    facts.push(("network", format!("{}{width}", file.model.architecture)));
     facts.push((
         "checkpoint",
         match seen.and_then(|seen| seen.parameters) {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 
 /// Measure a checkpoint on labelled pictures (no daemon needed)
-#[derive(Debug, Args, Serialize)]
+#[derive(Debug, Default, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard measure                                             production on the validation set

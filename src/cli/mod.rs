@@ -15,10 +15,12 @@ mod fit;
 mod flagged;
 mod graph;
 mod ids;
+mod init;
 mod journal;
 mod log;
 mod lookup;
 mod measure;
+mod prove;
 mod resume;
 mod retry;
 mod run;
@@ -29,6 +31,7 @@ mod submit;
 mod trace;
 mod train;
 mod unlearn;
+mod verify_model;
 mod watch;
 mod work;
 
@@ -51,6 +54,7 @@ pub struct Cli {
 
 const TOP_HELP: &str = "\
 Begin here:
+  delta-guard init model.pt2 --train PATH --validation PATH --out guard.yaml   for a model that PyTorch exported
   delta-guard check-config --example > guard.yaml   every key explained; edit paths, data, model
   delta-guard check-config --config guard.yaml      every mistake at once, each with its line
   delta-guard run --config guard.yaml               the daemon; then, from anywhere:
@@ -60,7 +64,7 @@ Exit codes:
   0   done; for a question: yes, found, passed
   1   failed: the message says what happened and what to do
   2   the command line itself is wrong
-  3   the answer is no: rejected, undecided, refused, no such case
+  3   the answer is no: rejected, undecided, refused, no such case, no proof
   78  the configuration is wrong (systemd does not restart the daemon after this one)
   130 interrupted; what was done is kept where the command can go on from it";
 
@@ -100,6 +104,10 @@ impl Global {
 enum Command {
     /// Run the daemon: watch the inbox, trace and repair, until it is asked to stop
     Run(run::Run),
+    /// See whether an exported model (.pt2) is read rightly (no daemon, no configuration needed)
+    VerifyModel(verify_model::VerifyModel),
+    /// Write a configuration for an exported model (.pt2), and check it
+    Init(init::Init),
     /// Check the configuration and report every mistake at once
     CheckConfig(check_config::CheckConfig),
     /// Put a wrongly predicted picture into the inbox
@@ -155,6 +163,8 @@ pub fn main() -> ExitCode {
     let global = cli.global;
     let done = match cli.command {
         Command::Run(command) => command.run(&global),
+        Command::VerifyModel(command) => command.run(&global),
+        Command::Init(command) => command.run(&global),
         Command::CheckConfig(command) => command.run(&global),
         Command::Submit(command) => command.run(&global),
         Command::Cases(command) => command.run(&global),

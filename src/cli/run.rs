@@ -1,6 +1,6 @@
 //! `run`: the daemon.
 
-use super::{Exit, Failure, Global, log, signals};
+use super::{Exit, Failure, Global, log, prove, signals};
 use crate::alert::trouble::Outage;
 use crate::alert::{self, mailer};
 use crate::config::Config;
@@ -27,11 +27,13 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+/// Microseconds that looking at an exported network may take before systemd gives the start up.
+const PROVING: u32 = 11 * 60 * 1_000_000;
 /// Name of the file in the state folder that holds the address that is listened on.
 const ADDRESS_FILE: &str = "http.address";
 
 /// Run the daemon: watch the inbox, trace and repair, until it is asked to stop
-#[derive(Debug, Args, Serialize)]
+#[derive(Debug, Default, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard run --config guard.yaml
@@ -105,6 +107,10 @@ async fn guard(config: Config, settings: Settings) -> anyhow::Result<()> {
         listening = %address.map_or_else(|| "nowhere".to_owned(), |address| format!("http://{address}")),
         config = %config.path.display(),
     );
+
+    // For systemd that takes as long as it takes.
+    tell(&[NotifyState::ExtendTimeoutUsec(PROVING)]);
+    prove::at_the_start(&settings, stop.clone()).await?;
 
     let around = Around {
         hooks: Arc::clone(&hooks),

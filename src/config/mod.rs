@@ -6,6 +6,7 @@
 pub mod check;
 pub mod file;
 mod probe;
+mod proof;
 pub(crate) mod rules;
 mod settings;
 pub mod tree;

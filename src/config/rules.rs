@@ -18,8 +18,13 @@ use delta_guard_contract::{ClassNames, in_braces, mistaken};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Architectures that are known by name; anything else is the path of a graph file.
+/// Architectures that are known by name; anything else is the path of a graph file or an exported model.
 const ARCHITECTURES: [&str; 3] = ["resnet18", "small-cnn", "fixture"];
+
+/// Is the network described by a file?
+pub(super) fn is_file(architecture: &str) -> bool {
+    [".json", ".pt2"].iter().any(|end| architecture.ends_with(end))
+}
 
 /// Collects findings under dotted paths.
 #[derive(Default)]
@@ -126,14 +131,17 @@ fn places(file: &ConfigFile, found: &mut Findings) {
         "name pictures that the model was not trained on, or set data.train.split and data.validation.split to train and test",
     );
     let architecture = &file.model.architecture;
-    if !ARCHITECTURES.contains(&architecture.as_str()) && !architecture.ends_with(".json") {
+    if !ARCHITECTURES.contains(&architecture.as_str()) && !is_file(architecture) {
         let meant = nearest(architecture, ARCHITECTURES)
             .map(|name| format!("did you mean {name:?}? "))
             .unwrap_or_default();
         found.add(
             "model.architecture",
             format!("{architecture:?} is not known"),
-            format!("{meant}allowed: {}, or the path of a graph file (*.json)", ARCHITECTURES.join(", ")),
+            format!(
+                "{meant}allowed: {}, or the path of an exported model (*.pt2, docs/guard-your-model.md) or a graph file (*.json)",
+                ARCHITECTURES.join(", ")
+            ),
         );
     }
 }
@@ -271,14 +279,14 @@ fn files(file: &ConfigFile, found: &mut Findings) {
         Ok(()) => not_a_checkpoint(checkpoint, found),
         Err(error) => found.add("model.checkpoint", format!("{} cannot be read: {error}", checkpoint.display()), help),
     }
-    if file.model.architecture.ends_with(".json")
+    if is_file(&file.model.architecture)
         && let Err(error) = std::fs::File::open(&file.model.architecture)
     {
-        found.add(
-            "model.architecture",
-            format!("{} cannot be read: {error}", file.model.architecture),
-            "`delta-guard graph --classes NUMBER --out FILE.json` writes such a file",
-        );
+        let help = match file.model.architecture.ends_with(".pt2") {
+            true => "`torch.export.save` writes such a file: docs/guard-your-model.md has the two lines",
+            false => "`delta-guard graph --classes NUMBER --out FILE.json` writes such a file",
+        };
+        found.add("model.architecture", format!("{} cannot be read: {error}", file.model.architecture), help);
     }
     command::is_there(file, found);
     program_and_folders(file, found);

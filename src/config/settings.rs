@@ -92,6 +92,7 @@ impl ConfigFile {
             check_prediction: self.inbox.check_prediction,
             data: self.data.clone(),
             model: self.model.clone(),
+            unproved: super::proof::is_unproved(&self.model.architecture),
             recipe: self.recipe.clone(),
             detect: self.detect.clone(),
             unlearn: self.unlearn.clone(),

@@ -27,6 +27,9 @@ pub struct CaseView {
     /// The configuration of the guard that shows it: advised commands name it.
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// Is the guarded network the owner's own, without proof that it is read rightly?
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unproved: bool,
     /// How the candidate of this case is or would be made.
     pub method: Name<Unlearner>,
     /// Where the case stands.
@@ -131,6 +134,7 @@ impl CaseView {
             instance: settings.instance.clone(),
             owner: settings.owner.clone(),
             config: settings.config.clone(),
+            unproved: settings.unproved,
             method: case.method.unwrap_or_else(|| settings.unlearn.name()),
             state: case.state,
             reason: case.reason.clone(),

@@ -11,6 +11,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use delta_guard_contract::verify::UNPROVED;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,7 +27,8 @@ pub struct Ready {
     pub ready: bool,
     /// Why not; empty when ready.
     pub reasons: Vec<String>,
-    /// What somebody should know although it is ready: files that have been waiting in the inbox for more than ten minutes, an index that is made again.
+    /// What somebody should know although it is ready: files that have been waiting in the inbox for more than ten minutes, an index that is made again, a network
+    /// without proof.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -169,6 +171,9 @@ fn ready(api: &Api) -> Ready {
     let mut notes = now.notes.clone();
     if api.ledger().is_some_and(|ledger| !ledger.snapshot().has_index) {
         notes.push("the index is out of use and is made again; until then answers come from the journal, which takes longer".to_owned());
+    }
+    if api.settings.unproved {
+        notes.push(UNPROVED.to_owned());
     }
     Ready {
         ready: now.is_ready(),

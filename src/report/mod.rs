@@ -16,6 +16,7 @@ pub use evidence::picture;
 pub(crate) use exhibits::facts;
 
 use crate::engine::CaseView;
+use delta_guard_contract::verify::UNPROVED;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use words::{Tone, headline};
 
@@ -57,6 +58,7 @@ pub fn page(view: &CaseView) -> String {
                             span class=(format!("tag {tone}")) { (head.tag) }
                             h1 { (head.title) }
                             p { (head.meaning) }
+                            @if view.unproved { p { "Take this with care: " (UNPROVED) "." } }
                         }
                         (evidence::anomaly(view))
                     }

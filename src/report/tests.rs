@@ -130,6 +130,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
         device: "cpu".into(),
     };
     CaseView {
+        unproved: false,
         case: Digest("8f3a".repeat(16)),
         instance: "animals-v7".into(),
         owner: "ML platform".into(),

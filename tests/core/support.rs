@@ -34,6 +34,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
         std::fs::write(&checkpoint, b"production weights").unwrap();
     }
     Settings {
+        unproved: false,
         instance: "test".into(),
         group: None,
         public_url: None,

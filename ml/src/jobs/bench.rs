@@ -113,7 +113,7 @@ pub fn proof(model: &ModelConfig, image: &ImageConfig) -> Result<Option<Proof>> 
             proof.same_class,
             proof.pictures
         ),
-        "make data.image say what the model saw (`delta-guard init` writes it as the file says), or export the model again with docs/export.py",
+        "make data.image say what the model saw (`init` writes it as the file says), or export the model again with docs/export.py",
     ))
 }
 

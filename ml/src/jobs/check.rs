@@ -9,7 +9,7 @@ use delta_guard_contract::{DataConfig, ModelConfig};
 use tch::Kind;
 
 /// [`delta_guard_contract::Task::Check`]
-pub fn check(data: &DataConfig, model: &ModelConfig) -> Result<JobResult> {
+pub fn check(data: &DataConfig, model: Option<&ModelConfig>) -> Result<JobResult> {
     let listed = data.classes.as_ref().map(class_names).transpose()?;
     let train = glance(&data.train, listed.as_deref().map(KnownClasses::Listed)).context(|| "training set (data.train)".into())?;
     let known: Option<Vec<String>> = match &train {
@@ -23,8 +23,8 @@ pub fn check(data: &DataConfig, model: &ModelConfig) -> Result<JobResult> {
         Glance::Unknown => known.as_ref().map(Vec::len),
     };
     let mut notes = Vec::new();
-    let parameters = match classes {
-        Some(classes) => {
+    let parameters = match classes.zip(model) {
+        Some((classes, model)) => {
             let graph = bench::graph(model, &data.image, classes)?;
             let (weights, noted) = Weights::load_noted(model, &graph, Kind::Float)?;
             notes = noted;
@@ -41,7 +41,7 @@ pub fn check(data: &DataConfig, model: &ModelConfig) -> Result<JobResult> {
         train: listed(train),
         validation: listed(validation),
         parameters,
-        proof: bench::proof(model, &data.image)?,
+        proof: model.map(|model| bench::proof(model, &data.image)).transpose()?.flatten(),
         notes,
     }))
 }

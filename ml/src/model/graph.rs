@@ -177,7 +177,11 @@ impl Graph {
         match serde_json::from_str::<Version>(text) {
             Ok(Version { format }) if format != FORMAT => {
                 let message = format!("graph format {format} is not known (this version reads {FORMAT})");
-                return Err(Error::new(Code::GraphUnusable, message, "`delta-guard graph` writes this version's form"));
+                return Err(Error::new(
+                    Code::GraphUnusable,
+                    message,
+                    "`delta-guard graph --classes NUMBER --out FILE.json` writes this version's form",
+                ));
             }
             _ => {}
         }

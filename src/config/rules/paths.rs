@@ -32,7 +32,7 @@ pub(in crate::config) fn make_absolute(file: &mut ConfigFile, base: &Path) {
     for (_, path) in paths(file) {
         *path = tidy(&base.join(&*path));
     }
-    if file.model.architecture.ends_with(".json") {
+    if super::is_file(&file.model.architecture) {
         file.model.architecture = tidy(&base.join(&file.model.architecture)).to_string_lossy().into_owned();
     }
 }
