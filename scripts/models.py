@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whether torchvision's and timm's models can be guarded, at their real size: each is exported with random weights, read by `delta-guard verify-model`, and deleted.
+"""Whether torchvision's and timm's models can be guarded, at their real size: each is exported with random weights, read by `verify-model`, and deleted.
 
     scripts/models.py                         all that are not done yet; then docs/models.md is written again
     scripts/models.py resnet18 timm:levit_128s   those, again
@@ -157,7 +157,7 @@ PASSES = 1.65
 
 HEAD = """# Models that were tried
 
-Written by `make models` (`scripts/models.py`; needs torch, torchvision and timm): models at their real size with random weights, exported by `docs/export.py`, read and run by `delta-guard verify-model`. `timm:` names are timm's, the others
+Written by `make models` (`scripts/models.py`; needs torch, torchvision and timm): models at their real size with random weights, exported by `docs/export.py`, read and run by `verify-model`. `timm:` names are timm's, the others
 torchvision's.
 
 * **apart**: largest difference between a logit of ours and PyTorch's own, over eight pictures that went through decoding and preprocessing, too; the largest logit is about 5. **gradient**: largest relative difference between gradients of three weights of
