@@ -42,6 +42,8 @@ operators! {
     "eq.Scalar" => |a| Ok(a.tensor("self")?.f_eq(a.scalar("other")?)?.into());
     "ne.Scalar" => |a| Ok(a.tensor("self")?.f_ne(a.scalar("other")?)?.into());
     "lt.Scalar" => |a| Ok(a.tensor("self")?.f_lt(a.scalar("other")?)?.into());
+    "ge.Scalar" => |a| Ok(a.tensor("self")?.f_ge(a.scalar("other")?)?.into());
+    "le.Scalar" => |a| Ok(a.tensor("self")?.f_le(a.scalar("other")?)?.into());
     "gt.Scalar" => |a| Ok(a.tensor("self")?.f_gt(a.scalar("other")?)?.into());
     "bitwise_not" => |a| Ok(a.tensor("self")?.f_bitwise_not()?.into());
     "logical_not" => |a| Ok(a.tensor("self")?.f_logical_not()?.into());

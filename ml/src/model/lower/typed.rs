@@ -25,7 +25,8 @@ pub(super) fn op(target: &str, arguments: &mut Arguments, program: &Program, cal
             })),
             _ => None,
         }),
-        "batch_norm" if matches!(arguments.get("training"), Some(Operand::Bool(true))) => {
+        // Without running statistics it standardises weights, or an example: that is no training.
+        "batch_norm" if matches!(arguments.get("training"), Some(Operand::Bool(true))) && arguments.contains_key("running_mean") => {
             return Err(unusable(
                 "it was exported in training mode".into(),
                 "call model.eval() before torch.export.export",
