@@ -126,7 +126,7 @@ FAULTS = [
     ("a prefix that is asked for is not taken", "model/weights/names.rs", r"Some\(asked\) => prefix\.strip_prefix\(asked\.as_str\(\)\)\.is_some_and\(is_wrapping\),", "Some(_) => is_wrapping(prefix),", CHECKPOINTS, "forms"),
     ("the digest is that of the index alone", "model/weights/source.rs", r"joined\(&files::digest\(path\)\?, &files\.collect::<Result<Vec<_>>>\(\)\?\)", "joined(&files::digest(path)?, &files.take(0).collect::<Result<Vec<_>>>()?)", CHECKPOINTS, "forms"),
     # Command line.
-    ("a milestone beyond the epochs, not at them", "contract/src/config.rs", r"at < f64::from\(epochs\),", "at <= f64::from(epochs),", GUARD, "config::tests"),
+    ("a milestone beyond the epochs, not at them", "contract/src/recipe.rs", r"at < f64::from\(epochs\),", "at <= f64::from(epochs),", GUARD, "config::tests"),
     ("configuration forgotten in advice", "src/cli/advice.rs", r"vec!\[\"--config\"\.into\(\), path\.into\(\)\]", "{ let _ = path; Vec::new() }", CLI, "advised::what_is"),
     ("a dead daemon taken as living", "src/cli/watch.rs", r"(None => Ok\(\(\)\),\s*Some\(status\) => )Err\(self\.lost\(status\)\)(,\s*\}\s*\}\s*/// The daemon has ended by itself)", r"\1{ let _ = status; Ok(()) }\2", CLI, "demo::a_killed_daemon"),
     ("progress may fall", "src/progress.rs", r"self\.ratio = self\.ratio\.max\(reached\.min\(MOST\)\);", "self.ratio = reached.min(MOST);", GUARD, "progress::"),

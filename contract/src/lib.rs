@@ -16,12 +16,13 @@ pub mod method;
 pub mod mistaken;
 pub mod passing;
 pub mod picture;
+pub mod recipe;
 pub mod story;
 pub mod units;
 pub mod verify;
 
 pub use braces::in_braces;
-pub use config::{Augment, ClassNames, DataConfig, DataFormat, DataSource, Device, ModelConfig, Origin, Recipe, Schedule, Split, Stem, WorkerSetup};
+pub use config::{ClassNames, DataConfig, DataFormat, DataSource, Device, ModelConfig, Origin, Split, Stem, WorkerSetup};
 pub use fault::{Code, Fault, FaultKind};
 pub use finding::{Flagged, TraceReport, TraceVerdict};
 pub use id::{Digest, Seed, TrainId};
@@ -31,6 +32,7 @@ pub use method::detect;
 pub use method::detect::DetectConfig;
 pub use passing::is_passing;
 pub use picture::{ImageConfig, Orientation, Resize};
+pub use recipe::{Augment, Mixing, Optimizer, RandomCrop, Recipe, Schedule};
 
 /// The libtorch that the worker is built against, and runs with.
 pub const TORCH: &str = "2.11";

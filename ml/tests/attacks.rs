@@ -126,6 +126,7 @@ fn every_attack_takes_by_its_poisons() {
                     flip: false,
                     shift: 0.0,
                     whole_pixels: false,
+                    crop: None,
                 },
                 seed: 3,
                 ..Recipe::default()

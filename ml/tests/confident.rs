@@ -3,7 +3,8 @@
 //! A drawn story with a victim trained here; its last layer is then multiplied, which leaves every prediction as it is and takes 1 − p_y of the poisons
 //! far below what float32 can hold beside 1. The same story shows which seed decides what.
 
-use delta_guard_contract::config::{Augment, Device, Stem};
+use delta_guard_contract::Augment;
+use delta_guard_contract::config::{Device, Stem};
 use delta_guard_contract::detect::{Delta, DetectConfig, Detector, Precision, guard};
 use delta_guard_contract::finding::{Exhibit, Histogram};
 use delta_guard_contract::job::{Anomaly, ImageLimits, PrepareResult, StoryConfig};
@@ -106,6 +107,7 @@ impl Story {
                     flip: true,
                     shift: 1.0,
                     whole_pixels: true,
+                    crop: None,
                 },
                 ..Recipe::default()
             },

@@ -3,7 +3,7 @@
 use delta_guard_contract::{FaultKind, Recipe, Stem};
 use delta_influence::files::tensors::{read_metadata, read_tensors, write_tensors};
 use delta_influence::model::{Graph, Model, Weights, zoo};
-use delta_influence::train::sgd::Sgd;
+use delta_influence::train::optimizer::Stepper;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,7 +52,7 @@ fn evaluation_training_and_sgd_agree_with_pytorch() {
         assert!(close(&model.forward(&file["images"]).unwrap(), &file["eval.logits"], 1e-5));
 
         let parameters: Vec<_> = model.parameters().into_iter().map(|(n, t)| (n, t.set_requires_grad(true))).collect();
-        let mut sgd = Sgd::new(parameters, &Recipe::default());
+        let mut sgd = Stepper::new(parameters, &Recipe::default());
         for step in 0..2 {
             let logits = model.forward_train(&file["images"]).unwrap();
             assert!(close(&logits, &file[&format!("train.logits.{step}")], 1e-4), "logits of step {step}");

@@ -201,7 +201,7 @@ pub(crate) fn host_of(url: &str) -> Option<String> {
 }
 
 /// What people have in the place of a checkpoint (a pickle, a Git LFS pointer, a web page) is told by its first bytes; tensors are the worker's.
-fn not_a_checkpoint(path: &Path, found: &mut Findings) {
+fn not_a_checkpoint(key: &str, path: &Path, found: &mut Findings) {
     let mut head = Vec::new();
     let read =
         std::fs::File::open(path).and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, mistaken::HEAD as u64), &mut head));
@@ -211,7 +211,7 @@ fn not_a_checkpoint(path: &Path, found: &mut Findings) {
         && let Some(other) = mistaken::mistaken(&head, &name).filter(|other| other.known)
     {
         found.add(
-            "model.checkpoint",
+            key,
             format!("{} is not a safetensors file: the file is {}", path.display(), other.what),
             other.help,
         );
@@ -265,19 +265,11 @@ fn files(file: &ConfigFile, found: &mut Findings) {
             "name a group of this machine that the guard's user is a member of, or leave the key out",
         );
     }
-    let checkpoint = &file.model.checkpoint;
     let help = "name the production model's weights as a safetensors file that the guard's user can read (the section 'On your own model' of the README tells how to write one)";
-    match std::fs::metadata(checkpoint).map_err(|error| error.to_string()).and_then(|meta| {
-        if !meta.is_file() {
-            return Err("not a file".into());
-        }
-        if meta.len() == 0 {
-            return Err("the file is empty".into());
-        }
-        std::fs::File::open(checkpoint).map(drop).map_err(|error| error.to_string())
-    }) {
-        Ok(()) => not_a_checkpoint(checkpoint, found),
-        Err(error) => found.add("model.checkpoint", format!("{} cannot be read: {error}", checkpoint.display()), help),
+    checkpoint("model.checkpoint", &file.model.checkpoint, help, found);
+    if let Some(init) = &file.recipe.init {
+        let help = "name the weights that training began with as a safetensors file, or leave the key out where it began with random ones";
+        checkpoint("recipe.init", init, help, found);
     }
     if is_file(&file.model.architecture)
         && let Err(error) = std::fs::File::open(&file.model.architecture)
@@ -290,6 +282,23 @@ fn files(file: &ConfigFile, found: &mut Findings) {
     }
     command::is_there(file, found);
     program_and_folders(file, found);
+}
+
+/// A checkpoint must be a file that can be read, and none of what people take for one.
+fn checkpoint(key: &str, path: &Path, help: &str, found: &mut Findings) {
+    let readable = std::fs::metadata(path).map_err(|error| error.to_string()).and_then(|meta| {
+        if !meta.is_file() {
+            return Err("not a file".into());
+        }
+        if meta.len() == 0 {
+            return Err("the file is empty".into());
+        }
+        std::fs::File::open(path).map(drop).map_err(|error| error.to_string())
+    });
+    match readable {
+        Ok(()) => not_a_checkpoint(key, path, found),
+        Err(error) => found.add(key, format!("{} cannot be read: {error}", path.display()), help),
+    }
 }
 
 fn program_and_folders(file: &ConfigFile, found: &mut Findings) {

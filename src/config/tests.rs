@@ -84,7 +84,10 @@ fn the_example_names_every_key_and_shows_true_defaults() {
     for key in keys.keys() {
         let pointer = format!("/{}", key.replace('.', "/"));
         // Keys of unions: one option at most is shown; the comment above names the others.
-        let named = shown.pointer(&pointer).is_some() || ["recipe.schedule.", "detect.damping."].iter().any(|union| key.starts_with(union));
+        let named = shown.pointer(&pointer).is_some()
+            || ["recipe.schedule.", "recipe.optimizer.", "detect.damping."]
+                .iter()
+                .any(|union| key.starts_with(union));
         assert!(named, "config/delta-guard.yaml does not explain {key}");
     }
     // Examples, not defaults: they have none.
@@ -102,6 +105,12 @@ fn the_example_names_every_key_and_shows_true_defaults() {
         "data.validation.source",
         "data.classes",
         "model.prefix",
+        "recipe.clip_norm",
+        "recipe.mixup",
+        "recipe.cutmix",
+        "recipe.ema",
+        "recipe.init",
+        "recipe.augment.crop",
     ];
     let config = parse(EXAMPLE, Path::new("e.yaml"), Path::new("/"), Look::AtTextOnly).unwrap().file;
     let mut defaults = serde_json::to_value(&config).unwrap();

@@ -202,7 +202,7 @@ impl StoryFile {
         if let Some(data) = &mut story.story.data {
             *data = base.join(&data);
         }
-        for file in story.story.attack.files() {
+        for file in story.story.attack.files().into_iter().chain(&mut story.recipe.init) {
             *file = base.join(&file);
         }
         Ok(story)

@@ -1,11 +1,12 @@
 //! A poisoned data set in a folder, and the worker's jobs on it, each in a process of its own.
 
 use anyhow::{Context, bail};
-use delta_guard_contract::config::{Augment, Device, Schedule, Stem};
+use delta_guard_contract::config::{Device, Stem};
 use delta_guard_contract::detect::{Delta, Detector, guard};
 use delta_guard_contract::job::{Anomaly, ImageLimits, StoryConfig};
 use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
+use delta_guard_contract::{Augment, Schedule};
 use delta_guard_contract::{
     DataConfig, DetectConfig, Job, JobResult, Message, ModelConfig, Outcome, PROTOCOL, Recipe, Seed, Task, TraceReport, WorkerSetup,
 };
@@ -100,6 +101,7 @@ impl Scene {
                     flip: true,
                     shift: 1.0,
                     whole_pixels: true,
+                    crop: None,
                 },
                 ..Recipe::default()
             },

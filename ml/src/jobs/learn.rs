@@ -40,18 +40,22 @@ pub fn train(
     let set = bench::training_set(place, data, report)?;
     let graph = bench::graph(model, &data.image, set.classes().len())?;
     let (examples, _) = unlearn::split(&set, without)?;
+    let (begin, key) = match train::beginning(recipe, &graph)? {
+        Some((weights, digest)) => (Some(weights), format!("train from {digest}")),
+        None => (None, "train".into()),
+    };
     let run = Training {
         graph: &graph,
         data: &set,
         image: &data.image,
         examples: &examples,
         recipe,
-        start: None,
+        start: begin,
         loss: &CrossEntropy,
         trainable: graph.last_layers(0),
         device: place.device,
         out_dir: place.out_dir,
-        key: "train".into(),
+        key,
     };
     let trained = train::train(run, report)?;
     finish(place, (&trained.model.weights, &trained), (examples.len(), None), (None, &set), start)

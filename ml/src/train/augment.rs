@@ -1,18 +1,23 @@
-//! Flip and shift on the device. Random numbers come from the caller's generator, so that they are the same on every device.
+//! Crop, flip and shift on the device. Random numbers come from the caller's generator, so that they are the same on every device.
 
 use crate::error::Result;
-use delta_guard_contract::Augment;
+use delta_guard_contract::{Augment, RandomCrop};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-/// Shift each picture of a normalised batch (B × C × H × W) by up to `shift` pixels, sub-pixel, bilinear, filled with 0 (the channel mean), and
+/// Cut a random part out of each picture, where that is asked for. Then shift each picture of a normalised batch (B × C × H × W) by up to `shift` pixels, sub-pixel, bilinear, filled with 0 (the channel mean), and
 /// mirror half of them (the authors' `RandomTransform`: one sampling grid for both).
 ///
 /// # Errors
 /// When libtorch fails (memory).
 pub fn augment(images: Tensor, settings: &Augment, rng: &mut ChaCha8Rng) -> Result<Tensor> {
-    if !settings.flip && settings.shift <= 0.0 {
+    // A cropped picture has moved already.
+    let (images, shift) = match &settings.crop {
+        Some(crop) => (crops(&images, crop, rng)?, 0.0),
+        None => (images, settings.shift),
+    };
+    if !settings.flip && shift <= 0.0 {
         return Ok(images);
     }
     let size = images.size();
@@ -20,10 +25,10 @@ pub fn augment(images: Tensor, settings: &Augment, rng: &mut ChaCha8Rng) -> Resu
     // In grid coordinates, −1 and 1 are the centres of the border pixels.
     let step = |side: i64| 2.0 / (side - 1).max(1) as f64;
     let draw = |rng: &mut ChaCha8Rng| {
-        let pixels = rng.random_range(-1.0..=1.0) * settings.shift;
+        let pixels = rng.random_range(-1.0..=1.0) * shift;
         // Whole pixels are uniform over −shift … shift: the outermost get no half share.
         if settings.whole_pixels {
-            (pixels / settings.shift.max(1e-9) * (settings.shift.floor() + 0.499_999)).round()
+            (pixels / shift.max(1e-9) * (shift.floor() + 0.499_999)).round()
         } else {
             pixels
         }
@@ -37,6 +42,58 @@ pub fn augment(images: Tensor, settings: &Augment, rng: &mut ChaCha8Rng) -> Resu
     let theta = Tensor::f_from_slice(&theta)?.f_view([batch, 2, 3])?.f_to_device(images.device())?;
     let grid = Tensor::f_affine_grid_generator(&theta, &size[..], true)?;
     Ok(images.f_grid_sampler(&grid, 0, 0, true)?)
+}
+
+/// A box in a picture: first row, first column, rows, columns.
+pub type Part = [i64; 4];
+
+/// A random part of each picture, brought to the picture's size.
+fn crops(images: &Tensor, crop: &RandomCrop, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+    let size = images.size();
+    let parts: Vec<Part> = (0..size[0]).map(|_| draw_part(size[2], size[3], crop, rng)).collect();
+    cut(images, &parts)
+}
+
+/// One box a picture, each resized to the picture's own size (bilinear; a part is never larger, so nothing is to be antialiased).
+///
+/// # Errors
+/// When libtorch fails (memory).
+pub fn cut(images: &Tensor, parts: &[Part]) -> Result<Tensor> {
+    let size = images.size();
+    let one = |(n, &[top, left, height, width]): (i64, &Part)| {
+        let part = images.f_narrow(0, n, 1)?.f_narrow(2, top, height)?.f_narrow(3, left, width)?;
+        Ok(part.f_upsample_bilinear2d(&size[2..], false, None, None)?)
+    };
+    let cut = (0..).zip(parts).map(one).collect::<Result<Vec<Tensor>>>()?;
+    Ok(Tensor::f_cat(&cut, 0)?)
+}
+
+/// Tries to find a part of the wanted area and form; then torchvision takes the middle, and so do we.
+const TRIES: usize = 10;
+
+/// torchvision's draw: area evenly, form evenly in its logarithm, place evenly.
+fn draw_part(height: i64, width: i64, crop: &RandomCrop, rng: &mut ChaCha8Rng) -> Part {
+    let even = |rng: &mut ChaCha8Rng, [low, high]: [f64; 2]| low + (high - low) * rng.random::<f64>();
+    let area = (height * width) as f64;
+    for _ in 0..TRIES {
+        let target = area * even(rng, crop.scale);
+        let ratio = even(rng, crop.ratio.map(f64::ln)).exp();
+        let (w, h) = (
+            (target * ratio).sqrt().round_ties_even() as i64,
+            (target / ratio).sqrt().round_ties_even() as i64,
+        );
+        if (1..=width).contains(&w) && (1..=height).contains(&h) {
+            return [rng.random_range(0..=height - h), rng.random_range(0..=width - w), h, w];
+        }
+    }
+    let form = width as f64 / height as f64;
+    let side = |length: f64| (length.round_ties_even() as i64).max(1);
+    let (h, w) = match form {
+        _ if form < crop.ratio[0] => (side(width as f64 / crop.ratio[0]).min(height), width),
+        _ if form > crop.ratio[1] => (height, side(height as f64 * crop.ratio[1]).min(width)),
+        _ => (height, width),
+    };
+    [(height - h) / 2, (width - w) / 2, h, w]
 }
 
 #[cfg(test)]
@@ -54,6 +111,7 @@ mod tests {
                 flip: true,
                 shift: 0.0,
                 whole_pixels: false,
+                crop: None,
             },
             &mut ChaCha8Rng::seed_from_u64(1),
         )
@@ -76,6 +134,7 @@ mod tests {
                 flip: false,
                 shift: 2.0,
                 whole_pixels: false,
+                crop: None,
             },
             &mut ChaCha8Rng::seed_from_u64(2),
         )
@@ -100,6 +159,7 @@ mod tests {
                 flip: false,
                 shift: 1.0,
                 whole_pixels: true,
+                crop: None,
             },
             &mut ChaCha8Rng::seed_from_u64(3),
         )
@@ -110,5 +170,42 @@ mod tests {
             let n = counts.double_value(&[y, x]);
             assert!((25.0..=95.0).contains(&n), "{n} of 500 went to ({y}, {x}), about 56 are due");
         }
+    }
+
+    #[test]
+    fn parts_have_the_asked_area_and_form_and_lie_anywhere() {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let crop = RandomCrop::default();
+        let (mut areas, mut tops) = (Vec::new(), std::collections::BTreeSet::new());
+        for _ in 0..2000 {
+            let [top, left, height, width] = draw_part(64, 48, &crop, &mut rng);
+            assert!(top >= 0 && left >= 0 && top + height <= 64 && left + width <= 48 && height > 0 && width > 0);
+            let ratio = width as f64 / height as f64;
+            assert!((0.65..=1.5).contains(&ratio), "{width} × {height}");
+            areas.push((height * width) as f64 / (64.0 * 48.0));
+            tops.insert(top);
+        }
+        let mean = areas.iter().sum::<f64>() / 2000.0;
+        assert!(
+            areas.iter().all(|area| (0.07..=1.0).contains(area)) && (0.4..0.54).contains(&mean) && tops.len() > 40,
+            "{mean}"
+        );
+        // Where none fits: the middle.
+        let wide = RandomCrop {
+            scale: [1.0, 1.0],
+            ratio: [3.0, 4.0],
+        };
+        assert_eq!(draw_part(64, 48, &wide, &mut rng), [24, 0, 16, 48]);
+        // And each picture gets its own.
+        let images = Tensor::rand([2, 1, 9, 9], (Kind::Float, Device::Cpu));
+        let settings = Augment {
+            flip: false,
+            shift: 0.0,
+            whole_pixels: false,
+            crop: Some(crop),
+        };
+        let both = Tensor::cat(&[images.get(0).unsqueeze(0), images.get(0).unsqueeze(0)], 0);
+        let out = augment(both, &settings, &mut rng).expect("augments");
+        assert!(out.size() == [2, 1, 9, 9] && (out.get(0) - out.get(1)).abs().max().double_value(&[]) > 1e-3);
     }
 }

@@ -13,6 +13,10 @@ pub struct Seen<'a> {
     pub teacher: Option<&'a Tensor>,
     /// B class numbers.
     pub labels: &'a Tensor,
+    /// The class numbers of the pictures that were mixed in, and the share of the pictures' own (mixup, CutMix). A loss that looks at labels must look at these, too.
+    pub others: Option<(&'a Tensor, f64)>,
+    /// Share of each label that is spread over all classes.
+    pub smoothing: f64,
     /// B positions in the data set.
     pub examples: &'a [usize],
     /// Epochs that are done.
@@ -46,7 +50,15 @@ impl Loss for CrossEntropy {
     }
 
     fn of(&self, seen: &Seen<'_>) -> Result<Tensor> {
-        let mean = Reduction::Mean;
-        Ok(seen.student.f_cross_entropy_loss(seen.labels, None::<Tensor>, mean, -100, 0.0)?)
+        let against = |labels: &Tensor| {
+            let mean = Reduction::Mean;
+            seen.student.f_cross_entropy_loss(labels, None::<Tensor>, mean, -100, seen.smoothing)
+        };
+        let own = against(seen.labels)?;
+        // Cross-entropy is linear in the target: the mean of two is that against the mixed target.
+        match seen.others {
+            Some((others, share)) => Ok(own.f_mul_scalar(share)?.f_add(&against(others)?.f_mul_scalar(1.0 - share)?)?),
+            None => Ok(own),
+        }
     }
 }

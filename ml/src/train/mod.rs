@@ -1,22 +1,28 @@
 //! A recipe and a data set in, a model out. Every epoch is kept on disk, so that an interrupted run goes on from the last one.
 
+mod adamw;
 pub mod augment;
+pub mod average;
 pub mod loss;
+pub mod mix;
+pub mod optimizer;
 pub mod resume;
 pub mod schedule;
-pub mod sgd;
+mod sgd;
 
 use crate::data::{DataSet, normalise};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
+use crate::files;
 use crate::model::{Graph, Model, Weights};
 use crate::progress::Report;
+use average::Average;
 use delta_guard_contract::{Code, ImageConfig, Recipe};
 use loss::{Loss, Seen};
+use optimizer::Stepper;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use resume::EpochState;
-use sgd::Sgd;
 use std::collections::BTreeSet;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -79,7 +85,8 @@ pub fn train(mut run: Training<'_>, report: &mut dyn Report) -> Result<Trained> 
         Some(state) => state,
         None => EpochState {
             weights: run.start.take().map_or_else(|| Weights::init(run.graph, recipe.seed), Ok)?,
-            momentum: Default::default(),
+            optimizer: Default::default(),
+            average: None,
             epochs: 0,
             loss: f64::NAN,
             accuracy: 0.0,
@@ -91,14 +98,17 @@ pub fn train(mut run: Training<'_>, report: &mut dyn Report) -> Result<Trained> 
         .into_iter()
         .map(|(name, tensor)| (name, tensor.set_requires_grad(true)))
         .collect();
-    let mut sgd = Sgd::new(trained, recipe);
-    sgd.momentum = state.momentum.into_iter().map(|(name, m)| (name, m.to_device(run.device))).collect();
+    let mut stepper = Stepper::new(trained, recipe);
+    stepper.restore(state.optimizer, run.device);
+    let before = state.average.map(|average| average.to(run.device, Kind::Float));
+    let mut average = recipe.ema.map(|decay| Average::new(decay, before));
     let (mut loss, mut accuracy) = (state.loss, state.accuracy);
     for done in state.epochs..recipe.epochs {
-        (loss, accuracy) = epoch(&run, &model, &mut sgd, done, report)?;
+        (loss, accuracy) = epoch(&run, &model, (&mut stepper, average.as_mut()), done, report)?;
         EpochState {
             weights: model.weights.copy(),
-            momentum: copies(&sgd),
+            optimizer: stepper.state().iter().map(|(name, kept)| (name.clone(), kept.shallow_clone())).collect(),
+            average: average.as_ref().and_then(Average::weights).map(Weights::copy),
             epochs: done + 1,
             loss,
             accuracy,
@@ -108,22 +118,42 @@ pub fn train(mut run: Training<'_>, report: &mut dyn Report) -> Result<Trained> 
     for (_, parameter) in model.parameters() {
         let _ = parameter.set_requires_grad(false);
     }
+    // What is averaged is the model.
+    let averaged = average.as_ref().and_then(Average::weights).map(Weights::copy);
     Ok(Trained {
-        model,
+        model: averaged.map_or(model, |weights| Model::new(run.graph.clone(), weights)),
         loss,
         accuracy,
         resumed_epochs: state.epochs,
     })
 }
 
+/// The weights that a recipe's training begins with, and what names them. None: random ones.
+///
+/// # Errors
+/// As [`Weights::load`], naming `recipe.init`.
+pub fn beginning(recipe: &Recipe, graph: &Graph) -> Result<Option<(Weights, String)>> {
+    let Some(init) = &recipe.init else { return Ok(None) };
+    let read = || -> Result<(Weights, String)> { Ok((Weights::load(init, graph, Kind::Float)?, files::digest(init)?.0)) };
+    read().context(|| "recipe.init".into()).map(Some)
+}
+
 /// One epoch, the one after `done` others. Returns its mean loss and the share that was read rightly.
-fn epoch(run: &Training<'_>, model: &Model, sgd: &mut Sgd, done: u32, report: &mut dyn Report) -> Result<(f64, f64)> {
+fn epoch(
+    run: &Training<'_>,
+    model: &Model,
+    (stepper, mut average): (&mut Stepper, Option<&mut Average>),
+    done: u32,
+    report: &mut dyn Report,
+) -> Result<(f64, f64)> {
     let recipe = run.recipe;
     let batch_size = recipe.batch_size as usize;
     let per_epoch = run.examples.len().div_ceil(batch_size) as u64;
     let steps = per_epoch * u64::from(recipe.epochs);
     let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
     rng.set_stream(1 + u64::from(done)); // each epoch has its own stream, so that a resumed run draws what an undisturbed one would
+    // The same for what libtorch draws itself (dropout).
+    tch::manual_seed(recipe.seed.wrapping_add(1 + u64::from(done)).cast_signed());
     let mut order = run.examples.to_vec();
     order.shuffle(&mut rng);
     let mut sums = Tensor::zeros([2], (Kind::Double, run.device));
@@ -134,16 +164,22 @@ fn epoch(run: &Training<'_>, model: &Model, sgd: &mut Sgd, done: u32, report: &m
         let images = normalise(&run.data.batch(batch)?, run.image, Kind::Float, run.device)?;
         let images = augment::augment(images, &recipe.augment, &mut rng)?;
         let labels = run.data.labels_tensor(batch)?.to_device(run.device);
+        let mix::Batch { images, others } = mix::mix(images, &labels, recipe, &mut rng)?;
         let logits = model.forward_train(&images)?;
         let teacher = run.loss.teacher().map(|teacher| teacher.forward(&images)).transpose()?;
         let loss = run.loss.of(&Seen {
             student: &logits,
             teacher: teacher.as_ref(),
             labels: &labels,
+            others: others.as_ref().map(|(labels, share)| (labels, *share)),
+            smoothing: recipe.label_smoothing,
             examples: batch,
             epoch: done,
         })?;
-        sgd.step(&loss, lr)?;
+        stepper.step(&loss, lr)?;
+        if let Some(average) = &mut average {
+            average.update(&model.weights)?;
+        }
         let correct = logits.detach().argmax(1, false).eq_tensor(&labels).sum(Kind::Double);
         let loss_sum = loss.detach().to_kind(Kind::Double) * batch.len() as f64;
         sums += Tensor::stack(&[loss_sum, correct], 0);
@@ -165,8 +201,4 @@ fn epoch(run: &Training<'_>, model: &Model, sgd: &mut Sgd, done: u32, report: &m
         }
     }
     Ok((loss_mean, accuracy))
-}
-
-fn copies(sgd: &Sgd) -> std::collections::BTreeMap<String, Tensor> {
-    sgd.momentum.iter().map(|(name, m)| (name.clone(), m.shallow_clone())).collect()
 }

@@ -1,6 +1,7 @@
 //! The state of a training run after an epoch, on disk.
 
 use super::Training;
+use super::optimizer::State;
 use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::files::tensors::{read_metadata, read_tensors, write_tensors};
@@ -18,8 +19,10 @@ const FILE: &str = "epoch.safetensors";
 pub struct EpochState {
     /// State dict.
     pub weights: Weights,
-    /// Momentum by parameter name.
-    pub momentum: BTreeMap<String, Tensor>,
+    /// What the optimiser keeps.
+    pub optimizer: State,
+    /// The moving average of the weights, where the recipe has one.
+    pub average: Option<Weights>,
     /// Epochs done.
     pub epochs: u32,
     /// Mean loss of the last one.
@@ -73,8 +76,13 @@ impl EpochState {
             ("accuracy".into(), format!("{:e}", self.accuracy)),
         ]);
         let weights = self.weights.0.iter().map(|(name, t)| (format!("w.{name}"), t));
-        let momentum = self.momentum.iter().map(|(name, t)| (format!("m.{name}"), t));
-        let all: Vec<(String, &Tensor)> = weights.chain(momentum).collect();
+        let average = self
+            .average
+            .iter()
+            .flat_map(|average| &average.0)
+            .map(|(name, t)| (format!("e.{name}"), t));
+        let optimizer = self.optimizer.iter().map(|(name, t)| (name.clone(), t));
+        let all: Vec<(String, &Tensor)> = weights.chain(average).chain(optimizer).collect();
         write_tensors(&folder.join(FILE), all.iter().map(|(n, t)| (n.as_str(), *t)), metadata).context(|| "keeping the epoch".into())
     }
 
@@ -118,11 +126,12 @@ impl EpochState {
                 .ok_or_else(|| Error::new(Code::KeptFileUnusable, format!("no {name} in it"), ""))
         };
         let (epochs, loss, accuracy) = (number("epochs")? as u32, number("loss")?, number("accuracy")?);
-        let (mut weights, mut momentum) = (BTreeMap::new(), BTreeMap::new());
+        let (mut weights, mut average, mut optimizer) = (BTreeMap::new(), BTreeMap::new(), State::new());
         for (name, tensor) in read_tensors(&file)? {
             match name.split_once('.') {
                 Some(("w", name)) => weights.insert(name.to_string(), tensor),
-                Some(("m", name)) => momentum.insert(name.to_string(), tensor),
+                Some(("e", name)) => average.insert(name.to_string(), tensor),
+                Some(("m" | "v" | "t", _)) => optimizer.insert(name, tensor),
                 _ => return Err(Error::new(Code::KeptFileUnusable, format!("tensor {name} does not belong in it"), "")),
             };
         }
@@ -139,7 +148,8 @@ impl EpochState {
         }
         Ok(Some(Self {
             weights: Weights(weights),
-            momentum,
+            optimizer,
+            average: (!average.is_empty()).then_some(Weights(average)),
             epochs,
             loss,
             accuracy,

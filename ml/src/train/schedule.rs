@@ -21,6 +21,28 @@ pub fn learning_rate(schedule: &Schedule, lr: f64, step: u64, per_epoch: u64, st
             };
             lr * gamma.powi(milestones.iter().filter(fallen).count() as i32)
         }
+        Schedule::WarmupCosine {
+            warmup,
+            start,
+            least,
+            by_epoch,
+        } => {
+            let (step, per_epoch, steps) = match by_epoch {
+                true => (step / per_epoch.max(1), 1, steps / per_epoch.max(1)),
+                false => (step, per_epoch, steps),
+            };
+            // Rounded, as milestones are.
+            let warm = if *warmup < 1.0 {
+                warmup * steps as f64
+            } else {
+                warmup * per_epoch as f64
+            }
+            .round();
+            match step as f64 {
+                rising if rising < warm => lr * (start + (1.0 - start) * rising / warm),
+                falling => cosine(lr, *least, (falling - warm) / (steps as f64 - warm).max(1.0)),
+            }
+        }
         Schedule::Cosine => cosine(lr, 0.0, step as f64 / steps.max(1) as f64),
         Schedule::OneCycle { warmup } => {
             // PyTorch's OneCycleLR: the peak is at step warmup·steps − 1, the end at steps − 1.

@@ -104,7 +104,9 @@ pub fn plain(epochs: u32, lr: f64) -> Recipe {
             flip: false,
             shift: 0.0,
             whole_pixels: false,
+            crop: None,
         },
         seed: 1,
+        ..Recipe::default()
     }
 }

@@ -23,6 +23,7 @@ fn paths(file: &mut ConfigFile) -> Vec<(&'static str, &mut PathBuf)> {
     paths.extend(file.worker.command.as_mut().map(|path| ("worker.command", path)));
     let password = file.mail.as_mut().and_then(|mail| mail.password_file.as_mut());
     paths.extend(password.map(|path| ("mail.password_file", path)));
+    paths.extend(file.recipe.init.as_mut().map(|path| ("recipe.init", path)));
     paths.extend(file.unlearn.files().map(|path| ("unlearn", path)));
     paths
 }

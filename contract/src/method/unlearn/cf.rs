@@ -1,7 +1,7 @@
 //! Catastrophic forgetting: fine-tune without the flagged examples.
 
 use super::Own;
-use crate::config::{Recipe, Schedule};
+use crate::{Recipe, Schedule};
 use crate::method::{Mistake, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
