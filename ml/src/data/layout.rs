@@ -107,17 +107,6 @@ pub(crate) fn look(source: &DataSource) -> Result<Layout> {
     }
 }
 
-/// The folder below which each example is a file by its id; None where examples lie inside tars or batches.
-///
-/// # Errors
-/// As for opening it.
-pub fn home(source: &DataSource) -> Result<Option<PathBuf>> {
-    match look(source)? {
-        Layout::Folder(root) => Ok(Some(std::path::absolute(root)?)),
-        _ => Ok(None),
-    }
-}
-
 /// Has the data a test part of its own (a test batch, or a folder `test`, `val` or `validation`)?
 ///
 /// Errors: as for opening it: nothing there, or nothing known.

@@ -165,6 +165,12 @@ fn stamp(path: &Path) -> Result<std::result::Result<Stamp, String>> {
     }
 }
 
+/// The file of each example of a list.
+pub(super) fn paths(file: &Path, split: Split) -> Result<HashMap<TrainId, PathBuf>> {
+    let said = ListReader::new(file.to_path_buf(), split, None).said()?;
+    Ok(said.found.into_iter().map(|found| (found.id, found.path)).collect())
+}
+
 impl SetReader for ListReader {
     fn scan(&mut self, known: Option<KnownClasses>, index: &mut StatIndex, report: &mut dyn Report) -> Result<Manifest> {
         let Said { labels, mut found } = self.said()?;

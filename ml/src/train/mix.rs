@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn both_are_taken_as_often_and_neither_more_often_than_asked() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        let mut counts = [0; 3];
+        let mut counts = [0_u32; 3];
         for _ in 0..300 {
             let (images, labels) = batch();
             let mixed = mix(images, &labels, &recipe(Some(4.0), Some(4.0), 0.6), &mut rng).unwrap();

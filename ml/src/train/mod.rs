@@ -138,6 +138,11 @@ pub fn beginning(recipe: &Recipe, graph: &Graph) -> Result<Option<(Weights, Stri
     read().context(|| "recipe.init".into()).map(Some)
 }
 
+/// Has the network nodes that draw random numbers (dropout)?
+fn draws(graph: &Graph) -> bool {
+    serde_json::to_string(graph).is_ok_and(|text| text.contains("dropout"))
+}
+
 /// One epoch, the one after `done` others. Returns its mean loss and the share that was read rightly.
 fn epoch(
     run: &Training<'_>,
@@ -152,8 +157,10 @@ fn epoch(
     let steps = per_epoch * u64::from(recipe.epochs);
     let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
     rng.set_stream(1 + u64::from(done)); // each epoch has its own stream, so that a resumed run draws what an undisturbed one would
-    // The same for what libtorch draws itself (dropout).
-    tch::manual_seed(recipe.seed.wrapping_add(1 + u64::from(done)).cast_signed());
+    // The same for what libtorch draws itself. Its generator is the process's: it is left alone where nothing is drawn.
+    if draws(run.graph) {
+        tch::manual_seed(recipe.seed.wrapping_add(1 + u64::from(done)).cast_signed());
+    }
     let mut order = run.examples.to_vec();
     order.shuffle(&mut rng);
     let mut sums = Tensor::zeros([2], (Kind::Double, run.device));

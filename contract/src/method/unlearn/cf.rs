@@ -1,8 +1,8 @@
 //! Catastrophic forgetting: fine-tune without the flagged examples.
 
 use super::Own;
-use crate::{Recipe, Schedule};
 use crate::method::{Mistake, unless};
+use crate::{Recipe, Schedule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! The files and variables that the owner's trainer is given.
 
-use crate::data::{DataSet, home};
+use crate::data::{DataSet, Places};
 use crate::error::{Error, Result};
 use crate::files::{look, write_atomic, write_atomic_with};
 use crate::unlearn::Unlearning;
@@ -44,8 +44,8 @@ impl Papers {
         write_atomic(&papers.folder.join("excluded.txt"), lines(&ids)?.as_bytes())?;
         let classes: Vec<&str> = case.data.classes().iter().map(String::as_str).collect();
         write_atomic(&papers.folder.join("classes.txt"), lines(&classes)?.as_bytes())?;
-        let root = home(case.source)?;
-        let row = |i: usize| Row::of(case.data, root.as_ref(), i);
+        let places = Places::of(case.source)?;
+        let row = |i: usize| Row::of(case.data, &places, i);
         papers.table("excluded.csv", ["id", "path", "label"], excluded.iter().map(|&i| row(i).excluded()))?;
         papers.table("retained.csv", ["path", "label", "id"], case.retained.iter().map(|&i| row(i).retained()))?;
         Ok(papers)
@@ -98,13 +98,12 @@ struct Row {
 }
 
 impl Row {
-    /// `root`: the folder whose files the ids name. Elsewhere (tars, batches) an example is no file, and goes by its id.
-    fn of(data: &DataSet, root: Option<&PathBuf>, i: usize) -> Self {
-        let id = data.ids()[i].0.clone();
+    fn of(data: &DataSet, places: &Places, i: usize) -> Self {
+        let id = &data.ids()[i];
         Self {
-            path: root.map_or_else(|| id.clone(), |root| root.join(&id).to_string_lossy().into_owned()),
+            path: places.path(id),
+            id: id.0.clone(),
             label: data.classes()[data.labels()[i] as usize].clone(),
-            id,
         }
     }
 
