@@ -19,6 +19,8 @@ NAIVE = ["-p", "delta-influence", "--test", "ekfac_naive"]
 LIB = ["-p", "delta-influence", "--lib"]
 UNLEARN = ["-p", "delta-influence", "--test", "unlearn"]
 SSD = ["-p", "delta-influence", "--test", "ssd"]
+COMMAND = ["-p", "delta-influence", "--test", "command"]
+RECIPE = ["-p", "delta-influence", "--test", "recipe"]
 CHECKPOINTS = ["-p", "delta-influence", "--test", "checkpoints"]
 GREY = ["-p", "delta-influence", "--test", "grey"]
 IMPORT = ["-p", "delta-influence", "--test", "import"]
@@ -72,6 +74,19 @@ FAULTS = [
     ("ssd shrinks what should stay", "unlearn/ssd.rs", r"f_gt_tensor", "f_lt_tensor", SSD, "weights_are"),
     ("ssd lets weights grow", "unlearn/ssd.rs", r"\.f_clamp_max\(1\.0\)\?", "", SSD, "the_bounds"),
     ("ssd compares with the retained alone", "unlearn/ssd.rs", r"\[case\.retained, case\.flagged\]\.concat\(\)", "case.retained.to_vec()", SSD, "weights_are"),
+    # The owner's own trainer.
+    ("the command's list of what stays holds everything", "unlearn/command/papers.rs", r"case\.retained\.iter\(\)\.map\(\|&i\| row\(i\)\.retained\(\)\)", "(0..case.data.len()).map(|i| row(i).retained())", COMMAND, "it_is_given"),
+    ("the command's earlier checkpoint is taken", "unlearn/command/papers.rs", r"fs_err::remove_file\(&papers\.output\)\?;", "", COMMAND, "a_checkpoint_that"),
+    ("production itself passes for repaired", "unlearn/command.rs", r"if same\(&weights, case\.production\)\? \{", "if same(&weights, case.production)? && false {", COMMAND, "a_checkpoint_that"),
+    ("a command that failed counts as done", "unlearn/command.rs", r"\(Some\(0\), _\) => return Ok\(\(\)\)", "(Some(0 | 3), _) => return Ok(())", COMMAND, "an_end_that"),
+    ("a command gets no time to save its work", "unlearn/command.rs", r"trainer\.stop\(keys\.grace\.0, &mut hear\);", "", COMMAND, "worker::a_stop"),
+    ("what a command started outlives a killed worker", "unlearn/command/process.rs", r"watch: watch\(group\)\.ok\(\),", "watch: None,", COMMAND, "worker::nothing"),
+    # Recipes of others.
+    ("adamw decays without the learning rate", "train/adamw.rs", r"f_mul_scalar_\(1\.0 - lr \* decay\)", "f_mul_scalar_(1.0 - decay)", RECIPE, "ten_steps"),
+    ("adamw counts its steps anew after an epoch", "train/optimizer.rs", r"self\.state = state\.into_iter\(\)\.map\(there\)", 'self.state = state.into_iter().filter(|(name, _)| !name.starts_with("t.")).map(there)', RECIPE, "a_training_that"),
+    ("mixed labels with the shares exchanged", "train/loss.rs", r"own\.f_mul_scalar\(share\)", "own.f_mul_scalar(1.0 - share)", RECIPE, "rates_losses"),
+    ("the average begins anew after an epoch", "train/mod.rs", r"Average::new\(decay, before\)", "Average::new(decay, { let _ = before; None })", RECIPE, "a_training_that"),
+    ("eu forgets where production began", "unlearn/eu.rs", r"\(Some\(weights\), format!", "({ let _ = weights; None }, format!", RECIPE, "exact_unlearning"),
     ("settings of a named unlearner ignored", "contract/src/method/unlearn/mod.rs", r"known\.cloned\(\)\.unwrap_or_else\(\|\| name\.method\(\)\)", "{ let _ = known.cloned(); name.method() }", CONTRACT, "unlearn::tests"),
     ("no rules on unlearn in the configuration", "src/config/rules.rs", r"found\.take\(\"unlearn\", file\.unlearn\.check\(\)\);", "", GUARD, "config::tests::single_mistakes"),
     # The inbox.

@@ -366,7 +366,7 @@ fn every_key_of_a_recipe_changes_what_comes_out_and_the_average_is_the_model() {
 fn exact_unlearning_begins_where_production_began() {
     let bench = Bench::new();
     let graph = bench.graph();
-    let (production, pretrained) = (Weights::init(&graph, 1), Weights::init(&graph, 5));
+    let (production, pretrained) = (Weights::init(&graph, 1).unwrap(), Weights::init(&graph, 5).unwrap());
     let file = bench.folder.path().join("pretrained.safetensors");
     pretrained.save(&file, &[]).unwrap();
     let retained: Vec<usize> = (0..bench.data.len() - 1).collect();
@@ -384,8 +384,8 @@ fn exact_unlearning_begins_where_production_began() {
     assert!(near(&run(Some(&file), "eu").unwrap(), &pretrained));
     assert!(!near(&run(None, "eu-random").unwrap(), &pretrained));
     // Another file under the same name is another training.
-    Weights::init(&graph, 6).save(&file, &[]).unwrap();
-    assert!(near(&run(Some(&file), "eu").unwrap(), &Weights::init(&graph, 6)));
+    Weights::init(&graph, 6).unwrap().save(&file, &[]).unwrap();
+    assert!(near(&run(Some(&file), "eu").unwrap(), &Weights::init(&graph, 6).unwrap()));
     std::fs::write(&file, "x").unwrap();
     let fault = run(Some(&file), "eu").unwrap_err().fault().clone();
     assert!(

@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov, Hutter: Decoupled weight decay regularization, ICLR 2019), as PyTorch computes it.
 
-use super::optimizer::{Rule, State};
+use super::optimizer::{Rule, StepState};
 use crate::error::Result;
 use tch::{Device, Kind, Tensor};
 
@@ -15,7 +15,7 @@ pub(super) struct AdamW {
 
 impl Rule for AdamW {
     /// w −= lr·wd·w; m = β₁·m + (1 − β₁)·∇; v = β₂·v + (1 − β₂)·∇²; w −= lr / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε).
-    fn step(&self, name: &str, tensor: &mut Tensor, grad: Tensor, lr: f64, decay: f64, state: &mut State) -> Result<()> {
+    fn step(&self, name: &str, tensor: &mut Tensor, grad: Tensor, lr: f64, decay: f64, state: &mut StepState) -> Result<()> {
         let [first, second] = self.betas;
         let steps = match state.get(&format!("t.{name}")) {
             Some(steps) => steps.f_int64_value(&[])? + 1,

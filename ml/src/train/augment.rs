@@ -45,12 +45,12 @@ pub fn augment(images: Tensor, settings: &Augment, rng: &mut ChaCha8Rng) -> Resu
 }
 
 /// A box in a picture: first row, first column, rows, columns.
-pub type Part = [i64; 4];
+pub type CropBox = [i64; 4];
 
 /// A random part of each picture, brought to the picture's size.
 fn crops(images: &Tensor, crop: &RandomCrop, rng: &mut ChaCha8Rng) -> Result<Tensor> {
     let size = images.size();
-    let parts: Vec<Part> = (0..size[0]).map(|_| draw_part(size[2], size[3], crop, rng)).collect();
+    let parts: Vec<CropBox> = (0..size[0]).map(|_| draw_part(size[2], size[3], crop, rng)).collect();
     cut(images, &parts)
 }
 
@@ -58,9 +58,9 @@ fn crops(images: &Tensor, crop: &RandomCrop, rng: &mut ChaCha8Rng) -> Result<Ten
 ///
 /// # Errors
 /// When libtorch fails (memory).
-pub fn cut(images: &Tensor, parts: &[Part]) -> Result<Tensor> {
+pub fn cut(images: &Tensor, parts: &[CropBox]) -> Result<Tensor> {
     let size = images.size();
-    let one = |(n, &[top, left, height, width]): (i64, &Part)| {
+    let one = |(n, &[top, left, height, width]): (i64, &CropBox)| {
         let part = images.f_narrow(0, n, 1)?.f_narrow(2, top, height)?.f_narrow(3, left, width)?;
         Ok(part.f_upsample_bilinear2d(&size[2..], false, None, None)?)
     };
@@ -72,7 +72,7 @@ pub fn cut(images: &Tensor, parts: &[Part]) -> Result<Tensor> {
 const TRIES: usize = 10;
 
 /// torchvision's draw: area evenly, form evenly in its logarithm, place evenly.
-fn draw_part(height: i64, width: i64, crop: &RandomCrop, rng: &mut ChaCha8Rng) -> Part {
+fn draw_part(height: i64, width: i64, crop: &RandomCrop, rng: &mut ChaCha8Rng) -> CropBox {
     let even = |rng: &mut ChaCha8Rng, [low, high]: [f64; 2]| low + (high - low) * rng.random::<f64>();
     let area = (height * width) as f64;
     for _ in 0..TRIES {

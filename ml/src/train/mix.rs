@@ -9,7 +9,7 @@ use tch::Tensor;
 
 /// A batch: pictures, and what they were mixed with.
 #[derive(Debug)]
-pub struct Batch {
+pub struct MixedBatch {
     /// B × C × H × W.
     pub images: Tensor,
     /// The class numbers of what was mixed in, and the share of the pictures' own labels. None: nothing was.
@@ -20,9 +20,9 @@ pub struct Batch {
 ///
 /// # Errors
 /// When libtorch fails (memory).
-pub fn mix(images: Tensor, labels: &Tensor, recipe: &Recipe, rng: &mut ChaCha8Rng) -> Result<Batch> {
+pub fn mix(images: Tensor, labels: &Tensor, recipe: &Recipe, rng: &mut ChaCha8Rng) -> Result<MixedBatch> {
     let (settings, cut) = match (&recipe.mixup, &recipe.cutmix) {
-        (None, None) => return Ok(Batch { images, others: None }),
+        (None, None) => return Ok(MixedBatch { images, others: None }),
         (Some(mixup), None) => (mixup, false),
         (None, Some(cutmix)) => (cutmix, true),
         (Some(mixup), Some(cutmix)) => match rng.random::<bool>() {
@@ -31,7 +31,7 @@ pub fn mix(images: Tensor, labels: &Tensor, recipe: &Recipe, rng: &mut ChaCha8Rn
         },
     };
     if rng.random::<f64>() >= settings.probability {
-        return Ok(Batch { images, others: None });
+        return Ok(MixedBatch { images, others: None });
     }
     let share = share(settings, rng)?;
     let (images, share) = match cut {
@@ -39,7 +39,7 @@ pub fn mix(images: Tensor, labels: &Tensor, recipe: &Recipe, rng: &mut ChaCha8Rn
         false => (mixup(&images, share)?, share),
     };
     let others = labels.f_roll([1], [0])?;
-    Ok(Batch {
+    Ok(MixedBatch {
         images,
         others: Some((others, share)),
     })

@@ -138,9 +138,16 @@ pub fn beginning(recipe: &Recipe, graph: &Graph) -> Result<Option<(Weights, Stri
     read().context(|| "recipe.init".into()).map(Some)
 }
 
-/// Has the network nodes that draw random numbers (dropout)?
-fn draws(graph: &Graph) -> bool {
-    serde_json::to_string(graph).is_ok_and(|text| text.contains("dropout"))
+/// Each epoch has its own stream of random numbers, so that a resumed run draws what an undisturbed one would.
+fn randomness(run: &Training<'_>, done: u32) -> ChaCha8Rng {
+    let stream = 1 + u64::from(done);
+    let mut rng = ChaCha8Rng::seed_from_u64(run.recipe.seed);
+    rng.set_stream(stream);
+    // The same for what libtorch draws itself. Its generator is the process's: it is left alone where the network has no nodes that draw.
+    if serde_json::to_string(run.graph).is_ok_and(|text| text.contains("dropout")) {
+        tch::manual_seed(run.recipe.seed.wrapping_add(stream).cast_signed());
+    }
+    rng
 }
 
 /// One epoch, the one after `done` others. Returns its mean loss and the share that was read rightly.
@@ -155,12 +162,7 @@ fn epoch(
     let batch_size = recipe.batch_size as usize;
     let per_epoch = run.examples.len().div_ceil(batch_size) as u64;
     let steps = per_epoch * u64::from(recipe.epochs);
-    let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
-    rng.set_stream(1 + u64::from(done)); // each epoch has its own stream, so that a resumed run draws what an undisturbed one would
-    // The same for what libtorch draws itself. Its generator is the process's: it is left alone where nothing is drawn.
-    if draws(run.graph) {
-        tch::manual_seed(recipe.seed.wrapping_add(1 + u64::from(done)).cast_signed());
-    }
+    let mut rng = randomness(run, done);
     let mut order = run.examples.to_vec();
     order.shuffle(&mut rng);
     let mut sums = Tensor::zeros([2], (Kind::Double, run.device));
@@ -171,7 +173,7 @@ fn epoch(
         let images = normalise(&run.data.batch(batch)?, run.image, Kind::Float, run.device)?;
         let images = augment::augment(images, &recipe.augment, &mut rng)?;
         let labels = run.data.labels_tensor(batch)?.to_device(run.device);
-        let mix::Batch { images, others } = mix::mix(images, &labels, recipe, &mut rng)?;
+        let mix::MixedBatch { images, others } = mix::mix(images, &labels, recipe, &mut rng)?;
         let logits = model.forward_train(&images)?;
         let teacher = run.loss.teacher().map(|teacher| teacher.forward(&images)).transpose()?;
         let loss = run.loss.of(&Seen {

@@ -7,8 +7,8 @@ use delta_guard_contract::{Optimizer, Recipe};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
-/// State by `KIND.PARAMETER`: `m.` momentum or first moment, `v.` second moment, `t.` number of steps (an integer on the CPU).
-pub type State = BTreeMap<String, Tensor>;
+/// What is kept, by `KIND.PARAMETER`: `m.` momentum or first moment, `v.` second moment, `t.` number of steps (an integer on the CPU).
+pub type StepState = BTreeMap<String, Tensor>;
 
 /// A parameter, and what it is decayed by.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) trait Rule: std::fmt::Debug {
     ///
     /// # Errors
     /// When libtorch fails (memory).
-    fn step(&self, name: &str, tensor: &mut Tensor, grad: Tensor, lr: f64, decay: f64, state: &mut State) -> Result<()>;
+    fn step(&self, name: &str, tensor: &mut Tensor, grad: Tensor, lr: f64, decay: f64, state: &mut StepState) -> Result<()>;
 }
 
 /// Parameters with what their optimiser keeps of them.
@@ -33,7 +33,7 @@ pub struct Stepper {
     parameters: Vec<Decayed>,
     rule: Box<dyn Rule>,
     clip: Option<f64>,
-    state: State,
+    state: StepState,
 }
 
 impl Stepper {
@@ -52,12 +52,12 @@ impl Stepper {
                 Optimizer::Adamw { betas, eps } => Box::new(AdamW { betas, eps }),
             },
             clip: recipe.clip_norm,
-            state: State::new(),
+            state: StepState::new(),
         }
     }
 
     /// What was kept by an earlier run, brought to where the parameters are.
-    pub fn restore(&mut self, state: State, device: Device) {
+    pub fn restore(&mut self, state: StepState, device: Device) {
         let there = |(name, tensor): (String, Tensor)| match name.starts_with("t.") {
             true => (name, tensor),
             false => (name, tensor.to_device(device)),
@@ -66,7 +66,7 @@ impl Stepper {
     }
 
     /// What is to be kept; empty before the first step.
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &StepState {
         &self.state
     }
 

@@ -1,7 +1,7 @@
 //! The state of a training run after an epoch, on disk.
 
 use super::Training;
-use super::optimizer::State;
+use super::optimizer::StepState;
 use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::files::tensors::{read_metadata, read_tensors, write_tensors};
@@ -20,7 +20,7 @@ pub struct EpochState {
     /// State dict.
     pub weights: Weights,
     /// What the optimiser keeps.
-    pub optimizer: State,
+    pub optimizer: StepState,
     /// The moving average of the weights, where the recipe has one.
     pub average: Option<Weights>,
     /// Epochs done.
@@ -126,7 +126,7 @@ impl EpochState {
                 .ok_or_else(|| Error::new(Code::KeptFileUnusable, format!("no {name} in it"), ""))
         };
         let (epochs, loss, accuracy) = (number("epochs")? as u32, number("loss")?, number("accuracy")?);
-        let (mut weights, mut average, mut optimizer) = (BTreeMap::new(), BTreeMap::new(), State::new());
+        let (mut weights, mut average, mut optimizer) = (BTreeMap::new(), BTreeMap::new(), StepState::new());
         for (name, tensor) in read_tensors(&file)? {
             match name.split_once('.') {
                 Some(("w", name)) => weights.insert(name.to_string(), tensor),

@@ -1,6 +1,6 @@
 //! SGD with (Nesterov) momentum and weight decay, as PyTorch computes it.
 
-use super::optimizer::{Rule, State};
+use super::optimizer::{Rule, StepState};
 use crate::error::Result;
 use delta_guard_contract::Recipe;
 use tch::Tensor;
@@ -24,7 +24,7 @@ impl Sgd {
 
 impl Rule for Sgd {
     /// d = ∇ + wd·w; m = μ·m + d; w −= lr·(d + μ·m, or m without Nesterov).
-    fn step(&self, name: &str, tensor: &mut Tensor, grad: Tensor, lr: f64, decay: f64, state: &mut State) -> Result<()> {
+    fn step(&self, name: &str, tensor: &mut Tensor, grad: Tensor, lr: f64, decay: f64, state: &mut StepState) -> Result<()> {
         let d = if decay > 0.0 { grad.f_add(&tensor.f_mul_scalar(decay)?)? } else { grad };
         let update = if self.momentum > 0.0 {
             let m = match state.remove(&format!("m.{name}")) {
