@@ -138,7 +138,6 @@ mod tests {
         let folder = Path::new("/base");
         let keys = |unlearn: &str| -> Vec<String> { read(folder, unlearn, Look::AtTextOnly).0.into_iter().map(|problem| problem.key).collect() };
         assert_eq!(keys("{method: command}"), ["unlearn.command"]);
-        assert_eq!(keys("{method: command, command: [true], deadline: 8d}"), ["unlearn.command[0]"],);
         assert_eq!(keys("{method: command, command: [./a], deadline: 8d}"), ["unlearn.deadline"]);
         assert_eq!(keys("{method: command, command: [./a], grace: 20s}"), ["unlearn.grace"]);
         assert_eq!(
