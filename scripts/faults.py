@@ -80,7 +80,7 @@ FAULTS = [
     ("production itself passes for repaired", "unlearn/command.rs", r"if same\(&weights, case\.production\)\? \{", "if same(&weights, case.production)? && false {", COMMAND, "a_checkpoint_that"),
     ("a command that failed counts as done", "unlearn/command.rs", r"\(Some\(0\), _\) => return Ok\(\(\)\)", "(Some(0 | 3), _) => return Ok(())", COMMAND, "an_end_that"),
     ("a command gets no time to save its work", "unlearn/command.rs", r"trainer\.stop\(keys\.grace\.0, &mut hear\);", "", COMMAND, "worker::a_stop"),
-    ("what a command started outlives a killed worker", "unlearn/command/process.rs", r"watch: watch\(group\)\.ok\(\),", "watch: None,", COMMAND, "worker::nothing"),
+    ("what a command started outlives a killed worker", "unlearn/command/process.rs", r"let watch = watch\(\)\.ok\(\);", "let watch: Option<Child> = None;", COMMAND, "worker::nothing"),
     # Recipes of others.
     ("adamw decays without the learning rate", "train/adamw.rs", r"f_mul_scalar_\(1\.0 - lr \* decay\)", "f_mul_scalar_(1.0 - decay)", RECIPE, "ten_steps"),
     ("adamw counts its steps anew after an epoch", "train/optimizer.rs", r"self\.state = state\.into_iter\(\)\.map\(there\)", 'self.state = state.into_iter().filter(|(name, _)| !name.starts_with("t.")).map(there)', RECIPE, "a_training_that"),

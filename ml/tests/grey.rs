@@ -48,6 +48,7 @@ fn recipe() -> Recipe {
             flip: false,
             shift: 0.0,
             whole_pixels: false,
+            crop: None,
         },
         seed: 3,
         ..Recipe::default()

@@ -9,8 +9,9 @@ use rustix::process::{
     test_kill_process_group,
 };
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,19 +46,23 @@ impl Trainer {
     /// # Errors
     /// The system's, where it cannot be started.
     pub fn start(command: &mut Command) -> io::Result<Self> {
-        apart(command);
-        let mut child = command.spawn()?;
+        // First of all: from its first instruction on, the trainer is watched.
+        let watch = watch().ok();
+        apart(command, watch.as_ref().and_then(|watch| watch.stdin.as_ref()));
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                // Its pipe's end is the watch's, too.
+                let _ = watch.map(|mut watch| (drop(watch.stdin.take()), watch.wait()));
+                return Err(error);
+            }
+        };
         let group = Pid::from_child(&child);
         let (to, said) = sync_channel(WAITING);
         let streams = (child.stdout.take(), child.stderr.take());
         listen(streams.0, true, to.clone());
         listen(streams.1, false, to);
-        Ok(Self {
-            child,
-            group,
-            watch: watch(group).ok(),
-            said,
-        })
+        Ok(Self { child, group, watch, said })
     }
 
     /// The next thing that it says, if that comes soon.
@@ -124,11 +129,14 @@ fn listen(stream: Option<impl Read + Send + 'static>, speaks: bool, to: SyncSend
     }
 }
 
-/// A process that waits for our end: its standard input is a pipe that only we hold, so its end is ours. Then it kills the group.
-fn watch(group: Pid) -> io::Result<Child> {
+/// A process that waits for our end: its standard input is a pipe that only we hold, so its end is ours. Then it kills the group that the pipe's first line names.
+fn watch() -> io::Result<Child> {
     Command::new("/bin/sh")
-        .args(["-c", "read -r line || kill -s KILL -- \"-$1\"", "delta-guard-watch"])
-        .arg(group.as_raw_nonzero().to_string())
+        .args([
+            "-c",
+            "read -r group || exit 0; read -r line || kill -s KILL -- \"-$group\"",
+            "delta-guard-watch",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -136,15 +144,21 @@ fn watch(group: Pid) -> io::Result<Child> {
         .spawn()
 }
 
-/// A group of its own, the end of this thread its end, and the machine's ceiling on address space instead of the worker's own: CUDA reserves it by the terabyte.
-fn apart(command: &mut Command) {
+/// A group of its own, whose number the watch is told before anything of the trainer runs; the end of this thread its end; and the machine's ceiling on address
+/// space instead of the worker's own: CUDA reserves it by the terabyte.
+fn apart(command: &mut Command, watch: Option<&ChildStdin>) {
     command.process_group(0);
     let worker = getpid();
+    let watch = watch.map(AsRawFd::as_raw_fd);
     // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes plain system calls through rustix, allocates nothing, takes no lock
-    // and touches no memory but the copied `worker`.
+    // and touches no memory but the copied `worker` and `watch`. That descriptor is open: the caller holds the watch until the trainer is started.
     unsafe {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
+            if let Some(watch) = watch {
+                let mut line = [0; 12];
+                rustix::io::write(BorrowedFd::borrow_raw(watch), number(getpid().as_raw_nonzero().get(), &mut line))?;
+            }
             let most = getrlimit(Resource::As).maximum;
             let _ = setrlimit(
                 Resource::As,
@@ -159,5 +173,29 @@ fn apart(command: &mut Command) {
                 false => Err(io::ErrorKind::NotFound.into()),
             }
         });
+    }
+}
+
+/// A positive number and a line end, without allocating.
+fn number(mut number: i32, line: &mut [u8; 12]) -> &[u8] {
+    let mut first = line.len() - 1;
+    line[first] = b'\n';
+    while number > 0 && first > 0 {
+        first -= 1;
+        line[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    &line[first..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_number_is_a_line_of_digits() {
+        for (n, wanted) in [(1, "1\n"), (4_194_304, "4194304\n"), (i32::MAX, "2147483647\n")] {
+            assert_eq!(number(n, &mut [0; 12]), wanted.as_bytes());
+        }
     }
 }
