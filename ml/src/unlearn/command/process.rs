@@ -52,8 +52,7 @@ impl Trainer {
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
-                // Its pipe's end is the watch's, too.
-                let _ = watch.map(|mut watch| (drop(watch.stdin.take()), watch.wait()));
+                let _ = watch.map(release);
                 return Err(error);
             }
         };
@@ -115,11 +114,7 @@ impl Trainer {
 impl Drop for Trainer {
     fn drop(&mut self) {
         self.kill();
-        if let Some(mut watch) = self.watch.take() {
-            // A line instead of an end: there is nothing to kill any more, and the group's number may be another's soon.
-            let _ = watch.stdin.take().map(|mut stdin| stdin.write_all(b"\n"));
-            let _ = watch.wait();
-        }
+        self.watch.take().map(release);
     }
 }
 
@@ -142,6 +137,12 @@ fn watch() -> io::Result<Child> {
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
+}
+
+/// End the watch without a kill: it gets lines instead of an end. There is nothing to kill any more, and the group's number may be another's soon.
+fn release(mut watch: Child) {
+    let _ = watch.stdin.take().map(|mut stdin| stdin.write_all(b"\n\n"));
+    let _ = watch.wait();
 }
 
 /// A group of its own, whose number the watch is told before anything of the trainer runs; the end of this thread its end; and the machine's ceiling on address
