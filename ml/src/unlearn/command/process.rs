@@ -114,7 +114,9 @@ impl Trainer {
 impl Drop for Trainer {
     fn drop(&mut self) {
         self.kill();
-        self.watch.take().map(release);
+        if let Some(watch) = self.watch.take() {
+            release(watch);
+        }
     }
 }
 
