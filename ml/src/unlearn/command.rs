@@ -54,7 +54,8 @@ fn run(keys: &Keys, case: &Unlearning<'_>, papers: &Papers, report: &mut dyn Rep
     let until = keys.deadline.map(|deadline| Instant::now() + deadline.0);
     let mut hear = |said: Said| match said {
         Said::Progress(share, note) => report.progress(STEP, (UNITS * share.min(0.999)) as u64, UNITS as u64, &note),
-        Said::Line(line) => log.line(&line, report),
+        Said::Line(line) => log.line(&line, false, report),
+        Said::Complaint(line) => log.line(&line, true, report),
     };
     let ended = loop {
         trainer.hear().map(&mut hear);

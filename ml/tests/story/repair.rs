@@ -173,6 +173,11 @@ fn cf_goes_on_from_production_without_the_pictures() {
 fn every_unlearner_makes_a_candidate_that_the_gate_can_judge() {
     let scene = &*SCENE;
     for name in Name::<Unlearner>::all() {
+        // `command` runs a program that nobody but its owner can name: ml/tests/command.rs hands its candidates on.
+        if !name.method().check().is_empty() {
+            println!("SKIPPED {name}: it does nothing without settings of its own");
+            continue;
+        }
         let folder = format!("every-{name}");
         let told = scene.unlearned(&folder, name.method(), &scene.prepared.poisons);
         let checkpoint = scene.folder.join(&folder).join(&told.file);

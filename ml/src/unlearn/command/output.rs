@@ -26,8 +26,10 @@ const NOTE: usize = 200;
 pub(super) enum Said {
     /// `progress 0.42 text`: share and text.
     Progress(f64, String),
-    /// Anything else.
+    /// Anything else on standard output.
     Line(Vec<u8>),
+    /// A line on standard error.
+    Complaint(Vec<u8>),
 }
 
 impl Said {
@@ -54,7 +56,7 @@ pub(super) fn follow(mut stream: impl Read, speaks: bool, to: &SyncSender<Said>)
     let mut buffer = [0; 8192];
     let hand_on = |line: &mut Vec<u8>| {
         let line = std::mem::take(line);
-        let said = if speaks { Said::of(line) } else { Said::Line(line) };
+        let said = if speaks { Said::of(line) } else { Said::Complaint(line) };
         to.send(said).is_ok()
     };
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
@@ -78,7 +80,8 @@ pub(super) struct Log {
     folder: PathBuf,
     file: File,
     bytes: u64,
-    tail: VecDeque<String>,
+    /// The last lines of standard output and of standard error: the two come in no order between them, and a long output must not hide why it ended.
+    tails: [VecDeque<String>; 2],
     /// That it cannot be written was told.
     told: bool,
 }
@@ -99,7 +102,7 @@ impl Log {
             folder: folder.into(),
             bytes: file.metadata()?.len(),
             file,
-            tail: VecDeque::new(),
+            tails: Default::default(),
             told: false,
         };
         log.write(format!("== attempt {attempt} ==\n").as_bytes())?;
@@ -107,11 +110,12 @@ impl Log {
     }
 
     /// Keep a line. A full disk does not end a training of days: it is told once.
-    pub fn line(&mut self, line: &[u8], report: &mut dyn Report) {
-        if self.tail.len() == TAIL.0 {
-            self.tail.pop_front();
+    pub fn line(&mut self, line: &[u8], complaint: bool, report: &mut dyn Report) {
+        let tail = &mut self.tails[usize::from(complaint)];
+        if tail.len() == TAIL.0 {
+            tail.pop_front();
         }
-        self.tail.push_back(shown(&String::from_utf8_lossy(line), TAIL.1));
+        tail.push_back(shown(&String::from_utf8_lossy(line), TAIL.1));
         let kept = self.write(&[line, b"\n"].concat());
         if let Err(error) = kept
             && !std::mem::replace(&mut self.told, true)
@@ -130,13 +134,18 @@ impl Log {
         self.file.write_all(bytes)
     }
 
-    /// A message with the last lines below it.
+    /// A message with the last lines below it: at most half of them complaints where there is more, and these last.
     pub fn with_tail(&self, mut message: String) -> String {
-        match self.tail.is_empty() {
+        let [output, complaints] = &self.tails;
+        let half = TAIL.0 / 2;
+        let from_errors = complaints.len().min(half.max(TAIL.0.saturating_sub(output.len())));
+        let from_output = output.len().min(TAIL.0 - from_errors);
+        let last = output.iter().skip(output.len() - from_output);
+        match output.is_empty() && complaints.is_empty() {
             true => message.push_str("; it wrote nothing"),
             false => message.push_str("; the last that it wrote:"),
         }
-        for line in &self.tail {
+        for line in last.chain(complaints.iter().skip(complaints.len() - from_errors)) {
             message.push_str("\n  ");
             message.push_str(line);
         }
@@ -178,7 +187,7 @@ mod tests {
                 line("end"),
             ]
         );
-        assert_eq!(heard(b"progress 0.42\n", false), [line("progress 0.42")]);
+        assert_eq!(heard(b"progress 0.42\n", false), [Said::Complaint("progress 0.42".into())]);
         let long = heard(&[b'x'; 40_000], true);
         assert_eq!(
             long.iter()
@@ -194,7 +203,7 @@ mod tests {
         let mut log = Log::open(folder.path(), 1).unwrap();
         assert!(log.with_tail("x".into()).ends_with("it wrote nothing"));
         for n in 0..3000_u32 {
-            log.line(format!("{n:08} {}", "y".repeat(9991)).as_bytes(), &mut Silent);
+            log.line(format!("{n:08} {}", "y".repeat(9991)).as_bytes(), false, &mut Silent);
         }
         let length = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().len();
         assert!(length(LOG) <= MOST && length(BEFORE) <= MOST && length(BEFORE) > MOST - 20_000);
@@ -213,5 +222,18 @@ mod tests {
                 .unwrap()
                 .ends_with("y\n== attempt 2 ==\n")
         );
+    }
+
+    #[test]
+    fn what_it_complained_of_stands_last() {
+        let folder = tempfile::tempdir().unwrap();
+        // Whichever pipe was read first: what it complained of stands last.
+        let mut log = Log::open(folder.path(), 1).unwrap();
+        log.line(b"Traceback", true, &mut Silent);
+        for n in 0..100 {
+            log.line(format!("step {n}").as_bytes(), false, &mut Silent);
+        }
+        let told = log.with_tail("failed".into());
+        assert!(told.lines().count() == 21 && told.contains("step 81\n") && told.ends_with("step 99\n  Traceback"), "{told}");
     }
 }
