@@ -1,8 +1,8 @@
 //! Unlearning: what is removed is removed, and what stays is what the new model has learnt from.
 
 use super::scene::{LIMITS, SCENE, Scene, anomaly, short};
-use delta_guard_contract::method::Name;
 use delta_guard_contract::method::unlearn::{Unlearner, cf, eu};
+use delta_guard_contract::method::{Method, Name};
 use delta_guard_contract::{DataConfig, DataSource, JobResult, Recipe, Schedule, Task, TrainId};
 use delta_influence::files::tensors::read_tensors;
 use delta_influence::model::Weights;
