@@ -234,6 +234,9 @@ mod tests {
             log.line(format!("step {n}").as_bytes(), false, &mut Silent);
         }
         let told = log.with_tail("failed".into());
-        assert!(told.lines().count() == 21 && told.contains("step 81\n") && told.ends_with("step 99\n  Traceback"), "{told}");
+        assert!(
+            told.lines().count() == 21 && told.contains("step 81\n") && told.ends_with("step 99\n  Traceback"),
+            "{told}"
+        );
     }
 }
