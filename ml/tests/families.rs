@@ -99,10 +99,11 @@ fn every_pictures_own_gradient_of_every_tapped_layer_is_autograds() {
             let off = difference(&ours, stored);
             assert!(off <= 1e-5, "{name}: {known}: {off:e}");
         }
+        // Swin-V2's networks of positions do not see the pictures; all else must have been compared above.
+        let left: Vec<&&str> = open.keys().filter(|left| !left.contains("cpb_mlp")).collect();
+        assert!(left.is_empty(), "{name}: {left:?} are not tapped");
         let untracked: Vec<&str> = case.model.graph.untracked().iter().map(|(name, _)| name.as_str()).collect();
-        for left in open.keys() {
-            assert!(untracked.contains(left), "{name}: {left} is neither tapped nor named as left out");
-        }
+        assert!(open.keys().all(|left| untracked.contains(left)), "{name}: what is left out is not named");
         println!(
             "{name}: {} layers, {:.1} % of the weights; not tapped: {:?}",
             layers.len(),

@@ -176,3 +176,29 @@ fn patches(conv: &Conv) -> Option<Linear> {
         bias: conv.bias,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three examples, each number tells whose it is.
+    #[test]
+    fn each_examples_entries_come_together_wherever_they_are() {
+        let of = |numbers: &[i64], shape: &[i64]| Tensor::from_slice(numbers).reshape(shape);
+        let rows = |dim, each, together| Placement { dim, each, together };
+        for (tensor, at) in [
+            (of(&[0, 1, 2], &[3, 1]), Placement::PLAIN),
+            (of(&[0, 0, 1, 1, 2, 2], &[6, 1]), rows(0, 2, true)),
+            (of(&[0, 1, 2, 0, 1, 2], &[6, 1]), rows(0, 2, false)),
+            (of(&[0, 1, 2, 0, 1, 2], &[2, 3, 1]), rows(1, 1, true)),
+            (of(&[0, 0, 1, 1, 2, 2, 0, 0, 1, 1, 2, 2], &[2, 6, 1]), rows(1, 2, true)),
+        ] {
+            let found = at.first(&tensor, 3, 1).unwrap();
+            for example in 0..3 {
+                let own = Vec::<i64>::try_from(found.get(example).flatten(0, -1)).unwrap();
+                assert!(own.iter().all(|n| *n == example) && own.len() == tensor.numel() / 3, "{at:?}: {own:?}");
+            }
+        }
+        assert!(Placement::PLAIN.first(&of(&[0, 1, 2, 3], &[4, 1]), 3, 1).is_err());
+    }
+}
