@@ -261,7 +261,7 @@ impl Model {
             };
             given.insert(name.as_str(), found);
         }
-        Ok(Args::new(self.device(), given))
+        Ok(Args::new(self.device(), self.kind(), given))
     }
 
     fn apply(&self, node: &Node, args: &Args<'_>, mode: Mode) -> Result<Datum> {

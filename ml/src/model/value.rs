@@ -172,13 +172,20 @@ impl Datum {
 pub struct Args<'a> {
     /// Where tensors are made that are made of nothing.
     pub device: Device,
+    /// What the network computes in: floats that are made of nothing are of this kind, whatever kind it was exported in.
+    precision: Kind,
     given: BTreeMap<&'a str, Datum>,
 }
 
 impl<'a> Args<'a> {
     /// These.
-    pub fn new(device: Device, given: BTreeMap<&'a str, Datum>) -> Self {
-        Self { device, given }
+    pub fn new(device: Device, precision: Kind, given: BTreeMap<&'a str, Datum>) -> Self {
+        Self { device, precision, given }
+    }
+
+    /// The kind that is computed in where `kind` was asked for.
+    pub fn computed(&self, kind: Kind) -> Kind {
+        if super::aten::is_float(kind) { self.precision } else { kind }
     }
 
     fn wrong(&self, name: &str, wanted: &str) -> Error {

@@ -69,4 +69,39 @@ mod tests {
         assert!(all.iter().all(|name| find(name).is_some()) && find("random_").is_none());
         assert!(shape::SHARING.iter().all(|name| find(name).is_some()), "{:?}", shape::SHARING);
     }
+
+    /// As a network in float64 calls them that was exported in float32.
+    fn called(target: &str, given: &[(&'static str, Datum)]) -> tch::Tensor {
+        let given = given.iter().map(|(name, datum)| (*name, datum.share())).collect();
+        let args = Args::new(tch::Device::Cpu, tch::Kind::Double, given);
+        match find(target).unwrap()(&args).unwrap() {
+            Datum::Tensor(tensor) => tensor,
+            other => panic!("{target} yields {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_of_the_kind_that_is_computed_in() {
+        use tch::{Kind, Tensor};
+        let float = ("dtype", Datum::Kind(Kind::Float));
+        assert_eq!(called("zeros", &[("size", Datum::Ints(vec![2])), float]).kind(), Kind::Double);
+        assert_eq!(called("zeros", &[("size", Datum::Ints(vec![2]))]).kind(), Kind::Double);
+        assert_eq!(called("arange", &[("end", Datum::Int(3))]).kind(), Kind::Int64);
+        assert_eq!(
+            called("arange", &[("end", Datum::Int(3)), ("dtype", Datum::Kind(Kind::Float))]).kind(),
+            Kind::Double
+        );
+        let mask = Tensor::from_slice(&[true, false]);
+        assert_eq!(
+            called("to.dtype", &[("self", mask.shallow_clone().into()), ("dtype", Datum::Kind(Kind::Float))]).kind(),
+            Kind::Double
+        );
+        for target in ["clone", "lift_fresh_copy"] {
+            let copy = called(target, &[("self", mask.shallow_clone().into())]);
+            assert!(
+                copy.kind() == Kind::Bool && copy.equal(&mask) && copy.data_ptr() != mask.data_ptr(),
+                "{target}"
+            );
+        }
+    }
 }

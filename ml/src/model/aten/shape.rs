@@ -100,11 +100,11 @@ operators! {
     "detach" => |a| Ok(a.tensor("self")?.f_detach()?.into());
     "detach_" => |a| Ok(a.tensor("self")?.f_detach()?.into());
     "alias" => |a| Ok(a.tensor("self")?.shallow_clone().into());
-    "to.dtype" => |a| to(a.tensor("self")?, a.maybe_kind("dtype")?);
-    "to.device" => |a| to(a.tensor("self")?, a.maybe_kind("dtype")?);
-    "to.dtype_layout" => |a| to(a.tensor("self")?, a.maybe_kind("dtype")?);
-    "_to_copy" => |a| to(a.tensor("self")?, a.maybe_kind("dtype")?);
-    "type_as" => |a| to(a.tensor("self")?, Some(a.tensor("other")?.kind()));
+    "to.dtype" => |a| to(a, a.tensor("self")?, a.maybe_kind("dtype")?);
+    "to.device" => |a| to(a, a.tensor("self")?, a.maybe_kind("dtype")?);
+    "to.dtype_layout" => |a| to(a, a.tensor("self")?, a.maybe_kind("dtype")?);
+    "_to_copy" => |a| to(a, a.tensor("self")?, a.maybe_kind("dtype")?);
+    "type_as" => |a| to(a, a.tensor("self")?, Some(a.tensor("other")?.kind()));
     "new_zeros" => |a| made(a, |size, options| Tensor::f_zeros(size, options));
     "new_ones" => |a| made(a, |size, options| Tensor::f_ones(size, options));
     "zeros" => |a| made(a, |size, options| Tensor::f_zeros(size, options));
@@ -133,7 +133,7 @@ operators! {
 
 /// In memory of its own.
 fn copied(x: &Tensor) -> Result<Datum> {
-    Ok(x.f_mul_scalar(1)?.into())
+    Ok(x.f_alias_copy()?.into())
 }
 
 fn squeeze(a: &Args<'_>) -> Result<Datum> {
@@ -157,9 +157,9 @@ fn windows(a: &Args<'_>) -> Result<[[i64; 2]; 4]> {
 }
 
 /// Half-precision parts of a network are computed in the precision of the pass: better than asked, and the same on every device.
-fn to(x: &Tensor, kind: Option<Kind>) -> Result<Datum> {
+fn to(a: &Args<'_>, x: &Tensor, kind: Option<Kind>) -> Result<Datum> {
     Ok(match kind {
-        Some(kind) if !(is_float(kind) && x.is_floating_point()) && kind != x.kind() => x.f_to_kind(kind)?.into(),
+        Some(kind) if !(is_float(kind) && x.is_floating_point()) && kind != x.kind() => x.f_to_kind(a.computed(kind))?.into(),
         _ => x.shallow_clone().into(),
     })
 }
@@ -172,14 +172,14 @@ pub fn is_float(kind: Kind) -> bool {
 fn made(a: &Args<'_>, make: impl Fn(&[i64], (Kind, tch::Device)) -> std::result::Result<Tensor, tch::TchError>) -> Result<Datum> {
     let like = a.maybe_tensor("self")?.map(|x| (x.kind(), x.device()));
     let (kind, device) = like.unwrap_or((Kind::Float, a.device));
-    Ok(make(&a.ints("size")?, (a.maybe_kind("dtype")?.unwrap_or(kind), device))?.into())
+    Ok(make(&a.ints("size")?, (a.computed(a.maybe_kind("dtype")?.unwrap_or(kind)), device))?.into())
 }
 
 /// What numbers of a range are: whole ones count in whole numbers.
 fn counted(a: &Args<'_>, names: &[&str]) -> Result<Kind> {
     if let Some(kind) = a.maybe_kind("dtype")? {
-        return Ok(kind);
+        return Ok(a.computed(kind));
     }
     let whole = names.iter().all(|name| a.maybe_int(name).is_ok());
-    Ok(if whole { Kind::Int64 } else { Kind::Float })
+    Ok(a.computed(if whole { Kind::Int64 } else { Kind::Float }))
 }
