@@ -198,7 +198,8 @@ FAULTS = [
     ("sources: corrected alike", "jobs/origins.rs", r"\(count - place\) as f64", "count as f64", LIB, "jobs::origins"),
     ("sources: labels thrown together", "jobs/origins.rs", r"of\.flagged as f64 \* drawn\.examples as f64 / of\.examples as f64", "of.flagged as f64 * drawn.examples as f64 / all.values().map(|of| of.examples).sum::<u64>() as f64", LIB, "jobs::origins"),
     # Networks as graphs, and exported ones.
-    ("graph: what is changed in place is read as it was", "model/lower/memory.rs", r"self\.replaced\.insert\(current, output\.to_string\(\)\);", "let _ = current;", FAMILIES, "logits"),
+    ("graph: what is changed in place is read as it was", "model/lower/memory.rs", r"self\.replaced\.insert\(current, output\.to_string\(\)\);", "let _ = current;", LIB, "model::lower"),
+    ("graph: a view of what was changed may be read", "model/lower/memory.rs", r"match other \{", "match other.filter(|_| false) {", LIB, "model::lower"),
     ("graph: masks are not written through their views", "model/lower/memory.rs", r"return Ok\(true\);", "return Ok(false);", FAMILIES, "logits"),
     ("graph: entries of one example lie apart", "model/tap.rs", r"let from = if self\.together \{ dim \} else \{ dim \+ 1 \};", "let from = dim;", LIB, "model::tap"),
     ("graph: a weight used twice counts once", "model/tap.rs", r"let joined = \|part: fn\(&Pair\) -> &Tensor\| Tensor::f_cat\(&pairs\.iter\(\)\.map\(part\)", "let joined = |part: fn(&Pair) -> &Tensor| Tensor::f_cat(&pairs.iter().take(1).map(part)", FAMILIES, "every_pictures"),

@@ -281,23 +281,4 @@ fn not_known(target: &str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets_lose_their_prefix_and_their_usual_overload() {
-        assert_eq!(name("torch.ops.aten.relu_.default"), Some("relu_"));
-        assert_eq!(name("torch.ops.aten.add.Tensor"), Some("add.Tensor"));
-        assert_eq!(name("_operator.mul"), Some("_operator.mul"));
-        assert_eq!(name("torch.ops.mine.relu.default"), None);
-        assert_eq!(name("os.system"), None);
-    }
-
-    #[test]
-    fn twins_change_nothing() {
-        assert_eq!(twin("relu_"), ("relu".into(), true));
-        assert_eq!(twin("add_.Tensor"), ("add.Tensor".into(), true));
-        assert_eq!(twin("add.Tensor"), ("add.Tensor".into(), false));
-        assert_eq!(twin("detach_"), ("detach_".into(), false));
-    }
-}
+mod tests;
