@@ -6,6 +6,8 @@ pub mod error;
 pub mod progress;
 
 pub mod memory;
+/// One computation at a time draws from libtorch.
+mod random;
 
 pub mod files;
 

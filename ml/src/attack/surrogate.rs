@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn pictures(count: i64) -> Tensor {
-        tch::manual_seed(11);
+        let _alone = crate::random::seeded(11);
         Tensor::rand([count, 3, 8, 8], (Kind::Double, Device::Cpu))
     }
 

@@ -3,6 +3,7 @@
 use super::graph::{Graph, Node, Op};
 use super::value::Operand;
 use crate::error::{Error, Result};
+use crate::random;
 use delta_guard_contract::Code;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
@@ -11,7 +12,7 @@ const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 /// Tensors by name, in node order from one stream of random numbers.
 pub(super) fn weights(graph: &Graph, seed: u64) -> Result<BTreeMap<String, Tensor>> {
-    tch::manual_seed(seed as i64);
+    let _alone = random::seeded(seed);
     let mut tensors = BTreeMap::new();
     for node in &graph.nodes {
         for (argument, tensor) in of_node(graph, node) {

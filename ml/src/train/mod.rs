@@ -15,6 +15,7 @@ use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::model::{Graph, Model, Weights};
 use crate::progress::Report;
+use crate::random;
 use average::Average;
 use delta_guard_contract::{Code, ImageConfig, Recipe};
 use loss::{Loss, Seen};
@@ -78,6 +79,7 @@ pub fn train(mut run: Training<'_>, report: &mut dyn Report) -> Result<Trained> 
             "check data.train.path and the list of removed ids",
         ));
     }
+    let _alone = random::alone();
     let recipe = run.recipe;
     let key = resume::key(&run);
     let saved = EpochState::load(run.out_dir, &key, run.graph, report)?;
@@ -143,10 +145,8 @@ fn randomness(run: &Training<'_>, done: u32) -> ChaCha8Rng {
     let stream = 1 + u64::from(done);
     let mut rng = ChaCha8Rng::seed_from_u64(run.recipe.seed);
     rng.set_stream(stream);
-    // The same for what libtorch draws itself. Its generator is the process's: it is left alone where the network has no nodes that draw.
-    if serde_json::to_string(run.graph).is_ok_and(|text| text.contains("dropout")) {
-        tch::manual_seed(run.recipe.seed.wrapping_add(stream).cast_signed());
-    }
+    // The same for what libtorch draws itself, in dropout; `train` holds its generator.
+    drop(random::seeded(run.recipe.seed.wrapping_add(stream)));
     rng
 }
 

@@ -3,13 +3,14 @@
 use crate::ekfac::{Workspace, gradient};
 use crate::error::{Error, Result};
 use crate::model::{Graph, Model, Weights};
+use crate::random;
 use tch::{Device, Kind, Tensor};
 
 /// Largest relative difference; 0 where no layer has a weight of its own.
 pub(super) fn difference(graph: &Graph, weights: &Weights) -> Result<f64> {
     let model = Model::new(graph.clone(), weights.to(Device::Cpu, Kind::Double));
     let [channels, height, width] = graph.input;
-    tch::manual_seed(17);
+    let _alone = random::seeded(17);
     let options = (Kind::Double, Device::Cpu);
     let image = Tensor::f_randn([1, channels, height, width], options)?;
     let direction = Tensor::f_randn([graph.classes()], options)?;
