@@ -78,6 +78,7 @@ impl Net {
 
 fn seen<'a>(student: &'a Tensor, labels: &'a Tensor, others: Option<(&'a Tensor, f64)>, smoothing: f64) -> Seen<'a> {
     Seen {
+        images: student,
         student,
         teacher: None,
         labels,

@@ -5,6 +5,10 @@
 mod bench;
 #[path = "unlearn/modes.rs"]
 mod modes;
+#[path = "unlearn/potion.rs"]
+mod potion;
+#[path = "unlearn/teachers.rs"]
+mod teachers;
 
 use bench::Bench;
 use delta_guard_contract::method::unlearn::cf;

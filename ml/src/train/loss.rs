@@ -2,11 +2,13 @@
 
 use crate::error::Result;
 use crate::model::Model;
-use tch::{Reduction, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 /// What a loss sees of one batch.
 #[derive(Debug)]
 pub struct Seen<'a> {
+    /// The (augmented) pictures: B × channels × height × width.
+    pub images: &'a Tensor,
     /// The trained model's logits: B × classes, differentiable.
     pub student: &'a Tensor,
     /// The teacher's logits of the same (augmented) pictures: B × classes, no gradient. None where there is no teacher.
@@ -23,6 +25,15 @@ pub struct Seen<'a> {
     pub epoch: u32,
 }
 
+/// What an epoch goes over, in an order that is drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Round<'a> {
+    /// Positions in the data set.
+    pub examples: &'a [usize],
+    /// Examples of a step.
+    pub batch_size: usize,
+}
+
 /// A loss.
 pub trait Loss {
     /// Names it with everything that it depends on, but the teacher's weights: a repeated run goes on from an epoch of the same loss only.
@@ -30,6 +41,11 @@ pub trait Loss {
 
     /// A second model, in evaluation mode and never changed.
     fn teacher(&self) -> Option<&Model> {
+        None
+    }
+
+    /// What the epoch after `done` others goes over, where that is not all that is trained on in batches of the recipe. Belongs into [`Loss::key`].
+    fn round(&self, _done: u32) -> Option<Round<'_>> {
         None
     }
 
@@ -61,4 +77,15 @@ impl Loss for CrossEntropy {
             None => Ok(own),
         }
     }
+}
+
+/// KL(softmax(target / T) ‖ softmax(student / T)) of each example, summed over the classes: B numbers, in nats. Both: B × classes logits.
+///
+/// # Errors
+/// When libtorch fails (memory).
+pub fn divergence(student: &Tensor, target: &Tensor, temperature: f64) -> Result<Tensor> {
+    let log = |logits: &Tensor| -> Result<Tensor> { Ok(logits.f_div_scalar(temperature)?.f_log_softmax(1, None::<Kind>)?) };
+    let (ours, theirs) = (log(student)?, log(target)?);
+    let terms = theirs.f_exp()?.f_mul(&theirs.f_sub(&ours)?)?;
+    Ok(terms.f_sum_dim_intlist([1i64].as_slice(), false, None::<Kind>)?)
 }

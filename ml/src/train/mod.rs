@@ -18,13 +18,14 @@ use crate::progress::Report;
 use crate::random;
 use average::Average;
 use delta_guard_contract::{Code, ImageConfig, Recipe};
-use loss::{Loss, Seen};
+use loss::{Loss, Round, Seen};
 use optimizer::Stepper;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use resume::EpochState;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -52,6 +53,22 @@ pub struct Training<'a> {
     pub out_dir: &'a Path,
     /// What names this run beyond recipe, graph, data and examples (digest of the starting checkpoint, …).
     pub key: String,
+}
+
+impl Training<'_> {
+    /// What the epoch after `done` others goes over.
+    fn round(&self, done: u32) -> Round<'_> {
+        self.loss.round(done).unwrap_or(Round {
+            examples: self.examples,
+            batch_size: self.recipe.batch_size as usize,
+        })
+    }
+
+    /// Steps of some epochs.
+    fn steps(&self, epochs: Range<u32>) -> u64 {
+        let of = |round: Round<'_>| round.examples.len().div_ceil(round.batch_size) as u64;
+        epochs.map(|done| of(self.round(done))).sum()
+    }
 }
 
 /// A trained model.
@@ -159,16 +176,15 @@ fn epoch(
     report: &mut dyn Report,
 ) -> Result<(f64, f64)> {
     let recipe = run.recipe;
-    let batch_size = recipe.batch_size as usize;
-    let per_epoch = run.examples.len().div_ceil(batch_size) as u64;
-    let steps = per_epoch * u64::from(recipe.epochs);
+    let Round { examples, batch_size } = run.round(done);
+    let (before, per_epoch, steps) = (run.steps(0..done), run.steps(done..done + 1), run.steps(0..recipe.epochs));
     let mut rng = randomness(run, done);
-    let mut order = run.examples.to_vec();
+    let mut order = examples.to_vec();
     order.shuffle(&mut rng);
     let mut sums = Tensor::zeros([2], (Kind::Double, run.device));
     let (mut loss_mean, mut accuracy) = (f64::NAN, 0.0);
     for (i, batch) in order.chunks(batch_size).enumerate() {
-        let step = u64::from(done) * per_epoch + i as u64;
+        let step = before + i as u64;
         let lr = schedule::learning_rate(&recipe.schedule, recipe.lr, step, per_epoch, steps);
         let images = normalise(&run.data.batch(batch)?, run.image, Kind::Float, run.device)?;
         let images = augment::augment(images, &recipe.augment, &mut rng)?;
@@ -177,6 +193,7 @@ fn epoch(
         let logits = model.forward_train(&images)?;
         let teacher = run.loss.teacher().map(|teacher| teacher.forward(&images)).transpose()?;
         let loss = run.loss.of(&Seen {
+            images: &images,
             student: &logits,
             teacher: teacher.as_ref(),
             labels: &labels,

@@ -13,7 +13,7 @@ use crate::progress::Report;
 use crate::train::Trained;
 use delta_guard_contract::detect::Objective;
 use delta_guard_contract::method::unlearn as settings;
-use delta_guard_contract::{DataSource, ImageConfig, Recipe, TrainId};
+use delta_guard_contract::{DataSource, ImageConfig, Recipe, Schedule, TrainId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -36,8 +36,14 @@ unlearners! {
     Eu(eu),
     Cf(cf),
     Ssd(ssd),
+    Scrub(scrub),
+    Badt(badt),
+    Potion(potion),
     Command(command),
 }
+
+#[cfg(test)]
+mod teachers;
 
 /// What an unlearner works with.
 pub struct Unlearning<'a> {
@@ -76,6 +82,33 @@ impl Unlearning<'_> {
         Model::new(self.graph.clone(), self.production.copy().to(self.device, Kind::Float))
     }
 
+    /// Is anything flagged? For methods that look at what is to be forgotten.
+    ///
+    /// # Errors
+    /// `Configuration` when not.
+    pub fn something_to_forget(&self) -> Result<()> {
+        match self.flagged.is_empty() {
+            true => Err(Error::configuration(
+                "no example is flagged, so there is nothing to forget",
+                "name flagged examples",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// The production model's recipe for a few epochs by a method's own loss: at one learning rate, nothing mixed (a mixed picture belongs to no set), nothing averaged
+    /// (the average would begin at the production model).
+    pub fn plain_recipe(&self, lr: f64) -> Recipe {
+        Recipe {
+            lr,
+            schedule: Schedule::Constant,
+            mixup: None,
+            cutmix: None,
+            ema: None,
+            ..self.recipe.clone()
+        }
+    }
+
     /// The means of the squared gradients of the loss over units of `examples` (evaluation mode; see [`Stream::run_gradients`]), by parameter name, of all parameters of
     /// some `nodes`. In float64. A repeated job begins again: nothing of it is kept.
     ///
@@ -99,13 +132,38 @@ impl Unlearning<'_> {
         squares.finish()
     }
 
-    /// A candidate that was made without training, with its loss and accuracy on the retained examples (evaluation mode, no augmentation).
+    /// The means of the absolute gradients of the mean length of the logits (their Euclidean norm), as [`Self::squared_gradients`]. No label is looked at.
+    ///
+    /// # Errors
+    /// As [`Self::squared_gradients`].
+    pub fn length_gradients(
+        &self,
+        model: &Model,
+        (examples, unit): (&[usize], usize),
+        nodes: &BTreeSet<String>,
+        report: &mut dyn Report,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        let weights = Differentiated::new(model, nodes);
+        let mut sizes = Squares::sizes(&weights);
+        let lengths = |_: &[usize], logits: &Tensor| {
+            Ok(logits
+                .f_square()?
+                .f_sum_dim_intlist([1i64].as_slice(), false, None::<Kind>)?
+                .f_sqrt()?
+                .f_sum(None::<Kind>)?)
+        };
+        let stream = self.stream(model);
+        stream.run_gradients_of("gradients", (examples, unit), lengths, &weights, &mut sizes, report)?;
+        sizes.finish()
+    }
+
+    /// Loss (mean) and accuracy of a model on some examples, under their training labels (evaluation mode, no augmentation).
     ///
     /// # Errors
     /// When libtorch fails (memory).
-    pub fn measured(&self, model: Model, report: &mut dyn Report) -> Result<Trained> {
+    pub fn look(&self, model: &Model, examples: &[usize], report: &mut dyn Report) -> Result<(f64, f64)> {
         let (mut loss, mut correct) = (0.0, 0.0);
-        self.stream(&model).run_logits("measure", self.retained, report, |batch, logits| {
+        self.stream(model).run_logits("measure", examples, report, |batch, logits| {
             let labels = self.data.labels_tensor(batch)?.f_to_device(logits.device())?;
             loss += objective::loss(&logits.f_to_kind(Kind::Double)?, &labels)?.f_double_value(&[])?;
             correct += logits
@@ -115,11 +173,19 @@ impl Unlearning<'_> {
                 .f_double_value(&[])?;
             Ok(())
         })?;
-        let examples = self.retained.len() as f64;
+        Ok((loss / examples.len() as f64, correct / examples.len() as f64))
+    }
+
+    /// A candidate that was made without training, with its loss and accuracy on the retained examples (evaluation mode, no augmentation).
+    ///
+    /// # Errors
+    /// When libtorch fails (memory).
+    pub fn measured(&self, model: Model, report: &mut dyn Report) -> Result<Trained> {
+        let (loss, accuracy) = self.look(&model, self.retained, report)?;
         Ok(Trained {
             model,
-            loss: loss / examples,
-            accuracy: correct / examples,
+            loss,
+            accuracy,
             resumed_epochs: 0,
         })
     }

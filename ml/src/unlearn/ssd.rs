@@ -27,12 +27,7 @@ use tch::{Kind, Tensor};
 
 impl Unlearner for Keys {
     fn unlearn(&self, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained> {
-        if case.flagged.is_empty() {
-            return Err(Error::configuration(
-                "no example is flagged, so there is nothing to forget",
-                "name flagged examples",
-            ));
-        }
+        case.something_to_forget()?;
         let nodes = chosen(case.graph, &self.layers)?;
         let mut rng = ChaCha8Rng::seed_from_u64(case.recipe.seed.wrapping_add(3));
         let mut drawn = |mut examples: Vec<usize>| {

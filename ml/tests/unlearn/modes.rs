@@ -134,7 +134,7 @@ fn squared_gradients_are_those_of_a_loop_over_examples() {
 }
 
 /// One linear layer over the pixels.
-fn linear(bench: &Bench) -> Graph {
+pub fn linear(bench: &Bench) -> Graph {
     let [channels, height, width] = bench.input();
     let (pixels, classes) = (channels * height * width, bench.data.classes().len());
     Graph::read(&format!(

@@ -13,6 +13,9 @@ methods! {
     Eu(eu) = "eu",
     Cf(cf) = "cf",
     Ssd(ssd) = "ssd",
+    Scrub(scrub) = "scrub",
+    Badt(badt) = "badt",
+    Potion(potion) = "potion",
     Command(command) = "command",
 }
 
