@@ -75,6 +75,23 @@ impl Stream<'_> {
         fold: &mut F,
         report: &mut dyn Report,
     ) -> Result<()> {
+        let objective = |members: &[usize], logits: &Tensor| ask.objective_of(self.data, members, logits);
+        self.run_gradients_of(step, (examples, unit), objective, weights, fold, report)
+    }
+
+    /// As [`Self::run_gradients`], of an objective that is given: the sum over some examples, from their logits.
+    ///
+    /// # Errors
+    /// As [`Self::run_gradients`], and the objective's.
+    pub fn run_gradients_of<F: Fold>(
+        &self,
+        step: &str,
+        (examples, unit): (&[usize], usize),
+        objective: impl Fn(&[usize], &Tensor) -> Result<Tensor>,
+        weights: &Differentiated,
+        fold: &mut F,
+        report: &mut dyn Report,
+    ) -> Result<()> {
         let unit = unit.max(1);
         let pieces: Vec<&[usize]> = examples.chunks(unit).flat_map(|unit| unit.chunks(self.batch)).collect();
         let (mut done, mut looks) = (0, self.looks());
@@ -82,7 +99,9 @@ impl Stream<'_> {
             for members in examples.chunks(unit) {
                 let mut sums: Option<Vec<Tensor>> = None;
                 for piece in members.chunks(self.batch) {
-                    let more = self.gradients(piece, &next()?, ask, weights, 1.0 / members.len() as f64)?;
+                    let logits = self.model.forward_differentiable(&next()?)?;
+                    let mean = objective(piece, &logits)?.f_mul_scalar(1.0 / members.len() as f64)?;
+                    let more = weights.gradients(&mean, false)?;
                     sums = Some(match sums {
                         None => more,
                         Some(sums) => sums.iter().zip(&more).map(|(sum, more)| Ok(sum.f_add(more)?)).collect::<Result<_>>()?,
@@ -101,18 +120,12 @@ impl Stream<'_> {
             looks.settle()
         })
     }
-
-    /// Of the summed objective of a piece, times `share`.
-    fn gradients(&self, piece: &[usize], images: &Tensor, ask: GradientOf, weights: &Differentiated, share: f64) -> Result<Vec<Tensor>> {
-        let logits = self.model.forward_differentiable(images)?;
-        let objective = ask.objective_of(self.data, piece, &logits)?.f_mul_scalar(share)?;
-        weights.gradients(&objective, false)
-    }
 }
 
-/// The mean of the squared gradients of the units of a pass, for each weight: the diagonal of the empirical Fisher matrix where a unit is one example.
+/// The mean of the squared gradients of the units of a pass, for each weight: the diagonal of the empirical Fisher matrix where a unit is one example. Or of their sizes.
 #[derive(Debug)]
 pub struct Squares {
+    squared: bool,
     names: Vec<String>,
     /// In float64: many small squares.
     sums: Vec<Tensor>,
@@ -124,9 +137,18 @@ impl Squares {
     pub fn new(weights: &Differentiated) -> Self {
         let zeros = |(_, tensor): &(String, Tensor)| tensor.detach().zeros_like().to_kind(Kind::Double);
         Self {
+            squared: true,
             names: weights.names(),
             sums: weights.0.iter().map(zeros).collect(),
             units: 0.0,
+        }
+    }
+
+    /// The same without squaring: means of absolute gradients.
+    pub fn sizes(weights: &Differentiated) -> Self {
+        Self {
+            squared: false,
+            ..Self::new(weights)
         }
     }
 }
@@ -141,16 +163,17 @@ impl Fold for Squares {
         }
         let mut totals = Totals::default();
         for ((sum, gradient), name) in self.sums.iter_mut().zip(batch.gradients).zip(&self.names) {
-            let square = gradient.f_to_kind(Kind::Double)?.f_square()?;
-            totals.note(format!("gradients of {name}"), &square)?;
-            let _ = sum.f_add_(&square)?;
+            let gradient = gradient.f_to_kind(Kind::Double)?;
+            let size = if self.squared { gradient.f_square()? } else { gradient.f_abs()? };
+            totals.note(format!("gradients of {name}"), &size)?;
+            let _ = sum.f_add_(&size)?;
         }
         self.units += 1.0;
         Ok(totals)
     }
 
     fn merge(&mut self, later: Self) -> Result<()> {
-        if self.names != later.names {
+        if (self.squared, &self.names) != (later.squared, &later.names) {
             return Err(Error::internal("squares of other weights"));
         }
         for (sum, more) in self.sums.iter_mut().zip(&later.sums) {
