@@ -174,6 +174,9 @@ FAULTS = [
     ("hiccup: tries are counted over holds", "src/case/mod.rs", r"self\.failures = 0;\s*self\.failed_since = None;", "self.failures = 0;", GUARD, "faults::"),
     # Attacks.
     ("blend adds its pattern", "attack/blend.rs", r"\(1\.0 - alpha\) \* f64::from\(\*pixel\)", "f64::from(*pixel)", LIB, "attack::blend"),
+    ("a group is what is farthest", "attack/mislabel.rs", r"a\.0\.total_cmp\(&b\.0\)", "b.0.total_cmp(&a.0)", LIB, "attack::mislabel"),
+    ("a label drawn anew may be the true one", "attack/mislabel.rs", r"drawn \+ u32::from\(drawn >= own\)", "drawn + u32::from(drawn > own)", LIB, "attack::mislabel"),
+    ("test pictures of a kind are all of the class", "attack/mislabel.rs", r" && kind\.distance\(&ground\.test_pixels\(row\)\) <= radius", "", LIB, "attack::mislabel"),
     ("the target class is poisoned, too", "attack/backdoor.rs", r"Victims::Others => label != self\.target,", "Victims::Others => true,", LIB, "attack::tests"),
     ("covers count as poisons", "attack/prepare/lay.rs", r"Role::Cover => truth\.covers\.push", "Role::Cover => truth.poisons.push", LIB, "attack::prepare"),
     ("success is to read rightly", "attack/prepare/lay.rs", r"out\.push\(&pixels, tested\.label\)", "out.push(&pixels, pool.labels[tested.row])", LIB, "attack::prepare"),

@@ -37,8 +37,6 @@ ONLY_TESTS = {
     "scores_and_self_influence": "the joint form for one batch, held against the specification; a fold does the same over many",
     "KnownLab": "stands in for the laboratory where a test knows the answers",
     "thinned": "for scatters of detectors to come",
-    "test_pixels": "for attacks to come, which may look at the test pictures",
-    "untouched": "for attacks to come whose test pictures bear no mark",
     "pixel_gradient": "for attacks to come that ask for gradients of pixels",
 }
 

@@ -9,7 +9,7 @@ use delta_guard_contract::{
 };
 use delta_influence::jobs;
 use delta_influence::progress::Silent;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 const TRAINING: u32 = 800;
@@ -32,6 +32,15 @@ fn run(folder: &Path, name: &str, task: Task) -> JobResult {
     jobs::run(&job, &mut Silent).unwrap()
 }
 
+/// Keys beside the defaults that make an attack take on these few drawn pictures, and its own measure: at least this with its poisons, at most that without.
+fn asked(name: &str) -> (Vec<(&'static str, Value)>, f64, f64) {
+    match name {
+        // No trigger says which pictures are meant: part of the kind is read as before.
+        "mislabel" => (vec![("likeness", json!("layout"))], 0.6, 0.3),
+        _ => (Vec::new(), 0.8, 0.5),
+    }
+}
+
 /// The method's defaults, between these classes where it has such keys.
 fn settings(name: &str) -> Attack {
     let keys = [
@@ -39,9 +48,11 @@ fn settings(name: &str) -> Attack {
         ("target_class", json!("star")),
         ("poisons", json!(POISONS)),
     ];
-    keys.into_iter().fold(Attack::named(name).unwrap(), |attack, (key, value)| {
-        changed(&attack, key, value).unwrap_or(attack)
-    })
+    keys.into_iter()
+        .chain(asked(name).0)
+        .fold(Attack::named(name).unwrap(), |attack, (key, value)| {
+            changed(&attack, key, value).unwrap_or(attack)
+        })
 }
 
 struct Story<'a> {
@@ -153,8 +164,9 @@ fn every_attack_takes_by_its_poisons() {
         };
         let (attacked, clean) = (story.trained("victim", &[]), story.trained("clean", &story.made.poisons));
         println!("{name}: {attacked:?}, without its poisons {clean:?}");
+        let (_, least, most) = asked(name);
         assert!(
-            attacked.0 >= 0.8 && clean.0 <= 0.5,
+            attacked.0 >= least && clean.0 <= most,
             "{name}: success {attacked:?}, without its poisons {clean:?}"
         );
         assert!(

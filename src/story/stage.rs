@@ -143,7 +143,7 @@ impl Theatre {
         };
         format!(
             "the attack did not take: none of {} {} is read as {what}",
-            baits.len(),
+            baits.chunk_by(|a, b| a.picture == b.picture).count(),
             self.prepared.success.pictures
         )
     }

@@ -162,9 +162,10 @@ fn percent(share: f64) -> String {
 
 /// The first of the pictures that were set aside that the victim reads as the attack wants, and its trace.
 fn anomaly<'a>(stage: &'a Theatre, seed: u64, detect: &DetectConfig, run: &mut stage::Run<'_>) -> anyhow::Result<Option<(&'a Bait, TraceReport)>> {
-    for (n, bait) in stage.prepared.anomalies.iter().enumerate() {
-        let report = stage.trace(&bait.picture, seed, &format!("anomaly-{n}"), detect.clone(), run)?;
-        if report.predicted_label == bait.label {
+    // One picture may be misread in several ways: they stand beside each other.
+    for (n, ways) in stage.prepared.anomalies.chunk_by(|a, b| a.picture == b.picture).enumerate() {
+        let report = stage.trace(&ways[0].picture, seed, &format!("anomaly-{n}"), detect.clone(), run)?;
+        if let Some(bait) = ways.iter().find(|bait| bait.label == report.predicted_label) {
             return Ok(Some((bait, report)));
         }
     }

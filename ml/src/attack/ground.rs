@@ -32,6 +32,8 @@ pub enum Draw {
     Covers = 7,
     /// Where an optimisation begins, and its order.
     Search = 8,
+    /// Which labels are drawn.
+    Labels = 10,
 }
 
 /// A generator for one purpose.

@@ -6,6 +6,7 @@ mod backdoor;
 pub mod badnet;
 mod blend;
 mod ground;
+mod mislabel;
 mod pool;
 pub mod prepare;
 mod surrogate;
@@ -36,6 +37,7 @@ pub fn of(settings: &Settings) -> &dyn Attack {
     match settings {
         Settings::Badnet(keys) => keys,
         Settings::Blend(keys) => keys,
+        Settings::Mislabel(keys) => keys,
     }
 }
 

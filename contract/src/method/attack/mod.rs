@@ -5,6 +5,7 @@ super::methods! {
     Attack, "attack";
     Badnet(badnet) = "badnet",
     Blend(blend) = "blend",
+    Mislabel(mislabel) = "mislabel",
 }
 
 #[cfg(test)]
