@@ -1,17 +1,18 @@
 //! `activation-clustering`: the activations of a class, reduced by PCA and split by 2-means; a small part that stands apart is flagged
 //! (see the settings for the source and for what is left out).
 
-use super::{Detect, DetectCase, Detection, Suspect};
-use crate::error::{Error, Result};
+use super::{Detect, DetectCase, Detection, Suspect, ranked, singular};
+use crate::error::Result;
 use crate::evidence::Lab;
 use crate::progress::Report;
 use delta_guard_contract::TraceVerdict;
-use delta_guard_contract::detect::activation_clustering::{Classes, Keys, SplitRule};
+use delta_guard_contract::detect::Classes;
+use delta_guard_contract::detect::activation_clustering::{Keys, SplitRule};
 use delta_guard_contract::finding::{Abstain, Cell, Column, Exhibit, HowSure, Point, Points, Row, Scatter, Strip, Sure, Table, Words};
 use rand::distr::{Distribution, weighted::WeightedIndex};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// Rounds of 2-means at most; it settles long before.
 const ROUNDS: usize = 300;
@@ -19,10 +20,7 @@ const ROUNDS: usize = 300;
 impl Detect for Keys {
     fn detect(&self, lab: &mut dyn Lab, case: &DetectCase, report: &mut dyn Report) -> Result<Detection> {
         case.check()?;
-        let features = lab.features(self.layer.as_deref())?;
-        if features.size().first() != Some(&(case.labels.len() as i64)) {
-            return Err(Error::internal("features of other than the training examples"));
-        }
+        let features = ranked::features(lab, self.layer.as_deref(), case)?;
         let classes = match self.classes {
             Classes::All => (0..case.classes).collect(),
             Classes::Predicted => vec![case.wrong_label],
@@ -112,18 +110,7 @@ fn reduced(rows: &[(i64, Vec<f64>)], dimensions: usize) -> Result<Vec<Vec<f64>>>
     let (n, width) = (rows.len() as i64, rows.first().map_or(0, |(_, row)| row.len()) as i64);
     let flat: Vec<f64> = rows.iter().flat_map(|(_, row)| row).copied().collect();
     let x = Tensor::f_from_slice(&flat)?.f_view([n, width])?;
-    let x = x.f_sub(&x.f_mean_dim(&[0i64][..], true, None::<Kind>)?)?;
-    // The smaller of XᵀX, whose eigenvectors the rows are laid on, and XXᵀ, whose eigenvectors are the laid rows but for their length.
-    let wide = width > n;
-    let square = if wide { x.f_matmul(&x.f_tr()?)? } else { x.f_tr()?.f_matmul(&x)? };
-    let (values, vectors) = square.f_linalg_eigh("L")?;
-    let kept = (dimensions as i64).min(width).min(n);
-    let last = |t: &Tensor, dim: i64| -> Result<Tensor> { Ok(t.f_slice(dim, t.size()[dim as usize] - kept, None, 1)?.f_flip([dim])?) };
-    let vectors = last(&vectors, 1)?;
-    let laid = match wide {
-        true => vectors.f_mul(&last(&values, 0)?.f_clamp_min(0.0)?.f_sqrt()?)?,
-        false => x.f_matmul(&vectors)?,
-    };
+    let laid = singular::laid(&singular::centred(&x)?, dimensions as i64)?.rows;
     let largest = laid.f_abs()?.f_argmax(0, true)?;
     let sign = laid.f_gather(0, &largest, false)?.f_sign()?;
     self::rows(&laid.f_mul(&sign)?)

@@ -178,7 +178,7 @@ fn strip(stand_out: &StandOut) -> Option<Exhibit<usize>> {
     }))
 }
 
-fn column(key: &str, name: &str, meaning: impl Into<String>, decimals: u8) -> Column {
+pub(super) fn column(key: &str, name: &str, meaning: impl Into<String>, decimals: u8) -> Column {
     Column {
         key: key.into(),
         name: name.into(),

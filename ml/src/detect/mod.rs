@@ -9,7 +9,7 @@
 //! | [`pass`] | one scoring pass for everything that is asked |
 //! | [`count`] | the published count rule |
 //! | [`cut`], [`kin`], [`stand_out`] | seeds → kin → does the group stand out? |
-//! | [`guard`], [`paper`] | the detectors |
+//! | [`guard`], [`paper`], and one file for each of the others | the detectors |
 //! | [`exhibits`] | what they found, as the report draws it |
 
 pub mod activation_clustering;
@@ -23,11 +23,16 @@ pub mod labels;
 pub mod paper;
 pub mod pass;
 pub mod queries;
+mod ranked;
+mod singular;
+pub mod spectral_signatures;
 pub mod stand_out;
 pub mod transforms;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod known_features;
 #[cfg(test)]
 mod tests;
 
@@ -143,5 +148,6 @@ pub fn detector(method: &detect::Detector) -> &dyn Detect {
         detect::Detector::PaperCode(keys) => keys,
         detect::Detector::PaperText(keys) => keys,
         detect::Detector::ActivationClustering(keys) => keys,
+        detect::Detector::SpectralSignatures(keys) => keys,
     }
 }

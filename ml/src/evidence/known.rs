@@ -11,6 +11,8 @@ pub struct KnownLab<'a> {
     pub influence: Option<&'a mut dyn Evidence>,
     /// Features of every training example.
     pub features: Option<Tensor>,
+    /// Features of the pictures that are asked about.
+    pub picture_features: Option<Tensor>,
 }
 
 impl<'a> KnownLab<'a> {
@@ -18,7 +20,7 @@ impl<'a> KnownLab<'a> {
     pub fn of(influence: &'a mut dyn Evidence) -> Self {
         Self {
             influence: Some(influence),
-            features: None,
+            ..Self::default()
         }
     }
 }
@@ -34,5 +36,13 @@ impl Lab for KnownLab<'_> {
     fn features(&mut self, _layer: Option<&str>) -> Result<Tensor> {
         let features = self.features.as_ref().ok_or_else(|| Error::internal("no features are known here"))?;
         Ok(features.shallow_clone())
+    }
+
+    fn features_of(&mut self, _layer: Option<&str>, images: &[Tensor]) -> Result<Tensor> {
+        let features = self
+            .picture_features
+            .as_ref()
+            .ok_or_else(|| Error::internal("no features of pictures are known here"))?;
+        Ok(features.f_narrow(0, 0, images.len() as i64)?)
     }
 }

@@ -22,4 +22,10 @@ pub trait Lab {
     /// # Errors
     /// `Internal` for a detector whose settings do not need features; `Configuration` where there is no such layer, or an activation is not finite.
     fn features(&mut self, layer: Option<&str>) -> Result<Tensor>;
+
+    /// The same of pictures, as the model sees them (C × H × W, normalised): one row each.
+    ///
+    /// # Errors
+    /// As [`Self::features`].
+    fn features_of(&mut self, layer: Option<&str>, images: &[Tensor]) -> Result<Tensor>;
 }

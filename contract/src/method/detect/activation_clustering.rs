@@ -4,6 +4,7 @@
 //! reduction is PCA: the paper's ICA gives the same subspace, but its axes depend on where its search begins. Of the paper's decisions these are here: by size, and by size and silhouette.
 //! Not here: retraining without each cluster (exclusionary reclassification), which would train a model for every case.
 
+use super::classes::Classes;
 use super::needs::{Detects, Needs};
 use crate::method::{Keys as Settings, Mistake, unless};
 use schemars::JsonSchema;
@@ -29,16 +30,6 @@ pub struct Keys {
     /// Random starts of 2-means; the tightest split counts.
     #[schemars(range(min = 1, max = 1000))]
     pub starts: u32,
-}
-
-/// Whose activations are split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Classes {
-    /// Every class's.
-    All,
-    /// Those of the wrong label's class.
-    Predicted,
 }
 
 /// When the smaller part of a class is flagged.

@@ -1,11 +1,13 @@
 //! Detectors: their settings, and what guard and worker may ask of these.
 
+mod classes;
 pub mod delta;
 pub mod needs;
 
 #[cfg(test)]
 mod tests;
 
+pub use classes::Classes;
 pub use delta::{Change, Combine, Damping, Delta, Fisher, Labels, Objective, Precision, Space};
 pub use needs::{Clean, Detects, Influence, Needs};
 
@@ -21,6 +23,7 @@ crate::method::methods! {
     PaperCode(paper_code) = "paper-code",
     PaperText(paper_text) = "paper-text",
     ActivationClustering(activation_clustering) = "activation-clustering",
+    SpectralSignatures(spectral_signatures) = "spectral-signatures",
 }
 
 /// The section `detect` of a configuration.

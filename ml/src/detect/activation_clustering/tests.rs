@@ -3,6 +3,7 @@ use crate::detect::fake::normals;
 use crate::evidence::KnownLab;
 use crate::progress::Silent;
 use delta_guard_contract::ImageConfig;
+use tch::Kind;
 
 /// Two groups around 0 and `apart` on the first axis, in `width` dimensions.
 fn groups(large: usize, small: usize, apart: f64, width: usize, seed: u64) -> Vec<Vec<f64>> {
