@@ -16,6 +16,7 @@ pub mod activation_clustering;
 pub mod count;
 pub mod cut;
 pub mod exhibits;
+pub mod feature_neighbours;
 pub mod guard;
 pub mod histogram;
 pub mod kin;
@@ -149,5 +150,6 @@ pub fn detector(method: &detect::Detector) -> &dyn Detect {
         detect::Detector::PaperText(keys) => keys,
         detect::Detector::ActivationClustering(keys) => keys,
         detect::Detector::SpectralSignatures(keys) => keys,
+        detect::Detector::FeatureNeighbours(keys) => keys,
     }
 }

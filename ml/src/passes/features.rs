@@ -1,12 +1,14 @@
 //! Activations of training examples: what one layer reads.
 
 use super::labels::PassLabels;
+use super::objective;
 use super::stream::{GradientOf, Keep, Stream};
 use crate::error::{Error, Result};
 use crate::fold::{Batch, Fold, FoldState, Totals};
-use crate::model::Graph;
-use crate::model::layer::LayerKind;
+use crate::model::layer::{LayerKind, Pair};
+use crate::model::{Graph, Model};
 use crate::progress::Report;
+use delta_guard_contract::Code;
 use delta_guard_contract::detect::Objective;
 use tch::{Device, Kind, Tensor};
 
@@ -15,6 +17,9 @@ use tch::{Device, Kind, Tensor};
 pub struct FeatureFold {
     rows: Vec<Tensor>,
 }
+
+/// Whatever gradient is taken stops at the layer's output: nothing of it is looked at.
+const UNSEEN: Objective = Objective::Margin;
 
 /// The rows in a saved state.
 const ROWS: &str = "features";
@@ -35,7 +40,7 @@ impl Fold for FeatureFold {
         let [pair] = batch.pairs else {
             return Err(Error::internal("activations of other than one layer"));
         };
-        let rows = pair.input.f_flatten(1, -1)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
+        let rows = rows_of(pair)?;
         let mut totals = Totals::default();
         totals.note("activations".into(), &rows)?;
         self.rows.push(rows);
@@ -59,6 +64,11 @@ impl Fold for FeatureFold {
     fn finish(self) -> Result<Tensor> {
         self.all()?.ok_or_else(|| Error::internal("activations of no examples"))
     }
+}
+
+/// What a layer read, one row per example: float64, on the CPU.
+fn rows_of(pair: &Pair) -> Result<Tensor> {
+    Ok(pair.input.f_flatten(1, -1)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)
 }
 
 /// The place, in layer order, of the layer of this name; without a name, of the last linear one (of the last one, where none is linear).
@@ -88,11 +98,31 @@ pub fn place(graph: &Graph, name: Option<&str>) -> Result<usize> {
 pub fn of_all(stream: &mut Stream<'_>, report: &mut dyn Report) -> Result<Tensor> {
     let mut fold = FeatureFold::default();
     let examples: Vec<usize> = (0..stream.data.len()).collect();
-    // Whatever gradient is taken stops at the layer's output: nothing of it is looked at.
     let ask = GradientOf {
         labels: PassLabels::Training,
-        objective: Objective::Margin,
+        objective: UNSEEN,
     };
     stream.run("features", &examples, ask, Keep::Nothing, &mut fold, report)?;
     fold.finish()
+}
+
+/// Activations of pictures, as the model sees them.
+///
+/// # Errors
+/// `Configuration`: one is not finite; libtorch's.
+pub fn of_pictures(model: &Model, place: usize, images: &[Tensor]) -> Result<Tensor> {
+    let images = Tensor::f_stack(images, 0)?.f_to_kind(model.kind())?.f_to_device(model.device())?;
+    let labels = Tensor::f_zeros([images.size()[0]], (Kind::Int64, model.device()))?;
+    let tapped = model.forward_tapped(&images)?;
+    let objective = objective::of(UNSEEN, &tapped.logits, &labels)?;
+    let pairs = tapped.pairs(&objective, &[place])?;
+    let rows = rows_of(pairs.first().ok_or_else(|| Error::internal("activations of no layer"))?)?;
+    match bool::try_from(rows.f_isfinite()?.f_all()?)? {
+        true => Ok(rows),
+        false => Err(Error::new(
+            Code::NotFinite,
+            "an activation of a submitted picture is not a number",
+            "look for NaN or huge weights in the checkpoint",
+        )),
+    }
 }

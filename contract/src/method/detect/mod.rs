@@ -24,6 +24,7 @@ crate::method::methods! {
     PaperText(paper_text) = "paper-text",
     ActivationClustering(activation_clustering) = "activation-clustering",
     SpectralSignatures(spectral_signatures) = "spectral-signatures",
+    FeatureNeighbours(feature_neighbours) = "feature-neighbours",
 }
 
 /// The section `detect` of a configuration.
