@@ -24,6 +24,7 @@ pub mod labels;
 pub mod paper;
 pub mod pass;
 pub mod queries;
+pub mod random;
 mod ranked;
 mod singular;
 pub mod spectral_signatures;
@@ -151,5 +152,6 @@ pub fn detector(method: &detect::Detector) -> &dyn Detect {
         detect::Detector::ActivationClustering(keys) => keys,
         detect::Detector::SpectralSignatures(keys) => keys,
         detect::Detector::FeatureNeighbours(keys) => keys,
+        detect::Detector::Random(keys) => keys,
     }
 }

@@ -25,6 +25,7 @@ crate::method::methods! {
     ActivationClustering(activation_clustering) = "activation-clustering",
     SpectralSignatures(spectral_signatures) = "spectral-signatures",
     FeatureNeighbours(feature_neighbours) = "feature-neighbours",
+    Random(random) = "random",
 }
 
 /// The section `detect` of a configuration.
