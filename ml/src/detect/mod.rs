@@ -15,6 +15,7 @@
 pub mod activation_clustering;
 pub mod count;
 pub mod cut;
+pub mod ekfac_threshold;
 pub mod exhibits;
 pub mod feature_neighbours;
 pub mod guard;
@@ -153,5 +154,6 @@ pub fn detector(method: &detect::Detector) -> &dyn Detect {
         detect::Detector::SpectralSignatures(keys) => keys,
         detect::Detector::FeatureNeighbours(keys) => keys,
         detect::Detector::Random(keys) => keys,
+        detect::Detector::EkfacThreshold(keys) => keys,
     }
 }

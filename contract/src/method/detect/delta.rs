@@ -64,10 +64,6 @@ impl Delta {
     /// The rules of these keys.
     pub fn check(&self) -> Vec<Mistake> {
         let (n_tol, queries) = (self.n_tol, self.queries);
-        let (key, damping) = match self.damping {
-            Damping::Heuristic { factor } => ("damping.factor", factor),
-            Damping::Absolute { value } => ("damping.value", value),
-        };
         [
             unless(queries > 0, "queries", "is 0", "at least 1; the default is 50"),
             unless(
@@ -77,17 +73,26 @@ impl Delta {
                 "n_tol is how many of the queries may disagree; the paper takes 1 or 2 of 50",
             ),
             unless(self.tau.is_finite(), "tau", "is not a number", "set it to 0 or below"),
-            unless(
-                damping > 0.0 && damping.is_finite(),
-                key,
-                format!("{damping} is not above 0"),
-                "without damping the inverse does not exist; heuristic 0.1 is usual",
-            ),
+            damped(self.damping),
         ]
         .into_iter()
         .flatten()
         .collect()
     }
+}
+
+/// The rule of a damping.
+pub(super) fn damped(damping: Damping) -> Option<Mistake> {
+    let (key, damping) = match damping {
+        Damping::Heuristic { factor } => ("damping.factor", factor),
+        Damping::Absolute { value } => ("damping.value", value),
+    };
+    unless(
+        damping > 0.0 && damping.is_finite(),
+        key,
+        format!("{damping} is not above 0"),
+        "without damping the inverse does not exist; heuristic 0.1 is usual",
+    )
 }
 
 /// How influence is computed by these keys. `of_examples`: what a training example's gradient is taken of.

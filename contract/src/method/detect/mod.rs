@@ -26,6 +26,7 @@ crate::method::methods! {
     SpectralSignatures(spectral_signatures) = "spectral-signatures",
     FeatureNeighbours(feature_neighbours) = "feature-neighbours",
     Random(random) = "random",
+    EkfacThreshold(ekfac_threshold) = "ekfac-threshold",
 }
 
 /// The section `detect` of a configuration.
