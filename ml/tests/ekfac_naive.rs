@@ -200,6 +200,34 @@ fn lambda_and_scores_equal_the_formulas() {
     }
 }
 
+/// Without curvature scores are plain products of gradients.
+#[test]
+fn over_no_curvature_the_inverse_is_the_identity() {
+    let cases = cases();
+    let layers: Vec<Layer> = cases.iter().map(|c| c.layer.clone()).collect();
+    let (training, asked) = (pairs(&cases, 3), pairs(&cases, 4));
+    for budget in [1, 1 << 24] {
+        let workspace = workspace(budget);
+        let factors = Factors::identity(&layers, &workspace).unwrap();
+        let gradients = gradient(&layers, &asked, &workspace).unwrap();
+        let options = (Kind::Double, Device::Cpu);
+        let (mut expected, mut expected_self) = (Tensor::zeros([EXAMPLES, EXAMPLES], options), Tensor::zeros([EXAMPLES], options));
+        let preconditioned = precondition(&factors, Damping::Absolute(1.0), &gradients, &workspace).unwrap();
+        for (i, layer) in layers.iter().enumerate() {
+            let rows = |of: &[Pair]| plain(layer, &of[i]).w.reshape([EXAMPLES, -1]);
+            let (w, v) = (rows(&training), rows(&asked));
+            assert_close(&preconditioned[i], &gradients[i], 1e-14, &format!("P of {}", layer.name));
+            expected += v.matmul(&w.tr());
+            expected_self += w.square().sum_dim_intlist(&[1i64][..], false, Kind::Double);
+        }
+        let queries = Queries::from_pairs(&factors, Damping::Absolute(1.0), &asked, workspace).unwrap();
+        let (joint, own) = scores_and_self_influence(&queries, &training).unwrap();
+        assert_close(&scores(&queries, &training).unwrap(), &expected, 1e-12, "scores");
+        assert_close(&joint, &expected, 1e-12, "scores beside self-influence");
+        assert_close(&own, &expected_self, 1e-12, "self-influence");
+    }
+}
+
 #[test]
 fn each_layer_alone_gives_its_share() {
     // The layers together could hide a mistake of a small one.

@@ -18,6 +18,7 @@ pub mod cut;
 pub mod ekfac_threshold;
 pub mod exhibits;
 pub mod feature_neighbours;
+pub mod gradient_cosine;
 pub mod guard;
 pub mod histogram;
 pub mod kin;
@@ -155,5 +156,6 @@ pub fn detector(method: &detect::Detector) -> &dyn Detect {
         detect::Detector::FeatureNeighbours(keys) => keys,
         detect::Detector::Random(keys) => keys,
         detect::Detector::EkfacThreshold(keys) => keys,
+        detect::Detector::GradientCosine(keys) => keys,
     }
 }

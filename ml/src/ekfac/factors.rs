@@ -49,6 +49,23 @@ impl Factors {
         })
     }
 
+    /// Factors under which the inverse with a damping of 1 is the identity: no rotation, Λ = 0.
+    pub fn identity(layers: &[Layer], workspace: &Workspace) -> Result<Self> {
+        let _guard = tch::no_grad_guard();
+        let (mut rotations, mut lambdas) = (Vec::with_capacity(layers.len()), Vec::with_capacity(layers.len()));
+        for geometry in &Geometry::list(layers)? {
+            let (b, o, d) = (geometry.conv.groups, geometry.out, geometry.inputs());
+            let eye = |n: i64| -> Result<Tensor> {
+                Ok(Tensor::f_eye(n, (workspace.kind, workspace.device))?
+                    .f_expand([b, n, n], false)?
+                    .f_contiguous()?)
+            };
+            rotations.push(Rotation::new(geometry, &eye(d)?, &eye(o)?, workspace)?);
+            lambdas.push(workspace.zeros(&[b, o, d])?);
+        }
+        Self::new(layers.to_vec(), rotations, lambdas, 0)
+    }
+
     /// Tracked layers, in order.
     pub fn layers(&self) -> &[Layer] {
         &self.layers

@@ -43,6 +43,9 @@ struct Null<'a> {
     roots: Vec<f64>,
 }
 
+/// The damping under which P is the identity over [`Factors::identity`].
+const NO_CURVATURE: Damping = Damping::Absolute(1.0);
+
 /// The damping that the settings ask for.
 pub fn damping(asked: &Influence) -> Damping {
     match asked.damping {
@@ -73,6 +76,12 @@ impl<'a> ModelEvidence<'a> {
             known: None,
             seconds: BTreeMap::new(),
         }
+    }
+
+    /// The same without curvature, over [`Factors::identity`]: P is the identity.
+    pub fn without_curvature(mut self) -> Self {
+        self.damping = NO_CURVATURE;
+        self
     }
 
     /// Take `pictures` (ascending positions in the stream's data, labelled as the wrong label) as null pictures.

@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use super::{Place, fit, parts};
+use crate::ekfac::Factors;
 use crate::error::{Error, Result};
 use crate::evidence::{Evidence, Lab};
 use crate::influence::ModelEvidence;
@@ -28,13 +29,20 @@ pub struct FactorSource<'a> {
     pub scores: Option<&'a Path>,
 }
 
+/// What influence is computed with, once it is asked for: fitted factors, or none.
+#[derive(Default)]
+pub struct Curvature {
+    /// The factors.
+    pub fitted: OnceCell<FittedFactors>,
+    none: OnceCell<Factors>,
+}
+
 /// The sources of a case.
 pub struct ModelLab<'a> {
     place: &'a Place<'a>,
     case: &'a Case<'a>,
     source: FactorSource<'a>,
-    /// The factors, once they are asked for.
-    fitted: &'a OnceCell<FittedFactors>,
+    curvature: &'a Curvature,
     /// For the influence passes.
     passes: Option<&'a mut dyn Report>,
     /// For the rest.
@@ -49,14 +57,14 @@ impl<'a> ModelLab<'a> {
         place: &'a Place<'a>,
         case: &'a Case<'a>,
         source: FactorSource<'a>,
-        fitted: &'a OnceCell<FittedFactors>,
+        curvature: &'a Curvature,
         (passes, report): (&'a mut dyn Report, &'a mut dyn Report),
     ) -> Self {
         Self {
             place,
             case,
             source,
-            fitted,
+            curvature,
             passes: Some(passes),
             report,
             influence: None,
@@ -66,28 +74,43 @@ impl<'a> ModelLab<'a> {
 
     /// Seconds per step so far.
     pub fn seconds(&self) -> BTreeMap<String, f64> {
-        let mut all = self.fitted.get().map(|fitted| fitted.seconds.clone()).unwrap_or_default();
+        let mut all = self.curvature.fitted.get().map(|fitted| fitted.seconds.clone()).unwrap_or_default();
         for (step, took) in self.influence.iter().flat_map(|influence| &influence.seconds).chain(&self.seconds) {
             *all.entry(step.clone()).or_default() += took;
         }
         all
     }
 
+    /// The place of the layer whose features are asked for.
+    fn feature_layer(&self, layer: Option<&str>) -> Result<usize> {
+        if !self.case.needs.features {
+            return Err(not_needed("features"));
+        }
+        features::place(&self.case.model.graph, layer)
+    }
+
     fn open_influence(&mut self) -> Result<ModelEvidence<'a>> {
         let (case, source) = (self.case, self.source);
-        let asked = case.needs.factors.as_ref().ok_or_else(|| not_needed("influence"))?;
+        let asked = case.needs.influence().ok_or_else(|| not_needed("influence"))?;
         let again = || Error::internal("influence is opened twice");
         let (budget, for_null) = Budget::new(&case.model, self.place.setup.memory_budget).shared();
         let mut stream = fit::stream(&case.train, &case.model, case.image, asked, budget)?;
-        let settings = fit::fit_settings(source.detect, asked, source.seed);
-        let fitted = fit::fitted(self.place, &mut stream, &settings, &case.checkpoint, self.report)?;
-        self.fitted.set(fitted).map_err(|_| again())?;
-        let fitted = self.fitted.get().ok_or_else(again)?;
-        let known = source
-            .scores
-            .map(|path| parts::known(case, &fitted.used.key, &case.question(), path))
-            .transpose()?;
-        let mut influence = ModelEvidence::new(stream, &fitted.factors, asked, self.passes.take().ok_or_else(again)?);
+        let passes = self.passes.take().ok_or_else(again)?;
+        let mut known = None;
+        let mut influence = if case.needs.factors.is_some() {
+            let settings = fit::fit_settings(source.detect, asked, source.seed);
+            let fitted = fit::fitted(self.place, &mut stream, &settings, &case.checkpoint, self.report)?;
+            self.curvature.fitted.set(fitted).map_err(|_| again())?;
+            let fitted = self.curvature.fitted.get().ok_or_else(again)?;
+            let parts = source.scores.map(|path| parts::known(case, &fitted.used.key, &case.question(), path));
+            known = parts.transpose()?;
+            ModelEvidence::new(stream, &fitted.factors, asked, passes)
+        } else {
+            let identity = Factors::identity(&stream.tracked(), &stream.workspace())?;
+            self.curvature.none.set(identity).map_err(|_| again())?;
+            let identity = self.curvature.none.get().ok_or_else(again)?;
+            ModelEvidence::new(stream, identity, asked, passes).without_curvature()
+        };
         if let Some(validation) = &case.validation {
             let null = fit::stream(validation, &case.model, case.image, asked, for_null)?;
             influence = influence.with_null(null, case.null.clone());
@@ -114,16 +137,16 @@ impl Lab for ModelLab<'_> {
     }
 
     fn features(&mut self, layer: Option<&str>) -> Result<Tensor> {
-        let case = self.case;
-        if !case.needs.features {
-            return Err(not_needed("features"));
-        }
+        let (case, place) = (self.case, self.feature_layer(layer)?);
         let start = Instant::now();
         let budget = Budget::new(&case.model, self.place.setup.memory_budget);
-        let place = features::place(&case.model.graph, layer)?;
         let mut stream = Stream::new(&case.model, &case.train, case.image, vec![place], budget);
         let rows = features::of_all(&mut stream, self.report)?;
         *self.seconds.entry("features".into()).or_default() += start.elapsed().as_secs_f64();
         Ok(rows)
+    }
+
+    fn features_of(&mut self, layer: Option<&str>, images: &[Tensor]) -> Result<Tensor> {
+        features::of_pictures(&self.case.model, self.feature_layer(layer)?, images)
     }
 }

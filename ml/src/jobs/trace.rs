@@ -1,7 +1,7 @@
 //! The trace job: from anomalies to training examples with their evidence, as `trace.json` and thumbnails.
 
 use super::case::{Case, Submitted, name};
-use super::lab::{FactorSource, ModelLab};
+use super::lab::{Curvature, FactorSource, ModelLab};
 use super::{Place, origins, pictures};
 use crate::data::DataSet;
 use crate::detect::{Suspect, detector};
@@ -12,7 +12,6 @@ use crate::progress::{Report, SharedReport};
 use delta_guard_contract::finding::Exhibit;
 use delta_guard_contract::job::JobResult;
 use delta_guard_contract::{DataConfig, DetectConfig, Flagged, ModelConfig, Seed, TraceReport};
-use std::cell::OnceCell;
 use std::path::Path;
 
 /// [`delta_guard_contract::Task::Trace`]. `scores`: of a merge of parts.
@@ -32,9 +31,9 @@ pub fn trace(
         seed: factors_seed,
         scores,
     };
-    let (shared, fitted) = (SharedReport::new(report), OnceCell::new());
+    let (shared, curvature) = (SharedReport::new(report), Curvature::default());
     let (mut passes, mut sources, mut steps) = (&shared, &shared, &shared);
-    let mut lab = ModelLab::new(place, &case, source, &fitted, (&mut passes, &mut sources));
+    let mut lab = ModelLab::new(place, &case, source, &curvature, (&mut passes, &mut sources));
     let detection = detector(case.method).detect(&mut lab, &question, &mut steps)?;
     let mut seconds = lab.seconds();
     drop(lab);
@@ -62,7 +61,7 @@ pub fn trace(
         exhibits,
         details: detection.details,
         notes: detection.notes,
-        factors: fitted.into_inner().map(|fitted| fitted.used),
+        factors: curvature.fitted.into_inner().map(|fitted| fitted.used),
         settings: detect.clone().resolved(),
         seed: detect.common.seed,
         checkpoint: case.checkpoint.clone(),

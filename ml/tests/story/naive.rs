@@ -59,6 +59,16 @@ impl Factors {
         Self((0..layers).map(of_layer).collect())
     }
 
+    /// No curvature: with a damping factor of 0, P V = V.
+    pub fn identity(network: &Network, picture: &Tensor) -> Self {
+        let of = |v: &Tensor| {
+            let (out, inputs) = v.size2().unwrap();
+            let eye = |n| Tensor::eye(n, (Kind::Double, v.device()));
+            [eye(inputs), eye(out), Tensor::ones([out, inputs], (Kind::Double, v.device()))]
+        };
+        Self(network.gradients(picture, 0, Of::Loss).weights.iter().map(of).collect())
+    }
+
     /// P V of a gradient, all layers in one row. The damping is `factor` times each layer's mean Λ.
     fn preconditioned(&self, gradients: &Gradients, factor: f64) -> Tensor {
         let layers = self.0.iter().zip(&gradients.weights).map(|([q_a, q_g, lambda], v)| {

@@ -4,7 +4,7 @@
 use super::naive::{Factors, Naive};
 use super::network::{Network, Of, normalised};
 use super::scene::{LIMITS, SCENE, Scene, anomaly, detect, small, with};
-use delta_guard_contract::detect::{Delta, DetectConfig, Detector, Shared, paper_code, paper_text};
+use delta_guard_contract::detect::{Delta, DetectConfig, Detector, Precision, Shared, feature_neighbours, gradient_cosine, paper_code, paper_text};
 use delta_guard_contract::finding::{Beside, Cell, Exhibit, SharedPixels};
 use delta_guard_contract::method::{Method, changed};
 use delta_guard_contract::{JobResult, Seed, Task, TraceReport, TraceVerdict};
@@ -123,9 +123,15 @@ fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Finding {
     let (train, validation) = (scene.open(&scene.data().train), scene.open(&scene.data().validation));
     let network = Network::load(&scene.victim);
     let needs = report.settings.needs();
-    let (asked, seed) = (needs.factors.unwrap(), report.seed.unwrap());
+    let (asked, seed) = (needs.influence().unwrap().clone(), report.seed.unwrap());
     let fit = FitSettings::new(&asked, Seed(seed));
-    let factors = Factors::fit(&network, &train, image, &fit.subset(train.len()), asked.fisher, fit.seed);
+    let (factors, damping) = match needs.factors {
+        Some(_) => (
+            Factors::fit(&network, &train, image, &fit.subset(train.len()), asked.fisher, fit.seed),
+            0.1,
+        ),
+        None => (Factors::identity(&network, &normalised(pixels, image)), 0.0),
+    };
     let clean = match needs.validation {
         Some(_) => clean_pictures(scene, report, &validation, pixels, &network),
         None => Expected {
@@ -133,7 +139,7 @@ fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Finding {
             null: Vec::new(),
         },
     };
-    let mut evidence = Naive::new(network, factors, 0.1, asked.objective, &train, image, Of::Loss);
+    let mut evidence = Naive::new(network, factors, damping, asked.objective, &train, image, Of::Loss);
     if !clean.null.is_empty() {
         evidence = evidence.with_null(&validation, image, &clean.null);
     }
@@ -151,6 +157,7 @@ fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Finding {
     let mut lab = KnownLab::of(&mut evidence);
     let finding = match &report.settings.method {
         Detector::Guard(keys) => Guard(keys).find(&mut lab, &case, &mut Silent),
+        Detector::GradientCosine(keys) => Guard(&keys.as_guard()).find(&mut lab, &case, &mut Silent),
         rule => {
             let delta: Delta = serde_json::from_value(serde_json::to_value(rule).unwrap()).unwrap();
             CountRule(&delta).find(&mut lab, &case, &mut Silent)
@@ -175,7 +182,7 @@ fn same(scene: &Scene, report: &TraceReport, expected: &Finding) {
     assert_eq!(told(&report.verdict), told(&expected.verdict));
     assert_eq!((report.examples, report.examples_of_label as usize), (400, expected.members.len()));
     assert_eq!(report.flagged.len(), expected.flagged.len());
-    let guard = report.settings.method.name() == "guard";
+    let guard = ["guard", "gradient-cosine"].contains(&report.settings.method.name());
     let rows = report.table().map_or(&[][..], |table| &table.rows);
     assert_eq!(rows.len(), report.flagged.len(), "a row for each");
     for (found, row) in report.flagged.iter().zip(rows) {
@@ -191,14 +198,15 @@ fn same(scene: &Scene, report: &TraceReport, expected: &Finding) {
     }
     assert!(report.flagged.iter().map(|f| f.rank).eq(1..=report.flagged.len() as u32), "ranks");
     let set = |ids: Vec<usize>| ids.into_iter().collect::<BTreeSet<_>>();
-    let found = plain(report).unwrap();
-    let by_loop = expected.plain.as_ref().unwrap();
-    assert_eq!(
-        set(found.flagged.iter().map(|id| train.position(id).unwrap()).collect()),
-        set(by_loop.flagged.clone())
-    );
-    let said = format!("τ = {}, n_tol = {}", by_loop.tau, by_loop.n_tol);
-    assert!(found.caption.contains(&said), "{}", found.caption);
+    assert_eq!(plain(report).is_some(), expected.plain.is_some());
+    if let (Some(found), Some(by_loop)) = (plain(report), &expected.plain) {
+        assert_eq!(
+            set(found.flagged.iter().map(|id| train.position(id).unwrap()).collect()),
+            set(by_loop.flagged.clone())
+        );
+        let said = format!("τ = {}, n_tol = {}", by_loop.tau, by_loop.n_tol);
+        assert!(found.caption.contains(&said), "{}", found.caption);
+    }
     let (Some(found), Some(by_loop)) = (&stand_out(report), &expected.stand_out) else {
         assert!(stand_out(report).is_none() && expected.stand_out.is_none());
         return;
@@ -334,6 +342,57 @@ fn the_guards_trace_is_the_loops() {
         report.flagged.len()
     );
     assert!(stand_out(&report).unwrap().null_pictures >= 50, "the cut is set by null pictures");
+}
+
+/// The guard's steps without curvature: nothing is fitted, and figures are those of loops over plain gradients.
+#[test]
+fn the_trace_without_curvature_is_the_loops() {
+    let scene = &*SCENE;
+    let picture = scene.anomaly(0);
+    let pixels = decoded(scene, &picture);
+    let config = DetectConfig {
+        method: Detector::GradientCosine(gradient_cosine::Keys {
+            precision: Precision::F64,
+            queries: 6,
+            placebos: 6,
+            ..gradient_cosine::Keys::default()
+        }),
+        ..detect()
+    };
+    let report = trace(scene, "gradient-cosine", &config, picture, None);
+    assert!(report.factors.is_none() && !report.seconds.contains_key("covariance"));
+    let found = stand_out(&report).unwrap();
+    assert!(found.d_prime.is_some() && found.null_pictures >= 50, "a group was grown: {found:?}");
+    same(scene, &report, &by_loops(scene, &report, &pixels));
+}
+
+/// A training picture that is handed in is its own nearest neighbour.
+#[test]
+fn a_training_picture_is_its_own_neighbour() {
+    let scene = &*SCENE;
+    let (train, image) = (scene.open(&scene.data().train), &scene.prepared.image);
+    let i = train.by_label(scene.class(scene.target()))[3];
+    let path = scene.folder.join("neighbour.png");
+    std::fs::write(&path, encode_png(train.pixels(i), image.height, image.width, 1).unwrap()).unwrap();
+    let config = DetectConfig {
+        method: Detector::FeatureNeighbours(feature_neighbours::Keys {
+            nearest: feature_neighbours::Nearest::Count,
+            neighbours: 2,
+            ..feature_neighbours::Keys::default()
+        }),
+        ..detect()
+    };
+    let report = trace(scene, "neighbour", &config, path, Some(scene.target()));
+    let [first, second] = &report.flagged[..] else {
+        panic!("{:?}", report.flagged)
+    };
+    assert_eq!(first.id, train.ids()[i]);
+    assert!(
+        (first.score - 1.0).abs() < 1e-6 && second.score < 1.0 - 1e-6,
+        "{} {}",
+        first.score,
+        second.score
+    );
 }
 
 /// Only the layers that are asked for, by the beginnings of their names.

@@ -83,7 +83,7 @@ impl Detects for Keys {
                 placebos: self.placebos,
                 null_pictures: self.null_pictures,
             }),
-            features: false,
+            ..Needs::default()
         }
     }
 

@@ -27,6 +27,7 @@ crate::method::methods! {
     FeatureNeighbours(feature_neighbours) = "feature-neighbours",
     Random(random) = "random",
     EkfacThreshold(ekfac_threshold) = "ekfac-threshold",
+    GradientCosine(gradient_cosine) = "gradient-cosine",
 }
 
 /// The section `detect` of a configuration.

@@ -18,6 +18,8 @@ pub trait Detects {
 pub struct Needs {
     /// Influence scores, and the EK-FAC factors that they rest on. None: its cases have no fit stage.
     pub factors: Option<Influence>,
+    /// Influence scores without curvature: P is the identity. Nothing is fitted, and what is said of Fisher matrix, damping and fit stands for nothing.
+    pub gradients: Option<Influence>,
     /// Clean validation pictures of the wrong label's class. None: the validation set is not opened.
     pub validation: Option<Clean>,
     /// Activations of the training examples.
@@ -27,7 +29,12 @@ pub struct Needs {
 impl Needs {
     /// Kind of number of the model.
     pub fn precision(&self) -> Precision {
-        self.factors.as_ref().map_or(Precision::F32, |influence| influence.precision)
+        self.influence().map_or(Precision::F32, |influence| influence.precision)
+    }
+
+    /// Influence scores of either kind.
+    pub fn influence(&self) -> Option<&Influence> {
+        self.factors.as_ref().or(self.gradients.as_ref())
     }
 }
 

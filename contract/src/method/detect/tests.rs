@@ -1,5 +1,5 @@
 use super::*;
-use crate::method::{Mistake, changed};
+use crate::method::{Keys as Settings, Mistake, changed};
 use serde_json::{from_value, json, to_value};
 
 fn read(value: Value) -> Result<DetectConfig, String> {
@@ -69,21 +69,35 @@ fn what_makes_no_sense_is_a_mistake_at_its_key() {
         ("seeds", json!(0), "seeds"),
         ("rounds", json!(0), "rounds"),
         ("placebos", json!(0), "placebos"),
+        ("dimensions", json!(0), "dimensions"),
+        ("starts", json!(0), "starts"),
+        ("max_share", json!(0.0), "max_share"),
+        ("max_share", json!(1.01), "max_share"),
+        ("min_silhouette", json!(1.0), "min_silhouette"),
+        ("epsilon", json!(0.0), "epsilon"),
+        ("epsilon", json!(0.667), "epsilon"),
+        ("spectral_threshold", json!(-0.1), "spectral_threshold"),
+        ("contribution_threshold", json!(-0.1), "contribution_threshold"),
+        ("neighbours", json!(0), "neighbours"),
+        ("count", json!(0), "count"),
     ];
-    let mut tried = 0;
+    let mut met = vec![0; bad.len()];
     for name in Detector::NAMES {
         let method = Detector::named(name).unwrap();
         assert_eq!(method.check(), [], "{name}: its defaults");
-        for (key, value, at) in &bad {
+        for ((key, value, at), met) in bad.iter().zip(&mut met) {
             let Ok(wrong) = changed(&method, key, value.clone()) else { continue };
             let found = wrong.check();
             let keys: Vec<&str> = found.iter().map(|mistake: &Mistake| mistake.key.as_str()).collect();
             assert_eq!(keys, [*at], "{name}, {key}: {value}");
             assert!(!found[0].what.is_empty() && !found[0].help.is_empty());
-            tried += 1;
+            *met += 1;
         }
     }
-    assert_eq!(tried, bad.len() + 2 * 5, "guard has all of these keys, the paper's rules the first five");
+    assert!(met.iter().all(|&times| times > 0), "a rule of no method's key: {met:?}");
+    assert_eq!(met[1..3], [3; 2], "guard and the paper's rules have n_tol");
+    assert_eq!(met[..1], [4], "queries: they, and the guard without curvature");
+    assert_eq!(met[3..5], [4; 2], "damping: they, and the threshold of influence");
     for value in [f64::NAN, f64::INFINITY] {
         let delta = Delta {
             tau: value,
@@ -96,7 +110,24 @@ fn what_makes_no_sense_is_a_mistake_at_its_key() {
             ..guard::Keys::default()
         };
         assert_eq!(Method::check(&Detector::Guard(keys)).len(), 2);
+        let keys = ekfac_threshold::Keys {
+            threshold: value,
+            ..ekfac_threshold::Keys::default()
+        };
+        assert_eq!(Settings::check(&keys)[0].key, "threshold");
     }
+}
+
+/// The same steps, and nothing that only curvature has.
+#[test]
+fn the_guard_without_curvature_has_the_guards_defaults() {
+    let keys = gradient_cosine::Keys::default();
+    assert_eq!(keys.as_guard(), guard::Keys::default());
+    let needs = keys.needs();
+    assert!(needs.factors.is_none() && needs.influence().is_some());
+    assert_eq!(needs.validation, guard::Keys::default().needs().validation);
+    let one = gradient_cosine::Keys { queries: 1, ..keys };
+    assert_eq!(Settings::check(&one), [], "n_tol is no key of it");
 }
 
 #[test]
