@@ -51,4 +51,6 @@ pub mod http;
 
 pub mod story;
 
+pub mod grid;
+
 pub mod cli;

@@ -11,6 +11,8 @@ mod daemon;
 mod demo;
 #[path = "cli/evaluate.rs"]
 mod evaluate;
+#[path = "cli/grid.rs"]
+mod grid;
 #[path = "cli/help.rs"]
 mod help;
 #[path = "cli/log.rs"]

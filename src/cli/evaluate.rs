@@ -1,7 +1,10 @@
 //! `evaluate`: the story over several seeds, repaired by each method that it names, with the published rule and clean pictures as controls beside it.
 
+mod grid;
+
 use super::demo::read_story;
 use super::{Exit, Failure, Global, say};
+use crate::grid::GridFile;
 use crate::publish;
 use crate::story::controls::{Controls, Rate};
 use crate::story::telling::{self, Told};
@@ -19,19 +22,30 @@ const RESULT: &str = "result.json";
 /// The story as it is told under a seed, in the seed's folder: work that lies there belongs to it.
 const STORY: &str = "story.json";
 
-/// Tell a story over several seeds and print what it shows.
+/// Tell a story over several seeds, or the stories of a grid, and print what they show.
 #[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   delta-guard evaluate config/evaluate/demo.yaml
   delta-guard evaluate config/evaluate/cifar10.yaml --data data/cifar10 --seeds 11,12,13 --out /tmp/cifar
 
-Where it was interrupted, the same command with the same --out goes on after the last finished seed.
+  delta-guard evaluate config/evaluate/laptop.yaml --out /tmp/lab --rows docs/lab/rows/laptop.jsonl
 
-Exit codes: 0 every seed was told, 3 under some seed the attack did not take, 1 some seed failed")]
+Where it was interrupted, the same command with the same --out (of a grid: the same --rows) goes on after what is finished.
+
+Exit codes: 0 everything was told, 3 under some seed the attack did not take, 1 something failed")]
 pub struct Evaluate {
-    /// The story file
+    /// The story file, or the grid file
     story: PathBuf,
+    /// Of a grid: the file of its rows; what stands there is not made again (default: rows.jsonl in --out)
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
+    /// Of a grid: only the tables of the rows that are there
+    #[arg(long)]
+    tables: bool,
+    /// Of a grid: keep data and checkpoints of victims that are finished
+    #[arg(long)]
+    keep: bool,
     /// Folder for everything: new, empty, or that of the same evaluation, which then goes on (default: a temporary one, which is kept)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -73,6 +87,17 @@ impl Results {
 
 impl Evaluate {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
+        let text = fs_err::read_to_string(&self.story)?;
+        if GridFile::is_one(&text) {
+            return grid::run(self, global);
+        }
+        if self.rows.is_some() || self.tables || self.keep {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{} is a story: --rows, --tables and --keep are for grids", self.story.display()),
+                "leave them out, or name a grid file (one with the key `grid`)",
+            ));
+        }
         let story = read_story(Some(&self.story), &self.changes)?;
         let out = folder(self.out.as_deref())?;
         say::note(&format!("everything of this evaluation lies in {}", out.display()));

@@ -12,6 +12,7 @@ mod making;
 mod repair;
 pub mod words;
 
+pub use chart::colour;
 pub use evidence::picture;
 pub(crate) use exhibits::facts;
 
@@ -21,10 +22,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use words::{Tone, headline};
 
 /// The style sheet, inlined.
-const STYLE: &str = include_str!("style.css");
+pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// What a browser may do with the page: show the pictures that are in it, and nothing else.
-const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+pub(crate) const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 /// The same for a page that is served, where a header can also keep it out of others' frames.
 pub const SERVED_POLICY: &str =
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

@@ -18,6 +18,16 @@ pub enum ControlKind {
     Placebo,
 }
 
+impl ControlKind {
+    /// Its name in files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NaturalError => "natural-error",
+            Self::Placebo => "placebo",
+        }
+    }
+}
+
 /// A picture to hand in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {

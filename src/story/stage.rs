@@ -4,7 +4,7 @@ use super::StoryFile;
 use crate::config::file::{ConfigFile, Http, InboxKeys, PathsKeys, Worker};
 use crate::config::units::Span;
 use anyhow::{Context, bail};
-use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult, MeasureResult, PrepareResult, TrainResult, VictimConfig};
+use delta_guard_contract::job::{Anomaly, ImageLimits, JobResult, MeasureResult, Prediction, PrepareResult, TrainResult, VictimConfig};
 use delta_guard_contract::method::unlearn::Unlearner;
 use delta_guard_contract::{DataConfig, DataSource, DetectConfig, ModelConfig, Seed, Task, TraceReport, TrainId};
 use serde::Serialize;
@@ -13,6 +13,21 @@ use std::time::Duration;
 
 /// Runs a job in a folder and returns its result: the command line's way of doing so.
 pub type Run<'a> = dyn FnMut(&Path, Task) -> anyhow::Result<JobResult> + 'a;
+
+/// Limits of the decoder: these pictures are our own.
+const LIMITS: ImageLimits = ImageLimits {
+    max_bytes: 64 << 20,
+    max_pixels: 64_000_000,
+};
+
+/// A picture of which nothing is said.
+fn anomaly(image: &Path) -> Anomaly {
+    Anomaly {
+        image: image.to_path_buf(),
+        wrong_label: None,
+        true_label: None,
+    }
+}
 
 /// A story in its folder.
 pub struct Theatre {
@@ -148,24 +163,34 @@ impl Theatre {
         )
     }
 
-    /// Trace a picture as an anomaly without a daemon, by the given settings. What is drawn follows from `case_seed`, the factors from the story's seed.
+    /// How a checkpoint reads a picture.
     ///
     /// # Errors
     /// The worker's.
-    pub fn trace(&self, image: &Path, case_seed: u64, folder: &str, detect: DetectConfig, run: &mut Run<'_>) -> anyhow::Result<TraceReport> {
+    pub fn predict(&self, checkpoint: &Path, image: &Path, folder: &str, run: &mut Run<'_>) -> anyhow::Result<Prediction> {
+        let task = Task::Predict {
+            data: self.data(),
+            model: self.model(checkpoint),
+            image: image.to_path_buf(),
+            limits: LIMITS,
+        };
+        match run(&self.out.join("reads").join(folder), task)? {
+            JobResult::Predict(read) => Ok(read),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Trace pictures, all misread as the same class, as one case without a daemon, by the given settings. What is drawn follows from `case_seed`, the factors from the story's seed.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub fn trace(&self, images: &[&Path], case_seed: u64, folder: &str, detect: DetectConfig, run: &mut Run<'_>) -> anyhow::Result<TraceReport> {
         let task = Task::Trace {
             data: self.data(),
             model: self.model(&self.victim()),
             detect,
-            anomalies: vec![Anomaly {
-                image: image.to_path_buf(),
-                wrong_label: None,
-                true_label: None,
-            }],
-            limits: ImageLimits {
-                max_bytes: 64 << 20,
-                max_pixels: 64_000_000,
-            },
+            anomalies: images.iter().copied().map(anomaly).collect(),
+            limits: LIMITS,
             case_seed: Seed(case_seed),
             factors_seed: Seed(self.story.story.seed),
             scores: None,

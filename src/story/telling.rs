@@ -119,7 +119,7 @@ pub fn tell(story: StoryFile, out: &Path, run: &mut stage::Run<'_>, say: &dyn Fn
             method: name.method(),
             ..DetectConfig::default()
         };
-        let report = stage.trace(&anomaly.picture, seed, &format!("published-{name}"), published, run)?;
+        let report = stage.trace(&[&anomaly.picture], seed, &format!("published-{name}"), published, run)?;
         told.published.insert(name.to_string(), hits(&report, &stage.prepared.poisons).0);
         lap(name.as_str());
     }
@@ -164,7 +164,7 @@ fn percent(share: f64) -> String {
 fn anomaly<'a>(stage: &'a Theatre, seed: u64, detect: &DetectConfig, run: &mut stage::Run<'_>) -> anyhow::Result<Option<(&'a Bait, TraceReport)>> {
     // One picture may be misread in several ways: they stand beside each other.
     for (n, ways) in stage.prepared.anomalies.chunk_by(|a, b| a.picture == b.picture).enumerate() {
-        let report = stage.trace(&ways[0].picture, seed, &format!("anomaly-{n}"), detect.clone(), run)?;
+        let report = stage.trace(&[&ways[0].picture], seed, &format!("anomaly-{n}"), detect.clone(), run)?;
         if let Some(bait) = ways.iter().find(|bait| bait.label == report.predicted_label) {
             return Ok(Some((bait, report)));
         }
@@ -185,7 +185,11 @@ fn repair(stage: &Theatre, method: &Unlearner, report: &TraceReport, run: &mut s
     })
 }
 
-fn hand_in(
+/// Hand clean pictures in, each by itself; what the detector says of them.
+///
+/// # Errors
+/// The jobs'.
+pub fn hand_in(
     stage: &Theatre,
     chosen: &[Control],
     name: &str,
@@ -206,7 +210,7 @@ fn hand_in(
         ..Controls::default()
     };
     for (n, (picture, control)) in (1..).zip(pictures.iter().zip(chosen)) {
-        let report = stage.trace(picture, seed.wrapping_add(n), &format!("{name}-{}", n - 1), detect.clone(), run)?;
+        let report = stage.trace(&[picture], seed.wrapping_add(n), &format!("{name}-{}", n - 1), detect.clone(), run)?;
         if let TraceVerdict::Undecided { why } = &report.verdict {
             *found.abstained.entry(why.code().to_owned()).or_default() += 1;
         } else {

@@ -127,7 +127,7 @@ pub fn script(dir: &Path, lines: &str) -> PathBuf {
 
 /// Poll until `found` finds something; fail after a minute.
 pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(300);
     loop {
         if let Some(value) = found() {
             return value;

@@ -210,6 +210,8 @@ def story(job, task):
         files = [f"anomalies/{n}.png" for n in range(3)]
         for file in files:
             put(job, file, told("ship" if seed == 13 else "dog", True))
+        # The truth of the pictures that success is measured on: ships that are to be read as dogs.
+        put(job, "poisons.json", json.dumps({"success": [{"id": f"dog/as-{read}-{n}", "class": "ship"} for read in CLASSES for n in range(10)]}).encode())
         source = {"path": "train", "format": "auto", "split": "all"}
         done("prepare", train=source, validation=dict(source, path="validation"), anomalies=[{"picture": file, "label": "dog"} for file in files],
              attack="ship → dog", success=success(dict(source, path="success")), covers=[],
