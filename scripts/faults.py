@@ -87,6 +87,7 @@ FAULTS = [
     ("potion shrinks what matters least", "unlearn/potion.rs", r"ratio\.f_gt\(cut\)\?", "ratio.f_lt(cut)?", UNLEARN, "potion::weights"),
     ("potion's limit is none", "unlearn/potion.rs", r"before - after <= self\.keys\.max_drop", "before - after <= 2.0 + self.keys.max_drop", UNLEARN, "potion::the_search"),
     ("potion's importance is squared", "passes/gradients.rs", r"if self\.squared \{ gradient\.f_square\(\)\? \} else \{ gradient\.f_abs\(\)\? \}", "gradient.f_square()?", UNLEARN, "potion::weights"),
+    ("potion goes by the loss", "unlearn/potion.rs", r"Objective::Margin, units", "Objective::Loss, units", UNLEARN, "potion::weights"),
     ("potion compares with the flagged themselves", "unlearn/potion.rs", r"\(importance\(case\.retained\)\?, importance\(case\.flagged\)\?\)", "(importance(case.flagged)?, importance(case.flagged)?)", UNLEARN, "potion::weights"),
     # The owner's own trainer.
     ("the command's list of what stays holds everything", "unlearn/command/papers.rs", r"case\.retained\.iter\(\)\.map\(\|&i\| row\(i\)\.retained\(\)\)", "(0..case.data.len()).map(|i| row(i).retained())", COMMAND, "it_is_given"),

@@ -109,7 +109,7 @@ impl Unlearning<'_> {
         }
     }
 
-    /// The means of the squared gradients of the loss over units of `examples` (evaluation mode; see [`Stream::run_gradients`]), by parameter name, of all parameters of
+    /// The means of the squared gradients of an objective over units of `examples` (evaluation mode; see [`Stream::run_gradients`]), by parameter name, of all parameters of
     /// some `nodes`. In float64. A repeated job begins again: nothing of it is kept.
     ///
     /// # Errors
@@ -117,6 +117,7 @@ impl Unlearning<'_> {
     pub fn squared_gradients(
         &self,
         model: &Model,
+        objective: Objective,
         (examples, unit): (&[usize], usize),
         nodes: &BTreeSet<String>,
         report: &mut dyn Report,
@@ -125,7 +126,7 @@ impl Unlearning<'_> {
         let mut squares = Squares::new(&weights);
         let ask = GradientOf {
             labels: PassLabels::Training,
-            objective: Objective::Loss,
+            objective,
         };
         let stream = self.stream(model);
         stream.run_gradients("gradients", (examples, unit), ask, &weights, &mut squares, report)?;

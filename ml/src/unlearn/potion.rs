@@ -6,11 +6,12 @@
 //!
 //! What is taken from where (the authors' code, if-loops/towards_poison_unlearning):
 //!
-//! * Importance is the mean over batches of |∇ mean ‖logits‖| (their XALFSSD): the gradient of the loss vanishes for poisons that a victim is sure of (docs/results.md, SSD).
-//!   `importance: loss` is their ASSD, the mean of the squared gradient of the mean loss. Batches of 512, a short last one counting in full; drawn here, in order there.
+//! * Importance: `length` with batches of 512 is their XALFSSD, the mean over batches of |∇ mean ‖logits‖|; `loss` their ASSD, the mean of the squared gradient of the mean
+//!   loss, which vanishes for poisons that a victim is sure of: nothing is shrunk then. The default is ours: each example's own squared gradient of its margin, the loss's
+//!   direction without that factor. (In a batch's mean the gradients of unlike classes cancel.) A short last batch counts in full; batches are drawn here, in order there.
 //! * Importance to the others is taken over the retained set, which holds the poisons nobody found. λ = 1. Every parameter takes part, those of batch norm too; its
 //!   running statistics are left alone.
-//! * The search: start 1/25, step 1.1, at most 500 tries, stop at `stop` × the accuracy on the flagged before. Their scripts try 0 to 0.75 for `stop` and settle nothing.
+//! * The search: start 1/25, step 1.1, at most 500 tries, stop at `stop` × the accuracy on the flagged before. Their scripts try 0 to 0.75 for `stop`.
 //! * `max_drop` is ours: the cut that loses more is not taken, the strongest earlier try that keeps to it is.
 //!
 //! A clean-label attack's pictures bear their own labels: reading those rightly is no sign of the attack, and the search goes too far.
@@ -20,6 +21,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::progress::{Report, Silent};
 use crate::train::Trained;
+use delta_guard_contract::detect::Objective;
 use delta_guard_contract::method::unlearn::potion::{Importance, Keys};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -43,13 +45,14 @@ impl Unlearner for Keys {
                 &format!("{:.0} % of the flagged are read by their labels", 100.0 * after),
             );
             forgotten = after <= self.stop * before;
-            if forgotten || search.share(number) >= 1.0 {
+            // Below 1 nothing is shrunk: a lower cut changes nothing.
+            if forgotten || search.cut(number)? <= 1.0 {
                 last = number;
                 break;
             }
         }
         if !forgotten {
-            report.log("the flagged are not forgotten whatever is shrunk: raise unlearn.tries or unlearn.stop");
+            report.log("the flagged are not forgotten, however much is shrunk: take another unlearn.importance or method, or raise unlearn.tries or unlearn.stop");
         }
         let kept = search.within(last, report)?;
         let Some(number) = kept else {
@@ -89,7 +92,8 @@ impl<'a> Search<'a> {
             let units = (drawn.as_slice(), keys.batch_size as usize);
             match keys.importance {
                 Importance::Length => case.length_gradients(&model, units, &nodes, report),
-                Importance::Loss => case.squared_gradients(&model, units, &nodes, report),
+                Importance::Loss => case.squared_gradients(&model, Objective::Loss, units, &nodes, report),
+                Importance::Margin => case.squared_gradients(&model, Objective::Margin, units, &nodes, report),
             }
         };
         let (to_others, to_flagged) = (importance(case.retained)?, importance(case.flagged)?);

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::Graph;
 use crate::progress::Report;
 use crate::train::Trained;
+use delta_guard_contract::detect::Objective;
 use delta_guard_contract::method::unlearn::ssd::Keys;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -37,8 +38,8 @@ impl Unlearner for Keys {
         let (all, flagged) = (drawn([case.retained, case.flagged].concat()), drawn(case.flagged.to_vec()));
         let model = case.model();
         let unit = self.batch_size as usize;
-        let to_all = case.squared_gradients(&model, (&all, unit), &nodes, report)?;
-        let to_flagged = case.squared_gradients(&model, (&flagged, unit), &nodes, report)?;
+        let to_all = case.squared_gradients(&model, Objective::Loss, (&all, unit), &nodes, report)?;
+        let to_flagged = case.squared_gradients(&model, Objective::Loss, (&flagged, unit), &nodes, report)?;
         let (mut shrunk, mut weights) = (0, 0);
         for (name, mut weight) in model.parameters_of(&nodes) {
             if let (Some(to_all), Some(to_flagged)) = (to_all.get(&name), to_flagged.get(&name)) {

@@ -93,7 +93,7 @@ fn squared_gradients_are_those_of_a_loop_over_examples() {
         let expected = by_hand(&bench, &model, &examples, unit);
         let before = model.weights.copy();
         let found = case
-            .squared_gradients(&model, (&examples, unit), &graph.last_layers(0), &mut Silent)
+            .squared_gradients(&model, Objective::Loss, (&examples, unit), &graph.last_layers(0), &mut Silent)
             .unwrap();
         agree(&found, &expected);
         // Nothing of the model was touched: not its statistics, not whether it is trained.
@@ -106,7 +106,7 @@ fn squared_gradients_are_those_of_a_loop_over_examples() {
         );
         // Some layers only.
         let last = case
-            .squared_gradients(&model, (&examples, unit), &graph.last_layers(1), &mut Silent)
+            .squared_gradients(&model, Objective::Loss, (&examples, unit), &graph.last_layers(1), &mut Silent)
             .unwrap();
         assert_eq!(last.keys().collect::<Vec<_>>(), ["fc.bias", "fc.weight"]);
         assert!((&last["fc.weight"] - &found["fc.weight"]).abs().max().double_value(&[]) < 1e-12);

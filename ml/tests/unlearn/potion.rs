@@ -28,8 +28,12 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.detach().to_kind(Kind::Double).flatten(0, -1)).unwrap()
 }
 
-/// What each number of each parameter matters to some examples, all in one batch; in float64, example by example.
-fn importance(bench: &Bench, model: &Model, examples: &[usize], kind: Importance) -> Vec<(String, Vec<f64>)> {
+/// What each number of each parameter matters to some examples, each alone or all in one batch; in float64, example by example.
+fn importance(bench: &Bench, model: &Model, examples: &[usize], (kind, alone): (Importance, bool)) -> Vec<(String, Vec<f64>)> {
+    let size = |gradient: f64| match kind {
+        Importance::Length => gradient.abs(),
+        Importance::Loss | Importance::Margin => gradient * gradient,
+    };
     let parameters = model.parameters();
     let mut sums: Vec<Vec<f64>> = parameters.iter().map(|(_, p)| vec![0.0; p.numel()]).collect();
     for &example in examples {
@@ -38,6 +42,12 @@ fn importance(bench: &Bench, model: &Model, examples: &[usize], kind: Importance
         let logits = model.forward_differentiable(&images).unwrap();
         let of = match kind {
             Importance::Length => logits.norm(),
+            // z_y − ln Σ e^z of the others.
+            Importance::Margin => {
+                let label = i64::from(bench.data.labels()[example]);
+                let others: Vec<i64> = (0..10).filter(|&class| class != label).collect();
+                logits.select(1, label).sum(Kind::Double) - logits.index_select(1, &Tensor::from_slice(&others)).exp().sum(Kind::Double).log()
+            }
             Importance::Loss => -logits
                 .log_softmax(1, Kind::Double)
                 .select(1, i64::from(bench.data.labels()[example]))
@@ -45,14 +55,14 @@ fn importance(bench: &Bench, model: &Model, examples: &[usize], kind: Importance
         };
         let gradients = Tensor::run_backward(&[of], &leaves.iter().collect::<Vec<_>>(), false, false);
         for (sum, gradient) in sums.iter_mut().zip(gradients) {
-            sum.iter_mut()
-                .zip(numbers(&gradient))
-                .for_each(|(sum, g)| *sum += g / examples.len() as f64);
+            sum.iter_mut().zip(numbers(&gradient)).for_each(|(sum, g)| {
+                *sum += if alone { size(g) } else { g } / examples.len() as f64;
+            });
         }
     }
-    let size = |mean: f64| if kind == Importance::Length { mean.abs() } else { mean * mean };
+    let last = |sum: f64| if alone { sum } else { size(sum) };
     let names = parameters.into_iter().map(|(name, _)| name);
-    names.zip(sums.into_iter().map(|sum| sum.into_iter().map(size).collect())).collect()
+    names.zip(sums.into_iter().map(|sum| sum.into_iter().map(last).collect())).collect()
 }
 
 #[test]
@@ -62,10 +72,16 @@ fn weights_are_those_of_a_plain_computation() {
     let production = Weights::init(&graph, 4).unwrap();
     // The first channel never sees anything: nothing depends on its weights, and 0 / 0 is no reason to shrink them.
     let _ = production.0["bn1.bias"].get(0).fill_(-1e3);
-    for kind in [Importance::Length, Importance::Loss] {
+    for (kind, batch_size) in [
+        (Importance::Length, 1000),
+        (Importance::Loss, 1000),
+        (Importance::Margin, 1000),
+        (Importance::Margin, 1),
+    ] {
         // Three of sixty, taken for 20 × so many: ln(1 + 100) percent of the weights, by the percentile of NumPy.
         let keys = Keys {
             importance: kind,
+            batch_size,
             start: 20.0,
             tries: 1,
             max_drop: 1.0,
@@ -74,8 +90,8 @@ fn weights_are_those_of_a_plain_computation() {
         let after = unlearn(&bench, &keys, (&graph, &production), &mut Silent).model.weights;
         let model = Model::new(graph.clone(), production.to(Device::Cpu, Kind::Double));
         let (to_flagged, to_others) = (
-            importance(&bench, &model, &FLAGGED, kind),
-            importance(&bench, &model, &others(&bench), kind),
+            importance(&bench, &model, &FLAGGED, (kind, batch_size == 1)),
+            importance(&bench, &model, &others(&bench), (kind, batch_size == 1)),
         );
         let ratios: Vec<(String, Vec<f64>)> = to_flagged
             .into_iter()
@@ -170,6 +186,8 @@ fn the_search_goes_until_the_flagged_are_forgotten_and_no_further_than_the_limit
     );
 
     let keys = Keys {
+        importance: Importance::Length,
+        batch_size: 512,
         stop: 0.4,
         step: 1.3,
         max_drop: 1.0,
