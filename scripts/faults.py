@@ -181,6 +181,12 @@ FAULTS = [
     ("the target class is poisoned, too", "attack/backdoor.rs", r"Victims::Others => label != self\.target,", "Victims::Others => true,", LIB, "attack::tests"),
     ("covers count as poisons", "attack/prepare/lay.rs", r"Role::Cover => truth\.covers\.push", "Role::Cover => truth.poisons.push", LIB, "attack::prepare"),
     ("success is to read rightly", "attack/prepare/lay.rs", r"out\.push\(&pixels, tested\.label\)", "out.push(&pixels, pool.labels[tested.row])", LIB, "attack::prepare"),
+    ("poisons turn away from the target", "attack/matching.rs", r"\.f_div\(&lengths\)\?\.f_neg\(\)\?", ".f_div(&lengths)?", LIB, "attack::matching"),
+    ("a match by length, too", "attack/matching.rs", r"length\(&own\)\?\.f_mul\(&wanted\.length\)\?", "wanted.length.f_square()?", LIB, "attack::matching"),
+    ("Adam gets whole gradients", "attack/matching.rs", r"&pictures, view\)\?\.f_sign\(\)\?", "&pictures, view)?", LIB, "attack::matching"),
+    ("the wanted gradient under another label", "attack/witches_brew.rs", r"&picture, &label\(1\)\?\)", "&picture, &label(1)?.f_zeros_like()?)", LIB, "attack::witches_brew"),
+    ("the worst start is kept", "attack/witches_brew.rs", r"value < \*lowest", "value > *lowest", LIB, "attack::witches_brew"),
+    ("epsilon off by one", "attack/ball.rs", r"low: moved\(-epsilon\)\?", "low: moved(-epsilon - 1.0)?", LIB, "attack::ball"),
     ("gradients by the batch's statistics", "model/exec.rs", r"(pub fn forward_differentiable\([^{]*\{\s*self\.run\(images, Mode::)Eval", r"\1Train", LIB, "attack::surrogate"),
     # An index that is damaged under a running guard.
     ("index: fewer cases than there are believed", "src/engine/ledger/ask.rs", r"cases\.len\(\) >= least", "cases.len() + 1 >= least", GUARD, "ledger::"),

@@ -37,7 +37,6 @@ ONLY_TESTS = {
     "scores_and_self_influence": "the joint form for one batch, held against the specification; a fold does the same over many",
     "KnownLab": "stands in for the laboratory where a test knows the answers",
     "thinned": "for scatters of detectors to come",
-    "pixel_gradient": "for attacks to come that ask for gradients of pixels",
 }
 
 # Files that are there to be read and tested against.

@@ -352,7 +352,8 @@ impl Default for RandomCrop {
 }
 
 impl Augment {
-    fn check(&self) -> Vec<Mistake> {
+    /// See [`crate::method::Keys::check`].
+    pub(crate) fn check(&self) -> Vec<Mistake> {
         let Some(RandomCrop { scale, ratio }) = self.crop else {
             return Vec::new();
         };

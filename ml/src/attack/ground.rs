@@ -1,5 +1,6 @@
 //! What an attacker stands on: the clean data, its choices under the story's seed.
 
+use super::ball::Ball;
 use super::pool::Pool;
 use super::prepare::Workshop;
 use crate::data::cifar::CifarKind;
@@ -9,6 +10,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::borrow::Cow;
+use tch::{Device, Kind};
 
 /// Pictures set aside as baits, where there are twice as many.
 const BAITS: usize = 10;
@@ -32,6 +34,8 @@ pub enum Draw {
     Covers = 7,
     /// Where an optimisation begins, and its order.
     Search = 8,
+    /// How the attacker's own networks are trained.
+    Surrogates = 9,
     /// Which labels are drawn.
     Labels = 10,
 }
@@ -115,6 +119,36 @@ impl Ground<'_> {
             };
             Error::configuration(format!("attack.{key}: there is no class {name}"), format!("the classes are {known}"))
         })
+    }
+
+    /// This many training examples of a class, ascending: all of it at most.
+    ///
+    /// # Errors
+    /// `Configuration` where there are fewer.
+    pub fn some_of(&self, class: u32, poisons: u32) -> Result<Vec<usize>> {
+        let mut own: Vec<usize> = (0..self.labels.len()).filter(|&at| self.labels[at] == class).collect();
+        if poisons as usize > own.len() {
+            let message = format!(
+                "attack.poisons is {poisons}, but there are {} training pictures of {}",
+                own.len(),
+                self.classes[class as usize]
+            );
+            return Err(Error::configuration(message, "lower attack.poisons or take more training pictures"));
+        }
+        own.shuffle(&mut self.rng(Draw::Poisons));
+        own.truncate(poisons as usize);
+        own.sort_unstable();
+        Ok(own)
+    }
+
+    /// Where an attack computes.
+    pub fn device(&self) -> Device {
+        self.workshop.device
+    }
+
+    /// Pictures of this size as networks of the attacker's are given them, and how far each byte may go.
+    pub(super) fn ball(&self, pictures: &[Cow<'_, [u8]>], epsilon: u32) -> Result<Ball> {
+        Ball::around(pictures, self.size, epsilon, Kind::Float, self.device())
     }
 
     /// Baits and the pictures to measure on, of these test pictures; no picture is both. The measured ones in the test part's order.

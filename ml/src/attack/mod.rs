@@ -4,13 +4,16 @@
 
 mod backdoor;
 pub mod badnet;
+mod ball;
 mod blend;
 mod ground;
+mod matching;
 mod mislabel;
 mod pool;
 pub mod prepare;
 mod surrogate;
 pub mod synth;
+mod witches_brew;
 
 pub use backdoor::{Backdoor, Victims};
 pub use ground::{Draw, Ground};
@@ -38,6 +41,7 @@ pub fn of(settings: &Settings) -> &dyn Attack {
         Settings::Badnet(keys) => keys,
         Settings::Blend(keys) => keys,
         Settings::Mislabel(keys) => keys,
+        Settings::WitchesBrew(keys) => keys,
     }
 }
 

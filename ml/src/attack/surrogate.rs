@@ -1,7 +1,7 @@
 //! A network of the attacker's own, trained on the clean data: what gradient-based attacks see of the victim.
 
-use super::Ground;
 use super::prepare::{Moments, SetWriter};
+use super::{Draw, Ground};
 use crate::data::{DataSet, standardise};
 use crate::error::{Error, Result, ResultExt};
 use crate::model::{Model, zoo};
@@ -10,6 +10,7 @@ use crate::train::loss::CrossEntropy;
 use crate::train::{self, Training, resume};
 use delta_guard_contract::job::VictimConfig;
 use delta_guard_contract::{DataSource, ImageConfig, ModelConfig, Orientation, Recipe, Resize};
+use rand::RngExt;
 use tch::Tensor;
 
 /// The clean training set as it is written for a surrogate.
@@ -85,6 +86,23 @@ impl Ground<'_> {
         })
     }
 
+    /// Networks like the victim, by its recipe under seeds of their own.
+    ///
+    /// # Errors
+    /// As [`Ground::victim`] and [`Ground::surrogate`].
+    pub fn surrogates(&self, count: u32, report: &mut dyn Report) -> Result<Vec<Surrogate>> {
+        let victim = self.victim()?;
+        let mut rng = self.rng(Draw::Surrogates);
+        let mut one = |_| {
+            let recipe = Recipe {
+                seed: rng.random(),
+                ..victim.recipe.clone()
+            };
+            self.surrogate(&victim.model, &recipe, report)
+        };
+        (0..count).map(&mut one).collect()
+    }
+
     /// The clean training set on disk, written when it is first asked for.
     fn clean(&self) -> Result<(DataSource, ImageConfig)> {
         let folder = self.workshop.out_dir.join(CLEAN);
@@ -115,7 +133,7 @@ impl Ground<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::pool::Pool;
+    use crate::attack::tests::on_drawn;
     use crate::attack::{Workshop, synth};
     use crate::model::Weights;
     use crate::passes::gradients::{Differentiated, pixel_gradient};
@@ -145,22 +163,8 @@ mod tests {
         }
     }
 
-    /// A ground of 40 drawn pictures in a folder.
     fn on_ground<T>(out_dir: &Path, seed: u64, then: impl FnOnce(&Ground<'_>) -> T) -> T {
-        let (train, test) = (Pool::drawn(seed, 0, 40), Pool::drawn(seed, 1, 20));
-        let (classes, workshop) = (synth::CLASSES.map(String::from), Workshop::at(out_dir));
-        then(&Ground {
-            classes: &classes,
-            size: (synth::SIDE, synth::SIDE),
-            form: None,
-            seed,
-            train: &train,
-            rows: train.all(),
-            labels: train.labels.clone(),
-            test: &test,
-            part: test.all(),
-            workshop: &workshop,
-        })
+        on_drawn(&Workshop::at(out_dir), seed, then)
     }
 
     fn same(a: &Model, b: &Model) -> bool {

@@ -1,6 +1,8 @@
 use super::pool::Pool;
 use super::*;
 use crate::progress::Silent;
+use delta_guard_contract::job::VictimConfig;
+use delta_guard_contract::{ModelConfig, Recipe, Schedule, Stem};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -43,6 +45,43 @@ impl Scene {
             part: self.test.all(),
             workshop: &self.workshop,
         }
+    }
+}
+
+/// On a ground of 40 drawn training pictures and 20 test pictures.
+pub(super) fn on_drawn<T>(workshop: &Workshop<'_>, seed: u64, then: impl FnOnce(&Ground<'_>) -> T) -> T {
+    let (train, test) = (Pool::drawn(seed, 0, 40), Pool::drawn(seed, 1, 20));
+    then(&Ground {
+        classes: &synth::CLASSES.map(String::from),
+        size: (synth::SIDE, synth::SIDE),
+        form: None,
+        seed,
+        train: &train,
+        rows: train.all(),
+        labels: train.labels.clone(),
+        test: &test,
+        part: test.all(),
+        workshop,
+    })
+}
+
+/// A small network that learns drawn pictures a little, within a second.
+pub(super) fn small_victim() -> VictimConfig {
+    VictimConfig {
+        model: ModelConfig {
+            architecture: "small-cnn".into(),
+            width: 2,
+            stem: Stem::Cifar,
+            checkpoint: "/none".into(),
+            prefix: None,
+        },
+        recipe: Recipe {
+            epochs: 2,
+            batch_size: 16,
+            schedule: Schedule::OneCycle { warmup: 0.3 },
+            seed: 4,
+            ..Recipe::default()
+        },
     }
 }
 
