@@ -115,7 +115,8 @@ impl Story<'_> {
     }
 }
 
-/// What this victim does not show: matched gradients work on networks that fit their training pictures, and this one does not. The attack's own tests hold its search against PyTorch's.
+/// What this victim does not show: matched gradients work on networks that fit their training pictures, and this one does not. The attack's own tests hold its search against
+/// PyTorch's, and show that a step of training on its poisons teaches the misreading.
 const ELSEWHERE: &str = "witches-brew";
 
 /// The victim is a weak one, which reads some pictures as the target by chance.

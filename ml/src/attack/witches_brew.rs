@@ -171,8 +171,11 @@ mod tests {
     use super::*;
     use crate::attack::tests::{on_drawn, small_victim};
     use crate::attack::{Workshop, plan};
+    use crate::passes::gradients::Differentiated;
+    use crate::passes::objective;
     use crate::progress::Silent;
     use delta_guard_contract::method::attack::Attack as Settings;
+    use std::borrow::Cow;
     use std::path::Path;
     use tch::Device;
 
@@ -257,6 +260,71 @@ mod tests {
         assert_ne!(once.1, made(5, &keys()).1);
         let longer = Keys { iterations: 3, ..keys() };
         assert_ne!(once.1, made(3, &longer).1);
+    }
+
+    /// Loss of the target under the intended label after a small step of training on pictures under that label, from the attacker's network.
+    fn after_a_step(ground: &Ground<'_>, pictures: &[Cow<'_, [u8]>], row: usize) -> f64 {
+        const LENGTH: f64 = 0.02;
+        let surrogate = ground.surrogates(1, &mut Silent).unwrap().remove(0);
+        let loss = |pictures: &[Cow<'_, [u8]>]| {
+            let labels = Tensor::full([pictures.len() as i64], 8, (Kind::Int64, Device::Cpu));
+            objective::loss(&surrogate.logits(&ground.ball(pictures, 0).unwrap().centre).unwrap(), &labels).unwrap()
+        };
+        let weights = Differentiated::new(&surrogate.model, &surrogate.model.graph.last_layers(0));
+        if !pictures.is_empty() {
+            let gradient = weights.gradients(&loss(pictures), false).unwrap();
+            let length = gradient
+                .iter()
+                .map(|g| g.square().sum(Kind::Double).double_value(&[]))
+                .sum::<f64>()
+                .sqrt();
+            for (name, along) in weights.names().iter().zip(&gradient) {
+                let _ = surrogate.model.weights.0[name].detach().f_sub_(&(along * (LENGTH / length))).unwrap();
+            }
+        }
+        loss(&[ground.test_pixels(row)]).double_value(&[])
+    }
+
+    /// A network that has learnt its 40 pictures, so that others of a class are no lesson for it.
+    #[test]
+    fn a_step_of_training_on_the_poisons_teaches_the_misreading() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut victim = small_victim();
+        victim.model.width = 8;
+        victim.recipe.epochs = 60;
+        victim.recipe.augment.flip = false;
+        victim.recipe.augment.shift = 0.0;
+        let workshop = Workshop {
+            out_dir: folder.path(),
+            victim: Some(&victim),
+            device: Device::Cpu,
+        };
+        let keys = Keys {
+            epsilon: 32,
+            iterations: 40,
+            batch_size: 3,
+            restarts: 1,
+            ..keys()
+        };
+        on_drawn(&workshop, 3, |ground| {
+            let made = plan(&Settings::WitchesBrew(keys), ground, &mut Silent).unwrap();
+            let row = made.baits[0].row;
+            let clean: Vec<_> = made.changes.iter().map(|change| ground.pixels(change.at)).collect();
+            let mut poisons = clean.clone();
+            made.changes
+                .iter()
+                .zip(&mut poisons)
+                .for_each(|(change, pixels)| (change.paint)(pixels.to_mut()));
+            // The best that a step of this length can do is along the target's own gradient.
+            let target = [ground.test_pixels(row)];
+            let [none, before, after, best] = [&clean[..0], &clean, &poisons, &target].map(|pictures| after_a_step(ground, pictures, row));
+            let [before, after] = [before, after].map(|loss| (none - loss) / (none - best));
+            println!("of what a step can teach: clean pictures {before}, poisons {after}");
+            assert!(
+                best < none && after > 0.5 && after > before + 0.1,
+                "clean pictures {before}, poisons {after}"
+            );
+        });
     }
 
     #[test]
