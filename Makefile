@@ -57,7 +57,8 @@ install: ## what was built: programs, libtorch, systemd unit, user and folders (
 	install -d $(DESTDIR)$(PREFIX)/lib/delta-guard
 	cp -P "$$(dirname "$$(ldd target/release/delta-guard-worker | awk '/libtorch_cpu.so/ {print $$3}')")"/*.so* $(DESTDIR)$(PREFIX)/lib/delta-guard/
 	install -D -m 644 systemd/delta-guard.service $(DESTDIR)$(PREFIX)/lib/systemd/system/delta-guard.service
-	sed -i 's#/usr/bin/#$(PREFIX)/bin/#' $(DESTDIR)$(PREFIX)/lib/systemd/system/delta-guard.service
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/delta-guard-drill.service systemd/delta-guard-drill.timer
+	sed -i 's#/usr/bin/#$(PREFIX)/bin/#' $(DESTDIR)$(PREFIX)/lib/systemd/system/delta-guard.service $(DESTDIR)$(PREFIX)/lib/systemd/system/delta-guard-drill.service
 	install -D -m 644 systemd/delta-guard.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/delta-guard.conf
 	install -D -m 644 systemd/delta-guard.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/delta-guard.conf
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/delta-guard README.md LICENSE-MIT LICENSE-APACHE config/delta-guard.yaml

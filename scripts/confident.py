@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a verdict is worth on confident networks: the table "Confident networks" of docs/results.md.
+"""What a verdict is worth on confident networks: the table "Confident networks" of docs/lab/diary.md.
 
 Poisons drawn pictures, trains a victim, multiplies its last layer (the predictions stay, the probabilities go to 0 and 1), and traces one
 triggered picture in float32 and in float64: true positives, false positives, d', z, largest kinship, or what the worker says instead.

@@ -152,7 +152,7 @@ def one(name: str, options) -> dict:
     return row
 
 
-# A cold verdict over 10,000 examples takes so many plain passes (docs/results.md, `make bench`).
+# A cold verdict over 10,000 examples takes so many plain passes (docs/lab/diary.md, `make bench`).
 PASSES = 1.65
 
 HEAD = """# Models that were tried
@@ -163,7 +163,7 @@ torchvision's.
 * **apart**: largest difference between a logit of ours and PyTorch's own, over eight pictures that went through decoding and preprocessing, too; the largest logit is about 5. **gradient**: largest relative difference between gradients of three weights of
   three layers and finite differences.
 * **tracked**: layers that influence is computed on, and the share of the parameters in them.
-* **ms**: forward and backward pass of one picture on one core; the committed table's machine was busy with builds, so these are several times too long, unevenly. **verdict**: what a cold one over 10,000 pictures takes then, in minutes (1.65 plain passes, [results.md](results.md)). **factors**: what EK-FAC keeps of all layers.
+* **ms**: forward and backward pass of one picture on one core; the committed table's machine was busy with builds, so these are several times too long, unevenly. **verdict**: what a cold one over 10,000 pictures takes then, in minutes (1.65 plain passes, [lab/diary.md](lab/diary.md)). **factors**: what EK-FAC keeps of all layers.
   **memory**: the most that `verify-model` held.
 
 Deep networks with batch norm and random weights are chaotic: a rounding in the first layers grows on its way. That is why some are more than 1e-5 apart, and why finite differences say little there (for `efficientnet_v2_s` PyTorch's own slope in float64 is

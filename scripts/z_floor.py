@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the floor of z decides: the table "The floor of z" of docs/results.md.
+"""What the floor of z decides: the table "The floor of z" of docs/lab/diary.md.
 
 For each seed and attack: poisons drawn pictures, trains a victim, and traces triggered pictures, natural errors (those that are read as the
 attack's target first) and clean pictures of the target. One line each: how many were flagged, z, d', the floor for a group of that size, the

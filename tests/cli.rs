@@ -9,6 +9,8 @@ mod asking;
 mod daemon;
 #[path = "cli/demo.rs"]
 mod demo;
+#[path = "cli/drill.rs"]
+mod drill;
 #[path = "cli/evaluate.rs"]
 mod evaluate;
 #[path = "cli/grid.rs"]

@@ -46,6 +46,25 @@ fn the_unit_has_no_mistake_and_a_mistake_would_be_found() {
     );
 }
 
+/// The drill's unit and its timer, side by side.
+#[test]
+fn the_units_of_the_drill_have_no_mistake() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let service = include_str!("../systemd/delta-guard-drill.service")
+        .replace("/usr/bin/delta-guard", env!("CARGO_BIN_EXE_delta-guard"))
+        .replace("=delta-guard\n", "=root\n")
+        .replace("StateDirectory=root", "StateDirectory=delta-guard")
+        .replace("Documentation=man:delta-guard(1)\n", "");
+    let timer = folder.path().join("delta-guard-drill.timer");
+    std::fs::write(folder.path().join("delta-guard-drill.service"), service).expect("the unit can be written");
+    std::fs::write(&timer, include_str!("../systemd/delta-guard-drill.timer")).expect("the timer can be written");
+    let Some(good) = analyze(&["verify", "--man=no", "--recursive-errors=yes"], &timer) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&good.stderr);
+    assert!(good.status.success() && !said.contains("delta-guard-drill"), "{said}");
+}
+
 /// The value of a key, wherever it stands in the unit.
 fn values(key: &str) -> Vec<&'static str> {
     SERVICE

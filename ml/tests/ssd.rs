@@ -181,7 +181,7 @@ fn what_cannot_be_done_is_told() {
 }
 
 /// The demo's victim as it is kept in the golden set, its 120 poisons flagged: what comes out is printed. Whether it is a repair is
-/// the gate's to say (docs/results.md: with the published settings it is none, the poisons of a confident victim have hardly a gradient).
+/// the gate's to say (docs/lab/diary.md: with the published settings it is none, the poisons of a confident victim have hardly a gradient).
 #[test]
 fn a_real_victim() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ mod certify;
 mod check_config;
 mod decline;
 mod demo;
+mod drill;
 mod evaluate;
 mod excluded;
 mod fit;
@@ -146,8 +147,10 @@ enum Command {
     Graph(graph::Graph),
     /// See the whole line at work on a data set that the program poisons itself
     Demo(Box<demo::Demo>),
-    /// Tell a story over several seeds and print what it shows
+    /// Tell a story over several seeds, or those of a grid, and print what they show
     Evaluate(Box<evaluate::Evaluate>),
+    /// Poison a copy of the own training set and see whether the guard finds it
+    Drill(Box<drill::Drill>),
 }
 
 /// Parse the command line, do it, and tell how it ended.
@@ -185,6 +188,7 @@ pub fn main() -> ExitCode {
         Command::Graph(command) => command.run(&global),
         Command::Demo(command) => command.run(&global),
         Command::Evaluate(command) => command.run(&global),
+        Command::Drill(command) => command.run(&global),
     };
     match done {
         // The answer stands, but it is not all that there was.

@@ -14,6 +14,18 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// A worker's means, with folders inside `out`.
+fn setup_in(out: &Path, worker: &config::file::Worker) -> WorkerSetup {
+    WorkerSetup {
+        cache_dir: out.join("state/cache"),
+        factors_dir: out.join("state/factors"),
+        device: worker.device,
+        threads: worker.threads,
+        memory_budget: worker.memory_budget.0,
+        memory_limit: worker.memory_limit.map_or(0, |size| size.0),
+    }
+}
+
 impl Global {
     /// Read and check the configuration.
     pub(super) fn load(&self) -> anyhow::Result<Config> {
@@ -34,22 +46,27 @@ impl Global {
         let program = std::env::current_exe()
             .context("cannot tell where this program lies")?
             .with_file_name("delta-guard-worker");
-        let setup = WorkerSetup {
-            cache_dir: out.join("state/cache"),
-            factors_dir: out.join("state/factors"),
-            device: worker.device,
-            threads: worker.threads,
-            memory_budget: worker.memory_budget.0,
-            memory_limit: 0,
-        };
-        Ok(move |folder: &Path, task: Task| {
+        Ok(self.runner_by(setup_in(out, &worker), program))
+    }
+
+    /// The same with the means of a configuration: its program, device, threads and memory. Its folders are not used.
+    pub(super) fn runner_as(
+        &self,
+        out: &Path,
+        file: &config::file::ConfigFile,
+    ) -> anyhow::Result<impl FnMut(&Path, Task) -> anyhow::Result<JobResult> + '_> {
+        Ok(self.runner_by(setup_in(out, &file.worker), file.worker_path()?))
+    }
+
+    fn runner_by(&self, setup: WorkerSetup, program: PathBuf) -> impl FnMut(&Path, Task) -> anyhow::Result<JobResult> + '_ {
+        move |folder: &Path, task: Task| {
             if let Some(result) = done::find(folder, &task) {
                 return Ok(result);
             }
             let result = self.work_with(&program, setup.clone(), folder, task.clone())?;
             done::note(folder, &task, &result)?;
             Ok(result)
-        })
+        }
     }
 
     /// Read the configuration without looking at the files that it names: for commands that only ask what happened.

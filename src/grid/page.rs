@@ -5,6 +5,18 @@ use super::row::{GridRow, Shown};
 use super::tables::{GridTable, figures, tables};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+/// The files of an evaluation: name and text.
+///
+/// # Errors
+/// As [`csv`].
+pub fn files(name: &str, rows: &[GridRow]) -> anyhow::Result<[(&'static str, Vec<u8>); 3]> {
+    Ok([
+        ("tables.md", markdown(name, rows).into_bytes()),
+        ("page.html", html(name, rows).into_bytes()),
+        ("rows.csv", csv(rows)?),
+    ])
+}
+
 /// Everything on one page.
 pub fn html(name: &str, rows: &[GridRow]) -> String {
     let victims = rows.iter().filter(|row| matches!(row.found, Shown::Victim(_))).count();

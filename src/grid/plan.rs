@@ -5,10 +5,10 @@ use super::row::VictimName;
 use crate::story::StoryFile;
 use crate::story::controls::ControlKind;
 use anyhow::{Context, anyhow};
-use delta_guard_contract::DetectConfig;
 use delta_guard_contract::job::StoryConfig;
 use delta_guard_contract::method::changed;
 use delta_guard_contract::method::unlearn::Unlearner;
+use delta_guard_contract::{DetectConfig, ImageConfig};
 use serde::Serialize;
 
 /// A victim, and what is asked of it.
@@ -18,6 +18,8 @@ pub struct Planned {
     pub place: VictimName,
     /// Its story; detectors and unlearners are those of `asks`.
     pub story: StoryFile,
+    /// How pictures are read. None: as the story's data are.
+    pub image: Option<ImageConfig>,
     /// Each once, in an order in which later ones use what earlier ones left.
     pub asks: Vec<GridAsk>,
 }
@@ -103,7 +105,11 @@ impl Forgotten {
 impl Planned {
     /// What names the victim: everything that it depends on.
     pub fn key(&self) -> String {
-        digest(&(&self.story.story, &self.story.model, &self.story.recipe))
+        let story = (&self.story.story, &self.story.model, &self.story.recipe);
+        match &self.image {
+            None => digest(&story),
+            Some(image) => digest(&(story, image)),
+        }
     }
 
     /// What names an answer.
@@ -164,6 +170,7 @@ fn of_run(grid: &Grid, run: &GridRun) -> anyhow::Result<Vec<Planned>> {
                         all.push(Planned {
                             story: story(grid, &place)?,
                             place,
+                            image: None,
                             asks: asks.clone(),
                         });
                     }

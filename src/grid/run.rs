@@ -36,7 +36,11 @@ pub fn left<'a>(planned: &'a Planned, rows: &RowFile) -> Option<Vec<&'a GridAsk>
 /// The jobs', and where a file cannot be read or written.
 pub fn tell(planned: &Planned, rows: &mut RowFile, out: &Path, run: &mut Run<'_>, say: &dyn Fn(&str)) -> anyhow::Result<()> {
     let Some(asks) = left(planned, rows) else { return Ok(()) };
-    let stage = Theatre::prepare(planned.story.clone(), out, run)?;
+    let mut stage = Theatre::prepare(planned.story.clone(), out, run)?;
+    if let Some(image) = &planned.image {
+        stage.prepared.image = image.clone();
+    }
+    let stage = stage;
     let trained = stage.train(run)?;
     let scene = Scene {
         planned,

@@ -14,7 +14,7 @@ const AGAIN: u32 = 2;
 
 impl Unlearner for Keys {
     fn unlearn(&self, case: &Unlearning<'_>, report: &mut dyn Report) -> Result<Trained> {
-        // At low rates little is forgotten, at high ones a network may collapse (docs/results.md): begin high, and come down if it does.
+        // At low rates little is forgotten, at high ones a network may collapse (docs/lab/diary.md): begin high, and come down if it does.
         let mut lr = self.lr.unwrap_or(2.0 * case.recipe.lr);
         let mut trained = at(lr, self, case, case.out_dir, report)?;
         for again in 1..=AGAIN {

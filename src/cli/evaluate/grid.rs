@@ -7,7 +7,7 @@ use crate::publish;
 use crate::story::Changes;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -127,18 +127,9 @@ fn of_plan(victims: &[Planned], rows: &RowFile) -> Vec<GridRow> {
     rows.all().iter().filter(|row| keys.contains(&row.key)).cloned().collect()
 }
 
-const FILES: [&str; 3] = ["tables.md", "rows.csv", "page.html"];
-
 fn write(name: &str, rows: &[GridRow], out: &Path) -> anyhow::Result<()> {
-    let texts = [
-        page::markdown(name, rows).into_bytes(),
-        page::csv(rows)?,
-        page::html(name, rows).into_bytes(),
-    ];
-    FILES
-        .iter()
-        .zip(texts)
-        .try_for_each(|(file, text)| publish::publish_file(out, file, &text))
+    let files = page::files(name, rows)?;
+    files.iter().try_for_each(|(file, text)| publish::publish_file(out, file, text))
 }
 
 /// The tables for a terminal, and where they lie.
@@ -151,12 +142,8 @@ fn told(rows: &[GridRow], failed: &BTreeMap<String, String>, out: &Path) -> Stri
     for (name, why) in failed {
         text.push_str(&format!("{name} failed and is tried again when the command is repeated: {why}\n"));
     }
-    let files: Vec<PathBuf> = FILES.iter().map(|file| out.join(file)).collect();
-    text.push_str(&format!(
-        "all tables: {}\nthe same as a page: {}\nall rows: {}",
-        files[0].display(),
-        files[2].display(),
-        files[1].display()
-    ));
+    for (what, file) in [("all tables", "tables.md"), ("the same as a page", "page.html"), ("all rows", "rows.csv")] {
+        text.push_str(&format!("{what}: {}\n", out.join(file).display()));
+    }
     text
 }

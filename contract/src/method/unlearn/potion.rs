@@ -46,7 +46,7 @@ pub enum Importance {
 }
 
 impl Default for Keys {
-    /// The search is that of the authors' code. What a weight matters, and when to stop, was chosen on victims whose poisons were known to a tenth (docs/results.md).
+    /// The search is that of the authors' code. What a weight matters, and when to stop, was chosen on victims whose poisons were known to a tenth (docs/lab/diary.md).
     fn default() -> Self {
         Self {
             importance: Importance::Margin,
