@@ -28,7 +28,7 @@ impl Unlearner for Keys {
         let recipe = Recipe {
             epochs: self.epochs + self.max_epochs,
             seed: case.recipe.seed.wrapping_add(4),
-            ..case.plain_recipe(self.lr.unwrap_or(0.2 * case.recipe.lr))
+            ..case.plain_recipe(self.lr.unwrap_or(0.05 * case.recipe.lr))
         };
         let loss = Scrub {
             keys: self,

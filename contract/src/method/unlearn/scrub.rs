@@ -16,7 +16,7 @@ pub struct Keys {
     /// So many of them, the first ones, follow a pass over the flagged examples: the paper's max-steps.
     #[schemars(range(min = 1, max = 10000))]
     pub max_epochs: u32,
-    /// Learning rate, the same at every step (default: a fifth of `recipe.lr`).
+    /// Learning rate, the same at every step (default: a twentieth of `recipe.lr`).
     #[schemars(range(min = 0.0))]
     pub lr: Option<f64>,
     /// Weight of the divergence from the production model on the retained examples: α of the paper.
@@ -50,7 +50,7 @@ impl Default for Keys {
 impl crate::method::Keys for Keys {
     fn check(&self) -> Vec<Mistake> {
         let lr = self.lr.is_none_or(|lr| lr > 0.0);
-        let mut found = Vec::from_iter(unless(lr, "lr", "is not above 0", "leave it out for a fifth of recipe.lr"));
+        let mut found = Vec::from_iter(unless(lr, "lr", "is not above 0", "leave it out for a twentieth of recipe.lr"));
         found.extend(unless(
             self.max_epochs <= self.epochs,
             "max_epochs",
