@@ -47,6 +47,9 @@ pub struct Drill {
     changes: Changes,
 }
 
+/// An attack of less success may owe it to pictures that are misread anyway.
+const WORKS: f64 = 0.5;
+
 /// What came out.
 #[derive(Debug, Serialize)]
 struct Drilled {
@@ -293,6 +296,9 @@ fn told(global: &Global, drilled: &Drilled, out: Option<&Path>) -> anyhow::Resul
         Exit::No => "NOT caught: the guard would have missed this attack, or most of it",
         _ => "nothing was tested: the attack did not take; more poisons (--poisons) or a larger trigger make it work",
     })?;
+    if victim.took && victim.measured.success < WORKS {
+        say::out("the attack worked only in part, so this says little: more poisons (--poisons) or a larger trigger make it work")?;
+    }
     if let Some(out) = out {
         say::out(&format!("the page of all drills: {}", out.join("page.html").display()))?;
     }

@@ -37,6 +37,7 @@ fn a_drill_says_whether_the_attack_would_have_been_caught_and_leaves_nothing_beh
     let said = text(&missed.stdout);
     assert_eq!(missed.status.code(), Some(3), "{said}{}", text(&missed.stderr));
     assert!(said.contains("20 of 40 poisons (50.0 %)") && said.contains("NOT caught"), "{said}");
+    assert!(!said.contains("only in part"), "success is 90 %: {said}");
     let figures = std::fs::read_to_string(&metrics).unwrap();
     for line in [
         "delta_guard_drill_caught{attack=\"badnet\"} 0",
