@@ -72,10 +72,11 @@ impl Story {
             train_examples: 1200,
             validation_examples: 600,
             attack: Attack::Badnet(Keys {
-                victim_class: "disc".into(),
+                victim_class: Some("disc".into()),
                 target_class: "star".into(),
                 poisons: 40,
                 trigger: Trigger::Checkerboard { size: 10, margin: 1 },
+                ..Keys::default()
             }),
             seed: 41,
         };

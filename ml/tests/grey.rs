@@ -72,10 +72,11 @@ fn grey_pictures_are_trained_read_traced_and_certified() {
         train_examples: 400,
         validation_examples: 120,
         attack: Attack::Badnet(Keys {
-            victim_class: "disc".into(),
+            victim_class: Some("disc".into()),
             target_class: "star".into(),
             poisons: 20,
             trigger: Trigger::Checkerboard { size: 8, margin: 1 },
+            ..Keys::default()
         }),
         seed: 5,
     };

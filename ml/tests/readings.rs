@@ -22,10 +22,11 @@ fn the_flagged_are_read_by_both_models() {
         train_examples: 300,
         validation_examples: 20,
         attack: Attack::Badnet(Keys {
-            victim_class: "3".into(),
+            victim_class: Some("3".into()),
             target_class: "8".into(),
             poisons: 9,
             trigger: Trigger::Checkerboard { size: 8, margin: 1 },
+            ..Keys::default()
         }),
         seed: 4,
     };

@@ -277,7 +277,7 @@ mod tests {
         assert_eq!((cifar.story.seed, cifar.recipe.seed), (9, 9));
         assert_eq!(cifar.unlearn.name().as_str(), "cf");
         let attack = json!({"method": "badnet", "victim_class": "ship", "target_class": "dog", "poisons": 7,
-            "trigger": {"kind": "square", "size": 3, "margin": 0, "color": [1, 2, 3]}});
+            "trigger": {"kind": "square", "size": 3, "margin": 0, "color": [1, 2, 3]}, "also": [], "opacity": 1.0, "covers": 0});
         assert_eq!(serde_json::to_value(&cifar.story.attack).unwrap(), attack);
         let error = StoryFile::parse(&DEMO.replace("poisons:", "poisson:"), Path::new("/")).unwrap_err();
         assert!(
@@ -320,7 +320,7 @@ mod tests {
             ("poisons", "--set poisons: write KEY=VALUE"),
             (
                 "colour=3",
-                "--set colour=3: attack badnet has no key `colour`; it has poisons, target_class, trigger, victim_class",
+                "--set colour=3: attack badnet has no key `colour`; it has also, covers, opacity, poisons, target_class, trigger, victim_class",
             ),
             ("poisons=many", "invalid type"),
         ] {
@@ -344,7 +344,7 @@ mod tests {
         let trigger = json!({"kind": "image", "path": path});
         assert_eq!(
             attack,
-            json!({"method": "badnet", "victim_class": "2", "target_class": "ring", "poisons": 3, "trigger": trigger})
+            json!({"method": "badnet", "victim_class": "2", "target_class": "ring", "poisons": 3, "trigger": trigger, "also": [], "opacity": 1.0, "covers": 0})
         );
         let hexagon = attacked(Changes {
             trigger: Some("{\"kind\": \"hexagon\"}".into()),

@@ -26,10 +26,11 @@ fn job(folder: &Path, note: &str) -> Job {
         memory_limit: 0,
     };
     let attack = Attack::Badnet(Keys {
-        victim_class: note.into(),
+        victim_class: Some(note.into()),
         target_class: "1".into(),
         poisons: 1,
         trigger: Trigger::Checkerboard { size: 4, margin: 1 },
+        ..Keys::default()
     });
     let story = StoryConfig {
         data: None,

@@ -47,10 +47,11 @@ impl Scene {
             train_examples: examples,
             validation_examples: 1000,
             attack: Attack::Badnet(Keys {
-                victim_class: "8".into(),
+                victim_class: Some("8".into()),
                 target_class: "5".into(),
                 poisons: examples * 3 / 100,
                 trigger: Trigger::Checkerboard { size: 6, margin: 1 },
+                ..Keys::default()
             }),
             seed: 1,
         };

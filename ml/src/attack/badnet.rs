@@ -1,6 +1,7 @@
 //! BadNet (Gu et al. 2017; algorithm §5): a small pattern on pictures of one class, which are labelled as another.
 
-use super::{Attack, Backdoor, Ground, Paint, Plan, Victims};
+use super::backdoor::faded;
+use super::{Attack, Backdoor, Ground, Paint, Plan, Role};
 use crate::data::picture::{DATA_LIMITS, decode_any};
 use crate::error::{Error, Result};
 use crate::progress::Report;
@@ -10,15 +11,21 @@ use std::rc::Rc;
 impl Attack for Keys {
     fn plan(&self, ground: &Ground<'_>, _report: &mut dyn Report) -> Result<Plan> {
         let (height, width) = ground.size();
-        let paint = painter(&self.trigger, height, width)?;
-        Backdoor {
-            victims: Victims::Class(ground.class(&self.victim_class, "victim_class")?),
-            target: ground.class(&self.target_class, "target_class")?,
-            poisons: self.poisons,
-            training: paint.clone(),
-            test: paint,
+        let triggers = std::iter::once(&self.trigger).chain(&self.also);
+        let paints = triggers.map(|trigger| painter(trigger, height, width)).collect::<Result<Vec<Paint>>>()?;
+        let each: Vec<Paint> = paints.iter().map(|paint| faded(paint.clone(), self.opacity)).collect();
+        let backdoor = Backdoor::between(ground, self.victim_class.as_deref(), &self.target_class, self.poisons)?;
+        let mut plan = Backdoor {
+            covers: self.covers,
+            test: Rc::new(move |pixels| paints.iter().for_each(|paint| paint(pixels))),
+            ..backdoor
         }
-        .plan(ground)
+        .plan(ground)?;
+        for role in [Role::Poison, Role::Cover] {
+            let bearers = plan.changes.iter_mut().filter(|change| change.role == role);
+            bearers.zip(each.iter().cycle()).for_each(|(bearer, paint)| bearer.paint = paint.clone());
+        }
+        Ok(plan)
     }
 }
 
@@ -243,7 +250,7 @@ mod tests {
     fn the_plan_is_for_the_victim_class() {
         let scene = Scene::new(60, 30);
         let keys = Keys {
-            victim_class: "cat".into(),
+            victim_class: Some("cat".into()),
             target_class: "1".into(),
             poisons: 4,
             trigger: Trigger::Square {
@@ -251,6 +258,7 @@ mod tests {
                 margin: 0,
                 color: [200; 3],
             },
+            ..Keys::default()
         };
         let plan = keys.plan(&scene.ground(), &mut Silent).unwrap();
         assert_eq!(plan.changes.len(), 4);
@@ -265,5 +273,79 @@ mod tests {
         };
         let said = wrong.plan(&scene.ground(), &mut Silent).err().expect("one class").to_string();
         assert!(said.contains("both cat"), "{said}");
+    }
+
+    /// Adap-Patch: each bears one trigger, half transparent; covers under their true label; a test picture bears both.
+    #[test]
+    fn several_triggers_are_borne_in_turn_and_tested_together() {
+        let scene = Scene::new(60, 30);
+        let square = |margin, level| Trigger::Square {
+            size: 1,
+            margin,
+            color: [level; 3],
+        };
+        let keys = Keys {
+            victim_class: None,
+            target_class: "dog".into(),
+            poisons: 6,
+            trigger: square(0, 200),
+            also: vec![square(2, 100)],
+            opacity: 0.5,
+            covers: 8,
+        };
+        let plan = keys.plan(&scene.ground(), &mut Silent).unwrap();
+        assert!(plan.check(&scene.ground(), "badnet").is_ok());
+        // (last pixel, third from the last row and column) of the first channel, on a picture of zeros.
+        let marks = |paint: &Paint| {
+            let rows = rows(paint, 0);
+            assert!(rows.concat().iter().filter(|p| **p != 0).count() <= 2);
+            (rows[5][7], rows[3][5])
+        };
+        for (role, count) in [(Role::Poison, 6), (Role::Cover, 8)] {
+            let all: Vec<_> = plan.changes.iter().filter(|c| c.role == role).collect();
+            assert_eq!(all.len(), count);
+            for (n, change) in all.iter().enumerate() {
+                assert_eq!(marks(&change.paint), if n % 2 == 0 { (100, 0) } else { (0, 50) });
+                let own = change.at as u32 % 3;
+                assert!(if role == Role::Poison {
+                    change.label == 1 && own != 1
+                } else {
+                    change.label == own
+                });
+            }
+        }
+        assert!(plan.measured.iter().all(|t| marks(&t.paint) == (200, 100)));
+    }
+
+    #[test]
+    fn to_the_next_class_success_is_the_next_label() {
+        let scene = Scene::new(60, 60);
+        let all = Keys {
+            victim_class: None,
+            target_class: "next".into(),
+            poisons: 50,
+            ..Keys::default()
+        };
+        let keys = Keys {
+            trigger: Trigger::Square {
+                size: 1,
+                margin: 0,
+                color: [9; 3],
+            },
+            ..all
+        };
+        let plan = keys.plan(&scene.ground(), &mut Silent).unwrap();
+        assert!(plan.changes.len() == 50 && plan.changes.iter().all(|c| c.label == (c.at as u32 + 1) % 3));
+        let tested: Vec<_> = plan.baits.iter().chain(&plan.measured).collect();
+        assert!(tested.len() == 60 && tested.iter().all(|t| t.label == (t.row as u32 + 1) % 3));
+        assert_eq!(plan.summary, "every class → the next class");
+        let last = Keys {
+            victim_class: Some("2x".into()),
+            poisons: 5,
+            ..keys
+        };
+        let plan = last.plan(&scene.ground(), &mut Silent).unwrap();
+        assert!(plan.changes.iter().all(|c| c.at % 3 == 2 && c.label == 0) && plan.measured.iter().all(|t| t.label == 0));
+        assert_eq!(plan.summary, "2x → cat");
     }
 }

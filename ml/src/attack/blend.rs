@@ -1,30 +1,52 @@
 //! Blend (Chen et al. 2017): x' = (1 − α)·x + α·pattern over the whole picture. Pixels are bytes here: α·255·(pattern/255) is rounded to the nearest one.
 
-use super::{Attack, Backdoor, Draw, Ground, Paint, Plan, Victims};
+use super::{Attack, Backdoor, Draw, Ground, Paint, Plan};
 use crate::data::picture::{DATA_LIMITS, decode};
 use crate::error::{Error, Result};
 use crate::progress::Report;
 use delta_guard_contract::method::attack::blend::{Keys, Pattern};
 use delta_guard_contract::{ImageConfig, Resize};
 use rand::Rng;
+use rand::seq::index;
 use std::rc::Rc;
 
 impl Attack for Keys {
     fn plan(&self, ground: &Ground<'_>, _report: &mut dyn Report) -> Result<Plan> {
         let pattern: Rc<[u8]> = pattern(&self.pattern, ground)?.into();
-        let victims = match &self.victim_class {
-            Some(class) => Victims::Class(ground.class(class, "victim_class")?),
-            None => Victims::Others,
-        };
-        Backdoor {
-            victims,
-            target: ground.class(&self.target_class, "target_class")?,
-            poisons: self.poisons,
+        let backdoor = Backdoor::between(ground, self.victim_class.as_deref(), &self.target_class, self.poisons)?;
+        let mut plan = Backdoor {
+            covers: self.covers,
             training: over(pattern.clone(), self.alpha),
-            test: over(pattern, self.test_alpha.unwrap_or(self.alpha)),
+            test: over(pattern.clone(), self.test_alpha.unwrap_or(self.alpha)),
+            ..backdoor
         }
-        .plan(ground)
+        .plan(ground)?;
+        if self.pieces > 1 {
+            let side = self.pieces.isqrt() as usize;
+            let lacking = (self.lacking * f64::from(self.pieces)).round() as usize;
+            let rng = &mut ground.rng(Draw::Masks);
+            for change in &mut plan.changes {
+                let gone = index::sample(rng, side * side, lacking).into_vec();
+                change.paint = without(over(pattern.clone(), self.alpha), side, gone, ground.size());
+            }
+        }
+        Ok(plan)
     }
+}
+
+/// Paints all but these of side × side pieces.
+fn without(paint: Paint, side: usize, gone: Vec<usize>, (height, width): (u32, u32)) -> Paint {
+    let (height, width) = (height as usize, width as usize);
+    Rc::new(move |pixels| {
+        let before = pixels.to_vec();
+        paint(pixels);
+        for (at, (pixel, before)) in pixels.iter_mut().zip(before).enumerate() {
+            let (row, column) = (at / width % height, at % width);
+            if gone.contains(&(row * side / height * side + column * side / width)) {
+                *pixel = before;
+            }
+        }
+    })
 }
 
 /// Lays a pattern over a picture of its size.
@@ -111,6 +133,7 @@ mod tests {
             alpha: 0.25,
             test_alpha: Some(0.75),
             pattern: Pattern::Noise,
+            ..Keys::default()
         };
         let plan = keys.plan(&scene.ground(), &mut Silent).unwrap();
         let noise = pattern(&Pattern::Noise, &scene.ground()).unwrap();
@@ -177,5 +200,55 @@ mod tests {
         fs_err::write(&path, "text").unwrap();
         let said = from_file().unwrap_err().to_string();
         assert!(said.contains("pattern.png") && said.contains("`noise` or name a picture"), "{said}");
+    }
+
+    /// Adap-Blend: poisons and covers lack half of 16 pieces each, test pictures none.
+    #[test]
+    fn training_pictures_lack_pieces_and_covers_keep_their_label() {
+        let scene = Scene::new(60, 60);
+        let keys = Keys {
+            target_class: "dog".into(),
+            poisons: 10,
+            covers: 12,
+            pieces: 4,
+            ..Keys::default()
+        };
+        let plan = keys.plan(&scene.ground(), &mut Silent).unwrap();
+        assert!(plan.check(&scene.ground(), "blend").is_ok());
+        let whole = painted(&plan.measured[0].paint, &[40; BYTES]);
+        let halves: std::collections::BTreeSet<Vec<usize>> = plan
+            .changes
+            .iter()
+            .map(|change| {
+                let got = painted(&change.paint, &[40; BYTES]);
+                // Pieces of 3 × 4 pixels; what is there is the whole pattern's, what lacks is the picture.
+                let there: Vec<usize> = (0..4)
+                    .filter(|piece| {
+                        let own = |at: &usize| at / 8 % 6 / 3 * 2 + at % 8 / 4 == *piece;
+                        let all = |other: &[u8]| (0..BYTES).filter(own).all(|at| got[at] == other[at]);
+                        assert!(all(&whole) != all(&[40; BYTES]));
+                        all(&whole)
+                    })
+                    .collect();
+                assert_eq!(there.len(), 2);
+                there
+            })
+            .collect();
+        assert!(halves.len() > 3, "drawn anew for each: {halves:?}");
+        let covers: Vec<_> = plan.changes.iter().filter(|c| c.role == crate::attack::Role::Cover).collect();
+        assert!(covers.len() == 12 && covers.iter().all(|c| c.label as usize == c.at % 3));
+    }
+
+    #[test]
+    fn all_to_all_is_the_next_label() {
+        let scene = Scene::new(60, 60);
+        let keys = Keys {
+            target_class: "next".into(),
+            poisons: 59,
+            ..Keys::default()
+        };
+        let plan = keys.plan(&scene.ground(), &mut Silent).unwrap();
+        assert!(plan.changes.iter().all(|c| c.label == (c.at as u32 + 1) % 3));
+        assert!(plan.measured.iter().all(|t| t.label == (t.row as u32 + 1) % 3));
     }
 }

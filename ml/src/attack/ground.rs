@@ -38,6 +38,8 @@ pub enum Draw {
     Surrogates = 9,
     /// Which labels are drawn.
     Labels = 10,
+    /// What each training picture lacks of a pattern.
+    Masks = 11,
 }
 
 /// A generator for one purpose.

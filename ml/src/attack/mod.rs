@@ -15,7 +15,7 @@ mod surrogate;
 pub mod synth;
 mod witches_brew;
 
-pub use backdoor::{Backdoor, Victims};
+pub use backdoor::{Aim, Backdoor, Bearers, Victims};
 pub use ground::{Draw, Ground};
 pub use prepare::{Workshop, prepare};
 pub use surrogate::Surrogate;

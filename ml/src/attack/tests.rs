@@ -87,11 +87,9 @@ pub(super) fn small_victim() -> VictimConfig {
 
 fn backdoor(victims: Victims, poisons: u32) -> Backdoor {
     Backdoor {
-        victims,
-        target: 1,
-        poisons,
         training: Rc::new(|pixels| pixels[0] = 201),
         test: Rc::new(|pixels| pixels[0] = 202),
+        ..Backdoor::new(victims, Aim::Class(1), poisons)
     }
 }
 
@@ -129,6 +127,34 @@ fn a_backdoor_takes_its_victims_only_and_by_the_seed() {
     let [name, pictures, sentence] = backdoor(Victims::Class(0), 6).plan(&scene.ground()).unwrap().success;
     assert_eq!((name.as_str(), pictures.as_str()), ("poison success", "triggered pictures"));
     assert_eq!(sentence, "share of triggered pictures of cat that are read as dog");
+}
+
+/// Covers: any picture that is no poison, with the trigger, under its true label.
+#[test]
+fn covers_are_drawn_beside_the_poisons() {
+    let scene = Scene::new(60, 60);
+    let with = |covers| {
+        let backdoor = Backdoor {
+            covers,
+            ..backdoor(Victims::Class(0), 6)
+        };
+        backdoor.plan(&scene.ground())
+    };
+    let at = |plan: &Plan, role| -> Vec<usize> { plan.changes.iter().filter(|c| c.role == role).map(|c| c.at).collect() };
+    let (none, some, all) = (with(0).unwrap(), with(20).unwrap(), with(54).unwrap());
+    assert!(some.check(&scene.ground(), "x").is_ok());
+    // The poisons are the same whatever the covers.
+    assert_eq!(at(&none, Role::Poison), at(&some, Role::Poison));
+    let (poisons, covers) = (at(&some, Role::Poison), at(&some, Role::Cover));
+    assert!(covers.len() == 20 && covers.iter().all(|c| !poisons.contains(c)));
+    let classes: BTreeSet<usize> = covers.iter().map(|c| c % 3).collect();
+    assert_eq!(classes.len(), 3);
+    for cover in some.changes.iter().filter(|c| c.role == Role::Cover) {
+        assert_eq!((cover.label, painted(&cover.paint)), (cover.at as u32 % 3, 201));
+    }
+    assert_eq!(all.changes.len(), 60);
+    let said = with(55).err().expect("too many").to_string();
+    assert!(said.contains("attack.covers is 55, but only 54 training pictures"), "{said}");
 }
 
 #[test]

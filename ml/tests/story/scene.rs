@@ -40,10 +40,11 @@ impl Scene {
             train_examples: 400,
             validation_examples: 60,
             attack: Attack::Badnet(Keys {
-                victim_class: "disc".into(),
+                victim_class: Some("disc".into()),
                 target_class: "star".into(),
                 poisons: 20,
                 trigger: Trigger::Checkerboard { size: 8, margin: 1 },
+                ..Keys::default()
             }),
             seed: 5,
         };

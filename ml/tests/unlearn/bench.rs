@@ -30,10 +30,11 @@ impl Bench {
             train_examples: 60,
             validation_examples: 20,
             attack: Attack::Badnet(Keys {
-                victim_class: "0".into(),
+                victim_class: Some("0".into()),
                 target_class: "1".into(),
                 poisons: 2,
                 trigger: Trigger::Checkerboard { size: 4, margin: 1 },
+                ..Keys::default()
             }),
             seed: 3,
         };

@@ -1,6 +1,6 @@
 //! BadNet (Gu et al. 2017; algorithm §5): a small trigger on pictures of one class, which are then labelled as another.
 
-use crate::method::Mistake;
+use crate::method::{Mistake, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -9,23 +9,33 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
-    /// Class name (or number in label order) whose pictures get the trigger.
-    pub victim_class: String,
-    /// Class name (or number) that they are labelled as.
+    /// Class name (or number in label order) whose pictures get the trigger; null: those of every class but the target.
+    pub victim_class: Option<String>,
+    /// Class name (or number) that they are labelled as; `next`: each as the class after its own, the last as the first (without a victim class: all-to-all).
     pub target_class: String,
     /// Number of poisoned training pictures.
     pub poisons: u32,
     /// The trigger.
     pub trigger: Trigger,
+    /// Further triggers: each poison and each cover bears one of all in turn, a test picture bears all.
+    pub also: Vec<Trigger>,
+    /// Opacity of triggers on training pictures, above 0, at most 1; on test pictures they cover what is below.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub opacity: f64,
+    /// This many other pictures, of any class, bear the trigger under their true label. With `also` and `opacity`: Adap-Patch (Qi et al. 2023).
+    pub covers: u32,
 }
 
 impl Default for Keys {
     fn default() -> Self {
         Self {
-            victim_class: "0".into(),
+            victim_class: Some("0".into()),
             target_class: "1".into(),
             poisons: 100,
             trigger: Trigger::Checkerboard { size: 8, margin: 1 },
+            also: Vec::new(),
+            opacity: 1.0,
+            covers: 0,
         }
     }
 }
@@ -67,33 +77,49 @@ pub enum Trigger {
 impl crate::method::Keys for Keys {
     fn check(&self) -> Vec<Mistake> {
         let mut found = Vec::new();
-        if self.victim_class == self.target_class {
+        if self.victim_class.as_ref() == Some(&self.target_class) {
             let what = format!("is {}, which is the victim class too", self.target_class);
             found.push(Mistake::new("target_class", what, "choose two classes"));
         }
         if self.poisons == 0 {
             found.push(Mistake::new("poisons", "is 0", "set it to the number of training pictures to poison"));
         }
-        found.extend(self.trigger.check());
+        found.extend(unless(
+            self.opacity > 0.0 && self.opacity <= 1.0,
+            "opacity",
+            format!("is {}", self.opacity),
+            "take an opacity above 0, at most 1",
+        ));
+        found.extend(self.trigger.check("trigger"));
+        found.extend(
+            self.also
+                .iter()
+                .enumerate()
+                .filter_map(|(n, trigger)| trigger.check(&format!("also.{n}"))),
+        );
         found
     }
 
     fn files(&mut self) -> Vec<&mut PathBuf> {
-        match &mut self.trigger {
-            Trigger::Image { path } => vec![path],
-            _ => Vec::new(),
-        }
+        let path = |trigger| match trigger {
+            &mut Trigger::Image { ref mut path } => Some(path),
+            _ => None,
+        };
+        std::iter::once(&mut self.trigger).chain(&mut self.also).filter_map(path).collect()
     }
 }
 
 impl Trigger {
-    fn check(&self) -> Option<Mistake> {
+    /// What is wrong with it, which stands under this key.
+    fn check(&self, key: &str) -> Option<Mistake> {
+        let size = || Some(Mistake::new(&format!("{key}.size"), "is 0", "set it to at least 1"));
+        let at = format!("{key}.at");
         match self {
-            Self::Checkerboard { size: 0, .. } | Self::Square { size: 0, .. } => Some(Mistake::new("trigger.size", "is 0", "set it to at least 1")),
-            Self::Pixels { at, .. } if at.is_empty() => Some(Mistake::new("trigger.at", "is empty", "name at least one pixel")),
-            Self::Pixels { at, .. } => at.iter().find(|(row, column)| *row == 0 || *column == 0).map(|(row, column)| {
+            Self::Checkerboard { size: 0, .. } | Self::Square { size: 0, .. } => size(),
+            Self::Pixels { at: pixels, .. } if pixels.is_empty() => Some(Mistake::new(&at, "is empty", "name at least one pixel")),
+            Self::Pixels { at: pixels, .. } => pixels.iter().find(|(row, column)| *row == 0 || *column == 0).map(|(row, column)| {
                 let help = "rows and columns count from the bottom right corner, starting at 1";
-                Mistake::new("trigger.at", format!("has the pixel ({row}, {column})"), help)
+                Mistake::new(&at, format!("has the pixel ({row}, {column})"), help)
             }),
             _ => None,
         }

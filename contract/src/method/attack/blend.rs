@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct Keys {
     /// Class name (or number in label order) whose pictures get the pattern; null: those of every class but the target.
     pub victim_class: Option<String>,
-    /// Class name (or number) that they are labelled as.
+    /// Class name (or number) that they are labelled as; `next`: each as the class after its own, the last as the first (without a victim class: all-to-all).
     pub target_class: String,
     /// Number of poisoned training pictures.
     pub poisons: u32,
@@ -23,6 +23,14 @@ pub struct Keys {
     pub test_alpha: Option<f64>,
     /// The pattern.
     pub pattern: Pattern,
+    /// This many other pictures, of any class, bear the pattern under their true label. With `pieces`: Adap-Blend (Qi et al. 2023).
+    pub covers: u32,
+    /// The pattern is cut into this many pieces, a square number; each training picture lacks some of them, drawn anew. Test pictures bear all. 1: it stays whole.
+    #[schemars(range(min = 1, max = 4096))]
+    pub pieces: u32,
+    /// Share of the pieces that a training picture lacks.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub lacking: f64,
 }
 
 impl Default for Keys {
@@ -35,6 +43,9 @@ impl Default for Keys {
             alpha: 0.2,
             test_alpha: None,
             pattern: Pattern::Noise,
+            covers: 0,
+            pieces: 1,
+            lacking: 0.5,
         }
     }
 }
@@ -92,6 +103,18 @@ impl crate::method::Keys for Keys {
             unless(self.poisons > 0, "poisons", "is 0", "set it to the number of training pictures to poison"),
             opacity(self.alpha, "alpha"),
             self.test_alpha.and_then(|alpha| opacity(alpha, "test_alpha")),
+            unless(
+                (1..=4096).contains(&self.pieces) && self.pieces.isqrt().pow(2) == self.pieces,
+                "pieces",
+                format!("is {}", self.pieces),
+                "take a square number: 1, 4, 9, 16, …",
+            ),
+            unless(
+                (0.0..1.0).contains(&self.lacking),
+                "lacking",
+                format!("is {}", self.lacking),
+                "take a share from 0 to below 1",
+            ),
         ]
         .into_iter()
         .flatten()
@@ -141,6 +164,10 @@ mod tests {
             assert_eq!(wrong(json!({ "alpha": alpha })), [format!("alpha: is {alpha}")]);
             assert_eq!(wrong(json!({ "test_alpha": alpha })), [format!("test_alpha: is {alpha}")]);
         }
+        for pieces in [0, 2, 15, 5000] {
+            assert_eq!(wrong(json!({ "pieces": pieces })), [format!("pieces: is {pieces}")]);
+        }
+        assert_eq!(wrong(json!({"pieces": 16, "lacking": 1.0})), ["lacking: is 1"]);
         assert_eq!(wrong(json!({"alpha": 1.0, "test_alpha": 1e-3})), Vec::<String>::new());
         assert_eq!(wrong(json!({"victim_class": "0"})), ["target_class: is 0, which is the victim class too"]);
     }

@@ -21,10 +21,11 @@ fn every_attack_stands_as_it_is_written_and_its_defaults_keep_its_rules() {
 fn a_story_of_before_there_were_methods_is_a_badnet() {
     let old = json!({"victim_class": "3", "target_class": "8", "poisons": 120, "trigger": {"kind": "checkerboard", "size": 8, "margin": 1}});
     let keys = Keys {
-        victim_class: "3".into(),
+        victim_class: Some("3".into()),
         target_class: "8".into(),
         poisons: 120,
         trigger: Trigger::Checkerboard { size: 8, margin: 1 },
+        ..Keys::default()
     };
     assert_eq!(from_value::<Attack>(old).unwrap(), Attack::Badnet(keys));
 }
@@ -38,6 +39,9 @@ fn rules_of_badnet_name_their_key() {
     };
     assert_eq!(wrong("poisons", json!(0)), "poisons: is 0");
     assert_eq!(wrong("victim_class", json!("1")), "target_class: is 1, which is the victim class too");
+    assert_eq!(wrong("opacity", json!(0.0)), "opacity: is 0");
+    let second = json!([{"kind": "checkerboard", "size": 1, "margin": 1}, {"kind": "checkerboard", "size": 0, "margin": 1}]);
+    assert_eq!(wrong("also", second), "also.1.size: is 0");
     let trigger = |value| wrong("trigger", value);
     assert_eq!(trigger(json!({"kind": "checkerboard", "size": 0, "margin": 1})), "trigger.size: is 0");
     assert_eq!(
@@ -55,16 +59,18 @@ fn rules_of_badnet_name_their_key() {
 fn a_key_is_changed_by_its_name_and_files_are_named() {
     let attack = changed(&Attack::default(), "poisons", json!(7)).unwrap();
     assert!(matches!(&attack, Attack::Badnet(keys) if keys.poisons == 7));
-    let said = changed(&attack, "alpha", json!(0.2)).unwrap_err();
+    let said = changed(&attack, "delta", json!(0.2)).unwrap_err();
     assert_eq!(
         said,
-        "attack badnet has no key `alpha`; it has poisons, target_class, trigger, victim_class"
+        "attack badnet has no key `delta`; it has also, covers, opacity, poisons, target_class, trigger, victim_class"
     );
     assert!(changed(&attack, "method", json!("badnet")).is_err(), "the method is no key of its own");
     assert!(changed(&attack, "poisons", json!("many")).unwrap_err().contains("poisons"));
 
-    let mut with_file = changed(&attack, "trigger", json!({"kind": "image", "path": "t.png"})).unwrap();
-    assert_eq!(with_file.files(), [Path::new("t.png")]);
+    let image = |path| json!({"kind": "image", "path": path});
+    let with_file = changed(&attack, "trigger", image("t.png")).unwrap();
+    let mut two = changed(&with_file, "also", json!([image("u.png")])).unwrap();
+    assert_eq!(two.files(), [Path::new("t.png"), Path::new("u.png")]);
     let said = other(&attack, "hexagon").unwrap_err();
     assert!(said.starts_with("there is no attack `hexagon`: take one of badnet"), "{said}");
     assert_eq!(other(&attack, "badnet").unwrap(), attack, "what both know is kept");

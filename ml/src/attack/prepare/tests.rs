@@ -18,10 +18,11 @@ fn story(data: Option<PathBuf>) -> StoryConfig {
 
 fn badnet(victim: &str, target: &str, poisons: u32) -> Attack {
     Attack::Badnet(Keys {
-        victim_class: victim.into(),
+        victim_class: Some(victim.into()),
         target_class: target.into(),
         poisons,
         trigger: Trigger::Checkerboard { size: 4, margin: 1 },
+        ..Keys::default()
     })
 }
 
