@@ -175,6 +175,9 @@ FAULTS = [
     ("hiccup: tries are counted over holds", "src/case/mod.rs", r"self\.failures = 0;\s*self\.failed_since = None;", "self.failures = 0;", GUARD, "faults::"),
     # Attacks.
     ("blend adds its pattern", "attack/blend.rs", r"\(1\.0 - alpha\) \* f64::from\(\*pixel\)", "f64::from(*pixel)", LIB, "attack::blend"),
+    ("sig poisons the victims", "attack/sig.rs", r"bearers: Bearers::Target,", "bearers: Bearers::Victims,", LIB, "attack::sig"),
+    ("sig along columns", "attack/sig.rs", r"f64::from\(column\) \* frequency / f64::from\(width\)", "f64::from(column) * frequency", LIB, "attack::sig"),
+    ("sig ends beyond white", "attack/sig.rs", r"\.round\(\)\.clamp\(0\.0, 255\.0\) as u8", ".round() as i64 as u8", LIB, "attack::sig"),
     ("a group is what is farthest", "attack/mislabel.rs", r"a\.0\.total_cmp\(&b\.0\)", "b.0.total_cmp(&a.0)", LIB, "attack::mislabel"),
     ("a label drawn anew may be the true one", "attack/mislabel.rs", r"drawn \+ u32::from\(drawn >= own\)", "drawn + u32::from(drawn > own)", LIB, "attack::mislabel"),
     ("test pictures of a kind are all of the class", "attack/mislabel.rs", r" && kind\.distance\(&ground\.test_pixels\(row\)\) <= radius", "", LIB, "attack::mislabel"),

@@ -37,6 +37,8 @@ fn asked(name: &str) -> (Vec<(&'static str, Value)>, f64, f64) {
     match name {
         // No trigger says which pictures are meant: part of the kind is read as before.
         "mislabel" => (vec![("likeness", json!("layout"))], 0.6, 0.3),
+        // A clean label: every star bears the signal, and nothing else is changed.
+        "sig" => (vec![("poisons", json!(80)), ("delta", json!(40.0)), ("victim_class", Value::Null)], 0.6, 0.3),
         _ => (Vec::new(), 0.8, 0.5),
     }
 }

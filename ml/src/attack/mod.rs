@@ -11,6 +11,7 @@ mod matching;
 mod mislabel;
 mod pool;
 pub mod prepare;
+mod sig;
 mod surrogate;
 pub mod synth;
 mod witches_brew;
@@ -42,6 +43,7 @@ pub fn of(settings: &Settings) -> &dyn Attack {
         Settings::Blend(keys) => keys,
         Settings::Mislabel(keys) => keys,
         Settings::WitchesBrew(keys) => keys,
+        Settings::Sig(keys) => keys,
     }
 }
 

@@ -9,6 +9,7 @@ super::methods! {
     Blend(blend) = "blend",
     Mislabel(mislabel) = "mislabel",
     WitchesBrew(witches_brew) = "witches-brew",
+    Sig(sig) = "sig",
 }
 
 /// A whole number between two others, the bounds included.
