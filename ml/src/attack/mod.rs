@@ -14,6 +14,7 @@ pub mod prepare;
 mod sig;
 mod surrogate;
 pub mod synth;
+mod wanet;
 mod witches_brew;
 
 pub use backdoor::{Aim, Backdoor, Bearers, Victims};
@@ -44,6 +45,7 @@ pub fn of(settings: &Settings) -> &dyn Attack {
         Settings::Mislabel(keys) => keys,
         Settings::WitchesBrew(keys) => keys,
         Settings::Sig(keys) => keys,
+        Settings::Wanet(keys) => keys,
     }
 }
 

@@ -10,6 +10,7 @@ super::methods! {
     Mislabel(mislabel) = "mislabel",
     WitchesBrew(witches_brew) = "witches-brew",
     Sig(sig) = "sig",
+    Wanet(wanet) = "wanet",
 }
 
 /// A whole number between two others, the bounds included.
