@@ -40,6 +40,7 @@ fn asked(name: &str) -> (Vec<(&'static str, Value)>, f64, f64) {
         // A clean label: every star bears the signal, and nothing else is changed.
         "sig" => (vec![("poisons", json!(80)), ("delta", json!(40.0)), ("victim_class", Value::Null)], 0.6, 0.3),
         "wanet" => (vec![("strength", json!(6.0))], 0.7, 0.4),
+        "smooth" => (vec![("amplitude", json!(0.4)), ("pictures", json!(30)), ("passes", json!(3))], 0.8, 0.5),
         _ => (Vec::new(), 0.8, 0.5),
     }
 }

@@ -12,6 +12,7 @@ mod mislabel;
 mod pool;
 pub mod prepare;
 mod sig;
+mod smooth;
 mod surrogate;
 pub mod synth;
 mod wanet;
@@ -46,6 +47,7 @@ pub fn of(settings: &Settings) -> &dyn Attack {
         Settings::WitchesBrew(keys) => keys,
         Settings::Sig(keys) => keys,
         Settings::Wanet(keys) => keys,
+        Settings::Smooth(keys) => keys,
     }
 }
 

@@ -11,6 +11,7 @@ super::methods! {
     WitchesBrew(witches_brew) = "witches-brew",
     Sig(sig) = "sig",
     Wanet(wanet) = "wanet",
+    Smooth(smooth) = "smooth",
 }
 
 /// A whole number between two others, the bounds included.
