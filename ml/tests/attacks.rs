@@ -38,9 +38,19 @@ fn asked(name: &str) -> (Vec<(&'static str, Value)>, f64, f64) {
         // No trigger says which pictures are meant: part of the kind is read as before.
         "mislabel" => (vec![("likeness", json!("layout"))], 0.6, 0.3),
         // A clean label: every star bears the signal, and nothing else is changed.
-        "sig" => (vec![("poisons", json!(80)), ("delta", json!(40.0)), ("victim_class", Value::Null)], 0.6, 0.3),
+        "sig" => (
+            vec![("poisons", json!(80)), ("delta", json!(40.0)), ("victim_class", Value::Null)],
+            0.6,
+            0.3,
+        ),
         "wanet" => (vec![("strength", json!(6.0))], 0.7, 0.4),
         "smooth" => (vec![("amplitude", json!(0.4)), ("pictures", json!(30)), ("passes", json!(3))], 0.8, 0.5),
+        "several" => {
+            let attack = |trigger| json!({"victim_class": "disc", "target_class": "star", "poisons": 35, "trigger": trigger});
+            let board = attack(json!({"kind": "checkerboard", "size": 8, "margin": 1}));
+            let square = attack(json!({"kind": "square", "size": 6, "margin": 20, "color": [255, 0, 255]}));
+            (vec![("attacks", json!([board, square]))], 0.8, 0.5)
+        }
         _ => (Vec::new(), 0.8, 0.5),
     }
 }

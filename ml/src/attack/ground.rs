@@ -71,6 +71,22 @@ impl Ground<'_> {
         self.classes
     }
 
+    /// The same ground with these training examples only, under another seed.
+    pub(super) fn part(&self, left: &[usize], seed: u64) -> Ground<'_> {
+        Ground {
+            classes: self.classes,
+            size: self.size,
+            form: self.form,
+            seed,
+            train: self.train,
+            rows: left.iter().map(|&at| self.rows[at]).collect(),
+            labels: left.iter().map(|&at| self.labels[at]).collect(),
+            test: self.test,
+            part: self.part.clone(),
+            workshop: self.workshop,
+        }
+    }
+
     /// Height and width of every picture.
     pub fn size(&self) -> (u32, u32) {
         self.size

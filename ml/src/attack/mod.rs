@@ -11,6 +11,7 @@ mod matching;
 mod mislabel;
 mod pool;
 pub mod prepare;
+mod several;
 mod sig;
 mod smooth;
 mod surrogate;
@@ -48,6 +49,7 @@ pub fn of(settings: &Settings) -> &dyn Attack {
         Settings::Sig(keys) => keys,
         Settings::Wanet(keys) => keys,
         Settings::Smooth(keys) => keys,
+        Settings::Several(keys) => keys,
     }
 }
 

@@ -12,6 +12,7 @@ super::methods! {
     Sig(sig) = "sig",
     Wanet(wanet) = "wanet",
     Smooth(smooth) = "smooth",
+    Several(several) = "several",
 }
 
 /// A whole number between two others, the bounds included.
