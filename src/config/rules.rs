@@ -271,6 +271,10 @@ fn files(file: &ConfigFile, found: &mut Findings) {
         let help = "name the weights that training began with as a safetensors file, or leave the key out where it began with random ones";
         checkpoint("recipe.init", init, help, found);
     }
+    for path in file.detect.method.clone().files() {
+        let help = "name a safetensors file that the guard's user can read (docs/configuration.md says how the detector's is made)";
+        checkpoint("detect", path, help, found);
+    }
     if is_file(&file.model.architecture)
         && let Err(error) = std::fs::File::open(&file.model.architecture)
     {

@@ -317,6 +317,7 @@ fn single_mistakes() {
             "in clear",
         ),
         ("detect: {damping: {kind: absolute, value: 0}}", "detect.damping.value", "not above 0"),
+        ("detect: {method: frequency}", "detect.weights", "is not set"),
         ("detect: {queries: 0}", "detect.queries", "1 to 1000"),
         ("detect: {method: guardian}", "detect.method", "allowed: guard, paper-code"),
         ("detect: {method: paper-code, n_tol: 50}", "detect.n_tol", "1 or 2 of 50"),

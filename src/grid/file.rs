@@ -152,6 +152,9 @@ impl GridFile {
         for file in grid.attacks.values_mut().flat_map(Attack::files) {
             *file = base.join(&file);
         }
+        for file in grid.detectors.values_mut().flat_map(|detector| detector.method.files()) {
+            *file = base.join(&file);
+        }
         for file in grid.networks.values_mut().filter_map(|network| network.recipe.init.as_mut()) {
             *file = base.join(&file);
         }

@@ -202,7 +202,8 @@ impl StoryFile {
         if let Some(data) = &mut story.story.data {
             *data = base.join(&data);
         }
-        for file in story.story.attack.files().into_iter().chain(&mut story.recipe.init) {
+        let named = story.story.attack.files().into_iter().chain(story.detect.method.files());
+        for file in named.chain(&mut story.recipe.init) {
             *file = base.join(&file);
         }
         Ok(story)

@@ -18,6 +18,7 @@ pub mod cut;
 pub mod ekfac_threshold;
 pub mod exhibits;
 pub mod feature_neighbours;
+pub mod frequency;
 pub mod gradient_cosine;
 pub mod guard;
 pub mod histogram;
@@ -155,6 +156,7 @@ pub fn detector(method: &detect::Detector) -> &dyn Detect {
         detect::Detector::SpectralSignatures(keys) => keys,
         detect::Detector::FeatureNeighbours(keys) => keys,
         detect::Detector::Random(keys) => keys,
+        detect::Detector::Frequency(keys) => keys,
         detect::Detector::EkfacThreshold(keys) => keys,
         detect::Detector::GradientCosine(keys) => keys,
     }

@@ -13,6 +13,8 @@ pub struct KnownLab<'a> {
     pub features: Option<Tensor>,
     /// Features of the pictures that are asked about.
     pub picture_features: Option<Tensor>,
+    /// Pictures of every training example.
+    pub pictures: Option<Tensor>,
 }
 
 impl<'a> KnownLab<'a> {
@@ -44,5 +46,11 @@ impl Lab for KnownLab<'_> {
             .as_ref()
             .ok_or_else(|| Error::internal("no features of pictures are known here"))?;
         Ok(features.f_narrow(0, 0, images.len() as i64)?)
+    }
+
+    fn pictures(&mut self, positions: &[usize]) -> Result<Tensor> {
+        let pictures = self.pictures.as_ref().ok_or_else(|| Error::internal("no pictures are known here"))?;
+        let places: Vec<i64> = positions.iter().map(|&i| i as i64).collect();
+        Ok(pictures.f_index_select(0, &Tensor::f_from_slice(&places)?)?)
     }
 }

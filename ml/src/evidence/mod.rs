@@ -28,4 +28,10 @@ pub trait Lab {
     /// # Errors
     /// As [`Self::features`].
     fn features_of(&mut self, layer: Option<&str>, images: &[Tensor]) -> Result<Tensor>;
+
+    /// The pictures of some training examples, B × C × H × W in [0, 1].
+    ///
+    /// # Errors
+    /// `Internal` for a detector whose settings do not need pictures.
+    fn pictures(&mut self, positions: &[usize]) -> Result<Tensor>;
 }

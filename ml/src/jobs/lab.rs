@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use super::{Place, fit, parts};
+use crate::detect::queries::picture_from_bytes;
 use crate::ekfac::Factors;
 use crate::error::{Error, Result};
 use crate::evidence::{Evidence, Lab};
@@ -148,5 +149,15 @@ impl Lab for ModelLab<'_> {
 
     fn features_of(&mut self, layer: Option<&str>, images: &[Tensor]) -> Result<Tensor> {
         features::of_pictures(&self.case.model, self.feature_layer(layer)?, images)
+    }
+
+    fn pictures(&mut self, positions: &[usize]) -> Result<Tensor> {
+        let (case, image) = (self.case, self.case.image);
+        if !case.needs.pictures {
+            return Err(not_needed("pictures"));
+        }
+        let one = |&i: &usize| picture_from_bytes(case.train.pixels(i), image.channels(), image.height as usize, image.width as usize);
+        let pictures = positions.iter().map(one).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::f_stack(&pictures, 0)?)
     }
 }

@@ -20,7 +20,7 @@ use delta_influence::files;
 use delta_influence::passes::fit::FitSettings;
 use delta_influence::progress::Silent;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn close(found: f64, expected: f64, what: &str) {
     assert!(
@@ -465,6 +465,17 @@ fn the_published_rules_trace_is_the_loops() {
     }
 }
 
+/// A frequency detector for pictures of 32 × 32, with weights of no meaning.
+fn frequency_net(scene: &Scene) -> String {
+    let narrow = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/detect/frequency.safetensors");
+    let mut tensors = files::tensors::read_tensors(&std::fs::read(narrow).unwrap()).unwrap();
+    let last = tensors["fc1.weight"].repeat([1, 4]);
+    tensors.insert("fc1.weight".into(), last);
+    let path = scene.folder.join("frequency.safetensors");
+    files::tensors::write_tensors(&path, tensors.iter().map(|(name, t)| (name.as_str(), t)), files::tensors::Texts::new()).unwrap();
+    path.to_str().unwrap().into()
+}
+
 /// Every detector that there is, through the worker's job: it gets what it needs and nothing else, and names only training examples.
 #[test]
 fn every_detector_gets_what_it_needs_and_nothing_else() {
@@ -473,6 +484,7 @@ fn every_detector_gets_what_it_needs_and_nothing_else() {
     for name in Detector::NAMES {
         let method = Detector::named(name).unwrap();
         let method = changed(&method, "fit_examples", 150.into()).unwrap_or(method);
+        let method = changed(&method, "weights", frequency_net(scene).into()).unwrap_or(method);
         let config = DetectConfig { method, ..detect() };
         let needs = config.needs();
         let out = format!("needs-{name}");

@@ -3,6 +3,7 @@
 use super::{Complaint, Findings};
 use crate::config::file::ConfigFile;
 use delta_guard_contract::ClassNames;
+use delta_guard_contract::method::Method;
 use std::path::{Component, Path, PathBuf};
 
 /// Every path of the file, with its key.
@@ -24,6 +25,7 @@ fn paths(file: &mut ConfigFile) -> Vec<(&'static str, &mut PathBuf)> {
     let password = file.mail.as_mut().and_then(|mail| mail.password_file.as_mut());
     paths.extend(password.map(|path| ("mail.password_file", path)));
     paths.extend(file.recipe.init.as_mut().map(|path| ("recipe.init", path)));
+    paths.extend(file.detect.method.files().into_iter().map(|path| ("detect", path)));
     paths.extend(file.unlearn.files().map(|path| ("unlearn", path)));
     paths
 }

@@ -26,6 +26,7 @@ crate::method::methods! {
     SpectralSignatures(spectral_signatures) = "spectral-signatures",
     FeatureNeighbours(feature_neighbours) = "feature-neighbours",
     Random(random) = "random",
+    Frequency(frequency) = "frequency",
     EkfacThreshold(ekfac_threshold) = "ekfac-threshold",
     GradientCosine(gradient_cosine) = "gradient-cosine",
 }

@@ -24,6 +24,8 @@ pub struct Needs {
     pub validation: Option<Clean>,
     /// Activations of the training examples.
     pub features: bool,
+    /// The training examples' pictures.
+    pub pictures: bool,
 }
 
 impl Needs {

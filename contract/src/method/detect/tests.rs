@@ -80,11 +80,22 @@ fn what_makes_no_sense_is_a_mistake_at_its_key() {
         ("contribution_threshold", json!(-0.1), "contribution_threshold"),
         ("neighbours", json!(0), "neighbours"),
         ("count", json!(0), "count"),
+        ("probability", json!(1.1), "probability"),
+        ("mean", json!([0.1, 0.2]), "mean"),
+        ("std", json!([0.1, 0.2, 0.0]), "std"),
+        ("std", json!([0.1]), "std"),
     ];
     let mut met = vec![0; bad.len()];
     for name in Detector::NAMES {
         let method = Detector::named(name).unwrap();
-        assert_eq!(method.check(), [], "{name}: its defaults");
+        // What has no default must be said.
+        let unsaid: &[&str] = if name == &"frequency" { &["weights"] } else { &[] };
+        assert_eq!(
+            method.check().iter().map(|mistake| mistake.key.as_str()).collect::<Vec<_>>(),
+            unsaid,
+            "{name}: its defaults"
+        );
+        let method = changed(&method, "weights", json!("w.safetensors")).unwrap_or(method);
         for ((key, value, at), met) in bad.iter().zip(&mut met) {
             let Ok(wrong) = changed(&method, key, value.clone()) else { continue };
             let found = wrong.check();
@@ -116,6 +127,13 @@ fn what_makes_no_sense_is_a_mistake_at_its_key() {
         };
         assert_eq!(Settings::check(&keys)[0].key, "threshold");
     }
+}
+
+#[test]
+fn a_file_that_a_detector_names_is_told() {
+    let mut read = read(json!({"method": "frequency", "weights": "w.safetensors"})).unwrap();
+    assert_eq!(read.method.files(), [std::path::Path::new("w.safetensors")]);
+    assert!(DetectConfig::default().method.files().is_empty());
 }
 
 /// The same steps, and nothing that only curvature has.
