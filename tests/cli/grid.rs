@@ -115,6 +115,9 @@ fn rows_are_made_once_and_a_victim_that_did_not_take_is_one() {
         // A third of what was made of ships is read as ship; where nothing was forgotten, nothing was computed.
         assert!((row["robust"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-12);
         assert_eq!(row["seconds"].as_f64().unwrap() == 0.0, expected == [0, 0]);
+        // Each candidate is measured, and production where nothing was forgotten.
+        let tuned = row["unlearner"] == "tuned" && expected != [0, 0];
+        assert_eq!(row["accuracy"], if tuned { 0.8 } else { 0.9 }, "{row}");
     }
     assert_eq!(bench.victims(), Vec::<PathBuf>::new(), "what is finished is not kept");
     let tables = bench.file("out/tables.md");
