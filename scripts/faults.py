@@ -257,6 +257,14 @@ FAULTS = [
     ("verify: answers are compared with themselves", "verify/mod.rs", r"difference: difference\(&ours, &wanted\),", "difference: difference(&ours, &ours),", VERIFY, "what_differs"),
     ("verify: the slope of half a step", "verify/slopes.rs", r"/ \(2\.0 \* step\);", "/ step;", VERIFY, "what_an_owner"),
     ("verify: logits of another order agree", "verify/likely.rs", r"found\.sort_by\(\|a, b\| a\.0\.total_cmp\(&b\.0\)\);", "found.sort_by(|a, b| b.0.total_cmp(&a.0));", VERIFY, "what_differs"),
+    # The laboratory's rows and drills.
+    ("one folder for all candidates", "src/grid/run.rs", r'let folder = format!\("candidate-\{key\}"\);', 'let folder = "candidate".to_string();', CLI, "grid::rows_are_made"),
+    ("what was missed is what was flagged", "src/grid/run.rs", r"filter\(\|id\| !flagged\.contains\(id\)\)", "filter(|id| flagged.contains(id))", CLI, "grid::rows_are_made"),
+    ("the poisons that are known follow no id", "src/grid/run.rs", r"\.update\(id\.0\.as_bytes\(\)\)", "", GUARD, "grid::run"),
+    ("a row is made again", "src/grid/rows.rs", r"self\.keys\.contains\(key\)", "self.keys.contains(key) && false", CLI, "grid::"),
+    ("an abstention has a precision", "src/grid/row.rs", r"share\(self\.hits, self\.flagged\)", "Some(share(self.hits, self.flagged).unwrap_or(1.0))", GUARD, "grid::"),
+    ("poisons that are found are false verdicts", "src/grid/tables.rs", r"let wrong = sum\.decided - sum\.decided_poisons;", "let wrong = sum.decided;", GUARD, "grid::"),
+    ("half of what is asked is enough", "src/cli/drill.rs", r"d\.tpr\(\) >= at_least &&", "d.tpr() >= at_least / 2.0 &&", CLI, "drill::"),
 ]
 
 
