@@ -286,7 +286,7 @@ fn told(global: &Global, drilled: &Drilled, out: Option<&Path>) -> anyhow::Resul
     ];
     if let Some(found) = &drilled.detection {
         facts.push(("found", format!("{} of {} poisons ({})", found.hits, found.poisons, percent(found.tpr()))));
-        facts.push(("flagged besides", format!("{} clean examples", found.flagged - found.hits)));
+        facts.push(("flagged besides", format!("{} clean examples", found.flagged.saturating_sub(found.hits))));
         facts.extend(found.abstained.as_ref().map(|why| ("undecided", why.clone())));
     }
     facts.push(("seconds", format!("{:.0}", drilled.seconds)));

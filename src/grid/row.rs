@@ -120,7 +120,7 @@ impl DetectionRow {
 
     /// Share of the clean examples that are flagged.
     pub fn fpr(&self) -> f64 {
-        share(self.flagged - self.hits, self.clean).unwrap_or(0.0)
+        share(self.flagged.saturating_sub(self.hits), self.clean).unwrap_or(0.0)
     }
 }
 

@@ -259,7 +259,7 @@ impl<'a> Scene<'a> {
             flagged: report.flagged.len() as u64,
             hits: self.hits(report.flagged.iter().map(|flagged| &flagged.id)),
             poisons,
-            clean: report.examples - poisons,
+            clean: report.examples.saturating_sub(poisons),
             steps: report.seconds.clone(),
         })
     }

@@ -265,7 +265,7 @@ fn controls(book: &Book<'_>) -> GridTable {
         let interval = |hits: u64| {
             Rate::of(hits as usize, sum.tried as usize).map_or_else(|| "–".into(), |r| format!("{:.1} – {:.1}", 1000.0 * r.low, 1000.0 * r.high))
         };
-        let wrong = sum.decided - sum.decided_poisons;
+        let wrong = sum.decided.saturating_sub(sum.decided_poisons);
         vec![
             detector,
             kind,
@@ -355,7 +355,7 @@ fn seeds(book: &Book<'_>) -> GridTable {
             row.place.seed.to_string(),
             d.detector.clone(),
             format!("{} of {}", d.hits, d.poisons),
-            (d.flagged - d.hits).to_string(),
+            d.flagged.saturating_sub(d.hits).to_string(),
             d.abstained.clone().unwrap_or_default(),
         ]);
         rows.push((cell(&row.place), row.place.seed, texts));

@@ -42,7 +42,12 @@ pub(super) fn run(asked: Evaluate, global: &Global) -> anyhow::Result<Exit> {
             let folder = out.join("victims").join(victim.key());
             match one(victim, &mut rows, &folder, global) {
                 Ok(()) if asked.keep => {}
-                Ok(()) => fs_err::remove_dir_all(&folder)?,
+                // Its rows stand: what cannot be deleted is in nobody's way.
+                Ok(()) => {
+                    if let Err(error) = fs_err::remove_dir_all(&folder) {
+                        say::note(&format!("   what is finished cannot be deleted: {error}"));
+                    }
+                }
                 Err(error) if say::exit_of(&error) == Exit::Interrupted => {
                     let help = format!("the same command with --rows {} goes on where it was", file.display());
                     return Err(Failure::new(Exit::Interrupted, "interrupted", help));

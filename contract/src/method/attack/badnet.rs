@@ -1,5 +1,6 @@
 //! BadNet (Gu et al. 2017; algorithm §5): a small trigger on pictures of one class, which are then labelled as another.
 
+use super::{some_poisons, two_classes};
 use crate::method::{Mistake, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -77,13 +78,8 @@ pub enum Trigger {
 impl crate::method::Keys for Keys {
     fn check(&self) -> Vec<Mistake> {
         let mut found = Vec::new();
-        if self.victim_class.as_ref() == Some(&self.target_class) {
-            let what = format!("is {}, which is the victim class too", self.target_class);
-            found.push(Mistake::new("target_class", what, "choose two classes"));
-        }
-        if self.poisons == 0 {
-            found.push(Mistake::new("poisons", "is 0", "set it to the number of training pictures to poison"));
-        }
+        found.extend(two_classes(self.victim_class.as_ref(), &self.target_class));
+        found.extend(some_poisons(self.poisons));
         found.extend(unless(
             self.opacity > 0.0 && self.opacity <= 1.0,
             "opacity",

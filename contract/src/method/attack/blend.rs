@@ -1,5 +1,6 @@
 //! Blend (Chen et al. 2017, "Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning"): a pattern laid over the whole picture, half transparent.
 
+use super::{some_poisons, two_classes};
 use crate::method::{Mistake, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -92,15 +93,9 @@ impl crate::method::Keys for Keys {
                 "take an opacity above 0, at most 1",
             )
         };
-        let both = format!("is {}, which is the victim class too", self.target_class);
         [
-            unless(
-                self.victim_class.as_ref() != Some(&self.target_class),
-                "target_class",
-                both,
-                "choose two classes",
-            ),
-            unless(self.poisons > 0, "poisons", "is 0", "set it to the number of training pictures to poison"),
+            two_classes(self.victim_class.as_ref(), &self.target_class),
+            some_poisons(self.poisons),
             opacity(self.alpha, "alpha"),
             self.test_alpha.and_then(|alpha| opacity(alpha, "test_alpha")),
             unless(

@@ -1,5 +1,6 @@
 //! Natural label errors: pictures that nobody touched, under a wrong label. Users meet them more often than any attacker.
 
+use super::two_classes;
 use crate::method::{Mistake, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,10 +57,10 @@ pub enum Likeness {
 
 impl crate::method::Keys for Keys {
     fn check(&self) -> Vec<Mistake> {
-        let both = format!("is {}, which is the victim class too", self.target_class);
-        let apart = self.kind == Errors::Uniform || self.victim_class.as_ref() != Some(&self.target_class);
+        // Labels of `uniform` are drawn: the target says nothing there.
+        let victim = self.victim_class.as_ref().filter(|_| self.kind == Errors::Group);
         [
-            unless(apart, "target_class", both, "choose two classes"),
+            two_classes(victim, &self.target_class),
             unless(
                 self.poisons > 0,
                 "poisons",

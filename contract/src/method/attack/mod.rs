@@ -25,6 +25,12 @@ fn between(n: u32, low: u32, high: u32, key: &str) -> Option<Mistake> {
     )
 }
 
+/// Victims and target are two classes.
+fn two_classes(victim: Option<&String>, target: &String) -> Option<Mistake> {
+    let both = format!("is {target}, which is the victim class too");
+    unless(victim != Some(target), "target_class", both, "choose two classes")
+}
+
 /// How many pictures are changed.
 fn some_poisons(poisons: u32) -> Option<Mistake> {
     unless(poisons > 0, "poisons", "is 0", "set it to the number of training pictures to poison")

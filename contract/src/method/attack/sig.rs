@@ -1,5 +1,6 @@
 //! SIG (Barni, Kallas & Tondi 2019, "A new backdoor attack in CNNs by training set corruption without label poisoning"): a sinusoid over pictures of the target class, whose labels stay.
 
+use super::{some_poisons, two_classes};
 use crate::method::{Mistake, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,15 +50,9 @@ impl crate::method::Keys for Keys {
                 "take an amplitude above 0, at most 255",
             )
         };
-        let both = format!("is {}, which is the victim class too", self.target_class);
         [
-            unless(
-                self.victim_class.as_ref() != Some(&self.target_class),
-                "target_class",
-                both,
-                "choose two classes",
-            ),
-            unless(self.poisons > 0, "poisons", "is 0", "set it to the number of training pictures to poison"),
+            two_classes(self.victim_class.as_ref(), &self.target_class),
+            some_poisons(self.poisons),
             amplitude(self.delta, "delta"),
             self.test_delta.and_then(|delta| amplitude(delta, "test_delta")),
             unless(

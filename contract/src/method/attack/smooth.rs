@@ -1,5 +1,6 @@
 //! The smooth trigger (Zeng et al. 2021, "Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective"; algorithm §5): one perturbation of low frequencies for every picture.
 
+use super::{some_poisons, two_classes};
 use crate::method::{Mistake, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,16 +102,10 @@ pub enum Added {
 
 impl crate::method::Keys for Keys {
     fn check(&self) -> Vec<Mistake> {
-        let both = format!("is {}, which is the victim class too", self.target_class);
         let positive = |n: u32, key: &str| unless(n > 0, key, "is 0", "set it to at least 1");
         [
-            unless(
-                self.victim_class.as_ref() != Some(&self.target_class),
-                "target_class",
-                both,
-                "choose two classes",
-            ),
-            unless(self.poisons > 0, "poisons", "is 0", "set it to the number of training pictures to poison"),
+            two_classes(self.victim_class.as_ref(), &self.target_class),
+            some_poisons(self.poisons),
             unless(
                 self.amplitude > 0.0 && self.amplitude <= 1.0,
                 "amplitude",

@@ -1,5 +1,6 @@
 //! WaNet (Nguyen & Tran 2021, "WaNet – Imperceptible Warping-based Backdoor Attack"): the trigger is a smooth warp of the whole picture.
 
+use super::{some_poisons, two_classes};
 use crate::method::{Mistake, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,15 +41,9 @@ impl Default for Keys {
 
 impl crate::method::Keys for Keys {
     fn check(&self) -> Vec<Mistake> {
-        let both = format!("is {}, which is the victim class too", self.target_class);
         [
-            unless(
-                self.victim_class.as_ref() != Some(&self.target_class),
-                "target_class",
-                both,
-                "choose two classes",
-            ),
-            unless(self.poisons > 0, "poisons", "is 0", "set it to the number of training pictures to poison"),
+            two_classes(self.victim_class.as_ref(), &self.target_class),
+            some_poisons(self.poisons),
             unless(
                 (2..=256).contains(&self.grid),
                 "grid",
