@@ -406,6 +406,17 @@ impl Accuracy {
     }
 }
 
+/// Pictures that one of two models reads rightly and the other wrongly: all that the same pictures say of which model is the better one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paired {
+    /// Right before, wrong after.
+    pub lost: u64,
+    /// Wrong before, right after.
+    pub won: u64,
+    /// The same per class name: (lost, won).
+    pub classes: BTreeMap<String, (u64, u64)>,
+}
+
 /// Before and after, as measured; the gate judges it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CertifyResult {
@@ -417,6 +428,9 @@ pub struct CertifyResult {
     pub before: Accuracy,
     /// Candidate on the validation set.
     pub after: Accuracy,
+    /// Both on the same validation pictures. None in answers of older workers.
+    #[serde(default)]
+    pub paired: Option<Paired>,
     /// How both models read the flagged training pictures. None where none were named.
     #[serde(default)]
     pub flagged: Option<FlaggedReadings>,

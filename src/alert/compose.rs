@@ -373,7 +373,7 @@ fn figures(view: &CaseView) -> Vec<(&'static str, String)> {
     }
     if let Some(gate) = &view.gate {
         add("Gate", Some(if gate.pass { "passed".into() } else { "not passed".into() }));
-        for reason in &gate.reasons {
+        for reason in gate.reasons.iter().chain(&gate.doubts) {
             add("", Some(one_line(reason, 400)));
         }
     }

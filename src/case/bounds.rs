@@ -207,6 +207,7 @@ impl GateVerdict {
     fn bounded(mut self) -> Self {
         self.reasons = sentences(self.reasons);
         self.notes = sentences(self.notes);
+        self.doubts = sentences(self.doubts);
         self
     }
 }
@@ -267,7 +268,11 @@ pub fn short_certify(mut result: CertifyResult) -> CertifyResult {
     result.anomalies_before.truncate(PREDICTIONS);
     result.anomalies_after.truncate(PREDICTIONS);
     let bytes = |classes: &BTreeMap<String, _>| classes.keys().map(|name| json_bytes(name) + 30).sum::<usize>();
-    if bytes(&result.before.classes) + bytes(&result.after.classes) > LIST {
+    let changed = result.paired.as_ref().map_or(0, |paired| bytes(&paired.classes));
+    if bytes(&result.before.classes) + bytes(&result.after.classes) + changed > LIST {
+        if let Some(paired) = &mut result.paired {
+            paired.classes.clear();
+        }
         for Accuracy { classes, .. } in [&mut result.before, &mut result.after] {
             classes.clear();
         }

@@ -100,12 +100,15 @@ fn after_gate(certified: &Certified, given: bool) -> Step {
     if !gate.pass {
         return ended(End::Rejected, &gate.reasons.join("; "), "the candidate is kept, marked rejected");
     }
-    // What an owner's own candidate was trained on is not ours to vouch for.
-    if certified.unlearned.decided.decision.mode == Mode::Enforce && !given {
+    // What an owner's own candidate was trained on is not ours to vouch for, and a doubt is a person's to decide.
+    if certified.unlearned.decided.decision.mode == Mode::Enforce && !given && gate.doubts.is_empty() {
         return Step::Approve;
     }
     Step::Record(Event::Proposed {
-        reason: "the candidate passed the gate".into(),
+        reason: match gate.doubts.as_slice() {
+            [] => "the candidate passed the gate".into(),
+            doubts => format!("the candidate passed the gate, but a person should look: {}", doubts.join("; ")),
+        },
         help: "look at the report and approve or decline the candidate".into(),
     })
 }

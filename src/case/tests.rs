@@ -58,6 +58,7 @@ fn certify() -> CertifyResult {
         anomalies_after: vec![prediction()],
         before: Default::default(),
         after: Default::default(),
+        paired: None,
         flagged: None,
         candidate: Digest("dd".into()),
         manifest: None,
@@ -150,6 +151,7 @@ pub(crate) fn events() -> Vec<Event> {
                 pass: true,
                 reasons: vec![],
                 notes: vec![],
+                ..GateVerdict::default()
             },
             seconds: 1.0,
         },

@@ -4,6 +4,7 @@ use super::work::{absolute, unexpected, work_dir};
 use super::{Exit, Failure, Global, ids, say};
 use crate::config::Config;
 use crate::policy::{self, GateVerdict, Known};
+use crate::report::words;
 use clap::Args;
 use delta_guard_contract::job::{Anomaly, CertifyResult};
 use delta_guard_contract::{JobResult, Task, TraceReport};
@@ -132,6 +133,7 @@ fn facts(measured: &CertifyResult, verdict: &GateVerdict) -> Vec<(&'static str, 
         "accuracy",
         format!("{:.2} % → {:.2} %", 100.0 * measured.before.share(), 100.0 * measured.after.share()),
     ));
+    facts.extend(measured.paired.as_ref().map(|paired| ("lost and won", words::lost_and_won(paired))));
     if let Some(flagged) = &measured.flagged {
         facts.push((
             "flagged",
@@ -149,6 +151,7 @@ fn facts(measured: &CertifyResult, verdict: &GateVerdict) -> Vec<(&'static str, 
             format!("rejected: {}", verdict.reasons.join("; "))
         },
     ));
+    facts.extend(verdict.doubts.iter().map(|doubt| ("doubt", doubt.clone())));
     facts.extend(verdict.notes.iter().map(|note| ("note", note.clone())));
     facts
 }

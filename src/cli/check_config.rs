@@ -4,7 +4,7 @@ use super::{Exit, Global, say};
 use crate::config::file::ConfigFile;
 use crate::config::{self, Config, ConfigError, EXAMPLE, Look, Tried};
 use crate::jobs;
-use crate::policy::Mode;
+use crate::policy::{self, GateLimits, Mode};
 use crate::report::words;
 use clap::Args;
 use delta_guard_contract::job::CheckResult;
@@ -211,7 +211,7 @@ fn understood(config: &Config, tried: &Tried, seen: Option<&CheckResult>) -> Str
     facts.extend(data_and_model(file, tried, seen));
     let effort = file.unlearn.method.own().effort(&file.recipe);
     facts.push(("repair", format!("{}: {effort}", file.unlearn.name())));
-    facts.push(("gate", format!("accuracy may fall by {:.1} points", 100.0 * file.gate.max_accuracy_drop)));
+    facts.extend(gate(&file.gate, seen));
     if file.mode == Mode::Enforce {
         let (caps, percent) = (&file.caps, |share: f64| format!("{:.2} %", 100.0 * share));
         facts.push((
@@ -241,6 +241,40 @@ fn understood(config: &Config, tried: &Tried, seen: Option<&CheckResult>) -> Str
         text.push_str(&format!("\nwarning: {}\n", say::plain(warning)));
     }
     text
+}
+
+/// What a candidate may cost, and of which classes a fall cannot be told from chance.
+fn gate(limits: &GateLimits, seen: Option<&CheckResult>) -> Vec<(&'static str, String)> {
+    let mut said = format!(
+        "accuracy may fall by {:.1} points, that of a class by {:.1}",
+        100.0 * limits.max_accuracy_drop,
+        100.0 * limits.max_class_drop
+    );
+    if limits.alpha < 1.0 {
+        said.push_str(&format!("; by more only where it may be chance (gate.alpha {})", limits.alpha));
+    }
+    let mut facts = vec![("gate", said)];
+    let sizes: Vec<u64> = seen
+        .iter()
+        .flat_map(|seen| &seen.validation)
+        .map(|(_, files)| *files)
+        .filter(|files| *files > 0)
+        .collect();
+    let few = |least: &u64| sizes.iter().filter(|files| *files < least).count();
+    if let Some(least) = policy::needed(limits.max_class_drop, limits.alpha, sizes.len())
+        && few(&least) > 0
+    {
+        facts.push((
+            "note",
+            format!(
+                "{} of {} classes have fewer than {least} validation pictures: that a fall of just over {:.1} points is no chance cannot be said of these",
+                few(&least),
+                sizes.len(),
+                100.0 * limits.max_class_drop
+            ),
+        ));
+    }
+    facts
 }
 
 fn data_and_model(file: &ConfigFile, tried: &Tried, seen: Option<&CheckResult>) -> Vec<(&'static str, String)> {

@@ -66,6 +66,7 @@ fn repair(view: &CaseView, add: &mut impl FnMut(&'static str, Option<String>)) {
                 words::points(before, after)
             )),
         );
+        add("lost and won", certify.paired.as_ref().map(words::lost_and_won));
     }
     if let Some(gate) = &view.gate {
         add(
@@ -76,6 +77,8 @@ fn repair(view: &CaseView, add: &mut impl FnMut(&'static str, Option<String>)) {
                 format!("not passed: {}", gate.reasons.join("; "))
             }),
         );
+        gate.doubts.iter().for_each(|doubt| add("doubt", Some(doubt.clone())));
+        gate.notes.iter().for_each(|note| add("gate's note", Some(note.clone())));
     }
 }
 

@@ -6,7 +6,7 @@ mod gate;
 
 pub use caps::{Caps, PastPromotion, Spent};
 pub use decide::{Action, Decision, Found, decide};
-pub use gate::{GateLimits, GateVerdict, Known, Reading, judge};
+pub use gate::{GateLimits, GateVerdict, Known, Reading, how_often, judge, mcnemar, needed};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

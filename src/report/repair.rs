@@ -3,6 +3,7 @@
 use super::{answers, chart, words};
 use crate::cli::advice;
 use crate::engine::CaseView;
+use crate::policy::GateVerdict;
 use delta_guard_contract::job::Prediction;
 use maud::{Markup, html};
 
@@ -98,32 +99,26 @@ pub(super) fn before_and_after(view: &CaseView) -> Markup {
     let Some(certify) = &view.certify else { return html! {} };
     let changes = words::class_changes(&certify.before, &certify.after);
     let (first, rest) = changes.split_at(changes.len().min(CLASSES));
-    let row = |name: Markup, before: f64, after: f64| {
-        let class = if after < before - 0.0005 {
-            "n down"
-        } else if after > before + 0.0005 {
-            "n up"
-        } else {
-            "n"
-        };
-        html! { tr { td { (name) } td class="n" { (words::percent(before)) } td class="n" { (words::percent(after)) } td class=(class) { (words::points(before, after)) } } }
-    };
-    let table = |rows: Markup| html! { div class="scroll" { table { thead { tr { th { "" } th class="n" { "production" } th class="n" { "candidate" } th class="n" { "change" } } } tbody { (rows) } } } };
+    let paired = certify.paired.as_ref();
+    let changed = |name: &str| paired.map(|paired| paired.classes.get(name).copied().unwrap_or_default());
+    let row = |name: Markup, before: f64, after: f64, changed: Option<(u64, u64)>| cost_row(&name, before, after, changed);
+    let table = |rows: Markup| cost_table(&rows, paired.is_some());
     html! {
         section {
             h2 { "What the repair costs" }
-            p class="intro" { "Both models on the same " (words::thousands(certify.after.examples)) " clean validation pictures." }
+            p class="intro" { "Both models on the same " (words::thousands(certify.after.examples)) " clean validation pictures." @if let Some(paired) = paired { " Of these, " (words::lost_and_won(paired)) "." } }
             div class="card" {
                 (table(html! {
-                    (row(html! { b { "All classes" } }, certify.before.share(), certify.after.share()))
-                    @for (name, before, after) in first { (row(html! { (name) }, *before, *after)) }
+                    (row(html! { b { "All classes" } }, certify.before.share(), certify.after.share(), paired.map(|paired| (paired.lost, paired.won))))
+                    @for (name, before, after) in first { (row(html! { (name) }, *before, *after, changed(name))) }
                 }))
                 @if !rest.is_empty() {
-                    details { summary { (rest.len()) " more classes" } (table(html! { @for (name, before, after) in rest { (row(html! { (name) }, *before, *after)) } })) }
+                    details { summary { (rest.len()) " more classes" } (table(html! { @for (name, before, after) in rest { (row(html! { (name) }, *before, *after, changed(name))) } })) }
                 }
             }
             @if let Some(gate) = &view.gate {
-                h3 { "Gate: " span class=(if gate.pass { "tag good" } else { "tag bad" }) { (if gate.pass { "passed" } else { "not passed" }) } }
+                h3 { "Gate: " (gate_word(gate)) }
+                @if !gate.doubts.is_empty() { ul class="reasons" { @for doubt in &gate.doubts { li { (doubt) } } } }
                 @if !gate.reasons.is_empty() { ul class="reasons" { @for reason in &gate.reasons { li { (reason) } } } }
                 @if !gate.notes.is_empty() { ul class="reasons soft" { @for note in &gate.notes { li { (note) } } } }
             }
@@ -141,6 +136,48 @@ pub(super) fn before_and_after(view: &CaseView) -> Markup {
     }
 }
 
+/// A row of what the repair costs: shares before and after; of older workers' answers without what was lost and won.
+fn cost_row(name: &Markup, before: f64, after: f64, changed: Option<(u64, u64)>) -> Markup {
+    let class = if after < before - 0.0005 {
+        "n down"
+    } else if after > before + 0.0005 {
+        "n up"
+    } else {
+        "n"
+    };
+    html! {
+        tr {
+            td { (name) } td class="n" { (words::percent(before)) } td class="n" { (words::percent(after)) } td class=(class) { (words::points(before, after)) }
+            @if let Some((lost, won)) = changed { td class="n" { (words::thousands(lost)) } td class="n" { (words::thousands(won)) } }
+        }
+    }
+}
+
+fn cost_table(rows: &Markup, paired: bool) -> Markup {
+    html! {
+        div class="scroll" {
+            table {
+                thead {
+                    tr {
+                        th { "" } th class="n" { "production" } th class="n" { "candidate" } th class="n" { "change" }
+                        @if paired { th class="n" { "lost" } th class="n" { "won" } }
+                    }
+                }
+                tbody { (rows) }
+            }
+        }
+    }
+}
+
+fn gate_word(gate: &GateVerdict) -> Markup {
+    let (class, word) = match (gate.pass, gate.doubts.is_empty()) {
+        (true, true) => ("tag good", "passed"),
+        (true, false) => ("tag attention", "passed, with a doubt"),
+        (false, _) => ("tag bad", "not passed"),
+    };
+    html! { span class=(class) { (word) } }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -149,6 +186,7 @@ mod tests {
     use crate::engine::Earlier;
     use crate::report::{page, tests::repaired};
     use delta_guard_contract::Digest;
+    use delta_guard_contract::job::Paired;
 
     /// The rows of the table, as text.
     fn rows(view: &CaseView) -> Vec<String> {
@@ -187,6 +225,50 @@ mod tests {
         view.state = crate::case::State::Proposed;
         view.settings = serde_json::json!({"caps": {"max_case_share": 0.05, "max_day_share": 0.05, "max_total_share": 0.05, "max_class_share": 0.5}});
         assert!(!told(&view));
+    }
+
+    /// What is lost and won stands in the table, what it means in words; a doubt is met on the first screen and in the mail.
+    #[test]
+    fn chance_and_doubts_are_told_in_plain_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut view = repaired(folder.path());
+        assert!(
+            !page(&view).contains(">lost<") && page(&view).contains("tag good\">passed<"),
+            "an older worker's answer"
+        );
+        let class = view.certify.as_ref().unwrap().before.classes.keys().next().unwrap().clone();
+        view.certify.as_mut().unwrap().paired = Some(Paired {
+            lost: 15,
+            won: 5,
+            classes: [(class, (7, 3))].into(),
+        });
+        let doubt = "accuracy of class \"rare\" dropped by 100.00 percentage points";
+        view.gate.as_mut().unwrap().doubts = vec![doubt.into()];
+        let page = page(&view);
+        let said = "15 read rightly before are read wrongly now, 5 the other way round; chance alone loses as many of them in 21 of 1,000 measurements (p = 0.02).";
+        assert!(page.contains(said), "{page}");
+        for cells in [
+            "<th class=\"n\">lost</th><th class=\"n\">won</th>",
+            "<td class=\"n\">15</td><td class=\"n\">5</td>",
+            "<td class=\"n\">7</td><td class=\"n\">3</td>",
+            "<td class=\"n\">0</td><td class=\"n\">0</td>",
+        ] {
+            assert!(page.contains(cells), "{cells}");
+        }
+        assert!(page.contains("tag attention\">passed, with a doubt<"));
+        let head = words::headline(&view);
+        assert!(head.meaning.contains(doubt) && head.tone == words::Tone::Attention, "{}", head.meaning);
+        let mail: crate::config::file::Mail =
+            serde_json::from_value(serde_json::json!({"host": "localhost", "from": "guard@example.org", "to": ["a@example.org"]})).unwrap();
+        let content: crate::alert::Content = serde_json::from_value(crate::alert::messages(&mail, &view)[0].content.clone()).unwrap();
+        assert!(
+            content.raw.replace("=\r\n", "").contains("dropped by 100.00 percentage points"),
+            "{}",
+            content.raw
+        );
+        // What is won more often than lost needs no probability.
+        view.certify.as_mut().unwrap().paired.as_mut().unwrap().won = 15;
+        assert!(!super::super::page(&view).contains("measurements (p"));
     }
 
     #[test]

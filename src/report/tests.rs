@@ -195,6 +195,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             anomalies_after: vec![prediction("ship", 0.871, "airplane")],
             before: accuracy(0),
             after: accuracy(1),
+            paired: None,
             candidate: Digest("ca".repeat(32)),
             manifest: None,
             seconds: 4.0,
@@ -203,6 +204,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             pass: true,
             reasons: Vec::new(),
             notes: Vec::new(),
+            ..GateVerdict::default()
         }),
         approval: None,
         paths: Paths {
@@ -247,6 +249,7 @@ pub(crate) fn ended(folder: &Path, state: State) -> CaseView {
                 pass: false,
                 reasons,
                 notes: Vec::new(),
+                ..GateVerdict::default()
             });
         }
         State::Undecided => {

@@ -2,11 +2,11 @@
 
 use crate::case::State;
 use crate::engine::CaseView;
-use crate::policy::{Known, Reading};
+use crate::policy::{self, Known, Reading};
 use crate::text::escape;
 pub use crate::text::{seconds, thousands};
 use delta_guard_contract::finding::{Cell, Words};
-use delta_guard_contract::job::Accuracy;
+use delta_guard_contract::job::{Accuracy, Paired};
 
 /// How good or bad it is, for colours and exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,8 +174,9 @@ fn reading_said(view: &CaseView) -> String {
 /// Of a case whose candidate passed the gate.
 fn repaired(view: &CaseView, count: &str, label: &str) -> Headline {
     let third = matches!(reading(view), Some((Reading::Third, _)));
+    let doubts = view.gate.as_ref().map_or(&[][..], |gate| &gate.doubts);
     let made = |tag, title: String, meaning: String| Headline {
-        tone: if third { Tone::Attention } else { Tone::Good },
+        tone: if third || !doubts.is_empty() { Tone::Attention } else { Tone::Good },
         tag,
         title,
         meaning,
@@ -188,8 +189,12 @@ fn repaired(view: &CaseView, count: &str, label: &str) -> Headline {
                 false => format!("{count} caused this error, and a repaired model is ready."),
             },
             format!(
-                "The model read this picture{label} because of them. {} The candidate passed the gate and waits for your word: nothing is promoted before.",
-                reading_said(view)
+                "The model read this picture{label} because of them. {} The candidate passed the gate{} waits for your word: nothing is promoted before.",
+                reading_said(view),
+                match doubts {
+                    [] => " and".into(),
+                    doubts => format!(", but look at this: {}. It", doubts.join("; ")),
+                }
             ),
         )
     } else {
@@ -288,6 +293,23 @@ pub fn sentence(text: &str) -> String {
         text.into()
     };
     if text.ends_with(['.', '!', '?']) { text } else { format!("{text}.") }
+}
+
+/// What the same pictures say of which model is better, and whether that may be chance.
+pub fn lost_and_won(paired: &Paired) -> String {
+    let Paired { lost, won, .. } = paired;
+    let counted = format!(
+        "{} read rightly before are read wrongly now, {} the other way round",
+        thousands(*lost),
+        thousands(*won)
+    );
+    if lost <= won {
+        return counted;
+    }
+    format!(
+        "{counted}; chance alone loses as many of them {}",
+        policy::how_often(policy::mcnemar(*lost, *won), 1)
+    )
 }
 
 /// The class that lost most: name, share before, share after.

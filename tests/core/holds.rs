@@ -295,7 +295,7 @@ fn an_owners_candidate_is_not_promoted_without_a_word() {
     let root = tempfile::tempdir().unwrap();
     let mut settings = settings(root.path(), Mode::Enforce);
     settings.gate.max_accuracy_drop = 0.0;
-    drop_picture(&settings, "x.png", "label=dog\ncorrect_after=267\n", None);
+    drop_picture(&settings, "x.png", "label=dog\ncorrect_after=255\n", None);
     let case = crate::support::run_to_end(&settings);
     assert_eq!(case.state, State::Rejected);
     settings.gate.max_accuracy_drop = 0.5;

@@ -43,6 +43,36 @@ fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// 45 pictures lost and 30 won, five points of the accuracy: that may be chance, but not even in `enforce` is it promoted without a word. The same fall in an answer of
+/// an older worker, which does not say what was lost and won, is rejected as it was then; and with nothing won it is no chance.
+#[test]
+fn a_doubt_waits_for_a_person_in_enforce() {
+    for (words, state) in [("won=10\n", State::Proposed), ("", State::Rejected), ("unpaired=yes\n", State::Rejected)] {
+        let root = tempfile::tempdir().unwrap();
+        let settings = settings(root.path(), Mode::Enforce);
+        drop_picture(&settings, "a.png", &format!("label=dog\nflag=30\ncorrect_after=255\n{words}"), None);
+        let case = run_to_end(&settings);
+        assert_eq!(case.state, state, "{words:?}: {}", case.reason);
+        assert_eq!(publish::current(&settings.candidates_dir).unwrap(), None);
+        assert_eq!(case.certify().unwrap().paired.is_none(), words.contains("unpaired"));
+        if state == State::Rejected {
+            assert!(case.reason.contains("gate.max_accuracy_drop"), "{}", case.reason);
+            continue;
+        }
+        let doubt = &case.gate().unwrap().doubts[0];
+        assert!(
+            case.reason.contains("a person should look") && case.reason.contains(doubt.as_str()),
+            "{}",
+            case.reason
+        );
+        assert!(doubt.contains("45 were lost, 30 won"), "{doubt}");
+        let running = Running::start(&settings);
+        assert!(ask(&settings, approve(&case)).0);
+        assert_eq!(ended(&settings, "a.png").state, State::Promoted);
+        running.stop().1.unwrap();
+    }
+}
+
 /// In every mode: nothing is promoted before, the link is moved after, and the journal says who said so and why.
 #[test]
 fn an_approved_candidate_is_promoted_in_every_mode() {

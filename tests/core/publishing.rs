@@ -22,6 +22,7 @@ fn with_candidate<T>(root: &Path, weights: &[u8], run: impl FnOnce(&NewCandidate
             pass: true,
             reasons: vec![],
             notes: vec![],
+            ..GateVerdict::default()
         },
         seq: 17,
     })

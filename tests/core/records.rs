@@ -131,6 +131,7 @@ fn let_say(settings: &mut Settings, root: &Path, words: &Words) {
                 anomalies_after: vec![prediction(words.classes.len() - 1)],
                 before: accuracy(),
                 after: accuracy(),
+                paired: None,
                 candidate: digest.clone(),
                 seconds: 0.1,
                 manifest: None,

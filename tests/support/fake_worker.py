@@ -2,7 +2,7 @@
 """A worker that speaks the protocol and computes nothing: what it answers follows from the picture's bytes, so that every run gives the same.
 
 A picture is text, `key=value` a line: `label` (what production reads), `after` (what the candidate reads), `flag` (how many are flagged), `verdict`,
-`correct_after`, `fault` (a stage and a kind of fault, `stage:kind`), `once` (a stage that crashes at its first run), `hang` (a stage that never ends),
+`correct_after`, `won` (pictures of each class that are won, and lost beside the fall), `unpaired` (as a worker of an older version), `fault` (a stage and a kind of fault, `stage:kind`), `once` (a stage that crashes at its first run), `hang` (a stage that never ends),
 `hiccups` (a stage and how many of its runs meet a file system that does not answer, `stage:2`), `odd` (flagged ids hold what tables and CSV files stumble over).
 
 It also plays a story: `prepare` makes three pictures to hand in, which the victim reads as `dog` unless the seed is 13 (the attack does not take); training under seed 66
@@ -194,6 +194,13 @@ def accuracy(correct):
     return {"examples": 300, "correct": share * len(CLASSES), "classes": {c: [100, share] for c in CLASSES}}
 
 
+def paired(before, after, won):
+    """Which pictures changed sides, where `won` of each class did so without need."""
+    pairs = {c: [max(before["classes"][c][1] - after["classes"][c][1], 0) + won, max(after["classes"][c][1] - before["classes"][c][1], 0) + won]
+             for c in CLASSES}
+    return {"lost": sum(lost for lost, _ in pairs.values()), "won": sum(won for _, won in pairs.values()), "classes": pairs}
+
+
 def told(label, truth):
     return f"label={label}\nflag=20\nverdict={'flagged' if truth else 'undecided'}\n".encode()
 
@@ -317,8 +324,9 @@ def main():
         misbehave(job, words)
         with open(task["candidate"], "rb") as file:
             candidate = digest(file.read())
+        before, after = accuracy(270), accuracy(int(words.get("correct_after", "270")))
         done("certify", anomalies_before=[prediction(job, words["label"])], anomalies_after=[prediction(job, words.get("after", "ship"))],
-             before=accuracy(270), after=accuracy(int(words.get("correct_after", "270"))), candidate=candidate, manifest=manifest(), seconds=0.5)
+             before=before, after=after, paired=None if "unpaired" in words else paired(before, after, int(words.get("won", "0"))), candidate=candidate, manifest=manifest(), seconds=0.5)
     if kind == "measure":
         # Candidates by fine-tuning are worse, so that one who measures the same checkpoint twice is seen.
         with open(task["model"]["checkpoint"], "rb") as file:

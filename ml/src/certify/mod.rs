@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::progress::Report;
 use delta_guard_contract::ImageConfig;
-use delta_guard_contract::job::{Accuracy, Prediction};
+use delta_guard_contract::job::{Accuracy, Paired, Prediction};
 use tch::{Kind, Tensor};
 
 /// Examples per evaluation batch.
@@ -52,6 +52,21 @@ pub fn accuracy(data: &DataSet, predicted: &[(u32, f64)]) -> Accuracy {
         }
     }
     accuracy
+}
+
+/// Which pictures of a data set two models' predictions over the whole of it lose and win.
+pub fn paired(data: &DataSet, before: &[(u32, f64)], after: &[(u32, f64)]) -> Paired {
+    let mut paired = Paired::default();
+    for ((&label, &(was, _)), &(is, _)) in data.labels().iter().zip(before).zip(after) {
+        let name = data.classes().get(label as usize).cloned().unwrap_or_else(|| label.to_string());
+        let counts = paired.classes.entry(name).or_default();
+        match (was == label, is == label) {
+            (true, false) => (counts.0, paired.lost) = (counts.0 + 1, paired.lost + 1),
+            (false, true) => (counts.1, paired.won) = (counts.1 + 1, paired.won + 1),
+            _ => {}
+        }
+    }
+    paired
 }
 
 /// What the model makes of one picture (C·H·W planar uint8).

@@ -122,15 +122,16 @@ pub fn certify(place: &Place<'_>, data: &DataConfig, model: &ModelConfig, repair
             .collect::<Result<Vec<_>>>()?;
         let seen = certify::predictions(&model, &validation, &data.image, &all, step, report)?;
         let read = chosen.read(&model, &train, &data.image, step, report)?;
-        Ok((predictions, certify::accuracy(&validation, &seen), read, digest))
+        Ok((predictions, seen, read, digest))
     };
     let (anomalies_before, before, read_before, _) = look(&model.checkpoint, "measure production")?;
     let (anomalies_after, after, read_after, candidate) = look(repair.candidate, "measure candidate")?;
     Ok(JobResult::Certify(CertifyResult {
         anomalies_before,
         anomalies_after,
-        before,
-        after,
+        before: certify::accuracy(&validation, &before),
+        after: certify::accuracy(&validation, &after),
+        paired: Some(certify::paired(&validation, &before, &after)),
         flagged: readings::compare(&train, &chosen, &read_before, &read_after),
         candidate,
         manifest: Some(train.manifest_digest().clone()),

@@ -2,7 +2,7 @@
 
 use super::network::{Network, normalised};
 use super::scene::{LIMITS, SCENE, anomaly, recipe};
-use delta_guard_contract::job::{Accuracy, Prediction};
+use delta_guard_contract::job::{Accuracy, Paired, Prediction};
 use delta_guard_contract::{DataConfig, DataSource, JobResult, Recipe, Task};
 use delta_influence::data::DataSet;
 use delta_influence::files;
@@ -96,6 +96,20 @@ fn certify_measures_both_models() {
     assert!(expected_before.correct != expected_after.correct, "the scene must tell the models apart");
     assert!(expected_before.correct < 20 && expected_after.correct < 20, "some must be misread");
     assert_eq!((&found.before, &found.after), (&expected_before, &expected_after));
+    let mut paired = Paired::default();
+    for (i, &label) in validation.labels().iter().enumerate() {
+        let right = |network: &Network| network.read(&normalised(validation.pixels(i), image)).0 == label;
+        let (was, is) = (right(&before), right(&after));
+        paired.lost += u64::from(was && !is);
+        paired.won += u64::from(is && !was);
+        let class = paired.classes.entry(validation.classes()[label as usize].clone()).or_default();
+        *class = (class.0 + u64::from(was && !is), class.1 + u64::from(is && !was));
+    }
+    assert!(
+        paired.lost > 0 && paired.lost != paired.won,
+        "the scene must tell lost from won: {paired:?}"
+    );
+    assert_eq!(found.paired, Some(paired));
     assert_eq!((found.anomalies_before.len(), found.anomalies_after.len()), (2, 2));
     for (i, picture) in pictures.iter().enumerate() {
         same(&found.anomalies_before[i], &before, picture, &scene.victim);

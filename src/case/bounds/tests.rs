@@ -106,6 +106,7 @@ fn events(text: &str, many: usize) -> Vec<Event> {
                 anomalies_after: vec![prediction; many.min(5)],
                 before: accuracy.clone(),
                 after: accuracy,
+                paired: None,
                 candidate: digest,
                 seconds,
                 manifest: None,
@@ -116,6 +117,7 @@ fn events(text: &str, many: usize) -> Vec<Event> {
                 pass: false,
                 reasons: list.clone(),
                 notes: list,
+                ..GateVerdict::default()
             },
             seconds,
         },
