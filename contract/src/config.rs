@@ -3,6 +3,7 @@
 //! Doc comments are the documentation of the keys: they become the JSON schema, and a test holds `config/delta-guard.yaml` against it.
 
 pub use crate::picture::{ImageConfig, Orientation, Resize};
+use crate::verify::LEAST_TRACKED;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -133,10 +134,19 @@ pub struct ModelConfig {
     /// What stands before the network's names in the checkpoint, where it holds the network more than once (`ema`, `model`). Unset: `module.`, `_orig_mod.`, `model.` and `net.` are recognised.
     #[serde(default)]
     pub prefix: Option<String>,
+    /// Share of the parameters that influence must be computed on at least, of those that the logits depend on. Below it the model is not guarded: what caused a
+    /// prediction could lie where nobody looks. 0 to 1; 0: whatever there is.
+    #[serde(default = "default_tracked")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_tracked_share: f64,
 }
 
 fn default_width() -> u32 {
     64
+}
+
+fn default_tracked() -> f64 {
+    LEAST_TRACKED
 }
 
 /// First layers of ResNet-18.

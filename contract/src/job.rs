@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use crate::story::{Bait, PrepareResult, StoryConfig, Success, VictimConfig};
-pub use crate::verify::{Proof, StoredByOwner, VerifyResult};
+pub use crate::verify::{Proof, StoredByOwner, Tracked, VerifyResult};
 
 /// Name of the submitted picture in the folder of a predict job, as the worker writes it anew: a PNG of the pixels that the model saw, enlarged where they
 /// are few. What the submitter sent is never passed on.
@@ -297,6 +297,9 @@ pub struct CheckResult {
     /// How the network answers the pictures that its owner stored with it; None: it comes with none.
     #[serde(default)]
     pub proof: Option<Proof>,
+    /// What of the network influence is computed on; None where the number of classes is not known.
+    #[serde(default)]
+    pub tracked: Option<Tracked>,
     /// What a person should know of how the checkpoint was read: one sentence each.
     #[serde(default)]
     pub notes: Vec<String>,

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 /// Logits that differ by more than this from the stored ones are another network's, or another picture's.
 pub const LARGEST_DIFFERENCE: f64 = 1e-3;
 
+/// Default of `model.min_tracked_share`. Of the models of docs/models.md the one with the least has 98.8 %.
+pub const LEAST_TRACKED: f64 = 0.8;
+
 /// Said wherever a network of the owner's is guarded that comes without proof: `check-config`, the daemon's page, reports.
 pub const UNPROVED: &str =
     "nobody has proved that this is the owner's network: no pictures with its own answers are stored in it (docs/export.py stores them)";
@@ -21,14 +24,9 @@ pub struct VerifyResult {
     pub input: [i64; 3],
     /// Trained numbers.
     pub parameters: u64,
-    /// Layers that influence is computed on.
-    pub layers: u64,
-    /// Share of the trained numbers that lie in them, 0 to 1.
-    pub tracked_share: f64,
-    /// Tensors that lie in none, with the reason; the largest first, at most twenty.
-    pub untracked: Vec<(String, String)>,
-    /// How many there are in all.
-    pub untracked_tensors: u64,
+    /// What influence is computed on.
+    #[serde(flatten)]
+    pub tracked: Tracked,
     /// What its owner stored with it (docs/export.py); None: nothing.
     pub stored: Option<StoredByOwner>,
     /// How it answers the stored pictures; None: none are stored, and nobody has proved that this is the owner's network.
@@ -41,6 +39,72 @@ pub struct VerifyResult {
     pub factor_bytes: u64,
     /// Most bytes that this process held.
     pub peak_memory: u64,
+}
+
+/// What of a network influence is computed on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tracked {
+    /// Layers that influence is computed on.
+    pub layers: u64,
+    /// Share of the trained numbers that lie in them, of those that the logits depend on; 0 to 1. A part that serves in training only (GoogLeNet's auxiliary heads)
+    /// counts neither way: no prediction comes from it.
+    pub tracked_share: f64,
+    /// Trained tensors that lie in none, with the reason; the largest first, at most twenty.
+    pub untracked: Vec<(String, String)>,
+    /// How many there are in all.
+    pub untracked_tensors: u64,
+}
+
+impl Tracked {
+    /// Tensors that a sentence names.
+    const NAMED: usize = 3;
+
+    /// What it is, in a sentence without an end.
+    pub fn sentence(&self) -> String {
+        let Self { layers, tracked_share, .. } = self;
+        let tracked = format!(
+            "{layers} layers with {:.1} % of the parameters that the logits depend on",
+            100.0 * tracked_share
+        );
+        match self.untracked.is_empty() {
+            true => tracked,
+            false => format!("{tracked}; not tracked: {}", self.names()),
+        }
+    }
+
+    /// The largest tensors that are not tracked, each with its reason, and how many more there are.
+    fn names(&self) -> String {
+        let named: Vec<String> = self
+            .untracked
+            .iter()
+            .take(Self::NAMED)
+            .map(|(name, why)| format!("{name} ({why})"))
+            .collect();
+        match self.untracked_tensors.saturating_sub(named.len() as u64) {
+            0 => named.join(", "),
+            more => format!("{} and {more} smaller tensors", named.join(", ")),
+        }
+    }
+
+    /// Where it is less than `least` (`model.min_tracked_share`): what is wrong, and what to do.
+    pub fn lacking(&self, least: f64) -> Option<(String, String)> {
+        // Not a number is too little.
+        if self.tracked_share >= least {
+            return None;
+        }
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let message = format!(
+            "influence is computed on {} of the parameters that the logits depend on, model.min_tracked_share asks for {}; not tracked: {}",
+            percent(self.tracked_share),
+            percent(least),
+            self.names()
+        );
+        let help = format!(
+            "what caused a prediction could lie in what is not tracked. Write these as plain convolutions or linear layers and export the model again; or set model.min_tracked_share to {:.2} to guard it as it is",
+            (100.0 * self.tracked_share).floor().max(0.0) / 100.0
+        );
+        Some((message, help))
+    }
 }
 
 /// What lies under `extra/` of an exported model.
@@ -107,6 +171,36 @@ mod tests {
             same_class: 5,
             likely: likely.iter().map(ToString::to_string).collect(),
         }
+    }
+
+    fn tracked(tracked_share: f64, untracked: &[&str], untracked_tensors: u64) -> Tracked {
+        Tracked {
+            layers: 58,
+            tracked_share,
+            untracked: untracked.iter().map(|name| (name.to_string(), "mixed".to_string())).collect(),
+            untracked_tensors,
+        }
+    }
+
+    #[test]
+    fn what_is_tracked_says_what_is_not_and_what_to_do_where_it_is_too_little() {
+        let whole = tracked(1.0, &[], 0);
+        assert_eq!(whole.sentence(), "58 layers with 100.0 % of the parameters that the logits depend on");
+        assert_eq!(whole.lacking(1.0), None);
+        let half = tracked(0.5579, &["a", "b", "c", "d"], 9);
+        assert!(
+            half.sentence()
+                .ends_with("55.8 % of the parameters that the logits depend on; not tracked: a (mixed), b (mixed), c (mixed) and 6 smaller tensors")
+        );
+        let (message, help) = half.lacking(LEAST_TRACKED).unwrap();
+        assert!(
+            message.contains("55.8 %") && message.contains("80.0 %") && message.contains("a (mixed)"),
+            "{message}"
+        );
+        // What is advised is enough.
+        assert!(help.contains("model.min_tracked_share to 0.55 "), "{help}");
+        assert!(half.lacking(0.55).is_none() && half.lacking(0.5579).is_none() && half.lacking(0.56).is_some());
+        assert!(tracked(f64::NAN, &[], 0).lacking(0.0).is_some());
     }
 
     #[test]

@@ -145,6 +145,7 @@ fn every_attack_takes_by_its_poisons() {
                 stem: Stem::Cifar,
                 checkpoint: root.path().join("none"),
                 prefix: None,
+                min_tracked_share: 0.0,
             },
             recipe: Recipe {
                 epochs: 15,

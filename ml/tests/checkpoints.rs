@@ -208,6 +208,7 @@ fn a_candidate_has_productions_kinds_of_numbers() {
                         stem: Default::default(),
                         checkpoint: production.clone(),
                         prefix: None,
+                        min_tracked_share: 0.0,
                     },
                     recipe: Recipe {
                         epochs: 1,

@@ -62,6 +62,7 @@ fn model(checkpoint: &Path) -> ModelConfig {
         stem: Stem::Cifar,
         checkpoint: checkpoint.to_path_buf(),
         prefix: None,
+        min_tracked_share: 0.0,
     }
 }
 

@@ -311,6 +311,7 @@ fn model() {
         stem: Default::default(),
         checkpoint: "m.safetensors".into(),
         prefix: None,
+        min_tracked_share: 0.0,
     };
     told.fails("an unknown network", zoo::graph(&config("resnet19"), [3, 8, 8], 3));
     put(&dir.join("graph.json"), b"{\"format\": 2, \"nodes\": [{\"op\": \"lstm\"}]}");

@@ -107,7 +107,7 @@ fn every_pictures_own_gradient_of_every_tapped_layer_is_autograds() {
         println!(
             "{name}: {} layers, {:.1} % of the weights; not tapped: {:?}",
             layers.len(),
-            100.0 * case.model.graph.tracked_share(),
+            100.0 * case.model.graph.tracked().tracked_share,
             open.keys()
         );
     }

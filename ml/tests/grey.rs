@@ -117,6 +117,7 @@ fn grey_pictures_are_trained_read_traced_and_certified() {
         width: 6,
         stem: Stem::Cifar,
         prefix: None,
+        min_tracked_share: 0.0,
         checkpoint,
     };
     let task = Task::Train {

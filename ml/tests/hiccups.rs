@@ -130,6 +130,7 @@ impl Place {
                     stem: Default::default(),
                     checkpoint: self.at(checkpoint),
                     prefix: None,
+                    min_tracked_share: 0.0,
                 },
                 source,
                 list: true,

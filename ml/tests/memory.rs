@@ -38,6 +38,7 @@ fn a_job_on_the_cpu_has_a_ceiling() {
                 stem: Default::default(),
                 checkpoint: "none".into(),
                 prefix: None,
+                min_tracked_share: 0.0,
             },
             input: [3, 8, 8],
             classes: 2,

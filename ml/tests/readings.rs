@@ -47,6 +47,7 @@ fn the_flagged_are_read_by_both_models() {
         stem: Stem::Cifar,
         checkpoint: at("production.safetensors"),
         prefix: None,
+        min_tracked_share: 0.0,
     };
     let graph = zoo::graph(&model, data.image.input(), train.classes().len()).unwrap();
     // Two models that read differently: what one reads says nothing of the other.

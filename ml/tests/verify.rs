@@ -27,7 +27,7 @@ fn what_an_owner_stored_is_answered_as_the_owner_did() {
     assert!(found.gradient_difference <= 1e-6, "{:e}", found.gradient_difference);
     assert_eq!(stored.classes.len() as u64, found.classes);
     assert_eq!(stored.pictures.len(), 8);
-    assert!(found.tracked_share > 0.9 && found.layers > 3 && found.factor_bytes > 0 && found.peak_memory > 0);
+    assert!(found.tracked.tracked_share > 0.9 && found.tracked.layers > 3 && found.factor_bytes > 0 && found.peak_memory > 0);
 }
 
 #[test]
@@ -47,11 +47,12 @@ fn without_pictures_nothing_is_proved() {
     }
     let swin = verified("swin_v2", None);
     assert!(
-        swin.untracked
+        swin.tracked
+            .untracked
             .iter()
             .any(|(name, why)| name.contains("cpb_mlp") && why.contains("do not reach")),
         "{:?}",
-        swin.untracked
+        swin.tracked.untracked
     );
     assert_eq!(verified("one_channel", None).input[0], 1);
 }

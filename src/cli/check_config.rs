@@ -124,6 +124,7 @@ fn try_out(global: &Global, config: Config) -> anyhow::Result<Checked> {
     if let Some(seen) = &seen {
         tried.warnings.extend(thin_classes(&config, seen));
         proof(&config, seen, &mut tried)?;
+        coverage(&config.file, seen, &mut tried);
     }
     Ok(match config.mistakes(&tried.mistakes) {
         Some(error) => Err(error),
@@ -140,6 +141,17 @@ fn proof(config: &Config, seen: &CheckResult, tried: &mut Tried) -> anyhow::Resu
         None => {}
     }
     Ok(())
+}
+
+/// A network of which influence would see too little is not guarded by it.
+fn coverage(file: &ConfigFile, seen: &CheckResult, tried: &mut Tried) {
+    let Some(tracked) = seen.tracked.as_ref().filter(|_| file.detect.needs().influence().is_some()) else {
+        return;
+    };
+    match tracked.lacking(file.model.min_tracked_share) {
+        Some((message, help)) => tried.mistake("model.architecture", message, help),
+        None => tried.found.push(("influence on", tracked.sentence())),
+    }
 }
 
 /// A network of the owner's was hardly trained by our recipe.

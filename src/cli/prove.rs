@@ -1,9 +1,10 @@
-//! At the daemon's start: a network of the owner's that answers its stored pictures otherwise is not guarded.
+//! At the daemon's start: a network of the owner's that answers its stored pictures otherwise, or of which influence would see too little, is not guarded.
 
 use super::{Exit, Failure};
 use crate::jobs::{self, Local, Runner};
 use crate::settings::Settings;
 use crate::stop::Stop;
+use delta_guard_contract::job::VerifyResult;
 use delta_guard_contract::verify::UNPROVED;
 use delta_guard_contract::{Job, JobResult, Message, PROTOCOL, Task, WorkerSetup};
 use tracing::{info, warn};
@@ -16,7 +17,7 @@ pub(super) async fn at_the_start(settings: &Settings, stop: Stop) -> anyhow::Res
     if settings.unproved {
         warn!(message = "Guarded network comes without proof.", why = UNPROVED);
     }
-    if settings.unproved || !settings.model.architecture.ends_with(".pt2") {
+    if !settings.model.architecture.ends_with(".pt2") {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
@@ -40,17 +41,34 @@ pub(super) async fn at_the_start(settings: &Settings, stop: Stop) -> anyhow::Res
     };
     let mut hear = |_: Message| {};
     match runner.run(&job, settings.worker.limits.predict, stop, &mut hear).await {
-        Ok(JobResult::Verify(verified)) => match &verified.proof {
-            Some(proof) if proof.agrees() => info!(message = "Guarded network is the owner's.", proof = proof.sentence()),
-            Some(proof) => {
-                let message = format!("{} is not guarded: {}", settings.model.architecture, proof.sentence());
-                return Err(Failure::new(Exit::Config, message, proof.help()));
-            }
-            None => warn!(message = "Guarded network comes without proof.", why = UNPROVED),
-        },
+        Ok(JobResult::Verify(verified)) => judge(settings, &verified)?,
         Ok(other) => return Err(super::work::unexpected(&other)),
         Err(jobs::Failure::Stopped) => {}
         Err(jobs::Failure::Fault(fault)) => warn!(message = "Guarded network could not be proved.", why = %fault),
     }
     Ok(())
+}
+
+/// What was seen of the network.
+fn judge(settings: &Settings, verified: &VerifyResult) -> anyhow::Result<()> {
+    let refused = |(message, help): (String, String)| {
+        let message = format!("{} is not guarded: {message}", settings.model.architecture);
+        Err(Failure::new(Exit::Config, message, help))
+    };
+    match &verified.proof {
+        Some(proof) if proof.agrees() => info!(message = "Guarded network is the owner's.", proof = proof.sentence()),
+        Some(proof) => return refused((proof.sentence(), proof.help())),
+        None if settings.unproved => {} // told already
+        None => warn!(message = "Guarded network comes without proof.", why = UNPROVED),
+    }
+    if settings.detect.needs().influence().is_none() {
+        return Ok(());
+    }
+    match verified.tracked.lacking(settings.model.min_tracked_share) {
+        Some(lacking) => refused(lacking),
+        None => {
+            info!(message = "Influence sees the guarded network.", tracked = verified.tracked.sentence());
+            Ok(())
+        }
+    }
 }

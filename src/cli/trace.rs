@@ -95,6 +95,7 @@ impl Trace {
             Exhibit::Sources(sources) => Some(("sources", sources.caption.clone())),
             _ => None,
         }));
+        facts.extend(report.tracked.iter().map(|tracked| ("influence on", tracked.sentence())));
         facts.push(("seed", seed_said(seed, config.file.detect.common.seed, self.seed)));
         facts.push(("details", folder.join("trace.json").display().to_string()));
         say::out(&say::facts(&facts))?;

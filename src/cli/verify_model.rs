@@ -131,14 +131,18 @@ pub(super) fn facts(verified: &VerifyResult, pictures: u64) -> Vec<(&'static str
         ("parameters", words::thousands(verified.parameters)),
         (
             "tracked",
-            format!("{} layers with {} of them", verified.layers, words::percent(verified.tracked_share)),
+            format!(
+                "{} layers with {} of those that the logits depend on",
+                verified.tracked.layers,
+                words::percent(verified.tracked.tracked_share)
+            ),
         ),
     ];
-    for (name, why) in verified.untracked.iter().take(NAMED) {
+    for (name, why) in verified.tracked.untracked.iter().take(NAMED) {
         facts.push(("  not tracked", format!("{name} ({why})")));
     }
-    if verified.untracked_tensors > NAMED as u64 {
-        let more = verified.untracked_tensors - NAMED as u64;
+    if verified.tracked.untracked_tensors > NAMED as u64 {
+        let more = verified.tracked.untracked_tensors - NAMED as u64;
         facts.push(("  not tracked", format!("{} smaller tensors", words::thousands(more))));
     }
     facts.push((

@@ -69,6 +69,7 @@ fn facts(view: &CaseView) -> Vec<(&str, String)> {
             }
         };
         facts.push(("EK-FAC factors", factors));
+        facts.extend(trace.tracked.iter().map(|tracked| ("influence is computed on", tracked.sentence())));
         facts.push(("device, peak memory", format!("{}, {}", trace.device, words::bytes(trace.peak_memory))));
         facts.extend(exhibits::facts(trace));
     }

@@ -11,6 +11,7 @@ use crate::case::State;
 use crate::engine::{Paths, Submission};
 use crate::policy::{Action, Decision, GateVerdict, Mode};
 use delta_guard_contract::finding::{Abstain, Cell, Exhibit, FactorUse, HowSure, SharedPicture, SharedPixels, Sure, Words};
+use delta_guard_contract::job::Tracked;
 use delta_guard_contract::job::{Accuracy, CertifyResult, FlaggedReadings, Prediction, TrainResult};
 use delta_guard_contract::{DetectConfig, Digest, Flagged, TraceReport, TraceVerdict, TrainId};
 use std::collections::BTreeMap;
@@ -109,6 +110,12 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             key: Digest("fa".repeat(32)),
             reused: false,
             examples: 1000,
+        }),
+        tracked: Some(Tracked {
+            layers: 21,
+            tracked_share: 0.9991,
+            untracked: vec![("bn1.weight".into(), "not the weight of a convolution or a linear layer".into())],
+            untracked_tensors: 40,
         }),
         settings: DetectConfig::default().resolved(),
         seed: None,

@@ -115,6 +115,7 @@ mod tests {
             stem: delta_guard_contract::Stem::default(),
             checkpoint: "m".into(),
             prefix: None,
+            min_tracked_share: 0.0,
         };
         Task::Graph {
             model,

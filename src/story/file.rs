@@ -65,6 +65,7 @@ impl StoryModel {
             stem: self.stem,
             checkpoint: checkpoint.to_path_buf(),
             prefix: None,
+            min_tracked_share: delta_guard_contract::verify::LEAST_TRACKED,
         }
     }
 }

@@ -271,6 +271,50 @@ fn what_is_not_proved_is_said_and_what_differs_is_not_guarded() {
     assert!(text(&started.stderr).contains("is not guarded"), "{}", text(&started.stderr));
 }
 
+/// How much of the network influence sees stands where people look, and too little is refused, until the owner says that it is enough.
+#[test]
+fn a_network_that_influence_hardly_sees_is_not_guarded_unless_its_owner_says_so() {
+    let place = Place::new("");
+    let plain = std::fs::read_to_string(place.config()).unwrap().replace("small-cnn", "products.pt2");
+    let configure = |text: &str| std::fs::write(place.config(), text).unwrap();
+    let model = |other: &Value| std::fs::write(place.at("products.pt2"), program(other)).unwrap();
+    configure(&plain);
+
+    model(&json!({}));
+    let checked = place.ask(&["check-config"]);
+    let said = text(&checked.stdout);
+    assert!(
+        said.contains("21 layers with 99.9 %") && said.contains("bn1.weight (batch norm)"),
+        "{said}"
+    );
+
+    model(&json!({"tracked_share": 0.5579}));
+    for command in ["check-config", "run"] {
+        let told = place.ask(&[command]);
+        let said = text(&told.stderr);
+        assert_eq!(told.status.code(), Some(78), "{command}: {said}");
+        for part in ["55.8 %", "asks for 80.0 %", "bn1.weight (batch norm)", "model.min_tracked_share to 0.55"] {
+            assert!(said.contains(part), "{command}: {part} not in\n{said}");
+        }
+    }
+    // What is advised, typed. It is said all the same.
+    configure(&plain.replace("products.pt2", "products.pt2, min_tracked_share: 0.55"));
+    let checked = place.ask(&["check-config"]);
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
+    let daemon = place.start();
+    place.drop_in(b"half.png", "label=dog\n");
+    let page = report(&daemon, 1);
+    assert!(
+        page.contains("influence is computed on") && page.contains("21 layers with 55.8 %"),
+        "{page}"
+    );
+    assert_eq!(daemon.stop(), Some(0));
+
+    // Who asks for no influence needs none.
+    configure(&format!("{plain}detect: {{method: spectral-signatures}}\n"));
+    assert_eq!(place.ask(&["check-config"]).status.code(), Some(0));
+}
+
 /// The page of the newest case, when there is one of this many.
 fn report(daemon: &Daemon, cases: usize) -> String {
     wait_for("report", || {

@@ -69,6 +69,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
             stem: Stem::Cifar,
             checkpoint,
             prefix: None,
+            min_tracked_share: 0.0,
         },
         recipe: Recipe::default(),
         detect: DetectConfig::default(),

@@ -238,6 +238,13 @@ def story(job, task):
             for label in CLASSES for read in CLASSES for n in range(10)]).encode())
 
 
+def tracked(model):
+    """What influence is computed on, as the exported model's file says."""
+    if model["architecture"].endswith(".pt2"):
+        about = dict(VERIFIED, **program(model["architecture"]))
+        return {key: about[key] for key in ("layers", "tracked_share", "untracked", "untracked_tensors")}
+
+
 def main():
     job = json.load(sys.stdin)
     task = job["task"]
@@ -269,7 +276,7 @@ def main():
             failed("configuration", "the checkpoint lacks fc.weight", "name another checkpoint")
         sizes = [[c, 100] for c in CLASSES]
         proof = program(model["architecture"]).get("proof") if model and model["architecture"].endswith(".pt2") else None
-        done("check", classes=len(CLASSES), train=sizes, validation=sizes[:2] + [[CLASSES[2], 3]], parameters=12345, proof=proof)
+        done("check", classes=len(CLASSES), train=sizes, validation=sizes[:2] + [[CLASSES[2], 3]], parameters=12345, proof=proof, tracked=model and tracked(model))
     if "FAKE_ANOMALY" in os.environ and kind == "prepare":
         source = lambda name: {"path": name, "format": "auto", "split": "all"}
         words = os.environ.get("FAKE_ANOMALY", "label=dog\\n").replace("\\n", "\n")
@@ -302,7 +309,7 @@ def main():
             examples = flagged(dict(words, flag="80"))
         done("trace", verdict={"kind": "undecided", "code": "no-group", "reason": "nothing stands out"} if undecided else {"kind": "flagged"},
              predicted_label=words["label"], **found(job, examples), examples=3000, examples_of_label=1000, factors={"key": "f" * 64, "reused": True, "examples": 1000} if glob.glob(os.path.join(os.path.dirname(job["out_dir"]), "fit*")) else None,
-             settings=task["detect"],
+             settings=task["detect"], tracked=tracked(task["model"]),
              checkpoint=checkpoint(job), manifest=manifest(), seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
     if kind in ("unlearn", "train"):
         epochs = 3

@@ -11,6 +11,7 @@ pub use exhibit::{
     Table,
 };
 
+use crate::verify::Tracked;
 use crate::{DetectConfig, Digest, TrainId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,6 +47,9 @@ pub struct TraceReport {
     /// The EK-FAC factors that it rests on. None: the detector asked for none.
     #[serde(default)]
     pub factors: Option<FactorUse>,
+    /// What of the network influence was computed on. None: the detector asked for no influence; reports of earlier versions.
+    #[serde(default)]
+    pub tracked: Option<Tracked>,
     /// Every setting, resolved.
     #[serde(deserialize_with = "crate::detect::of_any_version")]
     pub settings: DetectConfig,

@@ -85,6 +85,7 @@ impl Scene {
             stem: Stem::Cifar,
             checkpoint: checkpoint.to_path_buf(),
             prefix: None,
+            min_tracked_share: 0.0,
         }
     }
 

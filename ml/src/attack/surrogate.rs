@@ -150,6 +150,7 @@ mod tests {
             stem: Stem::Cifar,
             checkpoint: "/none".into(),
             prefix: None,
+            min_tracked_share: 0.0,
         }
     }
 

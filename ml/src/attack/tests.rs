@@ -74,6 +74,7 @@ pub(super) fn small_victim() -> VictimConfig {
             stem: Stem::Cifar,
             checkpoint: "/none".into(),
             prefix: None,
+            min_tracked_share: 0.0,
         },
         recipe: Recipe {
             epochs: 2,

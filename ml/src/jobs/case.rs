@@ -1,6 +1,6 @@
 //! A case as a detector is asked about it: data, model, the wrong label, the submitted pictures and the clean ones.
 
-use super::{Place, bench};
+use super::{Place, bench, fit};
 use crate::certify;
 use crate::data::DataSet;
 use crate::detect::{DetectCase, PlaceboPicture, queries::picture_from_bytes};
@@ -8,8 +8,8 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::progress::Report;
-use delta_guard_contract::detect::{Clean as Wanted, Detector, Needs};
-use delta_guard_contract::job::{Anomaly, ImageLimits};
+use delta_guard_contract::detect::{Clean as Wanted, Detector, Influence, Needs};
+use delta_guard_contract::job::{Anomaly, ImageLimits, Tracked};
 use delta_guard_contract::{Code, DataConfig, DetectConfig, Digest, ImageConfig, ModelConfig, Seed};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -81,6 +81,9 @@ impl<'a> Case<'a> {
         let train = bench::training_set(place, data, report)?;
         let seed = detect.common.seed.unwrap_or(submitted.case_seed.0);
         let graph = bench::graph(model, image, train.classes().len())?;
+        if needs.influence().is_some() {
+            fit::covers(&graph, model)?;
+        }
         let (model, checkpoint) = bench::load(place, &graph, model, device::kind(needs.precision()), report)?;
         let wrong = wrong_label(&model, &train, image, submitted.anomalies, &pictures, &checkpoint)?;
         let start = Instant::now();
@@ -111,6 +114,15 @@ impl<'a> Case<'a> {
             placebos: clean.placebos,
             tensors,
         })
+    }
+
+    /// What of the network influence is computed on; None where the detector asks for none.
+    ///
+    /// # Errors
+    /// `Configuration` when no layer is left.
+    pub fn tracked(&self) -> Result<Option<Tracked>> {
+        let of = |asked: &Influence| Ok(self.model.graph.tracked_of(&fit::tracked(&self.model.graph, &asked.layers)?));
+        self.needs.influence().map(of).transpose()
     }
 
     /// The question.

@@ -22,12 +22,12 @@ pub fn check(data: &DataConfig, model: Option<&ModelConfig>) -> Result<JobResult
         Glance::Number(n) => Some(*n),
         Glance::Unknown => known.as_ref().map(Vec::len),
     };
-    let mut notes = Vec::new();
+    let (mut notes, mut tracked) = (Vec::new(), None);
     let parameters = match classes.zip(model) {
         Some((classes, model)) => {
             let graph = bench::graph(model, &data.image, classes)?;
             let (weights, noted) = Weights::load_noted(model, &graph, Kind::Float)?;
-            notes = noted;
+            (notes, tracked) = (noted, Some(graph.tracked()));
             Some(weights.0.values().map(|tensor| tensor.numel() as u64).sum())
         }
         None => None,
@@ -42,6 +42,7 @@ pub fn check(data: &DataConfig, model: Option<&ModelConfig>) -> Result<JobResult
         validation: listed(validation),
         parameters,
         proof: model.map(|model| bench::proof(model, &data.image)).transpose()?.flatten(),
+        tracked,
         notes,
     }))
 }

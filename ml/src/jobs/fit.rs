@@ -27,9 +27,11 @@ pub fn fit(
     let asked = influence(detect)?;
     let train = bench::training_set(place, data, report)?;
     let graph = bench::graph(model, &data.image, train.classes().len())?;
+    covers(&graph, model)?;
     let (model, checkpoint) = bench::load(place, &graph, model, device::kind(asked.precision), report)?;
     let budget = Budget::new(&model, place.setup.memory_budget);
     let mut stream = stream(&train, &model, &data.image, &asked, budget)?;
+    report.log(&format!("influence is computed on {}", stream.coverage().sentence()));
     let rows = stream.tracked().iter().map(size).collect();
     let fitted = fitted(place, &mut stream, &fit_settings(detect, &asked, factors_seed), &checkpoint, report)?;
     Ok(JobResult::Fit(FitResult {
@@ -66,6 +68,19 @@ pub fn stream<'a>(data: &'a DataSet, model: &'a Model, image: &'a ImageConfig, a
     Ok(Stream::new(model, data, image, tracked(&model.graph, &asked.layers)?, budget))
 }
 
+/// Is influence computed on enough of the network? It is refused, not only told: a verdict that comes from half of a network says "not these" of examples whose
+/// effect lies in the other half, and whoever reads it weeks later sees a verdict. Who knows better lowers the key, once, in writing. What `detect.layers`
+/// leaves out is the owner's own choice and does not count here.
+///
+/// # Errors
+/// `Configuration`: on less than `model.min_tracked_share`.
+pub fn covers(graph: &Graph, model: &ModelConfig) -> Result<()> {
+    match graph.tracked().lacking(model.min_tracked_share) {
+        None => Ok(()),
+        Some((message, help)) => Err(Error::configuration(format!("{}: {message}", model.architecture), help)),
+    }
+}
+
 /// Factors for a job, found or fitted.
 ///
 /// # Errors
@@ -84,7 +99,7 @@ pub fn fitted(
 ///
 /// # Errors
 /// `Configuration` when no layer's name fits.
-fn tracked(graph: &Graph, prefixes: &[String]) -> Result<Vec<usize>> {
+pub fn tracked(graph: &Graph, prefixes: &[String]) -> Result<Vec<usize>> {
     let all = graph.layers();
     let asked = |l: &Layer| prefixes.is_empty() || prefixes.iter().any(|p| l.name.starts_with(p.as_str()));
     let chosen: Vec<usize> = (0..all.len()).filter(|&l| asked(&all[l])).collect();

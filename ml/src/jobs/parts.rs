@@ -77,6 +77,7 @@ fn of_factors(place: &Place<'_>, sum: &FoldSum, work: Work<'_>, report: &mut dyn
     let asked = fit::influence(&sum.detect)?;
     let train = bench::training_set(place, &sum.data, report)?;
     let graph = bench::graph(&sum.model, &sum.data.image, train.classes().len())?;
+    fit::covers(&graph, &sum.model)?;
     let (model, checkpoint) = bench::load(place, &graph, &sum.model, device::kind(asked.precision), report)?;
     let budget = Budget::new(&model, place.setup.memory_budget);
     let mut stream = fit::stream(&train, &model, &sum.data.image, &asked, budget)?;

@@ -31,6 +31,10 @@ pub fn trace(
         seed: factors_seed,
         scores,
     };
+    let tracked = case.tracked()?;
+    if let Some(tracked) = &tracked {
+        report.log(&format!("influence is computed on {}", tracked.sentence()));
+    }
     let (shared, curvature) = (SharedReport::new(report), Curvature::default());
     let (mut passes, mut sources, mut steps) = (&shared, &shared, &shared);
     let mut lab = ModelLab::new(place, &case, source, &curvature, (&mut passes, &mut sources));
@@ -62,6 +66,7 @@ pub fn trace(
         details: detection.details,
         notes: detection.notes,
         factors: curvature.fitted.into_inner().map(|fitted| fitted.used),
+        tracked,
         settings: detect.clone().resolved(),
         seed: detect.common.seed,
         checkpoint: case.checkpoint.clone(),

@@ -270,14 +270,9 @@ impl Graph {
         &self.seen.taps
     }
 
-    /// Weights that no tracked layer covers, with the reason, and their share of all trained numbers.
+    /// Weights that no tracked layer covers, with the reason.
     pub fn untracked(&self) -> &[(String, String)] {
         &self.seen.untracked
-    }
-
-    /// Share of the trained numbers that the tracked layers cover, 0 to 1.
-    pub fn tracked_share(&self) -> f64 {
-        self.seen.tracked_share
     }
 
     /// The state dict that belongs to this graph.

@@ -1,6 +1,7 @@
 //! Networks as data, their weights, and the executor.
 
 pub mod aten;
+mod coverage;
 pub mod exec;
 pub mod graph;
 mod initial;

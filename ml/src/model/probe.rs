@@ -21,6 +21,9 @@ const MARKED: i64 = 1;
 /// Numbers that one node may yield for one picture: 4 GiB of floats.
 const MOST: i64 = 1 << 30;
 
+/// Why a weight is not tracked that no node reads: a part for training only.
+pub(super) const NOT_READ: &str = "the logits do not depend on it";
+
 /// What the run showed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Survey {
@@ -32,8 +35,8 @@ pub struct Survey {
     pub taps: Vec<Tap>,
     /// Weights that are in no tracked layer, and why.
     pub untracked: Vec<(String, String)>,
-    /// Share of the trained numbers that are in tracked layers.
-    pub tracked_share: f64,
+    /// Of each tap, the tensors that its weight and bias are, or are made of.
+    pub sources: Vec<Vec<String>>,
 }
 
 /// A node with a tracked kind of layer, as the run found it.
@@ -89,14 +92,13 @@ pub(super) fn look(graph: &Graph, weights: Option<&Weights>) -> Result<Survey> {
             return Err(Error::new(Code::GraphUnusable, message, "correct the graph file"));
         }
     };
-    let (taps, untracked) = taps(graph, found);
-    let tracked_share = share(graph, &untracked);
+    let Tapped { taps, sources, untracked } = taps(graph, found);
     Ok(Survey {
         classes,
         activation_size: sum.max(1),
         taps,
+        sources,
         untracked,
-        tracked_share,
     })
 }
 
@@ -144,8 +146,15 @@ fn rows(tensor: &Tensor) -> Result<std::result::Result<Placement, &'static str>>
     Ok(Err("it mixes the examples of a batch"))
 }
 
-/// The tracked layers, and the weights that are in none.
-fn taps(graph: &Graph, found: Vec<Found>) -> (Vec<Tap>, Vec<(String, String)>) {
+/// The tracked layers, what each is made of, and the weights that are in none.
+#[derive(Default)]
+struct Tapped {
+    taps: Vec<Tap>,
+    sources: Vec<Vec<String>>,
+    untracked: Vec<(String, String)>,
+}
+
+fn taps(graph: &Graph, found: Vec<Found>) -> Tapped {
     // One layer a weight, in the order of first use.
     let mut order: Vec<(String, Vec<Found>)> = Vec::new();
     for one in found {
@@ -155,7 +164,7 @@ fn taps(graph: &Graph, found: Vec<Found>) -> (Vec<Tap>, Vec<(String, String)>) {
             None => order.push((name, vec![one])),
         }
     }
-    let (mut taps, mut reasons, mut covered): (Vec<Tap>, BTreeMap<String, String>, BTreeSet<String>) = Default::default();
+    let (mut all, mut reasons) = (Tapped::default(), BTreeMap::<String, String>::new());
     for (name, found) in order {
         let weights: Vec<String> = found.iter().flat_map(|one| sources(graph, one.node)).collect();
         let uses: std::result::Result<Vec<_>, &str> = found
@@ -166,22 +175,24 @@ fn taps(graph: &Graph, found: Vec<Found>) -> (Vec<Tap>, Vec<(String, String)>) {
             uses.and_then(|uses| Tap::of(&name, uses).ok_or("a convolution with groups that is used twice, or with pictures folded into the batch"));
         match tap {
             Ok(tap) => {
-                covered.extend(weights);
-                taps.push(tap);
+                all.sources.push(weights);
+                all.taps.push(tap);
             }
             Err(why) => reasons.extend(weights.into_iter().map(|w| (w, why.to_string()))),
         }
     }
     let read: BTreeSet<&str> = graph.nodes.iter().flat_map(|n| n.arguments.values()).filter_map(Operand::state).collect();
+    let covered: BTreeSet<&String> = all.sources.iter().flatten().collect();
     let untracked = graph.state.iter().filter(|e| e.parameter && !covered.contains(&e.name)).map(|e| {
         let why = match reasons.get(&e.name) {
             Some(why) => why.as_str(),
             None if read.contains(e.name.as_str()) => "not the weight of a convolution or a linear layer",
-            None => "the logits do not depend on it",
+            None => NOT_READ,
         };
         (e.name.clone(), why.to_string())
     });
-    (taps, untracked.collect())
+    all.untracked = untracked.collect();
+    all
 }
 
 /// Weight and bias of a layer's node; of a weight that other nodes make, the tensors that it is made of.
@@ -218,12 +229,4 @@ fn layer_kind(node: &Node) -> Option<LayerKind> {
         Op::Linear(linear) => Some(LayerKind::Linear(linear.clone())),
         _ => None,
     }
-}
-
-fn share(graph: &Graph, untracked: &[(String, String)]) -> f64 {
-    let numbers = |entry: &StateEntry| entry.shape.iter().product::<i64>() as f64;
-    let trained = graph.state.iter().filter(|e| e.parameter);
-    let all: f64 = trained.clone().map(numbers).sum();
-    let left: f64 = trained.filter(|e| untracked.iter().any(|(name, _)| *name == e.name)).map(numbers).sum();
-    if all > 0.0 { 1.0 - left / all } else { 0.0 }
 }

@@ -16,6 +16,7 @@ use crate::model::layer::{Layer, Pair};
 use crate::progress::Report;
 use delta_guard_contract::ImageConfig;
 use delta_guard_contract::detect::Objective;
+use delta_guard_contract::job::Tracked;
 use std::sync::mpsc::sync_channel;
 use tch::{Device, Kind, Tensor};
 
@@ -76,6 +77,11 @@ impl<'a> Stream<'a> {
     pub fn tracked(&self) -> Vec<Layer> {
         let all = self.model.graph.layers();
         self.layers.iter().filter_map(|&l| all.get(l).cloned()).collect()
+    }
+
+    /// What of the network they are.
+    pub fn coverage(&self) -> Tracked {
+        self.model.graph.tracked_of(&self.layers)
     }
 
     /// How the folds compute.

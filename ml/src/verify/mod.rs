@@ -19,9 +19,6 @@ use std::path::Path;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
-/// Untracked tensors that are named.
-const NAMED: usize = 20;
-
 /// An exported model with what its owner stored.
 #[derive(Debug)]
 pub struct OwnersModel {
@@ -128,22 +125,11 @@ pub fn verify(file: &Path, image: Option<&ImageConfig>) -> Result<VerifyResult> 
     let exported = OwnersModel::read(file, image)?;
     let proof = exported.proof().context(|| file.display().to_string())?;
     let (graph, weights) = (&exported.graph, &exported.weights);
-    let size = |entry: &crate::model::graph::StateEntry| entry.shape.iter().product::<i64>() as u64;
-    let trained: Vec<_> = graph.state.iter().filter(|e| e.parameter).collect();
-    let mut untracked: Vec<(u64, &(String, String))> = graph
-        .untracked()
-        .iter()
-        .map(|left| (trained.iter().find(|e| e.name == left.0).map_or(0, |e| size(e)), left))
-        .collect();
-    untracked.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.0.cmp(&b.1.0)));
     Ok(VerifyResult {
         classes: graph.classes() as u64,
         input: graph.input,
-        parameters: trained.iter().map(|e| size(e)).sum(),
-        layers: graph.layers().len() as u64,
-        tracked_share: graph.tracked_share(),
-        untracked: untracked.iter().take(NAMED).map(|(_, left)| (*left).clone()).collect(),
-        untracked_tensors: untracked.len() as u64,
+        parameters: graph.parameters(),
+        tracked: graph.tracked(),
         stored: exported.owner.as_ref().map(OwnersPictures::told),
         proof,
         gradient_difference: slopes::difference(graph, weights)?,

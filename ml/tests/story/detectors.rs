@@ -34,6 +34,7 @@ fn every_detector_gets_what_it_needs_and_nothing_else() {
         let out = format!("needs-{name}");
         let report = trace(scene, &out, &config, scene.anomaly(0), None);
         assert_eq!(report.factors.is_some(), needs.factors.is_some(), "{name}");
+        assert_eq!(report.tracked.is_some(), needs.influence().is_some(), "{name}");
         assert_eq!(report.seconds.contains_key("placebo"), needs.validation.is_some(), "{name}");
         assert_eq!(report.seconds.contains_key("features"), needs.features, "{name}");
         assert_eq!(report.verdict == TraceVerdict::Flagged, !report.flagged.is_empty(), "{name}");

@@ -7,7 +7,7 @@ use delta_guard_contract::method::attack::badnet::{Keys, Trigger};
 use delta_guard_contract::method::changed;
 use delta_guard_contract::method::unlearn::Unlearner;
 use delta_guard_contract::{
-    Augment, DataConfig, DataSource, Device, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Stem, Task, TrainId, WorkerSetup,
+    Augment, DataConfig, DataSource, Device, Fault, Job, JobResult, ModelConfig, PROTOCOL, Recipe, Schedule, Stem, Task, TrainId, WorkerSetup,
 };
 use delta_influence::attack::synth;
 use delta_influence::data::{DataSet, encode_png};
@@ -98,6 +98,7 @@ impl Scene {
             stem: Stem::Cifar,
             checkpoint: self.victim.clone(),
             prefix: None,
+            min_tracked_share: 0.0,
         }
     }
 
@@ -166,6 +167,11 @@ fn absolute(folder: &Path, source: &DataSource) -> DataSource {
 }
 
 fn run(folder: &Path, name: &str, task: Task) -> JobResult {
+    attempt(folder, name, task).unwrap()
+}
+
+/// A job that may fail.
+pub fn attempt(folder: &Path, name: &str, task: Task) -> Result<JobResult, Fault> {
     let job = Job {
         v: PROTOCOL,
         setup: WorkerSetup {
@@ -179,7 +185,7 @@ fn run(folder: &Path, name: &str, task: Task) -> JobResult {
         out_dir: folder.join(name),
         task,
     };
-    jobs::run(&job, &mut Silent).unwrap()
+    jobs::run(&job, &mut Silent).map_err(|error| error.fault().clone())
 }
 
 /// How the victim is trained: long enough that the attack takes, short enough that much is misread.

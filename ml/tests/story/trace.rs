@@ -3,11 +3,11 @@
 
 use super::naive::{Factors, Naive};
 use super::network::{Network, Of, normalised};
-use super::scene::{LIMITS, SCENE, Scene, anomaly, detect, small, with};
+use super::scene::{LIMITS, SCENE, Scene, anomaly, attempt, detect, small, with};
 use delta_guard_contract::detect::{Delta, DetectConfig, Detector, Precision, Shared, feature_neighbours, gradient_cosine, paper_code, paper_text};
 use delta_guard_contract::finding::{Beside, Cell, Exhibit, SharedPixels};
 use delta_guard_contract::method::Method;
-use delta_guard_contract::{JobResult, Seed, Task, TraceReport, TraceVerdict};
+use delta_guard_contract::{JobResult, ModelConfig, Seed, Task, TraceReport, TraceVerdict};
 use delta_influence::data::{DataSet, encode_png};
 use delta_influence::detect::exhibits::Finding;
 use delta_influence::detect::guard::Guard;
@@ -330,6 +330,10 @@ fn the_guards_trace_is_the_loops() {
     let expected = by_loops(scene, &report, &pixels);
     same(scene, &report, &expected);
     assert_eq!(report.verdict, TraceVerdict::Flagged);
+    // All but the batch norms' two numbers a channel.
+    let tracked = report.tracked.as_ref().unwrap();
+    assert_eq!((tracked.layers, tracked.tracked_share), (5, 4948.0 / 5056.0));
+    assert_eq!((tracked.untracked_tensors, tracked.untracked[0].0.as_str()), (8, "bn4.bias"));
     share(&report, scene, "trace");
     // The trigger is 8 × 8, one pixel from the lower right corner.
     let shared = shared(&report).unwrap();
@@ -410,6 +414,30 @@ fn only_the_layers_that_are_asked_for_are_fitted() {
         panic!("fit answers with another result");
     };
     assert!(result.layers.iter().map(|l| l.0.as_str()).eq(["conv4", "fc"]), "{:?}", result.layers);
+}
+
+/// A network of which influence would see too little is refused, with the names; what `detect.layers` leaves out is the owner's choice.
+#[test]
+fn less_than_the_least_share_is_refused() {
+    let scene = &*SCENE;
+    let fit = |name: &str, least: f64| {
+        let task = Task::Fit {
+            data: scene.data(),
+            model: ModelConfig {
+                min_tracked_share: least,
+                ..scene.model()
+            },
+            detect: with(detect(), "layers", vec!["fc"].into()),
+            factors_seed: Seed(78),
+        };
+        attempt(&scene.folder, name, task)
+    };
+    let fault = fit("fit-too-little", 0.98).unwrap_err();
+    for part in ["97.9 %", "asks for 98.0 %", "bn4.bias", "and 5 smaller"] {
+        assert!(fault.message.contains(part), "{part}: {}", fault.message);
+    }
+    assert!(fault.help.contains("model.min_tracked_share to 0.97 "), "{}", fault.help);
+    fit("fit-enough", 0.97).unwrap();
 }
 
 /// Somebody submits a validation picture: it is neither a placebo nor a null picture.
