@@ -462,7 +462,10 @@ impl Metrics {
 
 /// Does a worker process run in this stage?
 fn is_worked(stage: Stage) -> bool {
-    matches!(stage, Stage::Predict | Stage::Fit | Stage::Trace | Stage::Unlearn | Stage::Certify)
+    matches!(
+        stage,
+        Stage::Predict | Stage::Fit | Stage::Trace | Stage::Unlearn | Stage::Certify | Stage::Retrace
+    )
 }
 
 fn count(n: usize) -> i64 {

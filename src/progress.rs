@@ -9,7 +9,7 @@ use std::time::Instant;
 
 /// Steps of each job in their order, each with its usual share of the time. A step that is left out (pixels that lie in the cache, factors that are found on
 /// disk) is jumped over; a stage that may go several ways has a plan for each, and the first step that only one of them has tells which; one that comes again (rounds of kin) does not take the number back.
-const PLANS: [(&str, &[(&str, f64)]); 10] = [
+const PLANS: [(&str, &[(&str, f64)]); 11] = [
     ("predict", &[("read", 1.0), ("decode", 1.0)]),
     (
         "fit",
@@ -21,20 +21,8 @@ const PLANS: [(&str, &[(&str, f64)]); 10] = [
             ("lambda", 10.0),
         ],
     ),
-    (
-        "trace",
-        &[
-            ("read", 1.0),
-            ("decode", 3.0),
-            ("covariance", 10.0),
-            ("eigenbasis", 2.0),
-            ("lambda", 10.0),
-            ("placebo", 2.0),
-            ("score", 60.0),
-            ("null", 6.0),
-            ("kin", 30.0),
-        ],
-    ),
+    ("trace", TRACE),
+    ("retrace", TRACE),
     ("unlearn", &[("read", 1.0), ("decode", 3.0), ("train", 96.0)]),
     ("unlearn", &[("read", 1.0), ("decode", 3.0), ("gradients", 76.0), ("measure", 20.0)]),
     ("unlearn", &[("read", 1.0), ("decode", 3.0), ("command", 92.0), ("measure", 4.0)]),
@@ -45,6 +33,19 @@ const PLANS: [(&str, &[(&str, f64)]); 10] = [
     ),
     ("measure", &[("read", 5.0), ("decode", 15.0), ("measure", 80.0)]),
     ("prepare", &[("read", 10.0), ("decode", 30.0), ("prepare", 60.0)]),
+];
+
+/// The trace of a production model, and of a candidate.
+const TRACE: &[(&str, f64)] = &[
+    ("read", 1.0),
+    ("decode", 3.0),
+    ("covariance", 10.0),
+    ("eigenbasis", 2.0),
+    ("lambda", 10.0),
+    ("placebo", 2.0),
+    ("score", 60.0),
+    ("null", 6.0),
+    ("kin", 30.0),
 ];
 
 /// Whole only when the job has ended.

@@ -43,6 +43,8 @@ mod publishing;
 mod races;
 #[path = "core/records.rs"]
 mod records;
+#[path = "core/regrowth.rs"]
+mod regrowth;
 #[path = "core/standing.rs"]
 mod standing;
 #[path = "core/support.rs"]

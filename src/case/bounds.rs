@@ -2,7 +2,7 @@
 //! not for a flood. What grows with the data (class names, results per class, mails) lies in a file of the case, see [`Kept`]; here every text gets its
 //! bound, so that no record comes near [`MAX_WRITTEN`](crate::journal::frame::MAX_WRITTEN).
 
-use super::event::Event;
+use super::event::{Event, TraceSummary};
 use super::{Approval, Claim, Message};
 use crate::policy::{Decision, GateVerdict};
 use delta_guard_contract::job::{Accuracy, CertifyResult, FitResult, Prediction};
@@ -168,13 +168,23 @@ impl Event {
                 seconds,
             },
             Event::Traced { mut trace, seconds } => {
-                if let TraceVerdict::Undecided { why } = &mut trace.found.verdict {
-                    *why = why.clone().bounded(&|text| cut(text, 2 * SENTENCE));
-                }
-                trace.found.merge_small();
-                trace.found.notes = sentences(std::mem::take(&mut trace.found.notes));
+                trace.bound();
                 Event::Traced { trace, seconds }
             }
+            Event::Retraced {
+                found,
+                trace,
+                doubt,
+                seconds,
+            } => Event::Retraced {
+                found,
+                trace: trace.map(|mut trace| {
+                    trace.bound();
+                    trace
+                }),
+                doubt: doubt.map(|doubt| cut(&doubt, SENTENCE)),
+                seconds,
+            },
             Event::Decided(decision) => Event::Decided(decision.bounded()),
             Event::PromoteIntent { from, to } => Event::PromoteIntent {
                 from: from.map(|from| cut(&from, SENTENCE)),
@@ -192,6 +202,16 @@ impl Event {
             | Event::Queued { .. }
             | Event::Told { .. } => self,
         }
+    }
+}
+
+impl TraceSummary {
+    fn bound(&mut self) {
+        if let TraceVerdict::Undecided { why } = &mut self.found.verdict {
+            *why = why.clone().bounded(&|text| cut(text, 2 * SENTENCE));
+        }
+        self.found.merge_small();
+        self.found.notes = sentences(std::mem::take(&mut self.found.notes));
     }
 }
 

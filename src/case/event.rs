@@ -31,6 +31,22 @@ pub struct TraceSummary {
     pub manifest: Option<Digest>,
 }
 
+/// What stood out when the anomaly was traced on the candidate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Regrowth {
+    /// The detector flagged so many examples.
+    pub flagged: u64,
+    /// So many of them were removed already: the candidate was not trained on them.
+    pub removed: u64,
+    /// The file of the case that holds the others, strongest first. None: there are none, or they are too few for a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub more: Option<Kept>,
+    /// How many that file holds.
+    pub count: u64,
+    /// Were they removed, too, and another candidate made?
+    pub again: bool,
+}
+
 /// Which standing exclusion list a candidate was made under.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandingUse {
@@ -309,6 +325,19 @@ pub enum Event {
         /// Seconds of the stage.
         seconds: f64,
     },
+    /// The anomaly was traced on the candidate.
+    Retraced {
+        /// What stood out.
+        found: Regrowth,
+        /// What is to be removed now, all together: another candidate is made. None: this one stays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<Box<TraceSummary>>,
+        /// What a person must decide about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        doubt: Option<String>,
+        /// Seconds of the stage.
+        seconds: f64,
+    },
     /// The candidate folder stands.
     Published {
         /// Where.
@@ -430,6 +459,7 @@ impl Event {
             Event::Decided(_) => "decided",
             Event::Unlearned { .. } => "unlearned",
             Event::Certified { .. } => "certified",
+            Event::Retraced { .. } => "retraced",
             Event::Published { .. } => "published",
             Event::Proposed { .. } => "proposed",
             Event::Approved(_) => "approved",

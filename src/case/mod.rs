@@ -14,7 +14,7 @@ mod transitions;
 
 pub use accepted::{Accepted, Claim, FileIdentity};
 pub use bounds::Kept;
-pub use event::{End, Event, HoldCause, List, Published, Retried, StandingUse, TraceSummary};
+pub use event::{End, Event, HoldCause, List, Published, Regrowth, Retried, StandingUse, TraceSummary};
 pub use message::{Message, message_id};
 pub use phase::{Approval, By, Held, Phase, Stance};
 pub use refusal::{Refusal, RefusedFile};
@@ -183,6 +183,9 @@ pub struct Case {
     pub seconds: BTreeMap<Stage, f64>,
     /// Results that were too long for a record, whole.
     pub kept: BTreeMap<Stage, Kept>,
+    /// What stood out on its candidates of this attempt, one after another.
+    #[serde(default)]
+    pub regrown: Vec<Regrowth>,
     /// Were some of its messages recorded already?
     pub queued: bool,
     /// Were report and messages made, of the end, the hold or the proposal?
@@ -213,6 +216,7 @@ impl Case {
             given: None,
             seconds: BTreeMap::new(),
             kept: BTreeMap::new(),
+            regrown: Vec::new(),
             queued: false,
             told: false,
         }
@@ -264,11 +268,17 @@ impl Case {
             Event::Traced { seconds, .. } => self.done(Stage::Trace, *seconds, None),
             Event::Unlearned { seconds, .. } => self.done(Stage::Unlearn, *seconds, None),
             Event::Certified { whole, seconds, .. } => self.done(Stage::Certify, *seconds, whole.as_ref()),
+            Event::Retraced { found, seconds, .. } => {
+                self.done(Stage::Retrace, *seconds, None);
+                self.regrown.push(found.clone());
+                // The state may stay, but what is next starts with a clean slate all the same.
+                self.clean_slate();
+            }
             Event::Published { seconds, .. } => self.done(Stage::Publish, *seconds, None),
             Event::Outdated { .. } => {
                 self.attempt += 1;
                 self.allowed_by = None;
-                for stage in [Stage::Unlearn, Stage::Certify, Stage::Publish] {
+                for stage in [Stage::Unlearn, Stage::Certify, Stage::Retrace, Stage::Publish] {
                     self.seconds.remove(&stage);
                     self.kept.remove(&stage);
                 }

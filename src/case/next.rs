@@ -69,6 +69,10 @@ pub fn next(case: &Case, rules: &Rules) -> Step {
         ))),
         Phase::Decided(decided) => after_decision(&decided.decision, case.given.as_ref()),
         Phase::Unlearned(_) => Step::Work(Stage::Certify),
+        // What an owner's own candidate was trained without, only the owner knows.
+        Phase::Certified(certified) if rules.gate.regrowth > 0 && certified.gate.pass && certified.regrowth.is_none() && case.given.is_none() => {
+            Step::Work(Stage::Retrace)
+        }
         Phase::Certified(_) => Step::Publish,
         Phase::Published(candidate) => after_gate(&candidate.certified, case.given.is_some()),
         Phase::Proposed(_) | Phase::Declined(..) => rests(),

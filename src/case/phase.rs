@@ -1,6 +1,6 @@
 //! How far a case's work is, and what it has by then. Each phase holds all that the ones before it made, so that what comes next never has to ask whether it is there.
 
-use super::event::{Published, StandingUse, TraceSummary};
+use super::event::{Published, Regrowth, StandingUse, TraceSummary};
 use super::{HoldCause, State};
 use crate::policy::{Decision, GateVerdict};
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
@@ -92,6 +92,9 @@ pub struct Certified {
     pub certify: CertifyResult,
     /// The gate's verdict.
     pub gate: GateVerdict,
+    /// What stands out on the candidate. None: it was not traced.
+    #[serde(default)]
+    pub regrowth: Option<Regrowth>,
     /// Journal number of the record of the verdict; the manifest names it.
     pub seq: u64,
 }

@@ -20,6 +20,8 @@ pub enum Stage {
     Unlearn,
     /// Measure the candidate and judge it.
     Certify,
+    /// Find out whether training examples stand out on the candidate that were not removed (`gate.regrowth`).
+    Retrace,
     /// Publish the candidate; in `enforce`, move `current`.
     Publish,
     /// Write the report, queue the messages.

@@ -74,8 +74,7 @@ fn approved(by_hand: bool) -> Event {
     })
 }
 
-/// One event of every kind and, where it matters, every content.
-pub(crate) fn events() -> Vec<Event> {
+fn summary() -> TraceSummary {
     let found = Found {
         detector: Default::default(),
         verdict: TraceVerdict::Flagged,
@@ -85,14 +84,34 @@ pub(crate) fn events() -> Vec<Event> {
         examples: 100,
         examples_of_label: 10,
     };
-    let trace = TraceSummary {
+    TraceSummary {
         found,
         file: "t".into(),
         digest: Digest("t".into()),
         ids: Digest("i".into()),
         flagged: None,
         manifest: None,
-    };
+    }
+}
+
+fn retraced(trace: Option<Box<TraceSummary>>) -> Event {
+    Event::Retraced {
+        found: Regrowth {
+            flagged: 9,
+            removed: 3,
+            more: None,
+            count: 6,
+            again: trace.is_some(),
+        },
+        doubt: trace.is_none().then(|| "d".into()),
+        trace,
+        seconds: 1.0,
+    }
+}
+
+/// One event of every kind and, where it matters, every content.
+pub(crate) fn events() -> Vec<Event> {
+    let trace = summary();
     let factors = delta_guard_contract::finding::FactorUse {
         key: Digest("f".into()),
         reused: true,
@@ -155,6 +174,8 @@ pub(crate) fn events() -> Vec<Event> {
             },
             seconds: 1.0,
         },
+        retraced(None),
+        retraced(Some(Box::new(summary()))),
         Event::Published {
             published: Published {
                 folder: "p".into(),
@@ -304,18 +325,29 @@ fn there_is_one_way_to_a_promotion() {
 #[test]
 fn next_asks_for_what_is_possible() {
     for mode in [Mode::Observe, Mode::Propose, Mode::Enforce] {
-        for (check_prediction, without_factors) in [(true, None), (false, None), (false, Some("d".to_owned()))] {
+        for (check_prediction, without_factors, regrowth) in [(true, None, 0), (false, None, 1), (false, Some("d".to_owned()), 2)] {
             let rules = Rules {
                 allow_unlearn: None,
                 without_factors,
                 mode,
                 check_prediction,
-                gate: GateLimits::default(),
+                gate: GateLimits {
+                    regrowth,
+                    ..GateLimits::default()
+                },
             };
             for case in reachable() {
                 match next(&case, &rules) {
                     Step::Wait => assert!(case.told && case.state.rests(), "{:?}", case.state),
                     Step::Record(event) => case.clone().apply(&event, 9, Timestamp::UNIX_EPOCH).expect("legal"),
+                    Step::Work(Stage::Retrace) => {
+                        assert_eq!((case.state, regrowth > 0), (State::Certified, true));
+                        let started = Event::StageStarted {
+                            stage: Stage::Retrace,
+                            attempt: 1,
+                        };
+                        case.clone().apply(&started, 9, Timestamp::UNIX_EPOCH).expect("legal");
+                    }
                     Step::Work(stage) => assert_eq!(case.state.stage(), Some(stage)),
                     Step::Publish | Step::Approve | Step::Promote => assert_eq!(case.state.stage(), Some(Stage::Publish)),
                     Step::Tell => assert!(case.is_to_be_told()),
@@ -412,6 +444,7 @@ fn what_may_happen_is_this_and_no_more() {
         "approved -outdated-> decided",
         "approved -promote-intent-> promoting",
         "certified -published-> published",
+        "certified -retraced-> traced",
         "decided -candidate-given-> unlearned",
         "decided -ended-> observed",
         "decided -ended-> undecided",

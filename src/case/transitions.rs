@@ -1,6 +1,6 @@
 //! What can happen to a case, and what follows. What is not in here cannot happen; met in the journal, it is damage.
 
-use super::event::Retried;
+use super::event::{Regrowth, Retried, TraceSummary};
 use super::phase::{Approval, By, Candidate, Certified, Decided, Fitted, Held, Phase, Promotion, Stance, Traced, Unlearned};
 use super::{Case, End, Event, Stage, State};
 use std::fmt;
@@ -43,7 +43,8 @@ pub(super) fn change(case: &Case, event: &Event, seq: u64) -> Result<Change, Ill
         (_, Event::Retried(again)) => retried(case, again),
         (_, Event::StageStarted { stage, .. } | Event::StageFailed { stage, .. }) => {
             let telling = case.is_to_be_told() && *stage == Stage::Tell;
-            (telling || case.state.stage() == Some(*stage)).then_some(Change::Nothing)
+            let retracing = case.state == State::Certified && *stage == Stage::Retrace;
+            (telling || retracing || case.state.stage() == Some(*stage)).then_some(Change::Nothing)
         }
         (Stance::Held(_), Event::Resumed { .. }) => Some(Change::Now(Stance::Working)),
         (Stance::Working, Event::Held { kind, cause, .. }) => {
@@ -91,8 +92,12 @@ fn work(case: &Case, event: &Event, seq: u64) -> Option<Change> {
             unlearned: unlearned.clone(),
             certify: result.clone(),
             gate: gate.clone(),
+            regrowth: None,
             seq,
         }),
+        (Phase::Certified(certified), Event::Retraced { found, trace, doubt, .. }) if certified.regrowth.is_none() => {
+            retraced(certified, found, trace.as_deref(), doubt.as_deref())
+        }
         (Phase::Certified(certified), Event::Published { published, .. }) => Phase::Published(Candidate {
             certified: certified.clone(),
             published: published.clone(),
@@ -139,6 +144,20 @@ fn candidate(decided: &Decided, event: &Event) -> Option<Unlearned> {
         result,
         standing,
     })
+}
+
+/// Either more is to be removed, and the case goes on from a trace that names it, too; or this candidate stays.
+fn retraced(certified: &Certified, found: &Regrowth, trace: Option<&TraceSummary>, doubt: Option<&str>) -> Phase {
+    if let Some(trace) = trace {
+        return Phase::Traced(Traced {
+            trace: trace.clone(),
+            ..certified.unlearned.decided.traced.clone()
+        });
+    }
+    let mut certified = certified.clone();
+    certified.regrowth = Some(found.clone());
+    certified.gate.doubts.extend(doubt.map(str::to_owned));
+    Phase::Certified(certified)
 }
 
 fn published(case: &Case, candidate: &Candidate, event: &Event) -> Option<Change> {

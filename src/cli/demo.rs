@@ -269,7 +269,7 @@ fn table(o: &Outcome, plain: Option<&Hits>, view: &CaseView) -> String {
     let success = &o.success.shares;
     rows.push((&o.success.name, format!("{} → {}", percent(success.before), or_none(success.after))));
     rows.push(("accuracy", format!("{} → {}", percent(o.accuracy.before), or_none(o.accuracy.after))));
-    let order = ["prepare", "train", "predict", "fit", "trace", "unlearn", "certify", "publish"];
+    let order = ["prepare", "train", "predict", "fit", "trace", "unlearn", "certify", "retrace", "publish"];
     let stages: Vec<String> = order.iter().filter_map(|s| o.seconds.get(*s).map(|t| format!("{s} {t:.1}"))).collect();
     rows.push(("seconds", stages.join(", ")));
     rows.push(("report", o.report.display().to_string()));

@@ -77,6 +77,7 @@ fn repair(view: &CaseView, add: &mut impl FnMut(&'static str, Option<String>)) {
                 format!("not passed: {}", gate.reasons.join("; "))
             }),
         );
+        view.regrowth().into_iter().for_each(|sentence| add("traced again", Some(sentence)));
         gate.doubts.iter().for_each(|doubt| add("doubt", Some(doubt.clone())));
         gate.notes.iter().for_each(|note| add("gate's note", Some(note.clone())));
     }

@@ -116,6 +116,11 @@ impl Book {
                 trace: TraceSummary { flagged: Some(file), .. },
                 ..
             } => return Ok(Folded::Traced(number, file)),
+            Event::Retraced { trace: Some(trace), .. } => {
+                if let Some(file) = trace.flagged {
+                    return Ok(Folded::Traced(number, file));
+                }
+            }
             _ => {}
         }
         Ok(Folded::Case(number))

@@ -12,6 +12,7 @@ mod kept;
 mod ledger;
 mod outbox;
 pub mod query;
+mod retrace;
 mod standing;
 mod tell;
 mod trouble;

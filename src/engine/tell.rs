@@ -102,7 +102,7 @@ pub(super) fn clean_up(case: &Case, settings: &Settings) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         // Of several attempts the last one's; a case without any has no such file.
         let _ = std::fs::rename(path.join(COMMAND_LOG), settings.case_dir(&case.id).join(COMMAND_LOG));
-        if ["predict-", "fit-", "unlearn-", "certify-", "given-"]
+        if ["predict-", "fit-", "unlearn-", "certify-", "retrace-", "given-"]
             .iter()
             .any(|stage| name.starts_with(stage))
             && let Err(error) = fs_err::remove_dir_all(&path)

@@ -2,14 +2,14 @@
 
 use super::standing::{self, Earlier};
 use super::{former, kept};
-use crate::case::{Approval, Case, CaseId, HoldCause, Stage, StandingUse, State};
+use crate::case::{Approval, Case, CaseId, HoldCause, Regrowth, Stage, StandingUse, State};
 use crate::policy::{Decision, GateVerdict};
 use crate::settings::Settings;
 use crate::text::escape;
 use delta_guard_contract::job::{CertifyResult, FitResult, Prediction, TrainResult};
 use delta_guard_contract::method::Name;
 use delta_guard_contract::method::unlearn::Unlearner;
-use delta_guard_contract::{Code, Digest, TraceReport};
+use delta_guard_contract::{Code, Digest, Flagged, TraceReport};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -70,6 +70,9 @@ pub struct CaseView {
     pub certify: Option<CertifyResult>,
     /// The gate's verdict.
     pub gate: Option<GateVerdict>,
+    /// What stood out on its candidates, one after another, and the examples that were not removed before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub regrown: Vec<(Regrowth, Vec<Flagged>)>,
     /// The word on the candidate: who approved or declined it, and why.
     pub approval: Option<Approval>,
     /// Where things lie.
@@ -170,6 +173,14 @@ impl CaseView {
             unlearn: case.unlearn().cloned(),
             certify: whole(case, Stage::Certify, &case_dir).or_else(|| case.certify().cloned()),
             gate: case.gate().cloned(),
+            regrown: case
+                .regrown
+                .iter()
+                .map(|found| {
+                    let more = found.more.as_ref().and_then(|kept| kept::load(&case_dir, kept).ok());
+                    (found.clone(), more.unwrap_or_default())
+                })
+                .collect(),
             approval: case.phase.approval().cloned(),
             paths: Paths {
                 picture: settings.spool_dir().join(&case.accepted.content.0),

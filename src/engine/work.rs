@@ -2,7 +2,7 @@
 
 use super::standing::{Standing, digest_ids};
 use super::trouble::{Trouble, mend, passing};
-use super::{base, kept};
+use super::{base, kept, retrace};
 use crate::case::{Case, Event, Kept, Stage, StandingUse, TraceSummary, bounds};
 use crate::policy::{self, Found, Known};
 use crate::publish;
@@ -24,10 +24,15 @@ pub(super) fn job(case: &Case, stage: Stage, settings: &Settings, secret: &Secre
     let json = serde_json::to_vec(&task).map_err(|error| Fault::internal(format!("the task cannot be written as JSON: {error}")))?;
     let name = format!("{stage}-{}", blake3::hash(&json).to_hex().split_at(12).0);
     let out_dir = settings.case_dir(&case.id).join("work").join(name);
+    let mut setup = settings.worker.setup.clone();
+    if stage == Stage::Retrace {
+        // Nobody asks for a candidate's factors again: they go with the job's folder.
+        setup.factors_dir = out_dir.join("factors");
+    }
     Ok((
         Job {
             v: PROTOCOL,
-            setup: settings.worker.setup.clone(),
+            setup,
             out_dir,
             task,
         },
@@ -99,21 +104,43 @@ fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standin
                 times.certify,
             )
         }
+        Stage::Retrace => {
+            // The same question, of the candidate.
+            let (file, _) = case.candidate_file().ok_or_else(|| missing("candidate"))?;
+            let task = Task::Trace {
+                data,
+                model: delta_guard_contract::ModelConfig {
+                    checkpoint: settings.case_dir(&case.id).join(file),
+                    ..model
+                },
+                detect: settings.detect.clone(),
+                anomalies: anomalies()?,
+                limits,
+                case_seed: secret.case(&case.id),
+                factors_seed: secret.factors(),
+                scores: None,
+            };
+            (task, times.fit + times.trace)
+        }
         Stage::Decide | Stage::Publish | Stage::Tell => return Err(Fault::internal(format!("stage {stage} is no work for a worker"))),
     })
 }
 
 /// The ids that the trace flagged, sorted.
 pub(super) fn flagged_ids(case: &Case, settings: &Settings) -> Result<Vec<TrainId>, Fault> {
+    Ok(sorted_ids(&trace_report(case, settings)?))
+}
+
+/// The trace report of the case.
+pub(super) fn trace_report(case: &Case, settings: &Settings) -> Result<TraceReport, Fault> {
     let trace = case.trace().ok_or_else(|| missing("trace"))?;
     let file = settings.case_dir(&case.id).join(&trace.file);
-    let report = super::read_trace(&file, &trace.digest).map_err(|error| {
+    super::read_trace(&file, &trace.digest).map_err(|error| {
         mend(
             &error.context("the trace report of the case cannot be used"),
             "put the file back, or remove the case's folder and submit the picture again",
         )
-    })?;
-    Ok(sorted_ids(&report))
+    })
 }
 
 fn sorted_ids(report: &TraceReport) -> Vec<TrainId> {
@@ -238,42 +265,59 @@ pub(super) fn events(case: &Case, stage: Stage, job: &Job, result: JobResult, se
                 seconds,
             }])
         }
+        (Stage::Retrace, JobResult::Trace(report)) => {
+            base::was_read(case, &doing, None, Some(&report.manifest))?;
+            Ok(vec![retrace::event(case, &report, seconds, settings)?])
+        }
         (stage, _) => Err(Fault::internal(format!("the worker answered another question than that of stage {stage}")).into()),
     }
 }
 
 fn traced(case: &Case, out_dir: &Path, report: TraceReport, seconds: f64, settings: &Settings) -> Result<Vec<Event>, Fault> {
+    about_the_case(case, &report)?;
+    let trace = summary(case, out_dir, Some(TRACE_FILE), &report, settings)?;
+    Ok(vec![Event::Traced { trace, seconds }])
+}
+
+/// Is a trace about what the case is about, and does it name each example once?
+pub(super) fn about_the_case(case: &Case, report: &TraceReport) -> Result<(), Fault> {
     if let Some(prediction) = case.prediction()
         && prediction.label != report.predicted_label
     {
         return Err(Fault::internal(format!(
-            "the picture was predicted as {:?} and traced as {:?}, by one and the same checkpoint",
+            "the picture was predicted as {:?} and traced as {:?}",
             prediction.label, report.predicted_label
         )));
     }
-    let ids = sorted_ids(&report);
-    if ids.len() != report.flagged.len() {
+    if sorted_ids(report).len() != report.flagged.len() {
         return Err(Fault::internal("the worker flagged a training example twice"));
     }
-    let bytes = serde_json::to_vec(&report).map_err(|error| Fault::internal(format!("the trace report cannot be written: {error}")))?;
-    let file = inside(out_dir, TRACE_FILE)?;
-    publish::make_dir(out_dir)
+    Ok(())
+}
+
+/// Write a trace report into a folder, and its flagged examples into a file of the case; what the record says of them. None: its digest names the file.
+pub(super) fn summary(case: &Case, dir: &Path, name: Option<&str>, report: &TraceReport, settings: &Settings) -> Result<TraceSummary, Fault> {
+    let bytes = serde_json::to_vec(report).map_err(|error| Fault::internal(format!("the trace report cannot be written: {error}")))?;
+    let digest = Digest(blake3::hash(&bytes).to_hex().to_string());
+    let own = format!("trace-{}.json", digest.short());
+    let name = name.unwrap_or(&own);
+    let file = inside(dir, name)?;
+    publish::make_dir(dir)
         .map_err(anyhow::Error::from)
-        .and_then(|()| publish::publish_file(out_dir, TRACE_FILE, &bytes))
+        .and_then(|()| publish::publish_file(dir, name, &bytes))
         .map_err(resource)?;
-    let trace = TraceSummary {
-        found: Found::of(&report),
+    Ok(TraceSummary {
+        found: Found::of(report),
         file: relative(case, &file, settings)?,
-        digest: Digest(blake3::hash(&bytes).to_hex().to_string()),
-        ids: digest_ids(&ids),
+        digest,
+        ids: digest_ids(&sorted_ids(report)),
         // The file first, then the record that names it.
         flagged: match report.flagged.is_empty() {
             true => None,
             false => Some(kept::keep(&settings.case_dir(&case.id), &report.flagged).map_err(resource)?),
         },
         manifest: Some(report.manifest.clone()),
-    };
-    Ok(vec![Event::Traced { trace, seconds }])
+    })
 }
 
 /// The file of a result that was shortened for its record.

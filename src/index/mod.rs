@@ -77,6 +77,8 @@ pub enum IndexChange<'a> {
     Clear(&'a Case),
     /// These examples were flagged for the case.
     Flagged(&'a Case, &'a [Flagged]),
+    /// These examples are flagged for the case now, and no others.
+    Replaced(&'a Case, &'a [Flagged]),
     /// Examples were flagged for the case, but their file cannot be read.
     Unread(&'a Case),
 }
@@ -167,14 +169,15 @@ impl Store {
                         batch.remove(&id_key(&example.id, &case.id))?;
                     }
                 }
-                IndexChange::Flagged(case, examples) => {
-                    batch.put(&case_key(&case.id), encode(case)?)?;
-                    for (position, example) in examples.iter().enumerate() {
-                        let mut key = flagged_prefix(&case.id);
-                        key.extend_from_slice(&head.seq.to_be_bytes());
-                        key.extend_from_slice(&(position as u32).to_be_bytes());
-                        batch.put(&key, encode(example)?)?;
-                        batch.put(&id_key(&example.id, &case.id), vec![LAYOUT])?;
+                IndexChange::Flagged(case, examples) => batch.flagged(head, case, examples)?,
+                IndexChange::Replaced(case, examples) => {
+                    batch.flagged(head, case, examples)?;
+                    // What was put in this batch stays.
+                    for entry in db.scan_prefix(flagged_prefix(&case.id)) {
+                        let (key, value) = entry?;
+                        let example: Flagged = decode(&value)?;
+                        batch.remove(&key)?;
+                        batch.remove(&id_key(&example.id, &case.id))?;
                     }
                 }
             }
@@ -313,6 +316,18 @@ impl Batch<'_> {
         }
         self.at.add(key, &value);
         self.batch.insert(key, value);
+        Ok(())
+    }
+
+    fn flagged(&mut self, head: &Head, case: &Case, examples: &[Flagged]) -> Result<()> {
+        self.put(&case_key(&case.id), encode(case)?)?;
+        for (position, example) in examples.iter().enumerate() {
+            let mut key = flagged_prefix(&case.id);
+            key.extend_from_slice(&head.seq.to_be_bytes());
+            key.extend_from_slice(&(position as u32).to_be_bytes());
+            self.put(&key, encode(example)?)?;
+            self.put(&id_key(&example.id, &case.id), vec![LAYOUT])?;
+        }
         Ok(())
     }
 

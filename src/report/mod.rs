@@ -71,6 +71,7 @@ pub fn page(view: &CaseView) -> String {
                     (evidence::flagged(view))
                     (exhibits::why(view))
                     (repair::left_out(view))
+                    (repair::regrown(view))
                     (repair::before_and_after(view))
                     (next_steps(view))
                     (making::made(view))

@@ -136,6 +136,30 @@ pub(super) fn before_and_after(view: &CaseView) -> Markup {
     }
 }
 
+/// At most this many examples of a group are named.
+const NAMED: usize = 12;
+
+/// What stood out when the anomaly was traced on the candidates.
+pub(super) fn regrown(view: &CaseView) -> Markup {
+    if view.regrown.is_empty() {
+        return html! {};
+    }
+    html! {
+        section id="regrown" {
+            h2 { "Does it grow back?" }
+            p class="intro" { "The picture was traced on the candidate, too: what is left of a group that was not found whole stands out there." }
+            ul class="reasons" {
+                @for (sentence, (_, more)) in view.regrowth().into_iter().zip(&view.regrown) {
+                    li {
+                        (sentence)
+                        @if !more.is_empty() { " They begin with " @for (n, example) in more.iter().take(NAMED).enumerate() { @if n > 0 { ", " } code { (example.id) } } "." }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A row of what the repair costs: shares before and after; of older workers' answers without what was lost and won.
 fn cost_row(name: &Markup, before: f64, after: f64, changed: Option<(u64, u64)>) -> Markup {
     let class = if after < before - 0.0005 {

@@ -213,6 +213,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             notes: Vec::new(),
             ..GateVerdict::default()
         }),
+        regrown: Vec::new(),
         approval: None,
         paths: Paths {
             picture: "/var/lib/delta-guard/state/spool/5e5e".into(),

@@ -17,6 +17,10 @@ use std::sync::Arc;
 /// Names the folder that the process of [`daemon_process`] runs in.
 const ROOT: &str = "DELTA_GUARD_TEST_ROOT";
 const PICTURE: &str = "label=dog\n";
+/// Of which six more stand out on the first candidate.
+const GROWS: &str = "label=dog\nregrow=6\n";
+/// Rounds of the regrowth check for [`daemon_process`].
+const REGROWTH: &str = "DELTA_GUARD_TEST_REGROWTH";
 
 /// Without the variable: a daemon starts, is ready, and stops. With it, this test *is* the daemon that the tests below kill.
 #[test]
@@ -36,19 +40,33 @@ fn daemon_process() {
     let (_stopper, stop) = stop::channel();
     let (sender, _receiver) = tokio::sync::oneshot::channel();
     let hooks: Arc<dyn Hooks> = Arc::new(Recorder::default());
-    let daemon = runtime.spawn(daemon::run(settings(Path::new(&root), Mode::Enforce), hooks, stop, sender));
+    let regrowth = std::env::var(REGROWTH).unwrap().parse().unwrap();
+    let daemon = runtime.spawn(daemon::run(grows(Path::new(&root), regrowth), hooks, stop, sender));
     runtime.block_on(daemon).unwrap().unwrap();
+}
+
+fn grows(root: &Path, regrowth: u32) -> Settings {
+    let mut settings = settings(root, Mode::Enforce);
+    settings.gate.regrowth = regrowth;
+    // 36 of 3,000 are more than what the guard does by itself in these tests.
+    settings.caps.max_case_share = 0.02;
+    settings
 }
 
 struct Killed(Child);
 
 impl Killed {
     fn start(root: &Path, epoch_seconds: f64) -> Self {
+        Self::start_with(root, epoch_seconds, 0)
+    }
+
+    fn start_with(root: &Path, epoch_seconds: f64, regrowth: u32) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", "kill::daemon_process", "--nocapture"])
             .env(ROOT, root)
-            .env("FAKE_EPOCH_SECONDS", epoch_seconds.to_string());
+            .env("FAKE_EPOCH_SECONDS", epoch_seconds.to_string())
+            .env(REGROWTH, regrowth.to_string());
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
@@ -149,14 +167,11 @@ fn killed_after_each_record_it_ends_the_same() {
     }
 }
 
-#[test]
-fn killed_again_and_again_it_still_ends_the_same() {
-    let golden = undisturbed();
-    let root = tempfile::tempdir().unwrap();
-    let settings = settings(root.path(), Mode::Enforce);
-    drop_picture(&settings, "x.png", PICTURE, None);
+/// Each life ends as soon as it has done something for the case, until one of them finds it finished.
+fn killed_again_and_again(root: &Path, picture: &str, regrowth: u32) -> (Case, Settings, u32) {
+    let settings = grows(root, regrowth);
+    drop_picture(&settings, "x.png", picture, None);
     let mut kills = 0;
-    // Each life ends as soon as it has done something for the case, until one of them finds it finished.
     while !only_case(&settings).is_some_and(|case| case.told) {
         let progress = |settings: &Settings| {
             kinds(settings)
@@ -165,7 +180,7 @@ fn killed_again_and_again_it_still_ends_the_same() {
                 .count()
         };
         let before = if settings.journal_dir().exists() { progress(&settings) } else { 0 };
-        let daemon = Killed::start(root.path(), 0.0);
+        let daemon = Killed::start_with(root, 0.0, regrowth);
         wait_for("progress", || {
             settings
                 .journal_dir()
@@ -176,9 +191,31 @@ fn killed_again_and_again_it_still_ends_the_same() {
         daemon.kill();
         kills += 1;
     }
-    let case = run_to_end(&settings);
+    (run_to_end(&settings), settings, kills)
+}
+
+#[test]
+fn killed_again_and_again_it_still_ends_the_same() {
+    let golden = undisturbed();
+    let root = tempfile::tempdir().unwrap();
+    let (case, settings, kills) = killed_again_and_again(root.path(), PICTURE, 0);
     assert!(kills >= 5, "only {kills} kills");
     assert_eq!(outcome(&case, &settings), golden);
+}
+
+/// Through two rounds: what grew back is removed, another candidate is made and traced.
+#[test]
+fn killed_while_it_grows_back_it_still_ends_the_same() {
+    let quiet = tempfile::tempdir().unwrap();
+    let settings = grows(quiet.path(), 1);
+    drop_picture(&settings, "x.png", GROWS, None);
+    let golden = outcome(&run_to_end(&settings), &settings);
+    assert_eq!((golden.0, golden.2.len()), (State::Promoted, 6));
+    let root = tempfile::tempdir().unwrap();
+    let (case, settings, kills) = killed_again_and_again(root.path(), GROWS, 1);
+    assert!(kills >= 8, "only {kills} kills");
+    assert_eq!(outcome(&case, &settings), golden);
+    assert_eq!(case.regrown.len(), 2);
 }
 
 /// Killed in the middle of a training, the worker goes with the daemon, and the next one goes on after the epochs that were done.

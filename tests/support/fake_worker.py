@@ -3,7 +3,7 @@
 
 A picture is text, `key=value` a line: `label` (what production reads), `after` (what the candidate reads), `flag` (how many are flagged), `verdict`,
 `correct_after`, `won` (pictures of each class that are won, and lost beside the fall), `unpaired` (as a worker of an older version), `fault` (a stage and a kind of fault, `stage:kind`), `once` (a stage that crashes at its first run), `hang` (a stage that never ends),
-`hiccups` (a stage and how many of its runs meet a file system that does not answer, `stage:2`), `odd` (flagged ids hold what tables and CSV files stumble over).
+`regrow` (groups that stand out on candidates that were made without all the ones before: `6,7`), `hiccups` (a stage and how many of its runs meet a file system that does not answer, `stage:2`), `odd` (flagged ids hold what tables and CSV files stumble over).
 
 It also plays a story: `prepare` makes three pictures to hand in, which the victim reads as `dog` unless the seed is 13 (the attack does not take); training under seed 66
 fails until there is a file `mended` in the seed's folder.
@@ -161,6 +161,22 @@ def flagged(words):
     return [{"id": f"{words['label']}/{odd}{n:04}.png", "label": words["label"], "rank": n + 1, "score": 0.9 - n / 1000} for n in range(count)]
 
 
+def regrown(job, words):
+    """What stands out on a candidate: what was removed, and the next group that was not. None: it is the production model that is traced."""
+    path = job["task"]["model"]["checkpoint"]
+    if "/work/unlearn-" not in path:
+        return None
+    with open(path, "rb") as file:
+        removed = set(json.JSONDecoder().raw_decode(file.read().decode())[0])
+    examples = flagged(words)
+    for group, count in enumerate(int(n) for n in words.get("regrow", "").split(",") if n):
+        ids = [f"{words['label']}/grown-{group}-{n:04}.png" for n in range(count)]
+        examples += [{"id": name, "label": words["label"], "rank": len(examples) + n + 1, "score": 0.5 - n / 1000} for n, name in enumerate(ids)]
+        if not removed.issuperset(ids):
+            break
+    return examples
+
+
 def found(job, examples):
     """What a detector says and shows: the guard's words, or those of the paper's rule."""
     guard = job["task"]["detect"]["method"] == "guard"
@@ -307,10 +323,13 @@ def main():
         examples = [] if undecided else flagged(words)
         if task["detect"]["method"] != "guard":
             examples = flagged(dict(words, flag="80"))
+        candidate = regrown(job, words)
+        examples = examples if candidate is None else candidate
         done("trace", verdict={"kind": "undecided", "code": "no-group", "reason": "nothing stands out"} if undecided else {"kind": "flagged"},
              predicted_label=words["label"], **found(job, examples), examples=3000, examples_of_label=1000, factors={"key": "f" * 64, "reused": True, "examples": 1000} if glob.glob(os.path.join(os.path.dirname(job["out_dir"]), "fit*")) else None,
              settings=task["detect"], tracked=tracked(task["model"]),
-             checkpoint=checkpoint(job), manifest=manifest(), seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
+             checkpoint=checkpoint(job) if candidate is None else blake3(open(task["model"]["checkpoint"], "rb").read()),
+             manifest=manifest(), seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
     if kind in ("unlearn", "train"):
         epochs = 3
         misbehave(job, dict([os.environ["FAKE_TRAIN"].split("=", 1)]) if "FAKE_TRAIN" in os.environ else {})

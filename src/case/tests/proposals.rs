@@ -85,3 +85,53 @@ fn what_the_first_version_recorded_is_understood() {
         (State::Promoting, Some(By::POLICY))
     );
 }
+
+/// Once a candidate: what stands out either makes another one, or stays with this one as a doubt that no mode passes over; a failed attempt is forgotten then.
+#[test]
+fn a_candidate_is_traced_once() {
+    let rules = Rules {
+        allow_unlearn: None,
+        without_factors: None,
+        mode: Mode::Enforce,
+        check_prediction: true,
+        gate: GateLimits {
+            regrowth: 1,
+            ..GateLimits::default()
+        },
+    };
+    let mut case = course(&["predicted", "fitted", "traced", "decided", "unlearned", "certified"]);
+    assert_eq!(next(&case, &rules), Step::Work(Stage::Retrace));
+    assert_eq!(
+        next(
+            &case,
+            &Rules {
+                gate: GateLimits::default(),
+                ..rules.clone()
+            }
+        ),
+        Step::Publish
+    );
+    let failed = Event::StageFailed {
+        stage: Stage::Retrace,
+        kind: FaultKind::Resource,
+        code: None,
+        message: "m".into(),
+        help: String::new(),
+    };
+    case.apply(&failed, 9, Timestamp::UNIX_EPOCH).expect("legal");
+    assert_eq!(case.failures, 1);
+    let mut again = case.clone();
+    again
+        .apply(&retraced(Some(Box::new(summary()))), 10, Timestamp::UNIX_EPOCH)
+        .expect("legal");
+    assert_eq!((again.state, again.failures, again.regrown.len()), (State::Traced, 0, 1));
+    case.apply(&retraced(None), 10, Timestamp::UNIX_EPOCH).expect("legal");
+    assert_eq!((case.state, case.failures, next(&case, &rules)), (State::Certified, 0, Step::Publish));
+    assert!(case.clone().apply(&retraced(None), 11, Timestamp::UNIX_EPOCH).is_err(), "twice");
+    let published = events().into_iter().find(|event| event.kind() == "published").expect("listed");
+    case.apply(&published, 11, Timestamp::UNIX_EPOCH).expect("legal");
+    let Step::Record(Event::Proposed { reason, .. }) = next(&case, &rules) else {
+        panic!("{:?}", next(&case, &rules))
+    };
+    assert_eq!(reason, "the candidate passed the gate, but a person should look: d");
+}

@@ -178,7 +178,7 @@ pub(super) fn apply(store: &mut Store, head: &Head, book: &Book, folded: &Folded
             None => IndexChange::None,
             Some((case, Ok(examples))) => {
                 flagged = examples;
-                IndexChange::Flagged(case, &flagged)
+                IndexChange::Replaced(case, &flagged)
             }
             Some((case, Err(error))) => {
                 tracing::error!(

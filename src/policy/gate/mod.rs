@@ -27,6 +27,9 @@ pub struct GateLimits {
     pub min_class_examples: u64,
     /// Where it is known what the picture shows (`true_label` of the sidecar), the candidate must read it so. `false`: it is enough that it no longer reads it as the wrong label, and a third wrong class passes with a note.
     pub true_label: bool,
+    /// Trace the anomaly on the candidate again, and so often at most remove what stands out there, too, and make another candidate. What stands out after that is a doubt that a person must decide. 0: the candidate is not traced. Each round costs a fit and a trace, and where something is found another training.
+    #[schemars(range(max = 5))]
+    pub regrowth: u32,
     /// At most this share of all training examples may be removed by one case.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_flagged_share: f64,
@@ -44,6 +47,7 @@ impl Default for GateLimits {
             alpha: 0.05,
             min_class_examples: 20,
             true_label: true,
+            regrowth: 0,
             max_flagged_share: 0.1,
             max_class_flagged_share: 0.5,
         }
