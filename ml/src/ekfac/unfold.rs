@@ -50,7 +50,7 @@ pub(super) fn wide(geometry: &Geometry, image: &Tensor, order: Order, workspace:
             geometry.conv.dilation[1] * channels,
             1,
         ],
-        0,
+        None, // from where `padded` begins: of one channel it can be a view of some examples of a batch, or of some channels of a picture
     )?;
     Ok(overlapping.f_reshape([lead[0], lead[1], lead[2], columns, geometry.row()])?)
 }
