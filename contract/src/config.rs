@@ -172,7 +172,7 @@ pub struct WorkerSetup {
     pub device: Device,
     /// CPU threads (0: all).
     pub threads: u32,
-    /// Bytes that one pass may use for its working tensors; sets the batch size of influence passes.
+    /// Bytes that one pass may use for its working tensors; sets the batch size of influence passes, and how wide a layer's covariance may be before it is taken in blocks.
     pub memory_budget: u64,
     /// Bytes that the worker may take on the CPU before its allocations fail; 0: nine tenths of what the machine, or its control group, has.
     #[serde(default)]

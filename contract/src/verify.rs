@@ -53,6 +53,9 @@ pub struct Tracked {
     pub untracked: Vec<(String, String)>,
     /// How many there are in all.
     pub untracked_tensors: u64,
+    /// Layers that are too wide for `worker.memory_budget`: their covariances are taken in blocks. A phrase each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<String>,
 }
 
 impl Tracked {
@@ -66,10 +69,15 @@ impl Tracked {
             "{layers} layers with {:.1} % of the parameters that the logits depend on",
             100.0 * tracked_share
         );
-        match self.untracked.is_empty() {
-            true => tracked,
-            false => format!("{tracked}; not tracked: {}", self.names()),
-        }
+        let left = match self.untracked.is_empty() {
+            true => String::new(),
+            false => format!("; not tracked: {}", self.names()),
+        };
+        let blocks = match self.blocks.is_empty() {
+            true => String::new(),
+            false => format!("; in blocks, to stay within worker.memory_budget: {}", self.blocks.join(", ")),
+        };
+        tracked + &left + &blocks
     }
 
     /// The largest tensors that are not tracked, each with its reason, and how many more there are.
@@ -179,6 +187,7 @@ mod tests {
             tracked_share,
             untracked: untracked.iter().map(|name| (name.to_string(), "mixed".to_string())).collect(),
             untracked_tensors,
+            blocks: Vec::new(),
         }
     }
 
@@ -187,6 +196,15 @@ mod tests {
         let whole = tracked(1.0, &[], 0);
         assert_eq!(whole.sentence(), "58 layers with 100.0 % of the parameters that the logits depend on");
         assert_eq!(whole.lacking(1.0), None);
+        let blocks = Tracked {
+            blocks: vec!["fc (inputs in 5 blocks of at most 5018)".into()],
+            ..whole
+        };
+        assert!(
+            blocks
+                .sentence()
+                .ends_with("; in blocks, to stay within worker.memory_budget: fc (inputs in 5 blocks of at most 5018)")
+        );
         let half = tracked(0.5579, &["a", "b", "c", "d"], 9);
         assert!(
             half.sentence()

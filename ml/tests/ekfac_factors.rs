@@ -26,10 +26,12 @@ fn layers() -> Vec<Layer> {
         Layer {
             name: "block.conv".into(),
             kind: conv,
+            part: None,
         },
         Layer {
             name: "fc".into(),
             kind: linear,
+            part: None,
         },
     ]
 }

@@ -55,7 +55,11 @@ impl Net {
                 bias: weights.contains_key(&format!("{name}.bias")),
                 ..Conv::new([size[1], size[0]], [size[2], size[3]])
             });
-            Layer { name: name.into(), kind }
+            Layer {
+                name: name.into(),
+                kind,
+                part: None,
+            }
         };
         let linear = |name: &str| {
             let size = get(&weights, &format!("{name}.weight")).size();
@@ -64,7 +68,11 @@ impl Net {
                 out_features: size[0],
                 bias: weights.contains_key(&format!("{name}.bias")),
             });
-            Layer { name: name.into(), kind }
+            Layer {
+                name: name.into(),
+                kind,
+                part: None,
+            }
         };
         let layers = vec![
             conv("conv1", 1, 1),

@@ -361,6 +361,7 @@ fn bad_input_is_named() {
             groups: 2,
             ..Conv::new([3, 4], [3, 3])
         }),
+        part: None,
     };
     let error = CovarianceFold::new(&[wrong], workspace).unwrap_err().to_string();
     assert!(error.contains("layer odd") && error.contains("groups"), "{error}");
@@ -376,7 +377,11 @@ fn group_sums_of_many_examples_are_a_product() {
         out_features: 3,
         bias: true,
     });
-    let layer = Layer { name: "fc".into(), kind };
+    let layer = Layer {
+        name: "fc".into(),
+        kind,
+        part: None,
+    };
     tch::manual_seed(11);
     let (double, count) = ((Kind::Double, Device::Cpu), 600);
     let mut sums = GradientSumFold::new(std::slice::from_ref(&layer), 2, workspace(1 << 20)).unwrap();

@@ -365,7 +365,13 @@ fn ekfac() {
         device: Device::Cpu,
         budget_bytes: 1 << 20,
     };
-    let layer = |kind| vec![Layer { name: "conv1".into(), kind }];
+    let layer = |kind| {
+        vec![Layer {
+            name: "conv1".into(),
+            kind,
+            part: None,
+        }]
+    };
     let odd = Conv {
         groups: 2,
         ..Conv::new([3, 4], [3, 3])

@@ -15,7 +15,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn verified(name: &str, image: Option<&ImageConfig>) -> VerifyResult {
-    verify(&fixture(name), image).unwrap_or_else(|e| panic!("{name}: {e}"))
+    verify(&fixture(name), image, 1 << 30).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 #[test]

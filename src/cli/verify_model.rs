@@ -145,6 +145,13 @@ pub(super) fn facts(verified: &VerifyResult, pictures: u64) -> Vec<(&'static str
         let more = verified.tracked.untracked_tensors - NAMED as u64;
         facts.push(("  not tracked", format!("{} smaller tensors", words::thousands(more))));
     }
+    facts.extend(
+        verified
+            .tracked
+            .blocks
+            .iter()
+            .map(|wide| ("  in blocks", format!("{wide}: worker.memory_budget holds no more"))),
+    );
     facts.push((
         "gradients",
         format!(

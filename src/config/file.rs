@@ -126,7 +126,7 @@ pub struct Worker {
     /// CPU threads (0: all).
     #[schemars(range(max = 4096))]
     pub threads: u32,
-    /// Memory that one influence pass may use for its working tensors; sets its batch size.
+    /// Memory that one influence pass may use for its working tensors; sets its batch size, and how wide a layer's covariance may be before it is taken in blocks.
     pub memory_budget: Size,
     /// Memory that the worker may take on the CPU in all; a job that wants more fails, and says so. Unset: nine tenths of what the machine, or its control group, has.
     pub memory_limit: Option<Size>,

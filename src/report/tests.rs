@@ -116,6 +116,7 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             tracked_share: 0.9991,
             untracked: vec![("bn1.weight".into(), "not the weight of a convolution or a linear layer".into())],
             untracked_tensors: 40,
+            blocks: Vec::new(),
         }),
         settings: DetectConfig::default().resolved(),
         seed: None,

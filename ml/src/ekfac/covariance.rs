@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use tch::{Device, Kind, Tensor};
 
+use super::blocks::shared;
 use super::geometry::{Geometry, batch_size};
 use super::unfold::{Order, once, reach, take_rows, wide};
 use super::workspace::Workspace;
@@ -23,6 +24,9 @@ pub struct CovarianceFold {
     workspace: Workspace,
     inputs: Vec<Sum>,
     grads: Vec<Sum>,
+    /// Of each layer, the one whose sum is also its own: itself, but for parts of a layer.
+    same_inputs: Vec<usize>,
+    same_grads: Vec<usize>,
     examples: u64,
 }
 
@@ -57,24 +61,26 @@ impl CovarianceFold {
     /// An empty fold over `layers`.
     pub fn new(layers: &[Layer], workspace: Workspace) -> Result<Self> {
         let geometries = Geometry::list(layers)?;
-        let sums = |size: fn(&Geometry) -> i64| -> Result<Vec<Sum>> {
-            geometries
-                .iter()
-                .map(|g| {
-                    Ok(Sum {
-                        outer: workspace.accumulator(&[g.conv.groups, size(g), size(g)])?,
-                        positions: 0.0,
-                    })
+        let (same_inputs, same_grads) = (shared(layers, |part| part.inputs), shared(layers, |part| part.outputs));
+        let sums = |size: fn(&Geometry) -> i64, same: &[usize]| -> Result<Vec<Sum>> {
+            let one = |(place, g): (usize, &Geometry)| {
+                let wide = if same[place] == place { size(g) } else { 0 };
+                Ok(Sum {
+                    outer: workspace.accumulator(&[g.conv.groups, wide, wide])?,
+                    positions: 0.0,
                 })
-                .collect()
+            };
+            geometries.iter().enumerate().map(one).collect()
         };
-        let (inputs, grads) = (sums(Geometry::inputs)?, sums(|g| g.out)?);
+        let (inputs, grads) = (sums(Geometry::inputs, &same_inputs)?, sums(|g| g.out, &same_grads)?);
         Ok(Self {
             layers: layers.to_vec(),
             geometries,
             workspace,
             inputs,
             grads,
+            same_inputs,
+            same_grads,
             examples: 0,
         })
     }
@@ -84,7 +90,10 @@ impl CovarianceFold {
         let _guard = tch::no_grad_guard();
         self.one_per_layer(inputs.len())?;
         let mut totals = Totals::default();
-        for ((geometry, sum), input) in self.geometries.iter().zip(&mut self.inputs).zip(inputs) {
+        for (place, ((geometry, sum), input)) in self.geometries.iter().zip(&mut self.inputs).zip(inputs).enumerate() {
+            if self.same_inputs[place] != place {
+                continue;
+            }
             let image = geometry.input_image(input)?;
             let (outer, positions) =
                 input_outer(geometry, &image, &self.workspace).context(|| format!("layer {}: input covariance", geometry.name))?;
@@ -98,7 +107,10 @@ impl CovarianceFold {
         let _guard = tch::no_grad_guard();
         self.one_per_layer(output_grads.len())?;
         let mut totals = Totals::default();
-        for ((geometry, sum), output_grad) in self.geometries.iter().zip(&mut self.grads).zip(output_grads) {
+        for (place, ((geometry, sum), output_grad)) in self.geometries.iter().zip(&mut self.grads).zip(output_grads).enumerate() {
+            if self.same_grads[place] != place {
+                continue;
+            }
             let image = geometry.output_image(output_grad)?;
             let (outer, positions) =
                 grad_outer(geometry, &image, &self.workspace).context(|| format!("layer {}: gradient covariance", geometry.name))?;
@@ -118,8 +130,18 @@ impl CovarianceFold {
     /// The sums with their names in a saved state.
     fn named(&mut self) -> impl Iterator<Item = (String, &mut Sum)> {
         let name = |layer: &Layer, what: &str| format!("{}.{what}", layer.name);
-        let inputs = self.layers.iter().zip(&mut self.inputs).map(move |(layer, sum)| (name(layer, "a"), sum));
-        inputs.chain(self.layers.iter().zip(&mut self.grads).map(move |(layer, sum)| (name(layer, "g"), sum)))
+        // Those that are shared once.
+        let (same_inputs, same_grads) = (&self.same_inputs, &self.same_grads);
+        let inputs = self.layers.iter().zip(&mut self.inputs).enumerate();
+        let grads = self.layers.iter().zip(&mut self.grads).enumerate();
+        let inputs = inputs
+            .filter(move |(place, _)| same_inputs[*place] == *place)
+            .map(move |(_, (layer, sum))| (name(layer, "a"), sum));
+        inputs.chain(
+            grads
+                .filter(move |(place, _)| same_grads[*place] == *place)
+                .map(move |(_, (layer, sum))| (name(layer, "g"), sum)),
+        )
     }
 }
 
@@ -168,19 +190,22 @@ impl Fold for CovarianceFold {
 
     fn finish(self) -> Result<Covariances> {
         let _guard = tch::no_grad_guard();
-        let mut blocks = Vec::with_capacity(self.layers.len());
-        for ((geometry, input), grad) in self.geometries.iter().zip(self.inputs).zip(self.grads) {
-            if input.positions == 0.0 || grad.positions == 0.0 {
-                return Err(Error::internal(format!("layer {}: covariances of no examples", geometry.name)));
-            }
-            let upper = input.outer.f_to_device(Device::Cpu)?.f_div_scalar(input.positions)?;
-            let order = Tensor::f_from_slice(&geometry.weight_columns())?;
-            let a = mirror(geometry, &upper)?.f_index_select(1, &order)?.f_index_select(2, &order)?;
-            let g = grad.outer.f_to_device(Device::Cpu)?.f_div_scalar(grad.positions)?;
-            blocks.push(LayerCovariance {
-                input: symmetric(&a)?,
-                output_grad: symmetric(&g)?,
-            });
+        let mut blocks: Vec<LayerCovariance> = Vec::with_capacity(self.layers.len());
+        for (place, ((geometry, input), grad)) in self.geometries.iter().zip(self.inputs).zip(self.grads).enumerate() {
+            let (as_input, as_grad) = (self.same_inputs[place], self.same_grads[place]);
+            let input = if as_input < place {
+                blocks[as_input].input.shallow_clone()
+            } else {
+                let upper = input.mean(geometry)?;
+                let order = Tensor::f_from_slice(&geometry.weight_columns())?;
+                symmetric(&mirror(geometry, &upper)?.f_index_select(1, &order)?.f_index_select(2, &order)?)?
+            };
+            let output_grad = if as_grad < place {
+                blocks[as_grad].output_grad.shallow_clone()
+            } else {
+                symmetric(&grad.mean(geometry)?)?
+            };
+            blocks.push(LayerCovariance { input, output_grad });
         }
         Ok(Covariances {
             layers: self.layers,
@@ -197,6 +222,14 @@ impl Sum {
         let _ = self.outer.f_add_(&outer)?;
         self.positions += positions;
         Ok(outer)
+    }
+
+    /// Over positions, on the CPU.
+    fn mean(self, geometry: &Geometry) -> Result<Tensor> {
+        if self.positions == 0.0 {
+            return Err(Error::internal(format!("layer {}: covariances of no examples", geometry.name)));
+        }
+        Ok(self.outer.f_to_device(Device::Cpu)?.f_div_scalar(self.positions)?)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use delta_guard_contract::{Code, Digest};
 use tch::{Device, Kind, Tensor};
 
+use super::blocks::shared;
 use super::covariance::Covariances;
 use super::file;
 use super::geometry::Geometry;
@@ -95,10 +96,21 @@ impl Covariances {
     /// Decomposes every covariance. `each` is told how many layers are done.
     pub fn eigenbasis(&self, workspace: &Workspace, mut each: impl FnMut(usize)) -> Result<Eigenbasis> {
         let _guard = tch::no_grad_guard();
-        let mut blocks = Vec::with_capacity(self.blocks.len());
-        for (layer, covariance) in self.layers.iter().zip(&self.blocks) {
-            let (input_eigenvalues, q_a) = eigh(&covariance.input, &layer.name, "input covariance", workspace)?;
-            let (output_grad_eigenvalues, q_g) = eigh(&covariance.output_grad, &layer.name, "output gradient covariance", workspace)?;
+        let (same_inputs, same_grads) = (shared(&self.layers, |part| part.inputs), shared(&self.layers, |part| part.outputs));
+        let mut blocks: Vec<LayerBasis> = Vec::with_capacity(self.blocks.len());
+        for (place, (layer, covariance)) in self.layers.iter().zip(&self.blocks).enumerate() {
+            let known = |same: usize, part: fn(&LayerBasis) -> (&Tensor, &Tensor)| {
+                let (values, vectors) = part(blocks.get(same)?);
+                Some((values.shallow_clone(), vectors.shallow_clone()))
+            };
+            let (input_eigenvalues, q_a) = match known(same_inputs[place], |basis| (&basis.input_eigenvalues, &basis.q_a)) {
+                Some(known) => known,
+                None => eigh(&covariance.input, &layer.name, "input covariance", workspace)?,
+            };
+            let (output_grad_eigenvalues, q_g) = match known(same_grads[place], |basis| (&basis.output_grad_eigenvalues, &basis.q_g)) {
+                Some(known) => known,
+                None => eigh(&covariance.output_grad, &layer.name, "output gradient covariance", workspace)?,
+            };
             blocks.push(LayerBasis {
                 q_a,
                 q_g,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use delta_guard_contract::{Code, Digest};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::file;
 use super::geometry::Geometry;
@@ -64,6 +64,21 @@ impl Factors {
             lambdas.push(workspace.zeros(&[b, o, d])?);
         }
         Self::new(layers.to_vec(), rotations, lambdas, 0)
+    }
+
+    /// The mean of a layer's Λ; of a part, over all parts of its layer.
+    pub(super) fn mean_lambda(&self, place: usize) -> Result<f64> {
+        let Some(part) = &self.layers[place].part else {
+            return Ok(self.lambdas[place].f_mean(Kind::Double)?.f_double_value(&[])?);
+        };
+        let (mut sum, mut numbers) = (0.0, 0);
+        for (layer, lambda) in self.layers.iter().zip(&self.lambdas) {
+            if layer.part.as_ref().is_some_and(|other| other.of == part.of) {
+                sum += lambda.f_sum(Kind::Double)?.f_double_value(&[])?;
+                numbers += lambda.numel();
+            }
+        }
+        Ok(sum / numbers.max(1) as f64)
     }
 
     /// Tracked layers, in order.

@@ -43,6 +43,7 @@ impl FactorKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ekfac::Blocks;
     use crate::model::layer::{LayerKind, Linear};
 
     #[test]
@@ -54,6 +55,7 @@ mod tests {
                 out_features: 2,
                 bias: true,
             }),
+            part: None,
         };
         let key = FactorKey {
             checkpoint: "c".into(),
@@ -94,6 +96,10 @@ mod tests {
             },
             FactorKey {
                 layers: vec![linear("head")],
+                ..key.clone()
+            },
+            FactorKey {
+                layers: Blocks::of(&[linear("fc")], 1).layers,
                 ..key.clone()
             },
             FactorKey {

@@ -10,6 +10,7 @@
 //! Shapes: B examples, b blocks, o outputs and d inputs *per block* (bias counted in d), Q queries. Gradients are [B, b·o, d], laid out like the
 //! weight flattened after its first dimension, the bias as last column.
 
+mod blocks;
 mod covariance;
 mod eigenbasis;
 mod factors;
@@ -27,6 +28,7 @@ mod sums;
 mod unfold;
 mod workspace;
 
+pub use blocks::Blocks;
 pub use covariance::{CovarianceFold, Covariances, LayerCovariance};
 pub use eigenbasis::{Eigenbasis, LayerBasis};
 pub use factors::{Factors, LayerFactors};

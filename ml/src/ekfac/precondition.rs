@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::factors::Factors;
 use super::geometry::{Geometry, batch_size};
@@ -24,13 +24,13 @@ pub enum Damping {
 }
 
 impl Damping {
-    /// 1 / (Λ + d) of a layer.
-    pub(super) fn inverse(self, lambda: &Tensor) -> Result<Tensor> {
+    /// 1 / (Λ + d) of the layer at `place`. Parts of one layer have one damping, for the same reason as groups.
+    pub(super) fn inverse(self, factors: &Factors, place: usize) -> Result<Tensor> {
         let damping = match self {
             Self::Absolute(value) => value,
-            Self::Heuristic(factor) => factor * lambda.f_mean(Kind::Double)?.f_double_value(&[])?,
+            Self::Heuristic(factor) => factor * factors.mean_lambda(place)?,
         };
-        Ok(lambda.f_add_scalar(damping)?.f_reciprocal()?)
+        Ok(factors.lambdas[place].f_add_scalar(damping)?.f_reciprocal()?)
     }
 }
 
@@ -96,7 +96,7 @@ impl Queries {
     ) -> Result<Self> {
         let (mut rows, mut inverses) = (Vec::new(), Vec::new());
         for (index, (geometry, rotation)) in factors.geometries.iter().zip(&factors.rotations).enumerate() {
-            let inverse = damping.inverse(&factors.lambdas[index])?;
+            let inverse = damping.inverse(factors, index)?;
             let mut numerator = rotated(index, geometry, rotation).context(|| format!("layer {}: preconditioning", geometry.name))?;
             let _ = numerator.f_mul_(&inverse)?;
             rows.push(numerator);

@@ -83,8 +83,8 @@ pub fn self_influence(factors: &Factors, damping: Damping, pairs: &[Pair], works
 pub(super) fn self_influence_as_it_comes(factors: &Factors, damping: Damping, pairs: &[Pair], workspace: &Workspace) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let total = workspace.zeros(&[batch_size(&factors.geometries, pairs)?])?;
-    for (((geometry, rotation), lambda), pair) in factors.geometries.iter().zip(&factors.rotations).zip(&factors.lambdas).zip(pairs) {
-        let inverse = damping.inverse(lambda)?;
+    for (place, ((geometry, rotation), pair)) in factors.geometries.iter().zip(&factors.rotations).zip(pairs).enumerate() {
+        let inverse = damping.inverse(factors, place)?;
         let plan = RotationPlan::for_pair(geometry, pair);
         each_block(geometry, pair, Some((rotation, plan)), workspace, |block| {
             add_squares(&total, geometry, block, (rotation, plan), &inverse)

@@ -144,7 +144,7 @@ impl<'a> ModelEvidence<'a> {
         let labels = Tensor::f_from_slice(&labels)?.f_to_device(model.device())?;
         let tapped = model.forward_tapped(&images)?;
         let objective = objective::of(self.objective, &tapped.logits, &labels)?;
-        let pairs = tapped.pairs(&objective, &self.stream.layers)?;
+        let pairs = self.stream.blocks().split(&tapped.pairs(&objective, &self.stream.layers)?)?;
         Queries::from_pairs(self.factors, self.damping, &pairs, self.stream.workspace())
     }
 

@@ -7,6 +7,7 @@ use crate::detect::{DetectCase, PlaceboPicture, queries::picture_from_bytes};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::passes::budget::Budget;
 use crate::progress::Report;
 use delta_guard_contract::detect::{Clean as Wanted, Detector, Influence, Needs};
 use delta_guard_contract::job::{Anomaly, ImageLimits, Tracked};
@@ -120,8 +121,11 @@ impl<'a> Case<'a> {
     ///
     /// # Errors
     /// `Configuration` when no layer is left.
-    pub fn tracked(&self) -> Result<Option<Tracked>> {
-        let of = |asked: &Influence| Ok(self.model.graph.tracked_of(&fit::tracked(&self.model.graph, &asked.layers)?));
+    pub fn tracked(&self, place: &Place<'_>) -> Result<Option<Tracked>> {
+        let of = |asked: &Influence| {
+            let budget = Budget::new(&self.model, place.setup.memory_budget);
+            Ok(fit::stream(place, &self.train, &self.model, self.image, asked, budget)?.coverage())
+        };
         self.needs.influence().map(of).transpose()
     }
 

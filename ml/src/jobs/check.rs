@@ -1,15 +1,16 @@
 //! The job behind `check-config`: do data, network and checkpoint go together? It reads no picture and writes nothing.
 
-use super::bench;
+use super::{Place, bench};
 use crate::data::{Glance, KnownClasses, class_names, glance};
 use crate::error::{Result, ResultExt};
 use crate::model::Weights;
+use crate::verify::tracked_within;
 use delta_guard_contract::job::{CheckResult, JobResult};
 use delta_guard_contract::{DataConfig, ModelConfig};
 use tch::Kind;
 
 /// [`delta_guard_contract::Task::Check`]
-pub fn check(data: &DataConfig, model: Option<&ModelConfig>) -> Result<JobResult> {
+pub fn check(place: &Place<'_>, data: &DataConfig, model: Option<&ModelConfig>) -> Result<JobResult> {
     let listed = data.classes.as_ref().map(class_names).transpose()?;
     let train = glance(&data.train, listed.as_deref().map(KnownClasses::Listed)).context(|| "training set (data.train)".into())?;
     let known: Option<Vec<String>> = match &train {
@@ -27,7 +28,7 @@ pub fn check(data: &DataConfig, model: Option<&ModelConfig>) -> Result<JobResult
         Some((classes, model)) => {
             let graph = bench::graph(model, &data.image, classes)?;
             let (weights, noted) = Weights::load_noted(model, &graph, Kind::Float)?;
-            (notes, tracked) = (noted, Some(graph.tracked()));
+            (notes, tracked) = (noted, Some(tracked_within(&graph, place.setup.memory_budget)));
             Some(weights.0.values().map(|tensor| tensor.numel() as u64).sum())
         }
         None => None,

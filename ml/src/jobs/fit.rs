@@ -30,7 +30,7 @@ pub fn fit(
     covers(&graph, model)?;
     let (model, checkpoint) = bench::load(place, &graph, model, device::kind(asked.precision), report)?;
     let budget = Budget::new(&model, place.setup.memory_budget);
-    let mut stream = stream(&train, &model, &data.image, &asked, budget)?;
+    let mut stream = stream(place, &train, &model, &data.image, &asked, budget)?;
     report.log(&format!("influence is computed on {}", stream.coverage().sentence()));
     let rows = stream.tracked().iter().map(size).collect();
     let fitted = fitted(place, &mut stream, &fit_settings(detect, &asked, factors_seed), &checkpoint, report)?;
@@ -64,8 +64,16 @@ pub fn fit_settings(detect: &DetectConfig, asked: &Influence, factors_seed: Seed
 ///
 /// # Errors
 /// `Configuration` when no layer is left.
-pub fn stream<'a>(data: &'a DataSet, model: &'a Model, image: &'a ImageConfig, asked: &Influence, budget: Budget) -> Result<Stream<'a>> {
-    Ok(Stream::new(model, data, image, tracked(&model.graph, &asked.layers)?, budget))
+pub fn stream<'a>(
+    place: &Place<'_>,
+    data: &'a DataSet,
+    model: &'a Model,
+    image: &'a ImageConfig,
+    asked: &Influence,
+    budget: Budget,
+) -> Result<Stream<'a>> {
+    let stream = Stream::new(model, data, image, tracked(&model.graph, &asked.layers)?, budget);
+    Ok(stream.in_blocks(place.setup.memory_budget))
 }
 
 /// Is influence computed on enough of the network? It is refused, not only told: a verdict that comes from half of a network says "not these" of examples whose

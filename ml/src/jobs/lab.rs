@@ -95,7 +95,7 @@ impl<'a> ModelLab<'a> {
         let asked = case.needs.influence().ok_or_else(|| not_needed("influence"))?;
         let again = || Error::internal("influence is opened twice");
         let (budget, for_null) = Budget::new(&case.model, self.place.setup.memory_budget).shared();
-        let mut stream = fit::stream(&case.train, &case.model, case.image, asked, budget)?;
+        let mut stream = fit::stream(self.place, &case.train, &case.model, case.image, asked, budget)?;
         let passes = self.passes.take().ok_or_else(again)?;
         let mut known = None;
         let mut influence = if case.needs.factors.is_some() {
@@ -113,7 +113,7 @@ impl<'a> ModelLab<'a> {
             ModelEvidence::new(stream, identity, asked, passes).without_curvature()
         };
         if let Some(validation) = &case.validation {
-            let null = fit::stream(validation, &case.model, case.image, asked, for_null)?;
+            let null = fit::stream(self.place, validation, &case.model, case.image, asked, for_null)?;
             influence = influence.with_null(null, case.null.clone());
         }
         if let Some((plan, scores)) = known {

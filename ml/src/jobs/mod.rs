@@ -69,8 +69,12 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
         device_name,
     };
     match &job.task {
-        Task::Check { data, model } => check::check(data, model.as_ref()),
-        Task::VerifyModel { file, image } => Ok(JobResult::Verify(Box::new(crate::verify::verify(file, image.as_ref())?))),
+        Task::Check { data, model } => check::check(&place, data, model.as_ref()),
+        Task::VerifyModel { file, image } => Ok(JobResult::Verify(Box::new(crate::verify::verify(
+            file,
+            image.as_ref(),
+            job.setup.memory_budget,
+        )?))),
         Task::Predict { data, model, image, limits } => look::predict(&place, data, model, image, limits, report),
         Task::Measure { data, model, source, list } => look::measure(&place, data, model, source, *list, report),
         Task::Certify {

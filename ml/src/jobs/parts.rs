@@ -80,7 +80,7 @@ fn of_factors(place: &Place<'_>, sum: &FoldSum, work: Work<'_>, report: &mut dyn
     fit::covers(&graph, &sum.model)?;
     let (model, checkpoint) = bench::load(place, &graph, &sum.model, device::kind(asked.precision), report)?;
     let budget = Budget::new(&model, place.setup.memory_budget);
-    let mut stream = fit::stream(&train, &model, &sum.data.image, &asked, budget)?;
+    let mut stream = fit::stream(place, &train, &model, &sum.data.image, &asked, budget)?;
     let fit_settings = fit::fit_settings(&sum.detect, &asked, sum.factors_seed);
     let key = fit_settings.key(&stream, &checkpoint)?;
     let subset = fit_settings.subset(train.len());
@@ -138,7 +138,7 @@ fn of_scores(place: &Place<'_>, sum: &FoldSum, submitted: &Submitted<'_>, work: 
     let asked = fit::influence(&sum.detect)?;
     let case = Case::lay_out(place, &sum.data, &sum.model, &sum.detect, submitted, report)?;
     let budget = Budget::new(&case.model, place.setup.memory_budget);
-    let stream = fit::stream(&case.train, &case.model, case.image, &asked, budget)?;
+    let stream = fit::stream(place, &case.train, &case.model, case.image, &asked, budget)?;
     let fit_settings = fit::fit_settings(&sum.detect, &asked, sum.factors_seed);
     let (key, factors) = factors_there(place, &stream, &fit_settings, &case, report)?;
     let opening = opening(case.method, &case.question())?;

@@ -31,7 +31,7 @@ pub fn trace(
         seed: factors_seed,
         scores,
     };
-    let tracked = case.tracked()?;
+    let tracked = case.tracked(place)?;
     if let Some(tracked) = &tracked {
         report.log(&format!("influence is computed on {}", tracked.sentence()));
     }

@@ -39,6 +39,7 @@ impl Graph {
             tracked_share: if all > 0 { inside as f64 / all as f64 } else { 0.0 },
             untracked: named.collect(),
             untracked_tensors: left.len() as u64,
+            blocks: Vec::new(),
         }
     }
 

@@ -11,6 +11,20 @@ pub struct Layer {
     pub name: String,
     /// Geometry.
     pub kind: LayerKind,
+    /// Which part of a layer it is that is too wide to be taken whole; None: it is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<LayerPart>,
+}
+
+/// The weights of a layer from some of its inputs to some of its outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerPart {
+    /// The layer's name.
+    pub of: String,
+    /// The first input channel (or feature) of each group, and how many.
+    pub inputs: [i64; 2],
+    /// The first output channel of each group, and how many.
+    pub outputs: [i64; 2],
 }
 
 /// Geometry of a tracked layer.

@@ -163,6 +163,7 @@ impl Tap {
             layer: Layer {
                 name: name.into(),
                 kind: seen,
+                part: None,
             },
         })
     }

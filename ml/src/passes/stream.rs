@@ -8,9 +8,9 @@ use super::cache::PairCache;
 use super::labels::PassLabels;
 use super::objective;
 use crate::data::{DataSet, normalise};
-use crate::ekfac::Workspace;
+use crate::ekfac::{Blocks, Workspace};
 use crate::error::{Error, Result};
-use crate::fold::{Batch, Fold, Looks};
+use crate::fold::{Batch, Fold, Looks, Totals};
 use crate::model::Model;
 use crate::model::layer::{Layer, Pair};
 use crate::progress::Report;
@@ -47,6 +47,8 @@ pub struct Stream<'a> {
     pub batch: usize,
     /// Decode and copy a batch while the one before is computed. Usual on a GPU only: on a CPU both would want the same cores.
     pub read_ahead: bool,
+    /// Bytes that a covariance of a layer may take; wider layers are taken in blocks.
+    covariance: u64,
     kept: PairCache,
 }
 
@@ -69,19 +71,34 @@ impl<'a> Stream<'a> {
             layers,
             batch: budget.batch,
             read_ahead: model.device() != Device::Cpu,
+            covariance: u64::MAX,
             kept: PairCache::new(budget.kept),
         }
     }
 
-    /// The tracked layers.
+    /// The same, for EK-FAC within `budget` bytes (`worker.memory_budget`): layers whose covariances are too wide for that are tracked in blocks.
+    pub fn in_blocks(self, budget: u64) -> Self {
+        Self { covariance: budget, ..self }
+    }
+
+    /// The tracked layers, those in blocks as their parts.
     pub fn tracked(&self) -> Vec<Layer> {
+        self.blocks().layers
+    }
+
+    /// How they are divided.
+    pub fn blocks(&self) -> Blocks {
         let all = self.model.graph.layers();
-        self.layers.iter().filter_map(|&l| all.get(l).cloned()).collect()
+        let chosen: Vec<Layer> = self.layers.iter().filter_map(|&l| all.get(l).cloned()).collect();
+        Blocks::within(&chosen, self.covariance)
     }
 
     /// What of the network they are.
     pub fn coverage(&self) -> Tracked {
-        self.model.graph.tracked_of(&self.layers)
+        Tracked {
+            blocks: self.blocks().told(),
+            ..self.model.graph.tracked_of(&self.layers)
+        }
     }
 
     /// How the folds compute.
@@ -94,7 +111,7 @@ impl<'a> Stream<'a> {
     /// # Errors
     /// The fold's, or libtorch's.
     pub fn run<F: Fold>(&mut self, step: &str, examples: &[usize], ask: GradientOf, keep: Keep, fold: &mut F, report: &mut dyn Report) -> Result<()> {
-        let (mut done, mut looks) = (0, self.looks());
+        let (mut done, mut looks, blocks) = (0, self.looks(), self.blocks());
         let batches: Vec<&[usize]> = examples.chunks(self.batch).collect();
         let missing: Vec<&[usize]> = batches.iter().copied().filter(|b| self.kept.get(ask, b).is_none()).collect();
         let (model, data, layers, kept) = (self.model, self.data, &self.layers, &mut self.kept);
@@ -106,12 +123,7 @@ impl<'a> Stream<'a> {
                     None => Some(pairs(model, data, layers, batch, &next()?, ask)?),
                 };
                 let pairs = fresh.as_deref().or_else(|| kept.get(ask, batch)).unwrap_or_default();
-                let totals = tch::no_grad(|| {
-                    fold.add(&Batch {
-                        examples: batch,
-                        ..Batch::of(pairs)
-                    })
-                })?;
+                let totals = tch::no_grad(|| added(fold, &blocks, batch, pairs))?;
                 looks.add(format!("the batch after {done} examples ({step})"), totals)?;
                 if let (Keep::Pairs, Some(fresh)) = (keep, fresh) {
                     kept.offer(ask, batch, fresh);
@@ -138,7 +150,7 @@ impl<'a> Stream<'a> {
         report: &mut dyn Report,
     ) -> Result<()> {
         let mut alone: Vec<usize> = members.iter().filter(|m| examples.binary_search(m).is_err()).copied().collect();
-        let (mut done, mut looks) = (0, self.looks());
+        let (mut done, mut looks, blocks) = (0, self.looks(), self.blocks());
         for batch in examples.chunks(self.batch) {
             let is_member = |(_, example): &(i64, &usize)| members.binary_search(example).is_ok();
             let (places, chosen): (Vec<i64>, Vec<usize>) = (0..).zip(batch).filter(is_member).map(|(place, &e)| (place, e)).unzip();
@@ -146,11 +158,7 @@ impl<'a> Stream<'a> {
                 Some(_) if places.is_empty() => {}
                 Some(pairs) => {
                     let pairs = pairs.iter().map(|p| p.select(&places)).collect::<Result<Vec<_>>>()?;
-                    let chosen = Batch {
-                        examples: &chosen,
-                        ..Batch::of(&pairs)
-                    };
-                    let totals = tch::no_grad(|| fold.add(&chosen))?;
+                    let totals = tch::no_grad(|| added(fold, &blocks, &chosen, &pairs))?;
                     looks.add(format!("the batch after {done} members ({step})"), totals)?;
                     done += places.len() as u64;
                     report.progress(step, done, members.len() as u64, "");
@@ -202,6 +210,20 @@ impl GradientOf {
         let labels = self.labels.of_batch(data, batch, logits)?;
         objective::of(self.objective, logits, &labels)
     }
+}
+
+/// Hand a fold a batch's pairs, those of wide layers in blocks.
+fn added<F: Fold>(fold: &mut F, blocks: &Blocks, examples: &[usize], pairs: &[Pair]) -> Result<Totals> {
+    let add = |fold: &mut F, pairs: &[Pair]| {
+        fold.add(&Batch {
+            examples,
+            ..Batch::of(pairs)
+        })
+    };
+    if blocks.none() {
+        return add(fold, pairs);
+    }
+    add(fold, &blocks.split(pairs)?)
 }
 
 /// Pairs of one batch of examples, whose pictures are given, each with the gradient of its own objective.

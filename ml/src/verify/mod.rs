@@ -10,10 +10,11 @@ pub use stored::OwnersPictures;
 
 use crate::data::normalise;
 use crate::device;
+use crate::ekfac::Blocks;
 use crate::error::{Error, Result, ResultExt};
 use crate::import::Program;
 use crate::model::{Graph, Model, Weights, lower};
-use delta_guard_contract::job::{Proof, VerifyResult};
+use delta_guard_contract::job::{Proof, Tracked, VerifyResult};
 use delta_guard_contract::{Code, ImageConfig};
 use std::path::Path;
 use std::time::Instant;
@@ -121,7 +122,7 @@ fn own_input(program: &Program) -> Result<[i64; 3]> {
 ///
 /// # Errors
 /// As [`OwnersModel::read`] and [`OwnersModel::proof`].
-pub fn verify(file: &Path, image: Option<&ImageConfig>) -> Result<VerifyResult> {
+pub fn verify(file: &Path, image: Option<&ImageConfig>, memory_budget: u64) -> Result<VerifyResult> {
     let exported = OwnersModel::read(file, image)?;
     let proof = exported.proof().context(|| file.display().to_string())?;
     let (graph, weights) = (&exported.graph, &exported.weights);
@@ -129,12 +130,12 @@ pub fn verify(file: &Path, image: Option<&ImageConfig>) -> Result<VerifyResult> 
         classes: graph.classes() as u64,
         input: graph.input,
         parameters: graph.parameters(),
-        tracked: graph.tracked(),
+        tracked: tracked_within(graph, memory_budget),
         stored: exported.owner.as_ref().map(OwnersPictures::told),
         proof,
         gradient_difference: slopes::difference(graph, weights)?,
         seconds_per_picture: seconds(graph, weights)?,
-        factor_bytes: factor_bytes(graph),
+        factor_bytes: factor_bytes(graph, memory_budget),
         peak_memory: device::peak_memory(),
     })
 }
@@ -152,13 +153,21 @@ fn seconds(graph: &Graph, weights: &Weights) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() / PICTURES as f64)
 }
 
+/// What influence covers, and which layers are taken in blocks within `memory_budget` (`worker.memory_budget`).
+pub fn tracked_within(graph: &Graph, memory_budget: u64) -> Tracked {
+    Tracked {
+        blocks: Blocks::within(&graph.layers(), memory_budget).told(),
+        ..graph.tracked()
+    }
+}
+
 /// Q_A, Q_G and Λ of all layers, float32.
-fn factor_bytes(graph: &Graph) -> u64 {
+fn factor_bytes(graph: &Graph, memory_budget: u64) -> u64 {
     let of = |layer: &crate::model::layer::Layer| {
         let conv = layer.kind.conv();
         let [_, inner, height, width] = conv.weight_shape();
         let (o, d) = (conv.out_channels / conv.groups, inner * height * width + i64::from(conv.bias));
         (conv.groups * (d * d + o * o + o * d)) as u64 * 4
     };
-    graph.layers().iter().map(of).sum()
+    Blocks::within(&graph.layers(), memory_budget).layers.iter().map(of).sum()
 }

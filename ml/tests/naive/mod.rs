@@ -33,7 +33,11 @@ pub fn conv(
         ..Conv::new(channels, kernel)
     });
     Case {
-        layer: Layer { name: name.into(), kind },
+        layer: Layer {
+            name: name.into(),
+            kind,
+            part: None,
+        },
         input: vec![EXAMPLES, channels[0], size[0], size[1]],
     }
 }
@@ -46,7 +50,11 @@ pub fn linear(name: &str, features: [i64; 2], bias: bool, positions: &[i64]) -> 
     });
     let input = [&[EXAMPLES], positions, &[features[0]]].concat();
     Case {
-        layer: Layer { name: name.into(), kind },
+        layer: Layer {
+            name: name.into(),
+            kind,
+            part: None,
+        },
         input,
     }
 }
