@@ -39,6 +39,12 @@ operators! {
     "clamp_max" => |a| Ok(a.tensor("self")?.f_clamp_max(a.scalar("max")?)?.into());
     "maximum" => |a| Ok(a.tensor("self")?.f_maximum(a.tensor("other")?)?.into());
     "minimum" => |a| Ok(a.tensor("self")?.f_minimum(a.tensor("other")?)?.into());
+    "eq.Tensor" => |a| Ok(a.tensor("self")?.f_eq_tensor(a.tensor("other")?)?.into());
+    "ne.Tensor" => |a| Ok(a.tensor("self")?.f_ne_tensor(a.tensor("other")?)?.into());
+    "lt.Tensor" => |a| Ok(a.tensor("self")?.f_lt_tensor(a.tensor("other")?)?.into());
+    "ge.Tensor" => |a| Ok(a.tensor("self")?.f_ge_tensor(a.tensor("other")?)?.into());
+    "le.Tensor" => |a| Ok(a.tensor("self")?.f_le_tensor(a.tensor("other")?)?.into());
+    "gt.Tensor" => |a| Ok(a.tensor("self")?.f_gt_tensor(a.tensor("other")?)?.into());
     "eq.Scalar" => |a| Ok(a.tensor("self")?.f_eq(a.scalar("other")?)?.into());
     "ne.Scalar" => |a| Ok(a.tensor("self")?.f_ne(a.scalar("other")?)?.into());
     "lt.Scalar" => |a| Ok(a.tensor("self")?.f_lt(a.scalar("other")?)?.into());
@@ -47,8 +53,22 @@ operators! {
     "gt.Scalar" => |a| Ok(a.tensor("self")?.f_gt(a.scalar("other")?)?.into());
     "bitwise_not" => |a| Ok(a.tensor("self")?.f_bitwise_not()?.into());
     "logical_not" => |a| Ok(a.tensor("self")?.f_logical_not()?.into());
+    "bitwise_and.Tensor" => |a| Ok(a.tensor("self")?.f_bitwise_and_tensor(a.tensor("other")?)?.into());
+    "bitwise_or.Tensor" => |a| Ok(a.tensor("self")?.f_bitwise_or_tensor(a.tensor("other")?)?.into());
+    "__and__.Tensor" => |a| Ok(a.tensor("self")?.f_bitwise_and_tensor(a.tensor("other")?)?.into());
+    "__or__.Tensor" => |a| Ok(a.tensor("self")?.f_bitwise_or_tensor(a.tensor("other")?)?.into());
+    "logical_and" => |a| Ok(a.tensor("self")?.f_logical_and(a.tensor("other")?)?.into());
+    "logical_or" => |a| Ok(a.tensor("self")?.f_logical_or(a.tensor("other")?)?.into());
     "masked_fill.Scalar" => |a| Ok(a.tensor("self")?.f_masked_fill(a.tensor("mask")?, a.scalar("value")?)?.into());
     "where.self" => |a| Ok(a.tensor("self")?.f_where_self(a.tensor("condition")?, a.tensor("other")?)?.into());
+    "where.ScalarOther" => |a| either(a.tensor("condition")?, a.tensor("self")?, &number(a, "other", a.tensor("self")?)?);
+    "where.ScalarSelf" => |a| either(a.tensor("condition")?, &number(a, "self", a.tensor("other")?)?, a.tensor("other")?);
+    "where.Scalar" => |a| {
+        let condition = a.tensor("condition")?;
+        let kind = a.computed(Kind::Float);
+        let of = |name: &str| -> Result<Tensor> { Ok(Tensor::f_full([1], a.scalar(name)?, (kind, condition.device()))?) };
+        either(condition, &of("self")?, &of("other")?)
+    };
     "fill.Tensor" => |a| filled(a.tensor("self")?, &a.tensor("value")?.f_reshape([1])?);
     "fill.Scalar" => |a| Ok(a.tensor("self")?.f_full_like(a.scalar("value")?)?.into());
     "zero" => |a| Ok(a.tensor("self")?.f_zeros_like()?.into());
@@ -175,6 +195,21 @@ pub(super) fn clamp(x: &Tensor, min: Option<Scalar>, max: Option<Scalar>) -> Res
         (None, Some(max)) => x.f_clamp_max(max)?.into(),
         (None, None) => x.shallow_clone().into(),
     })
+}
+
+/// `yes` where `condition` holds, else `no`.
+fn either(condition: &Tensor, yes: &Tensor, no: &Tensor) -> Result<Datum> {
+    Ok(yes.f_where_self(condition, no)?.into())
+}
+
+/// A number as a tensor of the kind of `like`, where that holds it: a number with a fraction beside whole ones makes all of them floats, as in torch.
+fn number(a: &Args<'_>, name: &str, like: &Tensor) -> Result<Tensor> {
+    let kind = if like.is_floating_point() || a.maybe_int(name).is_ok() {
+        like.kind()
+    } else {
+        a.computed(Kind::Float)
+    };
+    Ok(Tensor::f_full([1], a.scalar(name)?, (kind, like.device()))?)
 }
 
 fn filled(x: &Tensor, value: &Tensor) -> Result<Datum> {

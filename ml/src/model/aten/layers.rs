@@ -85,18 +85,41 @@ operators! {
         let (training, eps) = (a.bool_or("training", false)?, a.float_or("eps", 1e-5)?);
         Ok(a.tensor("input")?.f_batch_norm(weight, bias, mean, var, training, a.float_or("momentum", 0.1)?, eps, true)?.into())
     };
-    "upsample_nearest2d.vec" => |a| Ok(a.tensor("input")?.f_upsample_nearest2d_vec(a.maybe_ints("output_size")?.as_deref(), a.floats("scale_factors")?)?.into());
+    "upsample_nearest2d.vec" => |a| match resized(a)? {
+        Resized::To(size) => Ok(a.tensor("input")?.f_upsample_nearest2d(size, None, None)?.into()),
+        Resized::By(scales) => Ok(a.tensor("input")?.f_upsample_nearest2d_vec(None::<&[i64]>, scales)?.into()),
+    };
     "upsample_bilinear2d.vec" => |a| {
         let corners = a.bool_or("align_corners", false)?;
-        Ok(a.tensor("input")?.f_upsample_bilinear2d_vec(a.maybe_ints("output_size")?.as_deref(), corners, a.floats("scale_factors")?)?.into())
+        match resized(a)? {
+            Resized::To(size) => Ok(a.tensor("input")?.f_upsample_bilinear2d(size, corners, None, None)?.into()),
+            Resized::By(scales) => Ok(a.tensor("input")?.f_upsample_bilinear2d_vec(None::<&[i64]>, corners, scales)?.into()),
+        }
     };
     "upsample_bicubic2d.vec" => |a| {
         let corners = a.bool_or("align_corners", false)?;
-        Ok(a.tensor("input")?.f_upsample_bicubic2d_vec(a.maybe_ints("output_size")?.as_deref(), corners, a.floats("scale_factors")?)?.into())
+        match resized(a)? {
+            Resized::To(size) => Ok(a.tensor("input")?.f_upsample_bicubic2d(size, corners, None, None)?.into()),
+            Resized::By(scales) => Ok(a.tensor("input")?.f_upsample_bicubic2d_vec(None::<&[i64]>, corners, scales)?.into()),
+        }
     };
+    "embedding" => |a| Ok(Tensor::f_embedding(a.tensor("weight")?, a.tensor("indices")?, -1, false, false)?.into());
     // Evaluation's: nothing is dropped. In training a node of its own does it.
     "dropout" => |a| Ok(a.tensor("input")?.shallow_clone().into());
     "feature_dropout" => |a| Ok(a.tensor("input")?.shallow_clone().into());
+}
+
+/// To which size, or by how much. One of both is given: tch cannot leave out the scales of torch's own form for both.
+enum Resized {
+    To(Vec<i64>),
+    By(Vec<f64>),
+}
+
+fn resized(a: &Args<'_>) -> Result<Resized> {
+    Ok(match a.maybe_ints("output_size")? {
+        Some(size) => Resized::To(size),
+        None => Resized::By(a.floats("scale_factors")?),
+    })
 }
 
 /// scale · (max(x, 0) + α (exp(min(x, 0) · input_scale) − 1)).

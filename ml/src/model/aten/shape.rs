@@ -74,6 +74,8 @@ operators! {
     "chunk" => |a| Ok(a.tensor("self")?.f_chunk(a.int("chunks")?, a.int_or("dim", 0)?)?.into());
     "split.Tensor" => |a| Ok(a.tensor("self")?.f_split(a.int("split_size")?, a.int_or("dim", 0)?)?.into());
     "split_with_sizes" => |a| Ok(a.tensor("self")?.f_split_with_sizes(a.ints("split_sizes")?, a.int_or("dim", 0)?)?.into());
+    "meshgrid" => |a| Ok(Tensor::f_meshgrid_indexing(&a.tensors("tensors")?, "ij")?.into());
+    "meshgrid.indexing" => |a| Ok(Tensor::f_meshgrid_indexing(&a.tensors("tensors")?, a.text_or("indexing", "ij")?)?.into());
     "cat" => |a| Ok(Tensor::f_cat(&a.tensors("tensors")?, a.int_or("dim", 0)?)?.into());
     "stack" => |a| Ok(Tensor::f_stack(&a.tensors("tensors")?, a.int_or("dim", 0)?)?.into());
     "roll" => |a| Ok(a.tensor("self")?.f_roll(a.ints("shifts")?, a.maybe_ints("dims")?.unwrap_or_default())?.into());
@@ -113,6 +115,12 @@ operators! {
         let value = a.float_or("fill_value", 0.0)?;
         made(a, |size, options| Tensor::f_full(size, value, options))
     };
+    "full_like" => |a| {
+        let like = a.tensor("self")?;
+        let kind = a.computed(a.maybe_kind("dtype")?.unwrap_or(like.kind()));
+        Ok(Tensor::f_full(like.size(), a.scalar("fill_value")?, (kind, like.device()))?.into())
+    };
+    "scalar_tensor" => |a| Ok(Tensor::f_full([0i64; 0], a.scalar("s")?, (a.computed(a.maybe_kind("dtype")?.unwrap_or(Kind::Float)), a.device))?.into());
     "zeros_like" => |a| Ok(a.tensor("self")?.f_zeros_like()?.into());
     "ones_like" => |a| Ok(a.tensor("self")?.f_ones_like()?.into());
     "arange" => |a| Ok(Tensor::f_arange(a.scalar("end")?, (counted(a, &["end"])?, a.device))?.into());
