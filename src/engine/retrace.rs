@@ -123,14 +123,67 @@ impl CaseView {
 
 fn sentence(found: &Regrowth) -> String {
     let Regrowth { flagged, removed, count, .. } = found;
-    let seen = match flagged {
-        0 => return "Traced on the candidate, nothing stands out.".into(),
-        _ => format!("Traced on the candidate, {flagged} training examples stand out, {removed} of which were removed before"),
+    let what = match (found.again, &found.more) {
+        _ if *flagged == 0 => return "Traced on the candidate, nothing stands out.".into(),
+        _ if *count == 0 => return format!("Traced on the candidate, {flagged} training examples stand out; all of them were removed before."),
+        (true, _) => "were removed, too, and another candidate was made",
+        (false, Some(_)) => "were not removed: a person decides",
+        (false, None) => "are too few for a group and were left",
     };
-    match (found.again, &found.more) {
-        (true, _) => format!("{seen}; the other {count} were removed, too, and another candidate was made."),
-        (false, Some(_)) => format!("{seen}; the other {count} were not removed: a person decides."),
-        (false, None) if *count > 0 => format!("{seen}; the other {count} are too few for a group and were left."),
-        (false, None) => format!("{seen}."),
+    format!("Traced on the candidate, {flagged} training examples stand out; {removed} of them were removed before, the other {count} {what}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Kept;
+    use delta_guard_contract::Digest;
+
+    #[test]
+    fn a_handful_is_five_or_one_in_twenty() {
+        assert_eq!([0, 1, 99, 100, 101, 120, 121, 4000].map(least), [5, 5, 5, 5, 6, 6, 7, 200]);
+    }
+
+    #[test]
+    fn each_outcome_has_its_own_words() {
+        let kept = Kept {
+            file: "f".into(),
+            digest: Digest("d".into()),
+            bytes: 1,
+        };
+        for (flagged, removed, more, again, end) in [
+            (0, 0, None, false, "nothing stands out."),
+            (30, 30, None, false, "30 training examples stand out; all of them were removed before."),
+            (
+                36,
+                30,
+                Some(&kept),
+                true,
+                "30 of them were removed before, the other 6 were removed, too, and another candidate was made.",
+            ),
+            (
+                36,
+                30,
+                Some(&kept),
+                false,
+                "30 of them were removed before, the other 6 were not removed: a person decides.",
+            ),
+            (
+                33,
+                30,
+                None,
+                false,
+                "30 of them were removed before, the other 3 are too few for a group and were left.",
+            ),
+        ] {
+            let found = Regrowth {
+                flagged,
+                removed,
+                more: more.cloned(),
+                count: flagged - removed,
+                again,
+            };
+            assert!(sentence(&found).ends_with(end), "{}", sentence(&found));
+        }
     }
 }

@@ -295,6 +295,36 @@ mod tests {
         assert!(!super::super::page(&view).contains("measurements (p"));
     }
 
+    /// Both groups: the one that was removed and the one that stands out on the candidate.
+    #[test]
+    fn what_grows_back_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut view = repaired(folder.path());
+        assert!(!page(&view).contains("id=\"regrown\""), "it was not looked for");
+        let example = view.trace.as_ref().unwrap().flagged[0].clone();
+        let more: Vec<_> = (0..15)
+            .map(|n| delta_guard_contract::Flagged {
+                id: delta_guard_contract::TrainId(format!("dog/<new>-{n}.png")),
+                ..example.clone()
+            })
+            .collect();
+        let found = crate::case::Regrowth {
+            flagged: 165,
+            removed: 150,
+            more: None,
+            count: 15,
+            again: true,
+        };
+        view.regrown = vec![(found, more)];
+        let page = page(&view);
+        let section = page.split("id=\"regrown\"").nth(1).unwrap().split("</section>").next().unwrap();
+        assert!(
+            section.contains("150 of them were removed before, the other 15 were removed, too"),
+            "{section}"
+        );
+        assert_eq!(section.matches("<code>dog/&lt;new&gt;-").count(), NAMED, "{section}");
+    }
+
     #[test]
     fn what_this_case_and_earlier_ones_left_out_is_counted_and_named() {
         let folder = tempfile::tempdir().unwrap();

@@ -52,6 +52,14 @@ fn a_group_that_grows_back_is_removed_too() {
     assert_eq!((flagged.len(), flagged[35].rank), (36, 36));
     assert_eq!(flagged.iter().map(|example| example.id.clone()).collect::<BTreeSet<_>>(), ids);
     assert_eq!(ledger.standing().unwrap().ids, ids.iter().cloned().collect::<Vec<_>>());
+    assert_eq!(
+        ledger.cases_of(&TrainId("dog/grown-0-0003.png".into())).unwrap(),
+        std::slice::from_ref(&case.id)
+    );
+    // The index has a copy of the list as it is now, not of both.
+    let file = case.trace().unwrap().flagged.clone().unwrap().file;
+    std::fs::remove_file(settings.case_dir(&case.id).join(file)).unwrap();
+    assert_eq!(ledger.flagged(&case.id).unwrap(), flagged);
     running.stop().1.unwrap();
     assert!(query::read(&settings.state_dir).is_ok(), "the journal can be read");
     // A candidate's factors are nobody's any more.
