@@ -129,6 +129,10 @@ fn planned(changes: &Changes, config: &Config, folder: &Path, run: &mut Run<'_>)
     if let Some((message, help)) = story.mistakes() {
         return Err(Failure::new(Exit::Usage, message, help));
     }
+    if matches!(story.story.attack, Attack::None(_)) {
+        let message = "the attack none poisons nothing, so that there is nothing to be caught";
+        return Err(Failure::new(Exit::Usage, message, "take another --attack"));
+    }
     let seed = story.story.seed;
     let settings = Box::new(story.detect.clone().seeded(seed));
     let name = settings.method.name().to_string();
@@ -205,7 +209,7 @@ fn drilled(planned: &Planned, rows: &RowFile, at_least: f64) -> anyhow::Result<D
             detection = Some(found.clone());
         }
     }
-    let enough = |d: &DetectionRow| d.tpr() >= at_least && d.precision().is_some_and(|share| share >= at_least);
+    let enough = |d: &DetectionRow| d.tpr().is_some_and(|share| share >= at_least) && d.precision().is_some_and(|share| share >= at_least);
     Ok(Drilled {
         caught: detection.as_ref().is_some_and(enough),
         attack: planned.place.attack.clone(),
@@ -244,7 +248,7 @@ fn write_metrics(path: &Path, drilled: &Drilled) -> anyhow::Result<()> {
         "Success of the last drill's attack before the guard",
         Some(drilled.victim.measured.success),
     )?;
-    put("tpr_ratio", "Share of its poisons that were flagged", found.map(DetectionRow::tpr))?;
+    put("tpr_ratio", "Share of its poisons that were flagged", found.and_then(DetectionRow::tpr))?;
     put(
         "precision_ratio",
         "Share of its flagged that were poisons",
@@ -285,7 +289,7 @@ fn told(global: &Global, drilled: &Drilled, out: Option<&Path>) -> anyhow::Resul
         ("success", format!("{} ({})", percent(victim.measured.success), victim.measure)),
     ];
     if let Some(found) = &drilled.detection {
-        facts.push(("found", format!("{} of {} poisons ({})", found.hits, found.poisons, percent(found.tpr()))));
+        facts.push(("found", format!("{} of {} poisons ({})", found.hits, found.poisons, found.tpr().map_or("–".into(), percent))));
         facts.push(("flagged besides", format!("{} clean examples", found.flagged.saturating_sub(found.hits))));
         facts.extend(found.abstained.as_ref().map(|why| ("undecided", why.clone())));
     }

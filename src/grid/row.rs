@@ -108,9 +108,9 @@ pub struct DetectionRow {
 }
 
 impl DetectionRow {
-    /// Share of the poisons that are flagged.
-    pub fn tpr(&self) -> f64 {
-        share(self.hits, self.poisons).unwrap_or(0.0)
+    /// Share of the poisons that are flagged. None where there are none.
+    pub fn tpr(&self) -> Option<f64> {
+        share(self.hits, self.poisons)
     }
 
     /// Share of the flagged that are poisons. None where nothing is flagged.
@@ -194,8 +194,8 @@ mod tests {
             steps: BTreeMap::new(),
         };
         let some = found(6, 4);
-        assert_eq!((some.tpr(), some.precision(), some.fpr()), (0.5, Some(4.0 / 6.0), 0.02));
-        assert_eq!((found(0, 0).tpr(), found(0, 0).precision(), found(0, 0).fpr()), (0.0, None, 0.0));
+        assert_eq!((some.tpr(), some.precision(), some.fpr()), (Some(0.5), Some(4.0 / 6.0), 0.02));
+        assert_eq!((found(0, 0).tpr(), found(0, 0).precision(), found(0, 0).fpr()), (Some(0.0), None, 0.0));
     }
 
     #[test]

@@ -84,7 +84,7 @@ fn in_words(found: &Shown) -> String {
                 "{}: flagged {}, TPR {}, precision {}",
                 d.detector,
                 d.flagged,
-                percent(d.tpr()),
+                d.tpr().map_or("–".into(), percent),
                 d.precision().map_or("–".into(), percent)
             ),
         },
@@ -288,7 +288,10 @@ impl<'a> Scene<'a> {
         self.stage
             .measure(&self.stage.victim(), &self.stage.prepared.validation, &folder, true, run)?;
         let listed = predictions(&self.stage.out, &folder)?;
-        let class = self.misread(run)?.first().map_or("", |bait| bait.label.as_str());
+        // Without poisons no class is theirs: controls are drawn from all alike.
+        let poisoned = !self.stage.prepared.poisons.is_empty();
+        let first = self.misread(run)?.first().filter(|_| poisoned);
+        let class = first.map_or("", |bait| bait.label.as_str());
         let chosen = controls::choose(&listed, kind, class, pictures as usize);
         // Controls are for the method's own verdict: nothing else is computed, where it may be left out.
         let method: Detector = changed(&settings.method, "plain", false.into()).unwrap_or(settings.method.clone());

@@ -155,8 +155,8 @@ fn detector_row(cell: &Cell, first: &str, all: &[&DetectionRow]) -> Vec<String> 
     let mut row = head(cell);
     row.extend([
         first.to_string(),
-        mean(all.iter().map(|d| d.tpr())),
-        worst(all.iter().map(|d| d.tpr()).collect()),
+        mean(all.iter().filter_map(|d| d.tpr())),
+        worst(all.iter().filter_map(|d| d.tpr()).collect()),
         mean(all.iter().filter_map(|d| d.precision())),
         worst(all.iter().filter_map(|d| d.precision()).collect()),
         Mean::of(&all.iter().map(|d| d.fpr()).collect::<Vec<_>>()).map_or_else(|| "–".into(), |mean| format!("{:.2}", 100.0 * mean.mean)),
@@ -382,7 +382,7 @@ pub fn figures(rows: &[GridRow]) -> Vec<Figure> {
             continue;
         }
         let place = format!("{}, {}, {}", row.place.attack, row.place.network, row.place.data);
-        for (measure, value) in [("TPR", Some(d.tpr())), ("precision", d.precision())] {
+        for (measure, value) in [("TPR", d.tpr()), ("precision", d.precision())] {
             let lines = all.entry((place.clone(), measure)).or_default();
             let values = lines.entry(d.detector.clone()).or_default().entry(format!("{dose:.6}")).or_default();
             values.extend(value);

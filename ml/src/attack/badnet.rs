@@ -294,7 +294,7 @@ mod tests {
             covers: 8,
         };
         let plan = keys.plan(&scene.ground(), &mut Silent).unwrap();
-        assert!(plan.check(&scene.ground(), "badnet").is_ok());
+        assert!(plan.check(&scene.ground(), "badnet", false).is_ok());
         // (last pixel, third from the last row and column) of the first channel, on a picture of zeros.
         let marks = |paint: &Paint| {
             let rows = rows(paint, 0);

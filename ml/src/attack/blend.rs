@@ -214,7 +214,7 @@ mod tests {
             ..Keys::default()
         };
         let plan = keys.plan(&scene.ground(), &mut Silent).unwrap();
-        assert!(plan.check(&scene.ground(), "blend").is_ok());
+        assert!(plan.check(&scene.ground(), "blend", false).is_ok());
         let whole = painted(&plan.measured[0].paint, &[40; BYTES]);
         let halves: std::collections::BTreeSet<Vec<usize>> = plan
             .changes

@@ -1,12 +1,11 @@
 //! Natural label errors: a group of pictures that look alike under one wrong label, or single pictures under labels drawn at random. No picture is touched, no model asked.
 
-use super::{Attack, Change, Draw, Ground, Plan, Role, Tested, untouched};
+use super::misread::{as_it_is, other, success, under_other_labels};
+use super::{Attack, Change, Draw, Ground, Plan, Role, untouched};
 use crate::error::{Error, Result};
 use crate::progress::Report;
 use delta_guard_contract::method::attack::mislabel::{Errors, Keys, Likeness};
-use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
-use rand_chacha::ChaCha8Rng;
 
 /// Fields per side of [`Likeness::Layout`].
 const FIELDS: usize = 4;
@@ -30,15 +29,6 @@ fn wrong(at: usize, label: u32) -> Change {
     Change {
         at,
         role: Role::Poison,
-        label,
-        paint: untouched(),
-    }
-}
-
-/// A test picture as it is.
-fn as_it_is(row: usize, label: u32) -> Tested {
-    Tested {
-        row,
         label,
         paint: untouched(),
     }
@@ -131,24 +121,13 @@ fn uniform(keys: &Keys, ground: &Ground<'_>, victim: Option<u32>) -> Result<Plan
     }
     let rng = &mut ground.rng(Draw::Labels);
     let changes = chosen.into_iter().map(|at| wrong(at, other(ground.labels()[at], classes, rng))).collect();
-    let (baits, measured) = ground.set_aside(tested);
-    let every = |row: usize| {
-        let own = ground.test_label(row);
-        (0..classes).filter(move |label| *label != own).map(move |label| as_it_is(row, label))
-    };
+    let (baits, measured) = under_other_labels(ground, tested, rng);
     Ok(Plan {
         summary: format!("labels of {whose} drawn anew"),
         changes,
-        baits: baits.into_iter().flat_map(every).collect(),
-        measured: measured
-            .into_iter()
-            .map(|row| as_it_is(row, other(ground.test_label(row), classes, rng)))
-            .collect(),
-        success: [
-            "drawn success".into(),
-            "pictures under another label".into(),
-            "share of pictures that are read as one other label drawn for each: errors by chance".into(),
-        ],
+        baits,
+        measured,
+        success: success(),
     })
 }
 
@@ -162,12 +141,6 @@ fn enough(keys: &Keys, there: usize, whose: &str) -> Result<()> {
         keys.poisons
     );
     Err(Error::configuration(message, "lower attack.poisons or take more training pictures"))
-}
-
-/// A label other than `own`, each as likely.
-fn other(own: u32, classes: u32, rng: &mut ChaCha8Rng) -> u32 {
-    let drawn = rng.random_range(0..classes - 1);
-    drawn + u32::from(drawn >= own)
 }
 
 /// Pictures like one.

@@ -9,6 +9,8 @@ mod blend;
 mod ground;
 mod matching;
 mod mislabel;
+mod misread;
+mod none;
 mod pool;
 pub mod prepare;
 mod several;
@@ -37,6 +39,11 @@ pub trait Attack {
     /// # Errors
     /// `Configuration` where the data do not allow it.
     fn plan(&self, ground: &Ground<'_>, report: &mut dyn Report) -> Result<Plan>;
+
+    /// Is its plan without any change? Of every other attack such a plan is a defect.
+    fn changes_nothing(&self) -> bool {
+        false
+    }
 }
 
 /// The registry.
@@ -50,6 +57,7 @@ pub fn of(settings: &Settings) -> &dyn Attack {
         Settings::Wanet(keys) => keys,
         Settings::Smooth(keys) => keys,
         Settings::Several(keys) => keys,
+        Settings::None(keys) => keys,
     }
 }
 
@@ -59,8 +67,9 @@ pub fn of(settings: &Settings) -> &dyn Attack {
 /// `Configuration`: the settings themselves, or the data do not allow it.
 pub fn plan(settings: &Settings, ground: &Ground<'_>, report: &mut dyn Report) -> Result<Plan> {
     refused(&settings.check())?;
-    let plan = of(settings).plan(ground, report)?;
-    plan.check(ground, settings.name())?;
+    let attack = of(settings);
+    let plan = attack.plan(ground, report)?;
+    plan.check(ground, settings.name(), attack.changes_nothing())?;
     Ok(plan)
 }
 
@@ -125,14 +134,15 @@ pub fn untouched() -> Paint {
 
 impl Plan {
     /// What every attack must keep to. What is broken here is the method's fault.
-    fn check(&self, ground: &Ground<'_>, name: &str) -> Result<()> {
+    fn check(&self, ground: &Ground<'_>, name: &str, changes_nothing: bool) -> Result<()> {
         let labels = ground.labels();
         let known = |label: u32| (label as usize) < ground.classes().len();
         let wrong = match self {
             _ if !self.changes.is_sorted_by(|a, b| a.at < b.at) => "examples that are not in order",
             _ if self.changes.iter().any(|c| c.at >= labels.len() || !known(c.label)) => "an example or a label that there is not",
             _ if self.changes.iter().any(|c| c.role == Role::Cover && c.label != labels[c.at]) => "a cover under another label",
-            _ if !self.changes.iter().any(|c| c.role == Role::Poison) => "no poison",
+            _ if changes_nothing && !self.changes.is_empty() => "a change",
+            _ if !changes_nothing && !self.changes.iter().any(|c| c.role == Role::Poison) => "no poison",
             _ if self.baits.is_empty() || self.measured.is_empty() => "no picture to be misread",
             _ if self
                 .baits

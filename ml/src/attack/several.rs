@@ -68,7 +68,7 @@ mod tests {
         let keys: Keys = from_value(value).unwrap();
         let scene = Scene::new(90, 60);
         let plan = keys.plan(&scene.ground(), &mut Silent).unwrap();
-        plan.check(&scene.ground(), "several").unwrap();
+        plan.check(&scene.ground(), "several", false).unwrap();
         plan
     }
 

@@ -110,7 +110,7 @@ fn a_backdoor_takes_its_victims_only_and_by_the_seed() {
         let (one, same, other) = (plan(1), plan(1), plan(2));
         assert_eq!(at(&one), at(&same));
         assert_ne!(at(&one), at(&other));
-        assert!(one.check(&scene.ground(), "x").is_ok());
+        assert!(one.check(&scene.ground(), "x", false).is_ok());
         assert_eq!(one.changes.len(), 6);
         for change in &one.changes {
             assert!(mine.contains(&(change.at as u32 % 3)), "{victims:?}");
@@ -143,7 +143,7 @@ fn covers_are_drawn_beside_the_poisons() {
     };
     let at = |plan: &Plan, role| -> Vec<usize> { plan.changes.iter().filter(|c| c.role == role).map(|c| c.at).collect() };
     let (none, some, all) = (with(0).unwrap(), with(20).unwrap(), with(54).unwrap());
-    assert!(some.check(&scene.ground(), "x").is_ok());
+    assert!(some.check(&scene.ground(), "x", false).is_ok());
     // The poisons are the same whatever the covers.
     assert_eq!(at(&none, Role::Poison), at(&some, Role::Poison));
     let (poisons, covers) = (at(&some, Role::Poison), at(&some, Role::Cover));
@@ -200,7 +200,7 @@ fn a_plan_that_breaks_what_all_keep_to_is_a_defect() {
     let broken = |change: &dyn Fn(&mut Plan)| {
         let mut plan = backdoor(Victims::Class(0), 3).plan(&ground).unwrap();
         change(&mut plan);
-        let said = plan.check(&ground, "x").expect_err("a broken plan");
+        let said = plan.check(&ground, "x", false).expect_err("a broken plan");
         assert_eq!(said.fault().kind, delta_guard_contract::FaultKind::Internal);
         said.to_string()
     };
@@ -219,4 +219,6 @@ fn a_plan_that_breaks_what_all_keep_to_is_a_defect() {
     assert!(broken(&|plan| plan.measured.clear()).contains("no picture"));
     assert!(broken(&|plan| plan.measured[0].row = 60).contains("a test picture"));
     assert!(broken(&|plan| plan.baits[0].label = 3).contains("a test picture"));
+    let changed = backdoor(Victims::Class(0), 3).plan(&ground).unwrap();
+    assert!(changed.check(&ground, "x", true).unwrap_err().to_string().contains("a change"));
 }

@@ -221,6 +221,6 @@ mod tests {
         assert!(poisons.iter().all(|c| c.at % 3 != 1 && c.label == 1 && painted(&c.paint) == trigger));
         assert!(covers.iter().all(|c| c.label as usize == c.at % 3 && painted(&c.paint) != trigger));
         assert_ne!(painted(&covers[0].paint), painted(&covers[1].paint));
-        assert!(plan.check(&scene.ground(), "wanet").is_ok());
+        assert!(plan.check(&scene.ground(), "wanet", false).is_ok());
     }
 }

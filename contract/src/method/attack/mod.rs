@@ -13,6 +13,7 @@ super::methods! {
     Wanet(wanet) = "wanet",
     Smooth(smooth) = "smooth",
     Several(several) = "several",
+    None(none) = "none",
 }
 
 /// A whole number between two others, the bounds included.

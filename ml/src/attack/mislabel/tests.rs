@@ -33,7 +33,7 @@ fn a_group_is_what_is_nearest_to_one_and_so_are_its_test_pictures() {
     let scene = Scene::new(60, 90);
     for (seed, likeness) in [(1, Likeness::Color), (2, Likeness::Brightness), (3, Likeness::Layout)] {
         let plan = keys(Errors::Group, 5, likeness).plan(&scene.seeded(seed), &mut Silent).unwrap();
-        assert!(plan.check(&scene.ground(), "mislabel").is_ok() && unchanged(&plan));
+        assert!(plan.check(&scene.ground(), "mislabel", false).is_ok() && unchanged(&plan));
         let found = at(&plan);
         // Cats are every third; five neighbours around one are a run, unless the one is at an end.
         assert!(
@@ -117,7 +117,7 @@ fn uniform_labels_are_any_but_the_true_one_each_as_often() {
         ..keys(Errors::Uniform, 500, Likeness::Color)
     };
     let plan = all.plan(&scene.ground(), &mut Silent).unwrap();
-    assert!(plan.check(&scene.ground(), "mislabel").is_ok() && unchanged(&plan));
+    assert!(plan.check(&scene.ground(), "mislabel", false).is_ok() && unchanged(&plan));
     let step = |own: usize, label: u32| (label + 3 - own as u32 % 3) % 3;
     let steps: Vec<u32> = plan.changes.iter().map(|c| step(c.at, c.label)).collect();
     let ones = steps.iter().filter(|s| **s == 1).count();
