@@ -22,6 +22,8 @@ pub struct Rates {
     /// Expected number of clean examples above the cut by the null. Measured tails are wide: each tenth of it costs poisons, and a clean example
     /// that is removed costs next to nothing.
     pub chance: f64,
+    /// Share of clean ones among examples at the generous cut (see [`Tail::generous`]); 0: there is none.
+    pub collect: f64,
 }
 
 /// Where κ is cut.
@@ -56,6 +58,15 @@ impl Cut {
             Self::Spread(spread) => spread.value(),
         }
     }
+
+    /// The generous cut: the value from which on the examples of a group that has been found are collected. None where there is none below [`Self::value`]; the spread of a
+    /// class says too little about its tail.
+    pub fn generous(&self, values: &[f64], collect: f64) -> Option<f64> {
+        match self {
+            Self::Null(tail) => tail.generous(values, collect).filter(|cut| *cut <= self.value()),
+            Self::Spread(_) => None,
+        }
+    }
 }
 
 /// The upper tail of a null: exponential above u (peaks over a threshold), P(κ > x) = share · exp(−(x − u) / excess).
@@ -69,6 +80,8 @@ pub struct Tail {
     pub pictures: usize,
     /// Natural logarithm of share · n / chance.
     log_ratio: f64,
+    /// Values of n that are expected above u: share · n.
+    expected: f64,
 }
 
 impl Tail {
@@ -82,18 +95,34 @@ impl Tail {
         let count = (TAIL * null.len() as f64) as usize; // at least 5
         let threshold = sorted[count];
         let excess = sorted[..count].iter().map(|v| v - threshold).sum::<f64>() / count as f64;
-        let log_ratio = (count as f64 / null.len() as f64 * n as f64 / chance).ln();
+        let expected = count as f64 / null.len() as f64 * n as f64;
         (excess > 0.0 && excess.is_finite()).then_some(Self {
             threshold,
             excess,
             pictures: null.len(),
-            log_ratio,
+            log_ratio: (expected / chance).ln(),
+            expected,
         })
     }
 
     /// How many of n values of the null are expected above it.
     pub fn value(&self) -> f64 {
         self.threshold + self.excess * self.log_ratio.max(0.0)
+    }
+
+    /// The smallest of `values` that is worth its price: each one is worth 1, and each clean one that must be expected beside it costs 1 / `collect`. So the cut lies where
+    /// one in 1 / `collect` of the values is clean (a local false discovery rate), and in the gap where a group stands apart from the null, however large it is. Never below
+    /// u, where the tail begins. None where no value is worth it, or `collect` is 0.
+    pub fn generous(&self, values: &[f64], collect: f64) -> Option<f64> {
+        if !(collect > 0.0 && collect <= 1.0) {
+            return None;
+        }
+        let mut descending: Vec<f64> = values.iter().copied().filter(|v| *v > self.threshold).collect();
+        descending.sort_unstable_by(|a, b| b.total_cmp(a));
+        let clean = |x: f64| self.expected * (-(x - self.threshold) / self.excess).exp();
+        let worth = (1..).zip(&descending).map(|(above, &x)| (f64::from(above) - clean(x) / collect, x));
+        let best = worth.fold((0.0, None), |best, (worth, x)| if worth > best.0 { (worth, Some(x)) } else { best });
+        best.1
     }
 }
 
@@ -209,7 +238,34 @@ mod tests {
         assert!((cut - exact).abs() < 0.05 * exact, "{cut} {exact}");
     }
 
-    const RATES: Rates = Rates { alpha: 0.01, chance: 0.1 };
+    /// The generous cut against the plain definition, on values by hand: u = 0.9, excess 0.055, 100 of 1,000 expected above u.
+    #[test]
+    fn the_generous_cut_lies_where_the_price_is_met() {
+        let null: Vec<f64> = (1..=100).map(|i| f64::from(i) / 100.0).collect();
+        let tail = Tail::of(&null, 1000, 0.1).unwrap();
+        // Expected above 1.2: 100 · exp(−0.3 / 0.055) = 0.43, at a fifth 2.1; above 1.1: 2.63, 13.2; above 1.0: 16.2, 81.
+        let group = |at: f64, n: usize| vec![at; n];
+        let values = |parts: &[(f64, usize)]| parts.iter().flat_map(|&(at, n)| group(at, n)).collect::<Vec<f64>>();
+        assert_eq!(tail.generous(&values(&[(1.2, 2)]), 0.2), None, "two are not worth 2.1");
+        assert_eq!(tail.generous(&values(&[(1.2, 3), (0.5, 900)]), 0.2), Some(1.2));
+        assert_eq!(tail.generous(&values(&[(1.2, 3), (1.1, 11)]), 0.2), Some(1.2), "eleven more cost 11.1 more");
+        assert_eq!(tail.generous(&values(&[(1.2, 3), (1.1, 12)]), 0.2), Some(1.1), "twelve more are worth it");
+        assert_eq!(tail.generous(&values(&[(1.2, 3), (1.1, 12)]), 0.1), None, "at a tenth nothing is");
+        assert_eq!(tail.generous(&values(&[(0.9, 1000)]), 0.2), None, "never below the tail");
+        assert_eq!(tail.generous(&values(&[(1.2, 30)]), 0.0), None);
+        // A group that stands apart is cut in its gap, however generous.
+        assert_eq!(tail.generous(&values(&[(3.0, 300), (1.0, 10)]), 0.5), Some(3.0));
+        let cut = Cut::of(&values(&[(3.0, 300), (1.0, 10)]), &null, RATES).unwrap();
+        assert!(cut.value() < 3.0 && cut.generous(&values(&[(3.0, 300), (1.0, 10)]), 0.2).is_none(), "the strict cut lies in the gap");
+        let spread = Cut::of(&[0.0, 1.0, 2.0, 3.0, 50.0], &[], RATES).unwrap();
+        assert_eq!(spread.generous(&[0.0, 1.0, 2.0, 3.0, 50.0], 0.2), None);
+    }
+
+    const RATES: Rates = Rates {
+        alpha: 0.01,
+        chance: 0.1,
+        collect: 0.2,
+    };
 
     #[test]
     fn the_null_decides_where_it_can() {

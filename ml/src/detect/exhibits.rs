@@ -239,7 +239,13 @@ fn cut(stand_out: &StandOut) -> Exhibit<usize> {
     };
     Exhibit::Note(Note {
         title: "kin cut".into(),
-        caption: format!("κ > {:.4} {by}, {} rounds", stand_out.cut, stand_out.rounds),
+        caption: match stand_out.generous_cut {
+            Some(generous) => format!(
+                "κ > {:.4} {by}, {} rounds; then {} more from κ = {generous:.4} on",
+                stand_out.cut, stand_out.rounds, stand_out.collected
+            ),
+            None => format!("κ > {:.4} {by}, {} rounds", stand_out.cut, stand_out.rounds),
+        },
     })
 }
 

@@ -1,23 +1,27 @@
 //! `guard`, the default: Δ-Influence finds the seeds, kin finds the rest, and the group must stand out (algorithm §3).
 //!
+//! *Decide strictly, collect generously.* Kin founds a group at the strict cut; what the generous one adds belongs to it, and the whole group is what is judged, the anomaly's and the placebos' alike.
+//!
 //! *Several anomalies.* `Intersect`: each has its own seeds and group, each group must stand out, and what all of them hold is flagged. `Pool`:
 //! the seeds are the largest mean drops over all anomalies, there is one group, and its z is the mean of the anomalies' own z. (Not the z of
 //! their mean score: averaging would shrink the noise that z is measured in, and a placebo, a single picture, could not keep up.)
 
-use super::cut::Rates;
+use super::cut::{FEWEST_NULL, Rates};
 use super::exhibits::{Finding, Measured, Plain};
 use super::histogram::histogram;
+use super::joint::{Joint, View, Whitening};
 use super::kin::{self, Growth};
 use super::pass::{self, Pass, mean};
 use super::stand_out::{Candidate, Placebo, Rival, StandOut, another_group, apart, common, objection, overlap};
-use super::{Detect, DetectCase, Detection, exhibits, paper};
-use crate::error::{Error, Result};
+use super::{Detect, DetectCase, Detection, exhibits, paper, queries};
+use crate::error::{Error, Result, ResultExt};
 use crate::evidence::{Evidence, Lab, Opening};
 use crate::progress::Report;
 use delta_guard_contract::TraceVerdict;
 use delta_guard_contract::detect::guard::Keys;
 use delta_guard_contract::detect::{Combine, Delta, Precision};
 use delta_guard_contract::finding::Abstain;
+use tch::Tensor;
 
 impl Detect for Keys {
     fn opening(&self, case: &DetectCase) -> Result<Option<Opening>> {
@@ -61,6 +65,7 @@ impl Guard<'_> {
         let Some(opening) = self.0.opening(case)? else {
             return Ok(undecided(too_few(members.len()), Vec::new(), members, Vec::new(), None));
         };
+        let (view, mut notes) = self.view(lab, case, &members)?;
         let evidence = lab.influence()?;
         let mut own = pass::score(evidence, case, &opening)?;
         if self.0.plain {
@@ -68,9 +73,7 @@ impl Guard<'_> {
             own = own.restrict(&members);
         }
         let usable: Vec<usize> = (0..members.len()).filter(|&i| own.root[i] > 0.0).collect();
-        let mut notes: Vec<String> = silent(members.len() - usable.len(), members.len(), self.0.delta.precision)
-            .into_iter()
-            .collect();
+        notes.extend(silent(members.len() - usable.len(), members.len(), self.0.delta.precision));
         let all_scaled = own.mean_scaled_delta();
         if usable.len() < needed {
             return Ok(undecided(too_few(usable.len()), notes, members, all_scaled, plain));
@@ -79,7 +82,21 @@ impl Guard<'_> {
             positions: usable.iter().map(|&i| members[i]).collect(),
             pass: own.restrict(&usable),
         };
-        let judged = judge(self.0, evidence, case, &field, report)?;
+        let view = view.map(|view| view.restrict(&usable)).transpose()?;
+        let mut joint = Joint {
+            evidence,
+            view,
+            positions: &field.positions,
+            root: &field.pass.root,
+        };
+        let mut judged = judge(self.0, &mut joint, case, &field, report)?;
+        // What is faint in both views together may be clear among gradients alone; and a network that makes the same of all its training examples shows nothing by features.
+        let no_group = matches!(judged.objection, Some(Abstain::NothingAboveCut { .. } | Abstain::NotComparable { .. }));
+        if joint.view.is_some() && no_group {
+            report.log("no group in both views together: gradients alone are asked");
+            joint.view = None;
+            judged = judge(self.0, &mut joint, case, &field, report)?;
+        }
         let objection = judged.objection;
         notes.extend(judged.notes);
         let flagged = if objection.is_none() { judged.candidates.clone() } else { Vec::new() };
@@ -107,6 +124,42 @@ impl Guard<'_> {
             members,
             members_mean_scaled_delta: all_scaled,
         })
+    }
+}
+
+impl Guard<'_> {
+    /// Features of the examples of C, and what a reader must know where there are none. They count only where null pictures set the cut: seen from pictures that are poisons in
+    /// part, they would show the poisons as ordinary.
+    fn view(&self, lab: &mut dyn Lab, case: &DetectCase, members: &[usize]) -> Result<(Option<View>, Vec<String>)> {
+        let keys = self.0;
+        let layer = keys.feature_layer.as_deref();
+        if keys.feature_weight <= 0.0 {
+            return Ok((None, Vec::new()));
+        }
+        let without = |why: String| Ok((None, vec![format!("Features were not compared, only gradients: {why}.")]));
+        let null = match lab.null_features(layer)? {
+            Some(null) if null.size()[0] as usize >= FEWEST_NULL => null,
+            few => {
+                let there = few.map_or(0, |null| null.size()[0]);
+                return without(format!(
+                    "besides the placebos there are {there} clean validation pictures of that class, and {FEWEST_NULL} are needed"
+                ));
+            }
+        };
+        let images = case.placebos.iter().map(|placebo| {
+            let query = queries::single(&placebo.picture, case.wrong_label, case.image).context(|| format!("placebo {}", placebo.id))?;
+            Ok(query.image)
+        });
+        let images = images.collect::<Result<Vec<Tensor>>>()?;
+        let clean = match images.is_empty() {
+            true => null.shallow_clone(),
+            false => Tensor::f_cat(&[&null, &lab.features_of(layer, &images)?], 0)?,
+        };
+        let Some(whitening) = Whitening::of(&clean, keys.feature_damping)? else {
+            return without("those of clean pictures of that class do not vary".into());
+        };
+        let examples = lab.features_at(layer, members)?;
+        Ok((Some(View::new(keys.feature_weight, &whitening, &examples, &null)?), Vec::new()))
     }
 }
 
@@ -166,11 +219,11 @@ struct Trial {
 
 impl Trial {
     fn d_prime(&self) -> Option<f64> {
-        apart(&self.from_drops.kappa, &self.from_drops.flagged)
+        apart(&self.from_drops.kappa, &self.from_drops.collected)
     }
 
     fn z(&self) -> Option<f64> {
-        let each: Option<Vec<f64>> = self.strengths.iter().map(|s| apart(s, &self.from_drops.flagged)).collect();
+        let each: Option<Vec<f64>> = self.strengths.iter().map(|s| apart(s, &self.from_drops.collected)).collect();
         each.map(|each| each.iter().sum::<f64>() / each.len() as f64)
     }
 }
@@ -206,6 +259,7 @@ fn judge(keys: &Keys, evidence: &mut dyn Evidence, case: &DetectCase, field: &Fi
     let rates = Rates {
         alpha: keys.alpha,
         chance: keys.chance,
+        collect: keys.collect,
     };
     let mut grown = kin::grow(evidence, &field.positions, &pass.root, starts, rates, keys.rounds)?.into_iter();
     let trials: Vec<Trial> = trials
@@ -224,13 +278,13 @@ fn judge(keys: &Keys, evidence: &mut dyn Evidence, case: &DetectCase, field: &Fi
     let judgements: Vec<(Option<Abstain>, Vec<Rival>)> = trials
         .iter()
         .map(|trial| {
-            let group = &trial.from_drops.flagged;
+            let group = &trial.from_drops.collected;
             let rivals: Vec<Rival> = (placebo_growths.iter().zip(&placebo_strengths).zip(case.placebos))
                 .map(|((growth, strength), placebo)| Rival {
                     name: placebo.id.to_string(),
-                    group: growth.flagged.clone(),
-                    d_prime: apart(&growth.kappa, &growth.flagged),
-                    z: apart(strength, &growth.flagged),
+                    group: growth.collected.clone(),
+                    d_prime: apart(&growth.kappa, &growth.collected),
+                    z: apart(strength, &growth.collected),
                     z_of_candidate: apart(strength, group),
                 })
                 .collect();
@@ -239,11 +293,11 @@ fn judge(keys: &Keys, evidence: &mut dyn Evidence, case: &DetectCase, field: &Fi
                 all: field.positions.len(),
                 d_prime: trial.d_prime(),
                 z: trial.z(),
-                like_a_placebo: &trial.from_scores.flagged,
+                like_a_placebo: &trial.from_scores.collected,
             };
             let objection = if group.is_empty() {
                 Some(why_nothing(&trial.from_drops))
-            } else if !trial.from_drops.stood && another_group(group, &trial.from_drops.seeds) {
+            } else if !trial.from_drops.stood && another_group(&trial.from_drops.flagged, &trial.from_drops.seeds) {
                 Some(Abstain::NotStanding {
                     candidates: group.len() as u64,
                 })
@@ -264,8 +318,9 @@ fn judge(keys: &Keys, evidence: &mut dyn Evidence, case: &DetectCase, field: &Fi
         let (drops, scores) = (&trial.from_drops, &trial.from_scores);
         let standing = if drops.stood { "the set stands" } else { "the set did not stand yet" };
         let (n, m, rounds) = (drops.flagged.len(), scores.flagged.len(), drops.rounds);
+        let joined = drops.collected.len() - n;
         report.log(&format!(
-            "group {}: {n} kin of the strongest drops after {rounds} rounds ({standing}); {m} kin of the strongest scores",
+            "group {}: {n} kin of the strongest drops after {rounds} rounds ({standing}), {joined} more collected; {m} kin of the strongest scores",
             number + 1
         ));
     }
@@ -297,7 +352,7 @@ fn judge(keys: &Keys, evidence: &mut dyn Evidence, case: &DetectCase, field: &Fi
         flagged: rival.group.len() as u32,
         d_prime: rival.d_prime,
         z: rival.z,
-        overlap: overlap(&rival.group, &shown.from_drops.flagged),
+        overlap: overlap(&rival.group, &shown.from_drops.collected),
     });
     let stand_out = StandOut {
         d_prime: shown.d_prime(),
@@ -305,6 +360,8 @@ fn judge(keys: &Keys, evidence: &mut dyn Evidence, case: &DetectCase, field: &Fi
         // Where κ does not vary there is no cut; 1, the largest cosine, flags nothing either and can be written as JSON.
         cut: Some(shown.from_drops.cut.value()).filter(|cut| cut.is_finite()).unwrap_or(1.0),
         null_pictures: shown.from_drops.cut.null_pictures() as u32,
+        collected: (shown.from_drops.collected.len() - shown.from_drops.flagged.len()) as u32,
+        generous_cut: shown.from_drops.generous,
         rounds: shown.from_drops.rounds,
         placebos: placebos.collect(),
     };
@@ -345,7 +402,7 @@ fn candidates(delta: &Delta, field: &Field, trials: &[Trial]) -> Vec<Measured> {
     let kappa = mean(&trials.iter().map(|t| t.from_drops.kappa.clone()).collect::<Vec<_>>());
     let held = |groups: &dyn Fn(&Trial) -> &Vec<usize>, i: &usize| trials.iter().map(|t| groups(t).binary_search(i).is_ok()).collect::<Vec<_>>();
     let mut places: Vec<usize> = (0..field.positions.len())
-        .filter(|i| held(&|t| &t.from_drops.flagged, i).iter().all(|&yes| yes))
+        .filter(|i| held(&|t| &t.from_drops.collected, i).iter().all(|&yes| yes))
         .collect();
     places.sort_by(|&a, &b| kappa[b].total_cmp(&kappa[a]).then(a.cmp(&b)));
     let flag = |(rank, i): (u32, usize)| Measured {

@@ -19,6 +19,11 @@ pub struct Growth {
     pub cut: Cut,
     /// The group: examples above the cut, ascending. A single one has no kin: it counts as none.
     pub flagged: Vec<usize>,
+    /// The group with all that the generous cut adds to it, ascending. Decided strictly, collected generously: what is kin enough to found a group is one question,
+    /// what belongs to one that is there another.
+    pub collected: Vec<usize>,
+    /// The generous cut, where it adds anything.
+    pub generous: Option<f64>,
     /// Rounds taken.
     pub rounds: u32,
     /// Did the set stand: was the group its own seeds (or nothing) at the end?
@@ -151,11 +156,18 @@ fn one_round(sums: &[f64], null: &[f64], root: &[f64], seeds: &[usize], rates: R
         flagged.clear();
     }
     let stood = flagged.is_empty() || flagged == seeds;
+    let generous = cut.generous(&kappa, rates.collect).filter(|_| !flagged.is_empty());
+    let collected = match generous {
+        Some(generous) => (0..kappa.len()).filter(|&i| kappa[i] >= generous || kappa[i] > cut.value()).collect(),
+        None => flagged.clone(),
+    };
     Ok(Growth {
         seeds: seeds.to_vec(),
         kappa,
         cut,
+        generous: generous.filter(|_| collected.len() > flagged.len()),
         flagged,
+        collected,
         rounds: round,
         stood,
     })
@@ -168,7 +180,11 @@ mod tests {
     use crate::evidence::{Question, Scores};
     use delta_guard_contract::FaultKind;
 
-    const RATES: Rates = Rates { alpha: 0.01, chance: 0.1 };
+    const RATES: Rates = Rates {
+        alpha: 0.01,
+        chance: 0.1,
+        collect: 0.2,
+    };
 
     #[test]
     fn seeds_are_the_strongest_and_ties_go_to_the_first() {

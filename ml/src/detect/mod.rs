@@ -22,6 +22,7 @@ pub mod frequency;
 pub mod gradient_cosine;
 pub mod guard;
 pub mod histogram;
+mod joint;
 pub mod kin;
 pub mod labels;
 pub mod paper;

@@ -1,15 +1,15 @@
 //! The detectors over [`super::fake::Vectors`] with a planted backdoor.
 
+mod features;
 mod scene;
 
 use super::exhibits::{Finding, Measured};
 use super::stand_out::StandOut;
 use super::*;
-use crate::detect::fake::normals;
 use delta_guard_contract::detect::{Change, Combine, Delta, Space, paper_code, paper_text};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use scene::{EXAMPLES, SIDE, Scene, WRONG, picture, scene, trigger};
+use scene::{EXAMPLES, Scene, WRONG, picture, scene, trigger};
 use tch::Kind;
 
 fn positions(flagged: &[Measured]) -> Vec<usize> {
@@ -69,8 +69,7 @@ fn guard_flags_the_planted_group_with_its_evidence() {
 fn null_pictures_set_the_cut_where_there_are_enough() {
     for (pictures, used) in [(150, 150), (20, 0)] {
         let mut scene = scene(24, 0, 3);
-        let mut rng = ChaCha8Rng::seed_from_u64(8);
-        scene.evidence.null = (0..pictures).map(|_| normals(3 * SIDE * SIDE, &mut rng)).collect();
+        scene.evidence.null = scene.clean_gradients(pictures);
         let found = scene.detect().unwrap();
         assert_eq!(positions(&found.flagged), scene.evidence.group, "{:?}", found.verdict);
         assert_eq!(found.stand_out.unwrap().null_pictures, used);

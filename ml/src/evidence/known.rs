@@ -13,6 +13,8 @@ pub struct KnownLab<'a> {
     pub features: Option<Tensor>,
     /// Features of the pictures that are asked about.
     pub picture_features: Option<Tensor>,
+    /// Features of the null pictures.
+    pub null_features: Option<Tensor>,
     /// Pictures of every training example.
     pub pictures: Option<Tensor>,
 }
@@ -38,6 +40,15 @@ impl Lab for KnownLab<'_> {
     fn features(&mut self, _layer: Option<&str>) -> Result<Tensor> {
         let features = self.features.as_ref().ok_or_else(|| Error::internal("no features are known here"))?;
         Ok(features.shallow_clone())
+    }
+
+    fn features_at(&mut self, layer: Option<&str>, positions: &[usize]) -> Result<Tensor> {
+        let places: Vec<i64> = positions.iter().map(|&i| i as i64).collect();
+        Ok(self.features(layer)?.f_index_select(0, &Tensor::f_from_slice(&places)?)?)
+    }
+
+    fn null_features(&mut self, _layer: Option<&str>) -> Result<Option<Tensor>> {
+        Ok(self.null_features.as_ref().map(Tensor::shallow_clone))
     }
 
     fn features_of(&mut self, _layer: Option<&str>, images: &[Tensor]) -> Result<Tensor> {

@@ -23,6 +23,18 @@ pub trait Lab {
     /// `Internal` for a detector whose settings do not need features; `Configuration` where there is no such layer, or an activation is not finite.
     fn features(&mut self, layer: Option<&str>) -> Result<Tensor>;
 
+    /// The same of some training examples, in the order asked.
+    ///
+    /// # Errors
+    /// As [`Self::features`].
+    fn features_at(&mut self, layer: Option<&str>, positions: &[usize]) -> Result<Tensor>;
+
+    /// The same of the null pictures, in the order of [`Kin::null`]. None: there are none.
+    ///
+    /// # Errors
+    /// As [`Self::features`].
+    fn null_features(&mut self, layer: Option<&str>) -> Result<Option<Tensor>>;
+
     /// The same of pictures, as the model sees them (C × H × W, normalised): one row each.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use super::{Place, fit, parts};
+use crate::data::DataSet;
 use crate::detect::queries::picture_from_bytes;
 use crate::ekfac::Factors;
 use crate::error::{Error, Result};
@@ -90,6 +91,16 @@ impl<'a> ModelLab<'a> {
         features::place(&self.case.model.graph, layer)
     }
 
+    fn features_in(&mut self, data: &DataSet, layer: Option<&str>, examples: &[usize]) -> Result<Tensor> {
+        let place = self.feature_layer(layer)?;
+        let start = Instant::now();
+        let budget = Budget::new(&self.case.model, self.place.setup.memory_budget);
+        let mut stream = Stream::new(&self.case.model, data, self.case.image, vec![place], budget);
+        let rows = features::of_examples(&mut stream, examples, self.report)?;
+        *self.seconds.entry("features".into()).or_default() += start.elapsed().as_secs_f64();
+        Ok(rows)
+    }
+
     fn open_influence(&mut self) -> Result<ModelEvidence<'a>> {
         let (case, source) = (self.case, self.source);
         let asked = case.needs.influence().ok_or_else(|| not_needed("influence"))?;
@@ -138,13 +149,18 @@ impl Lab for ModelLab<'_> {
     }
 
     fn features(&mut self, layer: Option<&str>) -> Result<Tensor> {
-        let (case, place) = (self.case, self.feature_layer(layer)?);
-        let start = Instant::now();
-        let budget = Budget::new(&case.model, self.place.setup.memory_budget);
-        let mut stream = Stream::new(&case.model, &case.train, case.image, vec![place], budget);
-        let rows = features::of_all(&mut stream, self.report)?;
-        *self.seconds.entry("features".into()).or_default() += start.elapsed().as_secs_f64();
-        Ok(rows)
+        let all: Vec<usize> = (0..self.case.train.len()).collect();
+        self.features_at(layer, &all)
+    }
+
+    fn features_at(&mut self, layer: Option<&str>, positions: &[usize]) -> Result<Tensor> {
+        self.features_in(&self.case.train, layer, positions)
+    }
+
+    fn null_features(&mut self, layer: Option<&str>) -> Result<Option<Tensor>> {
+        let case = self.case;
+        let of = |validation: &DataSet| self.features_in(validation, layer, &case.null);
+        case.validation.as_ref().filter(|_| !case.null.is_empty()).map(of).transpose()
     }
 
     fn features_of(&mut self, layer: Option<&str>, images: &[Tensor]) -> Result<Tensor> {

@@ -91,18 +91,17 @@ pub fn place(graph: &Graph, name: Option<&str>) -> Result<usize> {
     })
 }
 
-/// Activations of all examples of a stream that tracks one layer.
+/// Activations of examples of a stream that tracks one layer, in the order given.
 ///
 /// # Errors
 /// `Configuration`: one is not finite; libtorch's.
-pub fn of_all(stream: &mut Stream<'_>, report: &mut dyn Report) -> Result<Tensor> {
+pub fn of_examples(stream: &mut Stream<'_>, examples: &[usize], report: &mut dyn Report) -> Result<Tensor> {
     let mut fold = FeatureFold::default();
-    let examples: Vec<usize> = (0..stream.data.len()).collect();
     let ask = GradientOf {
         labels: PassLabels::Training,
         objective: UNSEEN,
     };
-    stream.run("features", &examples, ask, Keep::Nothing, &mut fold, report)?;
+    stream.run("features", examples, ask, Keep::Nothing, &mut fold, report)?;
     fold.finish()
 }
 

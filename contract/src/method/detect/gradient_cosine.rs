@@ -103,7 +103,10 @@ impl Keys {
             placebos: self.placebos,
             null_pictures: self.null_pictures,
             chance: self.chance,
+            feature_weight: 0.0,
+            collect: 0.0,
             plain: false,
+            ..guard::Keys::default()
         }
     }
 }

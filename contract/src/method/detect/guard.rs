@@ -29,6 +29,16 @@ pub struct Keys {
     pub null_pictures: u32,
     /// Number of clean examples that may be expected above a cut that null pictures set.
     pub chance: f64,
+    /// Share of the kinship that features have in it (what the last layer reads), 0 to 1; the rest is that of gradients. Only where null pictures set the cut.
+    #[schemars(range(min = 0, max = 1))]
+    pub feature_weight: f64,
+    /// Damping of the features' covariance over clean pictures of the class, as a factor of their mean variance.
+    pub feature_damping: f64,
+    /// Layer whose input the features are; null: the last linear one.
+    pub feature_layer: Option<String>,
+    /// A group that kin has founded is joined by all examples down to where this share of those with such a kinship must be expected to be clean, by the null pictures. 0: none join.
+    #[schemars(range(min = 0, max = 1))]
+    pub collect: f64,
     /// Compute the plain count rule over all examples too.
     pub plain: bool,
 }
@@ -43,6 +53,10 @@ impl Default for Keys {
             placebos: 20,
             null_pictures: 300,
             chance: 0.1,
+            feature_weight: 0.5,
+            feature_damping: 0.1,
+            feature_layer: None,
+            collect: 0.2,
             plain: false,
         }
     }
@@ -64,6 +78,24 @@ impl Settings for Keys {
                 format!("{chance} is not above 0"),
                 "a number of examples; the default is 0.1",
             ),
+            unless(
+                (0.0..=1.0).contains(&self.feature_weight),
+                "feature_weight",
+                format!("{} is not between 0 and 1", self.feature_weight),
+                "a share of the kinship; the default is 0.5",
+            ),
+            unless(
+                self.feature_damping > 0.0 && self.feature_damping.is_finite(),
+                "feature_damping",
+                format!("{} is not above 0", self.feature_damping),
+                "a factor of the features' mean variance; the default is 0.1",
+            ),
+            unless(
+                (0.0..=1.0).contains(&self.collect),
+                "collect",
+                format!("{} is not between 0 and 1", self.collect),
+                "a share of clean examples; the default is 0.2, and 0 collects none",
+            ),
             unless(self.seeds > 0, "seeds", "is 0", "at least 1; the default is 20"),
             unless(self.rounds > 0, "rounds", "is 0", "at least 1; the default is 30"),
             unless(self.placebos > 0, "placebos", "is 0", "at least 1; the default is 20"),
@@ -83,6 +115,7 @@ impl Detects for Keys {
                 placebos: self.placebos,
                 null_pictures: self.null_pictures,
             }),
+            features: self.feature_weight > 0.0,
             ..Needs::default()
         }
     }

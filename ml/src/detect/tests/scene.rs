@@ -22,6 +22,8 @@ pub(super) struct Scene {
     pub(super) anomalies: Vec<Tensor>,
     pub(super) placebos: Vec<PlaceboPicture>,
     pub(super) keys: Keys,
+    /// Features of the examples, of null pictures and of placebos.
+    pub(super) features: Option<[Tensor; 3]>,
     /// By the count rule, with the same keys.
     pub(super) rule: bool,
     pub(super) seed: u64,
@@ -82,6 +84,8 @@ pub(super) fn scene(poisons: usize, natural_group: usize, seed: u64) -> Scene {
         .collect();
     let keys = Keys {
         seeds: 12,
+        // Features have scenes of their own.
+        feature_weight: 0.0,
         delta: Delta {
             queries: 20,
             ..Delta::default()
@@ -94,6 +98,7 @@ pub(super) fn scene(poisons: usize, natural_group: usize, seed: u64) -> Scene {
         anomalies: vec![picture(1.0, 0.5, &mut rng)],
         placebos,
         keys,
+        features: None,
         rule: false,
         seed,
         image: ImageConfig {
@@ -118,10 +123,22 @@ impl Scene {
             image: &self.image,
         };
         let mut lab = KnownLab::of(&mut self.evidence);
+        if let Some([examples, null, placebos]) = &self.features {
+            lab.features = Some(examples.shallow_clone());
+            lab.null_features = Some(null.shallow_clone());
+            lab.picture_features = Some(placebos.shallow_clone());
+        }
         match self.rule {
             true => paper::CountRule(&self.keys.delta).find(&mut lab, &case, &mut Silent),
             false => guard::Guard(&self.keys).find(&mut lab, &case, &mut Silent),
         }
+    }
+
+    /// Gradients of clean examples of the wrong label, in turn, so many.
+    pub(super) fn clean_gradients(&self, count: usize) -> Vec<Vec<f64>> {
+        let clean = (0..EXAMPLES).filter(|i| self.labels[*i] as usize == WRONG && !self.evidence.group.contains(i));
+        let gradients: Vec<Vec<f64>> = clean.map(|i| self.evidence.gradients[i].clone()).collect();
+        gradients.into_iter().cycle().take(count).collect()
     }
 
     /// Placebos that hardly show the natural pattern.
