@@ -74,8 +74,18 @@ FAULTS = [
     ("the probability of nothing", "detect/frequency.rs", r"f_softmax\(1, Kind::Double\)\?\.f_select\(1, 1\)\?", "f_softmax(1, Kind::Double)?.f_select(1, 0)?", LIB, "detect::frequency"),
     ("no curvature that is some", "ekfac/factors.rs", r"lambdas\.push\(workspace\.zeros\(&\[b, o, d\]\)\?\);", "lambdas.push(workspace.zeros(&[b, o, d])?.f_add_scalar(1.0)?);", NAIVE, "over_no_curvature"),
     ("pictures' features of another layer", "passes/features.rs", r"tapped\.pairs\(&objective, &\[place\]\)\?", "tapped.pairs(&objective, &[place.saturating_sub(1)])?", STORY, "trace::a_training_picture"),
-    ("seeds by score", "detect/guard.rs", r"\[first\(drop\), first\(&mean\(strengths\)\)\]", "[first(&mean(strengths)), { let _ = drop; first(&mean(strengths)) }]", LIB, "detect::"),
+    ("seeds by score", "detect/judge.rs", r"\[first\(drop\), first\(&mean\(strengths\)\)\]", "[first(&mean(strengths)), { let _ = drop; first(&mean(strengths)) }]", LIB, "detect::"),
     ("d' comparison skipped", "detect/stand_out.rs", r"exceeds\(&another, d_prime\)", "exceeds(&another, d_prime.max(f64::INFINITY))", LIB, "detect::stand_out"),
+    ("null pictures set the measure that they are measured by", "detect/joint.rs", r"let lost = rest\.f_mul\(&self\.null\.leverage\)\?", "let lost = rest.f_mul(&(&self.null.leverage * 0.0))?", LIB, "detect::joint"),
+    ("features in their own units", "detect/joint.rs", r"let white = seen\.f_sub\(&along", "let white = seen.f_sub(&(along * 0.0)", LIB, "detect::joint"),
+    ("gradients counted twice", "detect/joint.rs", r"\+ view\.weight \* other", "+ view.weight * *own", LIB, "detect::"),
+    ("features of the examples before them", "detect/guard.rs", r"view\.restrict\(&usable\)", "view.restrict(&usable.iter().map(|i| i.saturating_sub(1)).collect::<Vec<_>>())", LIB, "detect::tests::features"),
+    ("clean ones cost nothing", "detect/cut.rs", r"f64::from\(above\) - clean\(x\) / collect", "f64::from(above) - clean(x) * collect", LIB, "detect::"),
+    ("collected where no group is founded", "detect/kin.rs", r"\.filter\(\|_\| !flagged\.is_empty\(\)\);", ";", LIB, "detect::"),
+    ("placebos collect nothing", "detect/judge.rs", r"group: growth\.collected\.clone\(\),", "group: growth.flagged.clone(),", LIB, "detect::"),
+    ("gradients are never asked alone", "detect/guard.rs", r"joint\.view = None;", "", LIB, "detect::tests::features"),
+    ("the nothing of a clean set is something", "attack/none.rs", r"changes: Vec::new\(\),", "changes: vec![super::Change { at: 0, role: super::Role::Poison, label: 0, paint: super::untouched() }],", LIB, "attack::none"),
+    ("a label drawn for a picture is its own", "attack/misread.rs", r"filter\(move \|label\| \*label != own\)", "filter(move |label| *label != own || true)", LIB, "attack::none"),
     ("cf from a new initialisation", "unlearn/cf.rs", r"start: Some\(case\.production\.copy\(\)\)", "start: None", STORY, "repair::cf"),
     # Unlearners and what they may ask.
     ("gradients by batch statistics", "passes/gradients.rs", r"forward_differentiable\(", "forward_train(", UNLEARN, "modes::squared"),
@@ -200,7 +210,7 @@ FAULTS = [
     ("several attacks under one seed", "attack/several.rs", r"wrapping_add\(n \* APART\)", "wrapping_add(0 * n * APART)", LIB, "attack::several"),
     ("an attack's place among those that are left is taken for its own", "attack/several.rs", r"change\.at = left\[change\.at\]", "change.at += 0", LIB, "attack::several"),
     ("a group is what is farthest", "attack/mislabel.rs", r"a\.0\.total_cmp\(&b\.0\)", "b.0.total_cmp(&a.0)", LIB, "attack::mislabel"),
-    ("a label drawn anew may be the true one", "attack/mislabel.rs", r"drawn \+ u32::from\(drawn >= own\)", "drawn + u32::from(drawn > own)", LIB, "attack::mislabel"),
+    ("a label drawn anew may be the true one", "attack/misread.rs", r"drawn \+ u32::from\(drawn >= own\)", "drawn + u32::from(drawn > own)", LIB, "attack::mislabel"),
     ("test pictures of a kind are all of the class", "attack/mislabel.rs", r" && kind\.distance\(&ground\.test_pixels\(row\)\) <= radius", "", LIB, "attack::mislabel"),
     ("the target class is poisoned, too", "attack/backdoor.rs", r"\(Victims::Others, Aim::Class\(target\)\) => label != target,", "(Victims::Others, Aim::Class(_)) => true,", LIB, "attack::tests"),
     ("all-to-all stays with its own class", "attack/backdoor.rs", r"Self::Next => \(own \+ 1\)", "Self::Next => own", LIB, "attack::badnet"),
@@ -264,7 +274,7 @@ FAULTS = [
     ("a row is made again", "src/grid/rows.rs", r"self\.keys\.contains\(key\)", "self.keys.contains(key) && false", CLI, "grid::"),
     ("an abstention has a precision", "src/grid/row.rs", r"share\(self\.hits, self\.flagged\)", "Some(share(self.hits, self.flagged).unwrap_or(1.0))", GUARD, "grid::"),
     ("poisons that are found are false verdicts", "src/grid/tables.rs", r"let wrong = sum\.decided\.saturating_sub\(sum\.decided_poisons\);", "let wrong = sum.decided;", GUARD, "grid::"),
-    ("half of what is asked is enough", "src/cli/drill.rs", r"d\.tpr\(\) >= at_least &&", "d.tpr() >= at_least / 2.0 &&", CLI, "drill::"),
+    ("half of what is asked is enough", "src/cli/drill.rs", r"d\.tpr\(\)\.is_some_and\(\|share\| share >= at_least\) &&", "d.tpr().is_some_and(|share| share >= at_least / 2.0) &&", CLI, "drill::"),
 ]
 
 

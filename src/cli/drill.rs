@@ -289,7 +289,15 @@ fn told(global: &Global, drilled: &Drilled, out: Option<&Path>) -> anyhow::Resul
         ("success", format!("{} ({})", percent(victim.measured.success), victim.measure)),
     ];
     if let Some(found) = &drilled.detection {
-        facts.push(("found", format!("{} of {} poisons ({})", found.hits, found.poisons, found.tpr().map_or("–".into(), percent))));
+        facts.push((
+            "found",
+            format!(
+                "{} of {} poisons ({})",
+                found.hits,
+                found.poisons,
+                found.tpr().map_or("–".into(), percent)
+            ),
+        ));
         facts.push(("flagged besides", format!("{} clean examples", found.flagged.saturating_sub(found.hits))));
         facts.extend(found.abstained.as_ref().map(|why| ("undecided", why.clone())));
     }

@@ -44,7 +44,12 @@ mod tests {
         assert!(made.changes.is_empty());
         // Ten baits under both other labels, the rest measured once under one of them: of the three classes in turn the label is never the picture's own.
         assert_eq!((made.baits.len(), made.measured.len()), (20, 50));
-        assert!(made.baits.iter().chain(&made.measured).all(|t| t.label < 3 && t.label != t.row as u32 % 3));
+        assert!(
+            made.baits
+                .iter()
+                .chain(&made.measured)
+                .all(|t| t.label < 3 && t.label != t.row as u32 % 3)
+        );
         let labels = |row: usize| -> Vec<u32> { made.baits.iter().filter(|t| t.row == row).map(|t| t.label).collect() };
         assert!(made.baits.iter().all(|t| labels(t.row).len() == 2));
         assert!((0..3).all(|label| made.measured.iter().any(|t| t.label == label)));

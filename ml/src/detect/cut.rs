@@ -248,7 +248,11 @@ mod tests {
         let values = |parts: &[(f64, usize)]| parts.iter().flat_map(|&(at, n)| group(at, n)).collect::<Vec<f64>>();
         assert_eq!(tail.generous(&values(&[(1.2, 2)]), 0.2), None, "two are not worth 2.1");
         assert_eq!(tail.generous(&values(&[(1.2, 3), (0.5, 900)]), 0.2), Some(1.2));
-        assert_eq!(tail.generous(&values(&[(1.2, 3), (1.1, 11)]), 0.2), Some(1.2), "eleven more cost 11.1 more");
+        assert_eq!(
+            tail.generous(&values(&[(1.2, 3), (1.1, 11)]), 0.2),
+            Some(1.2),
+            "eleven more cost 11.1 more"
+        );
         assert_eq!(tail.generous(&values(&[(1.2, 3), (1.1, 12)]), 0.2), Some(1.1), "twelve more are worth it");
         assert_eq!(tail.generous(&values(&[(1.2, 3), (1.1, 12)]), 0.1), None, "at a tenth nothing is");
         assert_eq!(tail.generous(&values(&[(0.9, 1000)]), 0.2), None, "never below the tail");
@@ -256,7 +260,10 @@ mod tests {
         // A group that stands apart is cut in its gap, however generous.
         assert_eq!(tail.generous(&values(&[(3.0, 300), (1.0, 10)]), 0.5), Some(3.0));
         let cut = Cut::of(&values(&[(3.0, 300), (1.0, 10)]), &null, RATES).unwrap();
-        assert!(cut.value() < 3.0 && cut.generous(&values(&[(3.0, 300), (1.0, 10)]), 0.2).is_none(), "the strict cut lies in the gap");
+        assert!(
+            cut.value() < 3.0 && cut.generous(&values(&[(3.0, 300), (1.0, 10)]), 0.2).is_none(),
+            "the strict cut lies in the gap"
+        );
         let spread = Cut::of(&[0.0, 1.0, 2.0, 3.0, 50.0], &[], RATES).unwrap();
         assert_eq!(spread.generous(&[0.0, 1.0, 2.0, 3.0, 50.0], 0.2), None);
     }

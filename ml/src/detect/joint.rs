@@ -76,7 +76,7 @@ impl Whitening {
 
 /// What the network makes of a class.
 #[derive(Debug)]
-pub struct View {
+pub struct ClassView {
     weight: f64,
     /// Unit rows of the examples of C that have a gradient, in their order.
     examples: Tensor,
@@ -86,7 +86,7 @@ pub struct View {
     pictures: f64,
 }
 
-impl View {
+impl ClassView {
     /// `weight`: share of the kinship, above 0 and at most 1. `null` are among the clean pictures that the whitening was drawn from.
     ///
     /// # Errors
@@ -143,7 +143,7 @@ pub struct Joint<'a> {
     /// The source.
     pub evidence: &'a mut dyn Evidence,
     /// Features; None: gradients alone.
-    pub view: Option<View>,
+    pub view: Option<ClassView>,
     /// The examples that kin is asked about, ascending, and their √(g_iᵀ P g_i).
     pub positions: &'a [usize],
     /// See above.
@@ -166,7 +166,9 @@ impl Evidence for Joint<'_> {
         let share = |own: &mut f64, other: f64| *own = (1.0 - view.weight) * *own + view.weight * other;
         for ((group, row), null) in groups.iter().zip(&mut kin.rows).zip(&mut kin.null) {
             let place = |position: &usize| self.positions.binary_search(position).ok();
-            let seeds = group.iter().map(|(position, weight)| place(position).map(|at| (at, weight * self.root[at])));
+            let seeds = group
+                .iter()
+                .map(|(position, weight)| place(position).map(|at| (at, weight * self.root[at])));
             let seeds: Option<Vec<(usize, f64)>> = seeds.collect();
             let seeds = seeds.ok_or_else(|| Error::internal("a seed that is no example of the class"))?;
             let cosines = view.of_examples(&seeds)?.into_iter().zip(self.root);

@@ -23,6 +23,7 @@ pub mod gradient_cosine;
 pub mod guard;
 pub mod histogram;
 mod joint;
+mod judge;
 pub mod kin;
 pub mod labels;
 pub mod paper;

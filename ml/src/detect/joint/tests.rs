@@ -48,7 +48,11 @@ fn units_have_the_cosines_of_the_damped_inverse() {
             }
         }
     }
-    assert!(Whitening::of(&Tensor::ones([60, 4], (Kind::Double, tch::Device::Cpu)), 0.1).unwrap().is_none());
+    assert!(
+        Whitening::of(&Tensor::ones([60, 4], (Kind::Double, tch::Device::Cpu)), 0.1)
+            .unwrap()
+            .is_none()
+    );
 }
 
 /// A null picture's cosine is that under the inverse without it (the mean stays: it moves by a part in the number of pictures).
@@ -57,7 +61,7 @@ fn null_pictures_are_measured_as_if_they_had_set_no_measure() {
     let (clean, examples) = (matrix(30, 12, 3), matrix(9, 12, 4));
     let a = 0.1 * mean_variance(&clean);
     let whitening = Whitening::of(&clean, 0.1).unwrap().unwrap();
-    let view = View::new(0.5, &whitening, &examples, &clean).unwrap();
+    let view = ClassView::new(0.5, &whitening, &examples, &clean).unwrap();
     let middle = clean.mean_dim(&[0i64][..], true, None::<Kind>);
     let (seen, seeds) = (&clean - &middle, &examples - &middle);
     let eye = Tensor::eye(12, (Kind::Double, tch::Device::Cpu));
@@ -67,7 +71,10 @@ fn null_pictures_are_measured_as_if_they_had_set_no_measure() {
         let x = seen.get(v);
         let without = (seen.tr().matmul(&seen) - x.unsqueeze(1).matmul(&x.unsqueeze(0))) / 30.0;
         let inverse = (without + a * &eye).inverse();
-        let theirs: f64 = weights.iter().map(|&(s, weight)| weight * cosine(&x, &seeds.get(s as i64), &inverse)).sum();
+        let theirs: f64 = weights
+            .iter()
+            .map(|&(s, weight)| weight * cosine(&x, &seeds.get(s as i64), &inverse))
+            .sum();
         assert!((ours[v as usize] - theirs).abs() < 1e-9, "{v}: {} {theirs}", ours[v as usize]);
     }
 }
@@ -89,7 +96,7 @@ fn kinship_is_the_weighted_mean_of_both_cosines() {
             let groups = [vec![(positions[1], 1.0 / root[1]), (positions[4], 1.0 / root[4])]];
             let mut joint = Joint {
                 evidence: &mut vectors,
-                view: Some(View::new(weight, &whitening, &examples, &null).unwrap()),
+                view: Some(ClassView::new(weight, &whitening, &examples, &null).unwrap()),
                 positions: &positions,
                 root: &root,
             };
@@ -118,6 +125,6 @@ fn kinship_is_the_weighted_mean_of_both_cosines() {
     };
     assert_eq!(joint.kin("kin", &groups, &positions).unwrap(), own);
     // Other examples than features are known of.
-    joint.view = Some(View::new(0.5, &whitening, &examples, &null).unwrap());
+    joint.view = Some(ClassView::new(0.5, &whitening, &examples, &null).unwrap());
     assert!(joint.kin("kin", &groups, &positions[1..]).is_err());
 }

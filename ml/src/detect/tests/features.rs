@@ -1,7 +1,7 @@
 //! The guard where features tell what gradients hardly do, and the other way round.
 
-use super::scene::{EXAMPLES, Scene, scene};
 use super::positions;
+use super::scene::{EXAMPLES, Scene, scene};
 use crate::detect::fake::normals;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -104,7 +104,10 @@ fn a_group_is_decided_strictly_and_collected_generously() {
         (positions(&found.candidates), found)
     };
     let ((strict, _), (generous, found)) = (with(0.0, 1.5), with(0.2, 1.5));
-    assert!(strict.len() < generous.len() && strict.iter().all(|i| generous.contains(i)), "{strict:?} {generous:?}");
+    assert!(
+        strict.len() < generous.len() && strict.iter().all(|i| generous.contains(i)),
+        "{strict:?} {generous:?}"
+    );
     let stand_out = found.stand_out.unwrap();
     assert_eq!(stand_out.collected as usize, generous.len() - strict.len());
     assert!(stand_out.generous_cut.unwrap() < stand_out.cut);
