@@ -16,6 +16,7 @@ from scratch import ROOT, Scratch, since
 
 STORY = ["-p", "delta-influence", "--test", "story"]
 NAIVE = ["-p", "delta-influence", "--test", "ekfac_naive"]
+BLOCKS = ["-p", "delta-influence", "--test", "ekfac_blocks"]
 LIB = ["-p", "delta-influence", "--lib"]
 UNLEARN = ["-p", "delta-influence", "--test", "unlearn"]
 SSD = ["-p", "delta-influence", "--test", "ssd"]
@@ -54,8 +55,18 @@ FAULTS = [
     # Kernels and rules.
     ("scores negated", "ekfac/score.rs", r"(pub fn scores\(.*?finite\(&total, SCORES\)\?;\s*)Ok\(total\)", r"\1Ok(total.f_neg()?)", NAIVE, ""),
     ("bias column dropped", "ekfac/unfold.rs", r"(if geometry\.conv\.bias \{\s*let _ = all\.f_narrow\(4, geometry\.kernel_inputs\(\), 1\)\?\.f_fill_\()1\.0", r"\g<1>0.0", NAIVE, ""),
-    ("damping skipped", "ekfac/precondition.rs", r"lambda\.f_add_scalar\(damping\)\?", "lambda.f_add_scalar(0.0 * damping)?", NAIVE, ""),
-    ("damping by the maximum", "ekfac/precondition.rs", r"lambda\.f_mean\(Kind::Double\)\?\.f_double_value\(&\[\]\)\?", "lambda.f_max()?.f_double_value(&[])?", NAIVE, ""),
+    ("damping skipped", "ekfac/precondition.rs", r"\.f_add_scalar\(damping\)\?", ".f_add_scalar(0.0 * damping)?", NAIVE, ""),
+    ("damping by the maximum", "ekfac/factors.rs", r"\.f_mean\(Kind::Double\)\?\.f_double_value\(&\[\]\)\?", ".f_max()?.f_double_value(&[])?", NAIVE, ""),
+    ("each part its own damping", "ekfac/factors.rs", r"other\.of == part\.of\)", "other == part)", BLOCKS, "parts_are"),
+    ("a bias in every part", "ekfac/blocks.rs", r"conv\.bias &= last;", "let _ = last;", BLOCKS, "parts_are"),
+    ("parts of outputs from the first", "ekfac/blocks.rs", r"outputs, part\.outputs\)\?", "outputs, [0, part.outputs[1]])?", BLOCKS, "parts_are"),
+    ("shared covariances summed again", "ekfac/blocks.rs", r"\(0\.\.place\)\.find\(\|&other\| same\(&layers\[other\], &layers\[place\]\)\)\.unwrap_or\(place\)", "if place < layers.len() { place } else { (0..place).find(|&other| same(&layers[other], &layers[place])).unwrap_or(place) }", BLOCKS, "shared_"),
+    ("the budget does not reach the fit", "jobs/fit.rs", r"stream\.in_blocks\(place\.setup\.memory_budget\)", "stream.in_blocks(place.setup.memory_budget.max(1 << 30))", BLOCKS, "the_budget"),
+    ("a view read from the start of its storage", "ekfac/unfold.rs", r"None, // from where", "0, // from where", NAIVE, ""),
+    ("auxiliary heads count", "model/coverage.rs", r"why != Some\(NOT_READ\)", "why != Some(\"\")", LIB, "model::coverage"),
+    ("too little is fitted all the same", "jobs/fit.rs", r"\.lacking\(model\.min_tracked_share\)", ".lacking(model.min_tracked_share * 0.0)", STORY, "trace::less_than"),
+    ("a mask upside down", "model/aten/arithmetic.rs", r"yes\.f_where_self\(condition, no\)\?", "no.f_where_self(condition, yes)?", LIB, "model::aten"),
+    ("the other copy is the candidate", "unlearn/command.rs", r"own\.or_alone\(\)\.and_then\(\|own\| Weights::load\(own,", "own.or_alone().and_then(|own| Weights::load(own.path,", COMMAND, "the_copy"),
     ("lambda not divided by N", "ekfac/lambda.rs", r"s\.f_div_scalar\(self\.examples as f64\)\?", "s.f_div_scalar(1.0)?", NAIVE, ""),
     ("G divided by N, not by N times T", "ekfac/covariance.rs", r"Ok\(\(outer, \(batch \* positions\) as f64\)\)", "Ok((outer, batch as f64))", NAIVE, ""),
     ("wrong Q_G", "ekfac/eigenbasis.rs", r"(\bq_a,\s*)q_g,(\s*input_eigenvalues)", r"\1q_g: q_g.f_transpose(1, 2)?.f_contiguous()?,\2", NAIVE, ""),

@@ -126,6 +126,11 @@ pub struct StoredByOwner {
     pub pictures: Vec<String>,
 }
 
+/// The size of a small difference: one digit and its power of ten, and nothing more where there is none.
+pub fn rough(number: f64) -> String {
+    if number == 0.0 { "0".into() } else { format!("{number:.0e}") }
+}
+
 /// The network's answers beside those that its owner stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Proof {
@@ -149,7 +154,10 @@ impl Proof {
     pub fn sentence(&self) -> String {
         let Self { pictures, difference, .. } = self;
         if self.agrees() {
-            format!("{pictures} of {pictures} pictures are answered as their owner stored (largest difference of a logit {difference:.0e})")
+            format!(
+                "{pictures} of {pictures} pictures are answered as their owner stored (largest difference of a logit {})",
+                rough(*difference)
+            )
         } else {
             format!(
                 "the stored pictures are not answered as their owner's model did: a logit differs by {difference:.2e} ({LARGEST_DIFFERENCE} is allowed), {} of {pictures} pictures are read as the same class",
@@ -229,6 +237,7 @@ mod tests {
             good.sentence(),
             "8 of 8 pictures are answered as their owner stored (largest difference of a logit 3e-6)"
         );
+        assert!(proof(0.0, &[]).sentence().ends_with("(largest difference of a logit 0)"));
         // Not a number is no agreement.
         for difference in [1.1e-3, f64::INFINITY, f64::NAN] {
             let bad = proof(difference, &["the classes are in another order"]);

@@ -77,6 +77,11 @@ impl Scene {
     }
 
     fn run(&self, keys: &Keys) -> (Result<Trained>, Heard) {
+        self.run_under(None, keys)
+    }
+
+    /// With `model.prefix`.
+    fn run_under(&self, prefix: Option<&str>, keys: &Keys) -> (Result<Trained>, Heard) {
         let graph = self.bench.graph();
         let (production, recipe) = (
             Weights::init(&graph, 1).unwrap(),
@@ -86,7 +91,8 @@ impl Scene {
             },
         );
         let mut heard = Heard::default();
-        let case = self.bench.case((&graph, &production), (&self.retained, &GONE), &recipe, &self.out);
+        let mut case = self.bench.case((&graph, &production), (&self.retained, &GONE), &recipe, &self.out);
+        case.production_file.prefix = prefix;
         (keys.unlearn(&case, &mut heard), heard)
     }
 
@@ -252,6 +258,44 @@ fn a_checkpoint_that_cannot_take_productions_place_is_refused() {
     let weights = Weights::init(&graph, 1).unwrap();
     let _ = weights.0["fc.bias"].narrow(0, 0, 1).fill_(0.125);
     assert!(scene.run(&script(&hand_over(&weights))).0.is_ok());
+}
+
+/// A trainer that saves what production's file holds, the network and its averaged copy: the copy that `model.prefix` names is the candidate, whichever comes first. One that saves the network alone is
+/// understood too.
+#[test]
+fn the_copy_that_the_prefix_names_is_the_candidate() {
+    let scene = Scene::new();
+    let (first, second) = (
+        Weights::init(&scene.bench.graph(), 9).unwrap(),
+        Weights::init(&scene.bench.graph(), 10).unwrap(),
+    );
+    let under = |prefix: &str, weights: &Weights| {
+        weights
+            .copy()
+            .0
+            .into_iter()
+            .map(|(name, t)| (format!("{prefix}{name}"), t))
+            .collect::<Vec<_>>()
+    };
+    let both = Weights(under("model.", &first).into_iter().chain(under("ema.", &second)).collect());
+    both.save(&scene.file("both.safetensors"), &[]).unwrap();
+    let hand_over = format!("cp '{}' \"$DELTA_GUARD_OUTPUT\"", scene.file("both.safetensors").display());
+    let made = |prefix: Option<&str>, text: &str| scene.run_under(prefix, &script(text)).0;
+    for (prefix, wanted) in [("ema", &second), ("ema.", &second), ("model", &first)] {
+        let found = made(Some(prefix), &hand_over).unwrap().model.weights;
+        assert!(found.0["fc.weight"].equal(&wanted.0["fc.weight"]), "{prefix}");
+    }
+    let alone = made(Some("ema"), &scene.copy()).unwrap().model.weights;
+    assert!(alone.0["fc.weight"].equal(&first.0["fc.weight"]));
+    // Half a copy is not the other one.
+    let mut half = both.copy();
+    half.0.remove("ema.fc.weight");
+    half.save(&scene.file("both.safetensors"), &[]).unwrap();
+    let fault = made(Some("ema"), &hand_over).unwrap_err().fault().clone();
+    assert!(
+        fault.code == Code::CandidateUnusable && fault.message.contains("not under 'ema.'"),
+        "{fault:?}"
+    );
 }
 
 #[test]

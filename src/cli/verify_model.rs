@@ -7,7 +7,7 @@ use crate::report::words;
 use anyhow::Context;
 use clap::Args;
 use delta_guard_contract::job::VerifyResult;
-use delta_guard_contract::verify::UNPROVED;
+use delta_guard_contract::verify::{UNPROVED, rough};
 use delta_guard_contract::{ImageConfig, JobResult, Task, WorkerSetup};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -155,8 +155,8 @@ pub(super) fn facts(verified: &VerifyResult, pictures: u64) -> Vec<(&'static str
     facts.push((
         "gradients",
         format!(
-            "at most {:.0e} (relative) from finite differences, in three layers",
-            verified.gradient_difference
+            "at most {} (relative) from finite differences, in three layers",
+            rough(verified.gradient_difference)
         ),
     ));
     facts.push((

@@ -45,6 +45,11 @@ pub fn unless(holds: bool, key: &str, what: impl Into<String>, help: impl Into<S
     (!holds).then(|| Mistake::new(key, what, help))
 }
 
+/// A training of no epochs is none: what comes out would be what went in.
+pub fn trains(epochs: u32) -> Option<Mistake> {
+    unless(epochs > 0, "epochs", "is 0: nothing would be trained", "set it to 1 or more")
+}
+
 impl Mistake {
     /// A mistake.
     pub fn new(key: &str, what: impl Into<String>, help: impl Into<String>) -> Self {

@@ -88,7 +88,7 @@ pub fn unlearn(
     let case = Unlearning {
         graph: &graph,
         production: &production,
-        production_file: &model.checkpoint,
+        production_file: model.into(),
         checkpoint: &checkpoint.0,
         data: &set,
         source: &data.train,

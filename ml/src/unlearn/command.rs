@@ -8,6 +8,7 @@ mod signals;
 use super::{Unlearner, Unlearning};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::weights::CheckpointFile;
 use crate::model::{Model, Weights};
 use crate::progress::Report;
 use crate::train::Trained;
@@ -168,7 +169,13 @@ fn candidate(case: &Unlearning<'_>, output: &Path) -> Result<Weights> {
         let message = format!("the command ended well, but left no checkpoint at {}", output.display());
         return Err(Error::new(Code::CandidateUnusable, message, HELP));
     }
-    let weights = Weights::load(output, case.graph, Kind::Float).map_err(|error| {
+    // Where production's file holds the network more than once, so may this one: the same copy of it is meant.
+    let own = CheckpointFile {
+        path: output,
+        ..case.production_file
+    };
+    let read = own.or_alone().and_then(|own| Weights::load(own, case.graph, Kind::Float));
+    let weights = read.map_err(|error| {
         let error = error.within(|| "what the command left cannot be used".into());
         // Want of memory and the like stay what they are.
         match error.fault().kind {

@@ -3,6 +3,7 @@
 use crate::data::DataSet;
 use crate::error::{Error, Result};
 use crate::fold::Fold;
+use crate::model::weights::CheckpointFile;
 use crate::model::{Graph, Model, Weights};
 use crate::passes::budget::Budget;
 use crate::passes::gradients::{Differentiated, Squares};
@@ -51,8 +52,8 @@ pub struct Unlearning<'a> {
     pub graph: &'a Graph,
     /// The production weights; never changed.
     pub production: &'a Weights,
-    /// The file that they were read from.
-    pub production_file: &'a Path,
+    /// The file that they were read from, and what stands before their names there.
+    pub production_file: CheckpointFile<'a>,
     /// Names the production weights.
     pub checkpoint: &'a str,
     /// The training set.

@@ -76,7 +76,7 @@ impl Bench {
         Unlearning {
             graph,
             production,
-            production_file: Path::new("production.safetensors"),
+            production_file: Path::new("production.safetensors").into(),
             checkpoint: "c",
             data: &self.data,
             source: &self.source,

@@ -2,7 +2,7 @@
 
 use super::Own;
 use crate::Recipe;
-use crate::method::{Mistake, unless};
+use crate::method::{Mistake, trains, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,7 @@ impl crate::method::Keys for Keys {
     fn check(&self) -> Vec<Mistake> {
         let lr = self.lr.is_none_or(|lr| lr > 0.0);
         let mut found = Vec::from_iter(unless(lr, "lr", "is not above 0", "leave it out for a fifth of recipe.lr"));
+        found.extend(trains(self.epochs));
         found.extend(unless(self.temperature > 0.0, "temperature", "is not above 0", "the authors take 1"));
         found
     }

@@ -1,7 +1,7 @@
 //! Catastrophic forgetting: fine-tune without the flagged examples.
 
 use super::Own;
-use crate::method::{Mistake, unless};
+use crate::method::{Mistake, trains, unless};
 use crate::{Recipe, Schedule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,7 @@ impl Default for Keys {
 impl crate::method::Keys for Keys {
     fn check(&self) -> Vec<Mistake> {
         let mut found = self.schedule.check(self.epochs);
+        found.extend(trains(self.epochs));
         let lr = self.lr.is_none_or(|lr| lr > 0.0);
         found.extend(unless(lr, "lr", "is not above 0", "leave it out for twice recipe.lr"));
         found

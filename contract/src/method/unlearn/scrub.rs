@@ -2,7 +2,7 @@
 
 use super::Own;
 use crate::Recipe;
-use crate::method::{Mistake, unless};
+use crate::method::{Mistake, trains, unless};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,7 @@ impl crate::method::Keys for Keys {
             format!("is {}, more than unlearn.epochs ({})", self.max_epochs, self.epochs),
             "every pass over the flagged examples is followed by one over the others: raise unlearn.epochs",
         ));
+        found.extend(trains(self.epochs));
         found.extend(unless(self.temperature > 0.0, "temperature", "is not above 0", "the authors take 4"));
         found.extend(unless(
             self.alpha + self.gamma > 0.0,

@@ -36,6 +36,26 @@ fn every_method_has_a_default_that_breaks_no_rule_and_says_what_it_does() {
     assert!(said.contains("there is no unlearner `oblivion`") && said.contains("eu, cf"), "{said}");
 }
 
+/// Whatever it is called, and whatever else is said.
+#[test]
+fn no_method_trains_for_no_epochs() {
+    let mut met = 0;
+    for name in Name::<Unlearner>::all() {
+        let Ok(method) = crate::method::changed(&name.method(), "epochs", json!(0)) else {
+            continue; // it has none
+        };
+        met += 1;
+        assert!(
+            method
+                .check()
+                .iter()
+                .any(|mistake| mistake.key == "epochs" && mistake.what.starts_with("is 0")),
+            "{name}"
+        );
+    }
+    assert!(met >= 3);
+}
+
 #[test]
 fn a_named_method_has_the_settings_that_stand_there_or_its_defaults() {
     let epochs = |unlearning: &Unlearning, name: Option<&str>| match unlearning.by(name.map(|name| name.parse().unwrap())) {

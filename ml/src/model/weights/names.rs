@@ -28,6 +28,15 @@ pub(super) struct Names {
     pub(super) beside: Vec<String>,
 }
 
+/// What an owner says stands before the names, with or without its dot.
+pub(super) fn with_dot(asked: &str) -> String {
+    if asked.is_empty() || asked.ends_with('.') {
+        asked.to_string()
+    } else {
+        format!("{asked}.")
+    }
+}
+
 /// A name that a network needs; PyTorch lets batch norm's counter be missing.
 fn needed(name: &str) -> bool {
     !name.ends_with("num_batches_tracked")
@@ -39,14 +48,7 @@ impl Names {
     /// # Errors
     /// `CheckpointUnusable`: some are missing, others too many, or the network is there several times.
     pub(super) fn find(file: &BTreeSet<&str>, network: &BTreeSet<&str>, asked: Option<&str>) -> Result<Self> {
-        // A class of names, with or without its dot.
-        let asked = asked.map(|text| {
-            if text.is_empty() || text.ends_with('.') {
-                text.to_string()
-            } else {
-                format!("{text}.")
-            }
-        });
+        let asked = asked.map(with_dot);
         let allowed = |prefix: &str| match &asked {
             Some(asked) => prefix.strip_prefix(asked.as_str()).is_some_and(is_wrapping),
             None => is_wrapping(prefix),

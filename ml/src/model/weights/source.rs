@@ -1,5 +1,6 @@
 //! Checkpoint files as people have them: safetensors, safetensors in several files with an index, an exported program.
 
+use super::names::with_dot;
 use crate::error::{Error, Result, ResultExt};
 use crate::files;
 use crate::files::tensors::read_tensors;
@@ -22,6 +23,19 @@ pub struct CheckpointFile<'a> {
     pub path: &'a Path,
     /// `model.prefix`.
     pub prefix: Option<&'a str>,
+}
+
+impl CheckpointFile<'_> {
+    /// The same file; the network alone, where none of its names has the prefix.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn or_alone(self) -> Result<Self> {
+        let Some(prefix) = self.prefix else { return Ok(self) };
+        let start = with_dot(prefix);
+        let there = read(self.path)?.keys().any(|name| name.starts_with(&start));
+        Ok(if there { self } else { Self { prefix: None, ..self } })
+    }
 }
 
 impl<'a> From<&'a ModelConfig> for CheckpointFile<'a> {

@@ -71,7 +71,7 @@ impl Papers {
             ("DELTA_GUARD_RETAINED", here("retained.csv")),
             ("DELTA_GUARD_CLASSES", here("classes.txt")),
             ("DELTA_GUARD_DATA", case.source.path.clone().into_os_string()),
-            ("DELTA_GUARD_CHECKPOINT", case.production_file.as_os_str().to_owned()),
+            ("DELTA_GUARD_CHECKPOINT", case.production_file.path.as_os_str().to_owned()),
             ("DELTA_GUARD_OUTPUT", self.output.clone().into_os_string()),
             ("DELTA_GUARD_RESUME", self.resume.clone().into_os_string()),
             ("DELTA_GUARD_FOLDER", self.folder.clone().into_os_string()),
