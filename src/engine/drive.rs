@@ -7,7 +7,7 @@ use super::hooks::{Happening, Hooks};
 use super::standing::Standing;
 use super::trouble::{Interrupt, Trouble, blocking, blocking_plain, mend};
 use super::turns::Turns;
-use super::{Ledger, Snapshot, base, tell, work};
+use super::{Ledger, Snapshot, base, order, tell, work};
 use crate::case::next::{Rules, Step, next};
 use crate::case::{Case, CaseId, Event, HoldCause, Stage, State};
 use crate::jobs::{Failure, Local, Runner};
@@ -171,7 +171,7 @@ impl Engine {
                 _ => Standing::default(),
             };
             standing.keep_cases(&settings.case_dir(&ledger_case.id)).map_err(work::resource)?;
-            work::job(&ledger_case, stage, &settings, &secret, &standing).map_err(Trouble::from)
+            order::job(&ledger_case, stage, &settings, &secret, &standing).map_err(Trouble::from)
         })
         .await?;
         let attempt = case.failures + 1;

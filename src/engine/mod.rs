@@ -10,6 +10,7 @@ mod former;
 mod hooks;
 mod kept;
 mod ledger;
+mod order;
 mod outbox;
 pub mod query;
 mod retrace;

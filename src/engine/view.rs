@@ -173,14 +173,7 @@ impl CaseView {
             unlearn: case.unlearn().cloned(),
             certify: whole(case, Stage::Certify, &case_dir).or_else(|| case.certify().cloned()),
             gate: case.gate().cloned(),
-            regrown: case
-                .regrown
-                .iter()
-                .map(|found| {
-                    let more = found.more.as_ref().and_then(|kept| kept::load(&case_dir, kept).ok());
-                    (found.clone(), more.unwrap_or_default())
-                })
-                .collect(),
+            regrown: case.regrown.iter().map(|found| regrown(found, &case_dir)).collect(),
             approval: case.phase.approval().cloned(),
             paths: Paths {
                 picture: settings.spool_dir().join(&case.accepted.content.0),
@@ -194,6 +187,11 @@ impl CaseView {
             seconds: case.seconds.iter().map(|(stage, seconds)| (stage.to_string(), *seconds)).collect(),
         }
     }
+}
+
+fn regrown(found: &Regrowth, case_dir: &Path) -> (Regrowth, Vec<Flagged>) {
+    let more = found.more.as_ref().and_then(|kept| kept::load(case_dir, kept).ok());
+    (found.clone(), more.unwrap_or_default())
 }
 
 /// A result from its file, where it was too long for a record. None where there is none, or the file is gone or was changed: the record's short form is shown.

@@ -1,4 +1,4 @@
-//! The stages that a worker does: the job of each, and what its result means.
+//! The stages that a worker does: what the result of each means.
 
 use super::standing::{Standing, digest_ids};
 use super::trouble::{Trouble, mend, passing};
@@ -6,125 +6,15 @@ use super::{base, kept, retrace};
 use crate::case::{Case, Event, Kept, Stage, StandingUse, TraceSummary, bounds};
 use crate::policy::{self, Found, Known};
 use crate::publish;
-use crate::seed::Secret;
 use crate::settings::Settings;
-use delta_guard_contract::job::{Anomaly, Prediction};
-use delta_guard_contract::{Code, Digest, Fault, Job, JobResult, PROTOCOL, Task, TraceReport, TrainId};
+use delta_guard_contract::job::Prediction;
+use delta_guard_contract::{Code, Digest, Fault, Job, JobResult, Task, TraceReport, TrainId};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Name of a trace report in its job's folder.
 const TRACE_FILE: &str = "trace.json";
-
-/// The job of a stage, and the time that it may take. Its folder is named by stage and task: other settings never meet old unfinished work.
-pub(super) fn job(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standing: &Standing) -> Result<(Job, Duration), Fault> {
-    let (task, limit) = task(case, stage, settings, secret, standing)?;
-    let json = serde_json::to_vec(&task).map_err(|error| Fault::internal(format!("the task cannot be written as JSON: {error}")))?;
-    let name = format!("{stage}-{}", blake3::hash(&json).to_hex().split_at(12).0);
-    let out_dir = settings.case_dir(&case.id).join("work").join(name);
-    let mut setup = settings.worker.setup.clone();
-    if stage == Stage::Retrace {
-        // Nobody asks for a candidate's factors again: they go with the job's folder.
-        setup.factors_dir = out_dir.join("factors");
-    }
-    Ok((
-        Job {
-            v: PROTOCOL,
-            setup,
-            out_dir,
-            task,
-        },
-        limit,
-    ))
-}
-
-fn task(case: &Case, stage: Stage, settings: &Settings, secret: &Secret, standing: &Standing) -> Result<(Task, Duration), Fault> {
-    let (data, model, limits) = (settings.data.clone(), settings.model.clone(), settings.inbox.limits.clone());
-    let image = settings.spool_dir().join(&case.accepted.content.0);
-    let anomalies = || -> Result<Vec<Anomaly>, Fault> {
-        let prediction = case.prediction().ok_or_else(|| missing("prediction"))?;
-        let true_label = case.accepted.claim.true_label.clone();
-        Ok(vec![Anomaly {
-            image: image.clone(),
-            wrong_label: Some(prediction.label.clone()),
-            true_label,
-        }])
-    };
-    let times = &settings.worker.limits;
-    Ok(match stage {
-        Stage::Predict => (Task::Predict { data, model, image, limits }, times.predict),
-        Stage::Fit => (
-            Task::Fit {
-                data,
-                model,
-                detect: settings.detect.clone(),
-                factors_seed: secret.factors(),
-            },
-            times.fit,
-        ),
-        Stage::Trace => {
-            let task = Task::Trace {
-                data,
-                model,
-                detect: settings.detect.clone(),
-                anomalies: anomalies()?,
-                limits,
-                case_seed: secret.case(&case.id),
-                factors_seed: secret.factors(),
-                scores: None,
-            };
-            (task, times.trace)
-        }
-        Stage::Unlearn => {
-            let task = Task::Unlearn {
-                data,
-                model,
-                recipe: settings.recipe.clone(),
-                method: settings.unlearn.by(case.method),
-                flagged: flagged_ids(case, settings)?,
-                standing: standing.ids.clone(),
-                standing_digest: standing.digest(),
-            };
-            (task, times.unlearn)
-        }
-        Stage::Certify => {
-            let (file, _) = case.candidate_file().ok_or_else(|| missing("candidate"))?;
-            let candidate = settings.case_dir(&case.id).join(file);
-            (
-                Task::Certify {
-                    data,
-                    model,
-                    candidate,
-                    anomalies: anomalies()?,
-                    limits,
-                    flagged: flagged_ids(case, settings)?,
-                },
-                times.certify,
-            )
-        }
-        Stage::Retrace => {
-            // The same question, of the candidate.
-            let (file, _) = case.candidate_file().ok_or_else(|| missing("candidate"))?;
-            let task = Task::Trace {
-                data,
-                model: delta_guard_contract::ModelConfig {
-                    checkpoint: settings.case_dir(&case.id).join(file),
-                    ..model
-                },
-                detect: settings.detect.clone(),
-                anomalies: anomalies()?,
-                limits,
-                case_seed: secret.case(&case.id),
-                factors_seed: secret.factors(),
-                scores: None,
-            };
-            (task, times.fit + times.trace)
-        }
-        Stage::Decide | Stage::Publish | Stage::Tell => return Err(Fault::internal(format!("stage {stage} is no work for a worker"))),
-    })
-}
 
 /// The ids that the trace flagged, sorted.
 pub(super) fn flagged_ids(case: &Case, settings: &Settings) -> Result<Vec<TrainId>, Fault> {
@@ -441,7 +331,7 @@ fn relative(case: &Case, path: &Path, settings: &Settings) -> Result<String, Fau
         .ok_or_else(|| Fault::internal(format!("{} is not in the case's folder", path.display())))
 }
 
-fn missing(what: &str) -> Fault {
+pub(super) fn missing(what: &str) -> Fault {
     Fault::internal(format!("the case has no {what} yet"))
 }
 
