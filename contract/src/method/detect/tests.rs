@@ -118,9 +118,12 @@ fn what_makes_no_sense_is_a_mistake_at_its_key() {
         let keys = guard::Keys {
             alpha: value,
             chance: value,
+            feature_weight: value,
+            feature_damping: value,
+            collect: value,
             ..guard::Keys::default()
         };
-        assert_eq!(Method::check(&Detector::Guard(keys)).len(), 2);
+        assert_eq!(Method::check(&Detector::Guard(keys)).len(), 5);
         let keys = ekfac_threshold::Keys {
             threshold: value,
             ..ekfac_threshold::Keys::default()
@@ -140,7 +143,13 @@ fn a_file_that_a_detector_names_is_told() {
 #[test]
 fn the_guard_without_curvature_has_the_guards_defaults() {
     let keys = gradient_cosine::Keys::default();
-    assert_eq!(keys.as_guard(), guard::Keys::default());
+    // A rival as it is known: by gradients alone, at the strict cut alone.
+    let alone = guard::Keys {
+        feature_weight: 0.0,
+        collect: 0.0,
+        ..guard::Keys::default()
+    };
+    assert_eq!(keys.as_guard(), alone);
     let needs = keys.needs();
     assert!(needs.factors.is_none() && needs.influence().is_some());
     assert_eq!(needs.validation, guard::Keys::default().needs().validation);
