@@ -307,6 +307,33 @@ grid:
         plan(&GridFile::parse(text, Path::new("/x")).unwrap().grid).unwrap()
     }
 
+    /// The grids that come with the program: each can be planned, its settings keep their rules, and what two of them share has one key.
+    #[test]
+    fn the_grids_that_come_with_it_can_be_planned() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/evaluate");
+        let read = |name: &str| plan(&GridFile::load(&folder.join(name)).unwrap().grid).unwrap();
+        for (name, victims) in [
+            ("laptop.yaml", 31),
+            ("night.yaml", 63),
+            ("paper-cifar10.yaml", 9),
+            ("paper-cifar100.yaml", 9),
+            ("paper-imagenette.yaml", 9),
+        ] {
+            let all = read(name);
+            assert_eq!(all.len(), victims, "{name}");
+            assert!(
+                all.iter().all(|victim| victim.story.mistakes().is_none() && !victim.asks.is_empty()),
+                "{name}"
+            );
+        }
+        let (laptop, night) = (read("laptop.yaml"), read("night.yaml"));
+        let shared = night
+            .iter()
+            .filter(|victim| laptop.iter().any(|other| other.key() == victim.key()))
+            .count();
+        assert_eq!(shared, 2, "the board's victims of which shares are known");
+    }
+
     #[test]
     fn runs_are_multiplied_out_and_a_victim_of_two_runs_is_one() {
         let all = planned(GRID);
