@@ -5,7 +5,7 @@ use super::{Exit, Global, flagged, say};
 use crate::publish;
 use crate::report;
 use clap::Args;
-use delta_guard_contract::finding::Exhibit;
+use delta_guard_contract::finding::{Exhibit, Review};
 use delta_guard_contract::job::Anomaly;
 use delta_guard_contract::method::{Method, changed};
 use delta_guard_contract::{Flagged, JobResult, Seed, Task, TraceReport, TraceVerdict};
@@ -93,6 +93,7 @@ impl Trace {
         facts.extend(report::facts(&report));
         facts.extend(report.exhibits.iter().filter_map(|exhibit| match exhibit {
             Exhibit::Sources(sources) => Some(("sources", sources.caption.clone())),
+            Exhibit::Review(review) => Some(("to look at", doubtful_said(review))),
             _ => None,
         }));
         facts.extend(report.tracked.iter().map(|tracked| ("influence on", tracked.sentence())));
@@ -121,6 +122,16 @@ fn table(report: &TraceReport) -> anyhow::Result<()> {
         say::out(&format!("… and {} more (--json, or trace.json)", report.flagged.len() - SHOWN))?;
     }
     Ok(())
+}
+
+/// The first few of a list for a person, with the label that the model would rather say of each.
+fn doubtful_said(review: &Review) -> String {
+    let few: Vec<String> = review.rows.iter().take(5).map(|row| format!("{} ({}?)", row.id, row.suggested)).collect();
+    let more = match review.rows.len().saturating_sub(few.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more, under \"review\" in the details"),
+    };
+    format!("{}{more}: labels that may be wrong; nothing is removed for that", few.join(", "))
 }
 
 /// The verdict in a line.

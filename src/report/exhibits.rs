@@ -5,7 +5,7 @@ use super::{chart, words};
 use crate::cli::advice;
 use crate::engine::CaseView;
 use delta_guard_contract::TraceReport;
-use delta_guard_contract::finding::{Exhibit, Histogram, Scatter, SharedPixels, Sources, Strip, Table};
+use delta_guard_contract::finding::{Exhibit, Histogram, Review, Scatter, SharedPixels, Sources, Strip, Table};
 use maud::{Markup, html};
 
 /// Rows of a table that are put into the page.
@@ -35,7 +35,44 @@ fn one(view: &CaseView, trace: &TraceReport, exhibit: &Exhibit) -> Option<Markup
         Exhibit::Scatter(scatter) => scatter_card(scatter),
         Exhibit::Table(table) => (!table.rows.is_empty()).then(|| table_card(view, trace, table)),
         Exhibit::Sources(sources) => (!sources.rows.is_empty()).then(|| sources_card(sources)),
-        Exhibit::Shared(_) | Exhibit::Beside(_) | Exhibit::Note(_) => None,
+        Exhibit::Shared(_) | Exhibit::Beside(_) | Exhibit::Note(_) | Exhibit::Review(_) => None,
+    }
+}
+
+/// What a person may look at where nothing was flagged.
+pub(super) fn review(view: &CaseView) -> Markup {
+    let found = view
+        .trace
+        .iter()
+        .flat_map(|trace| trace.exhibits.iter().map(move |exhibit| (trace, exhibit)));
+    let reviews = found.filter_map(|(trace, exhibit)| match exhibit {
+        Exhibit::Review(review) if !review.rows.is_empty() => Some(review_section(view, trace, review)),
+        _ => None,
+    });
+    html! { @for section in reviews { (section) } }
+}
+
+fn review_section(view: &CaseView, trace: &TraceReport, review: &Review) -> Markup {
+    html! {
+        section class="thumbs-section" {
+            h2 { (review.title) }
+            p class="intro" { (review.caption) }
+            div class="thumbs" {
+                @for row in &review.rows {
+                    figure class="thumb" title=(row.id) {
+                        @match data_uri(view.paths.trace_dir.as_deref(), trace.thumbnails.get(&row.id.0)) {
+                            Some(uri) => img src=(uri) alt=(row.id) loading="lazy";,
+                            None => div class="none" { "no picture" },
+                        }
+                        figcaption {
+                            span class="id" { bdi { (row.id) } }
+                            (row.label) " " (words::percent(row.probability)) br;
+                            "rather " bdi { (row.suggested) } " " (words::percent(row.suggested_probability))
+                        }
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -69,6 +69,7 @@ pub fn page(view: &CaseView) -> String {
                 main {
                     (repair::readings(view))
                     (evidence::flagged(view))
+                    (exhibits::review(view))
                     (exhibits::why(view))
                     (repair::left_out(view))
                     (repair::regrown(view))

@@ -25,6 +25,8 @@ pub enum Exhibit<Id = TrainId> {
     Note(Note),
     /// Where the flagged come from.
     Sources(Sources),
+    /// Examples for a person to look at, where nothing is flagged.
+    Review(Review<Id>),
 }
 
 impl<Id> Exhibit<Id> {
@@ -43,6 +45,7 @@ impl<Id> Exhibit<Id> {
             }),
             Self::Note(note) => Exhibit::Note(note),
             Self::Sources(sources) => Exhibit::Sources(sources),
+            Self::Review(review) => Exhibit::Review(review.named(name)),
         }
     }
 }
@@ -297,6 +300,52 @@ pub struct Beside<Id = TrainId> {
     pub caption: String,
     /// What it flagged, strongest first.
     pub flagged: Vec<Id>,
+}
+
+/// Examples whose label may be wrong, for a person to look at: the guard is undecided on label errors, and removes nothing of this list by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Review<Id = TrainId> {
+    /// Title.
+    pub title: String,
+    /// What one sees and how it is ranked, in whole sentences.
+    pub caption: String,
+    /// The most doubtful first, at most [`Self::MOST`].
+    pub rows: Vec<Doubtful<Id>>,
+}
+
+impl<Id> Review<Id> {
+    /// At most this many examples are listed.
+    pub const MOST: usize = 20;
+
+    fn named<To>(self, name: impl Fn(Id) -> To) -> Review<To> {
+        let row = |row: Doubtful<Id>| Doubtful {
+            id: name(row.id),
+            label: row.label,
+            probability: row.probability,
+            suggested: row.suggested,
+            suggested_probability: row.suggested_probability,
+        };
+        Review {
+            title: self.title,
+            caption: self.caption,
+            rows: self.rows.into_iter().map(row).collect(),
+        }
+    }
+}
+
+/// An example of a [`Review`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Doubtful<Id = TrainId> {
+    /// Which.
+    pub id: Id,
+    /// Its label.
+    pub label: String,
+    /// Probability that the production model gives to that label.
+    pub probability: f64,
+    /// The label that it would rather give.
+    pub suggested: String,
+    /// Its probability.
+    pub suggested_probability: f64,
 }
 
 /// A fact in words.

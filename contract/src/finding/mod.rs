@@ -7,8 +7,8 @@ mod exhibit;
 
 pub use abstain::Abstain;
 pub use exhibit::{
-    Beside, Cell, Column, Exhibit, Histogram, Note, Point, Points, Row, Scatter, Series, SharedPicture, SharedPixels, SourceRow, Sources, Strip,
-    Table,
+    Beside, Cell, Column, Doubtful, Exhibit, Histogram, Note, Point, Points, Review, Row, Scatter, Series, SharedPicture, SharedPixels, SourceRow,
+    Sources, Strip, Table,
 };
 
 use crate::verify::Tracked;

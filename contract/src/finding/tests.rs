@@ -254,14 +254,31 @@ fn exhibits_are_read_back_and_named() {
         rows: vec![cells],
         ..Table::default()
     };
+    let review = Review {
+        title: "to look at".into(),
+        caption: String::new(),
+        rows: vec![Doubtful {
+            id: 7usize,
+            label: "cat".into(),
+            probability: 0.25,
+            suggested: "dog".into(),
+            suggested_probability: 0.5,
+        }],
+    };
     let name = |i: usize| TrainId(format!("{i}.png"));
-    for exhibit in [Exhibit::Scatter(scatter(8)), Exhibit::Beside(beside), Exhibit::Table(table)] {
+    for exhibit in [
+        Exhibit::Scatter(scatter(8)),
+        Exhibit::Beside(beside),
+        Exhibit::Table(table),
+        Exhibit::Review(review),
+    ] {
         let named = exhibit.named(name);
         let text = serde_json::to_string(&named).unwrap();
         assert_eq!(serde_json::from_str::<Exhibit>(&text).unwrap(), named, "{text}");
         match named {
             Exhibit::Scatter(scatter) => assert_eq!(scatter.series[0].points[1].id, Some(name(1))),
             Exhibit::Beside(beside) => assert_eq!(beside.flagged, [name(3), name(1)]),
+            Exhibit::Review(review) => assert_eq!((&review.rows[0].id, review.rows[0].label.as_str()), (&name(7), "cat")),
             _ => {}
         }
     }

@@ -38,6 +38,30 @@ pub fn predictions(
     Ok(found)
 }
 
+/// Probabilities of all classes, for each of `examples` in order.
+///
+/// # Errors
+/// When libtorch fails (memory).
+pub fn probabilities(
+    model: &Model,
+    data: &DataSet,
+    image: &ImageConfig,
+    examples: &[usize],
+    step: &str,
+    report: &mut dyn Report,
+) -> Result<Vec<Vec<f64>>> {
+    let mut found = Vec::with_capacity(examples.len());
+    for batch in examples.chunks(BATCH) {
+        let images = normalise(&data.batch(batch)?, image, model.kind(), model.device())?;
+        let read = model.forward(&images)?.f_softmax(1, Kind::Double)?;
+        let (rows, classes) = read.size2()?;
+        let flat = Vec::<f64>::try_from(&read.f_contiguous()?.f_view([rows * classes])?)?;
+        found.extend(flat.chunks(classes.max(1) as usize).map(<[f64]>::to_vec));
+        report.progress(step, found.len() as u64, examples.len() as u64, "");
+    }
+    Ok(found)
+}
+
 /// Accuracy from predictions over the whole of a data set.
 pub fn accuracy(data: &DataSet, predicted: &[(u32, f64)]) -> Accuracy {
     let mut accuracy = Accuracy::default();

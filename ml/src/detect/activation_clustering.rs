@@ -238,6 +238,7 @@ fn told(keys: &Keys, case: &DetectCase, splits: &[Split]) -> Detection {
             .chain((!flagged.is_empty()).then(|| table(&flagged)))
             .collect(),
         notes: Vec::new(),
+        support: Vec::new(),
         details: splits
             .iter()
             .map(

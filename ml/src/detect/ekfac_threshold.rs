@@ -145,6 +145,7 @@ fn told(keys: &Keys, case: &DetectCase, scored: &[Scored]) -> Detection {
         sure: ranked::unmeasured("A fixed limit has no placebos and never abstains. Expect clean examples among the flagged."),
         exhibits,
         notes: Vec::new(),
+        support: Vec::new(),
         details: serde_json::Value::Null,
     }
 }

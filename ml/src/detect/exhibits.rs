@@ -56,6 +56,8 @@ pub struct Finding {
     pub members_mean_scaled_delta: Vec<f64>,
     /// Mean scaled Δ of the flagged and of the others of C: the paper's Figure 2.
     pub histogram: Bins,
+    /// `guard`, undecided: s(q_0, i) / √self_i of each of C (with several anomalies their mean).
+    pub support: Vec<Suspect>,
 }
 
 /// From this multiple of the strongest placebo's z on a finding is called clear.
@@ -124,6 +126,7 @@ fn told(finding: Finding, words: Words, sure: Option<Sure>, exhibits: Vec<Exhibi
         sure,
         exhibits,
         notes: finding.notes,
+        support: finding.support,
         details: serde_json::json!({ "stand_out": finding.stand_out }),
     }
 }

@@ -92,6 +92,7 @@ fn told(flagged: Vec<Suspect>, near: &[Suspect]) -> Detection {
         sure: ranked::unmeasured("Some examples are always the nearest: nothing says here that they caused anything."),
         exhibits,
         notes: Vec::new(),
+        support: Vec::new(),
         details: serde_json::Value::Null,
     }
 }

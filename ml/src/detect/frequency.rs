@@ -191,6 +191,7 @@ fn told(keys: &Keys, case: &DetectCase, flagged: Vec<Suspect>, all: &[Suspect]) 
         sure: ranked::unmeasured("The network was trained on other pictures and has seen neither the model nor the submitted picture."),
         exhibits,
         notes: Vec::new(),
+        support: Vec::new(),
         details: serde_json::Value::Null,
     }
 }

@@ -11,7 +11,7 @@ use super::exhibits::{Finding, Plain};
 use super::histogram::histogram;
 use super::joint::{ClassView, Joint, Whitening};
 use super::judge::{Field, Judged, judge};
-use super::{Detect, DetectCase, Detection, exhibits, kin, paper, pass, queries};
+use super::{Detect, DetectCase, Detection, Suspect, exhibits, kin, paper, pass, queries};
 use crate::error::{Result, ResultExt};
 use crate::evidence::{Lab, Opening};
 use crate::progress::Report;
@@ -73,6 +73,7 @@ impl Guard<'_> {
         let usable: Vec<usize> = (0..members.len()).filter(|&i| own.root[i] > 0.0).collect();
         notes.extend(silent(members.len() - usable.len(), members.len(), self.0.delta.precision));
         let all_scaled = own.mean_scaled_delta();
+        let strengths: Vec<Vec<f64>> = own.anomalies.iter().map(|a| own.scaled(&a.original)).collect();
         if usable.len() < needed {
             return Ok(undecided(too_few(usable.len()), notes, members, all_scaled, plain));
         }
@@ -104,7 +105,14 @@ impl Guard<'_> {
                 .map(|i| all_scaled[i])
                 .collect::<Vec<f64>>()
         };
+        let support = match objection {
+            None => Vec::new(),
+            Some(_) => (members.iter().zip(pass::mean(&strengths)))
+                .map(|(&position, score)| Suspect { position, score })
+                .collect(),
+        };
         Ok(Finding {
+            support,
             verdict: objection.map_or(TraceVerdict::Flagged, |why| TraceVerdict::Undecided { why }),
             notes,
             histogram: histogram(&of(true), &of(false)),
@@ -185,6 +193,7 @@ fn undecided(why: Abstain, notes: Vec<String>, members: Vec<usize>, scaled: Vec<
         stand_out: None,
         plain,
         histogram: histogram(&[], &scaled),
+        support: Vec::new(),
         members,
         members_mean_scaled_delta: scaled,
     }

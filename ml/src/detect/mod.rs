@@ -129,6 +129,8 @@ pub struct Detection {
     pub exhibits: Vec<Exhibit<usize>>,
     /// What a reader of the verdict must know besides, in whole sentences.
     pub notes: Vec<String>,
+    /// Where it is undecided: how much each example of the wrong label speaks for it, for a person to look at, never for removal. Empty of methods that do not say.
+    pub support: Vec<Suspect>,
     /// Figures for its own scripts and tests.
     pub details: serde_json::Value,
 }

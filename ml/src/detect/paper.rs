@@ -111,6 +111,7 @@ impl CountRule<'_> {
             candidates: flagged.clone(),
             flagged,
             stand_out: None,
+            support: Vec::new(),
             members_mean_scaled_delta: members.iter().map(|&i| mean_scaled[i]).collect(),
             members,
         })

@@ -51,6 +51,7 @@ fn told(drawn: &[usize]) -> Detection {
         sure: ranked::unmeasured("The examples were drawn at random."),
         exhibits: ranked::table(vec![column("drawn", "drawn", meaning, 0)], rows).into_iter().collect(),
         notes: Vec::new(),
+        support: Vec::new(),
         details: serde_json::Value::Null,
     }
 }

@@ -147,6 +147,7 @@ fn told(keys: &Keys, case: &DetectCase, found: Found) -> Detection {
         sure: ranked::unmeasured(sure),
         exhibits,
         notes: Vec::new(),
+        support: Vec::new(),
         details: serde_json::Value::Null,
     }
 }

@@ -10,6 +10,7 @@ mod look;
 mod origins;
 mod parts;
 mod pictures;
+mod review;
 mod trace;
 
 use crate::device;

@@ -63,13 +63,14 @@ fn shown(n: usize) -> impl Iterator<Item = usize> {
     (0..strongest).chain(strongest.max(n.saturating_sub(LEAST_SURE))..n)
 }
 
-/// Small PNGs of the first anomaly, and of the strongest and the least sure flagged examples.
+/// Small PNGs of the first anomaly, of the strongest and the least sure flagged examples, and of those `listed` for a person to look at.
 pub fn thumbnails(
     job: &Place<'_>,
     train: &DataSet,
     image: &ImageConfig,
     pictures: &[Vec<u8>],
     detection: &Detection,
+    listed: &[usize],
 ) -> Result<BTreeMap<String, String>> {
     let mut written = BTreeMap::new();
     let scale = thumbnail_scale(image.height, image.width);
@@ -87,6 +88,13 @@ pub fn thumbnails(
             train.ids()[found.position].0.clone(),
             format!("thumbs/{:04}.png", place + 1),
             train.pixels(found.position),
+        )?;
+    }
+    for (place, &position) in (1..).zip(listed) {
+        write(
+            train.ids()[position].0.clone(),
+            format!("thumbs/look-{place:02}.png"),
+            train.pixels(position),
         )?;
     }
     Ok(written)

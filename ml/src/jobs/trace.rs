@@ -2,7 +2,7 @@
 
 use super::case::{Case, Submitted, name};
 use super::lab::{Curvature, FactorSource, ModelLab};
-use super::{Place, origins, pictures};
+use super::{Place, origins, pictures, review};
 use crate::data::DataSet;
 use crate::detect::{Suspect, detector};
 use crate::device;
@@ -43,12 +43,15 @@ pub fn trace(
     drop(lab);
     seconds.extend(case.validation.is_some().then(|| ("placebo".to_string(), case.choosing)));
 
-    let thumbnails = pictures::thumbnails(place, train, case.image, &case.pictures, &detection)?;
+    let doubtful = review::review(&case, submitted.anomalies, &detection, &mut steps)?;
+    let listed: Vec<usize> = doubtful.iter().flat_map(|review| review.rows.iter().map(|row| row.id)).collect();
+    let thumbnails = pictures::thumbnails(place, train, case.image, &case.pictures, &detection, &listed)?;
     let members = question.members();
     let shared = pictures::shared_pixels(place, train, case.wrong, &members, &detection)?;
     let id = |position: usize| train.ids()[position].clone();
     let mut exhibits: Vec<Exhibit> = detection.exhibits.into_iter().map(|exhibit| exhibit.named(id)).collect();
     exhibits.extend(shared.map(Exhibit::Shared));
+    exhibits.extend(doubtful.map(|review| Exhibit::Review(review).named(id)));
     let places: Vec<usize> = detection.flagged.iter().map(|found| found.position).collect();
     exhibits.extend(origins::sources(train, &places).map(Exhibit::Sources));
     let report = TraceReport {

@@ -1,7 +1,9 @@
 //! The page of a guard case says what it always said, and that of a detector that nobody here knows shows its exhibits all the same.
 
 use super::*;
-use delta_guard_contract::finding::{Beside, Column, Histogram, Note, Point, Points, Row, Scatter, Series, SourceRow, Sources, Strip, Table};
+use delta_guard_contract::finding::{
+    Beside, Column, Doubtful, Histogram, Note, Point, Points, Review, Row, Scatter, Series, SourceRow, Sources, Strip, Table,
+};
 
 /// Every sentence that a page of the first version had of the guard's evidence.
 #[test]
@@ -133,6 +135,17 @@ pub(crate) fn foreign(folder: &Path) -> CaseView {
             caption: text("k = 2"),
             flagged: vec![TrainId("a".into()), TrainId("b".into())],
         }),
+        Exhibit::Review(Review {
+            title: text("To look at"),
+            caption: text("Some may be wrong."),
+            rows: vec![Doubtful {
+                id: TrainId("dog/7.png".into()),
+                label: text("dog"),
+                probability: 0.25,
+                suggested: text("wolf"),
+                suggested_probability: 0.625,
+            }],
+        }),
         Exhibit::Note(Note {
             title: text("components"),
             caption: text("10 of 512 kept"),
@@ -196,6 +209,9 @@ fn a_page_shows_a_detector_that_nobody_knows() {
         "<td><bdi>crawl-3</bdi></td><td class=\"n\">20</td><td class=\"n\">1,200</td><td class=\"n\">4.2</td><td class=\"n\">2e-9</td>",
         "<td>not said</td>",
         "480 further sources have 0 flagged examples in all.",
+        "Some may be wrong.",
+        "<bdi>dog/7.png</bdi>",
+        "rather <bdi>wolf</bdi> 62.5 %",
     ] {
         assert!(shown.contains(said), "{said} is not on the page");
     }

@@ -90,6 +90,7 @@ fn finding(flagged: &[(usize, u32, f64, bool)]) -> Finding {
             n_tol: 1,
         }),
         members: vec![1, 4, 7],
+        support: Vec::new(),
         members_mean_scaled_delta: vec![-0.9, -0.5, 0.0],
         histogram: Bins {
             edges: vec![-1.0, -0.5, 0.0],
