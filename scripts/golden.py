@@ -2,7 +2,8 @@
 """The golden set: what the guard found on victims that are kept, so that a rebuilt house can be held to it.
 
   scripts/golden.py check            trace again with the worker of now: same ids and verdicts, figures to rounding; exit code 1 if not
-  scripts/golden.py record           train the victims and write tests/golden anew (only where a change of figures is meant)
+  scripts/golden.py figures          trace again and write the figures anew; the victims stay (only where a change of figures is meant)
+  scripts/golden.py record           train the victims, too
 
 Stories: the demo's (seed 1) and ring to square (seed 777) on drawn pictures, whose victims lie in tests/golden; with --data also CIFAR-10 seed 301, whose victim is
 trained again. Of each: one triggered picture, which is decided, and one natural error, which is not. Jobs go to the worker as JSON."""
@@ -129,7 +130,7 @@ def differences(was, now, place=""):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("what", choices=["check", "record"])
+    arguments.add_argument("what", choices=["check", "figures", "record"])
     arguments.add_argument("--data", type=pathlib.Path, help="CIFAR-10")
     arguments.add_argument("--worker", default=ROOT / "target/release/delta-guard-worker")
     asked = arguments.parse_args()
@@ -144,10 +145,10 @@ def main():
             bench = Bench(asked.worker, pathlib.Path(folder))
             again = asked.what == "record" or "victim" in story
             checkpoint, found = told(bench, story, None if again else kept)
-            if asked.what == "record":
+            if asked.what != "check":
                 HOME.mkdir(exist_ok=True)
                 page.write_text(lines(found))
-                if "victim" not in story:
+                if asked.what == "record" and "victim" not in story:
                     kept.write_bytes(pathlib.Path(checkpoint).read_bytes())
                 verdicts = {picture: f"{f['verdict']}, {len(f['flagged'])} flagged" for picture, f in found.items()}
                 print(f"{name}: {verdicts}", flush=True)
