@@ -13,6 +13,8 @@ const MAD_TO_SIGMA: f64 = 1.4826;
 pub const FEWEST_NULL: usize = 50;
 /// Share of the null that is its tail.
 const TAIL: f64 = 0.1;
+/// A gap of so many mean excesses stands in an exponential tail once in e⁵ = 148 times.
+const GAP: f64 = 5.0;
 
 /// How many errors are allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,13 +61,14 @@ impl Cut {
         }
     }
 
-    /// The generous cut: the value from which on the examples of a group that has been found are collected. None where there is none below [`Self::value`]; the spread of a
-    /// class says too little about its tail.
-    pub fn generous(&self, values: &[f64], collect: f64) -> Option<f64> {
-        match self {
-            Self::Null(tail) => tail.generous(values, collect).filter(|cut| *cut <= self.value()),
-            Self::Spread(_) => None,
-        }
+    /// The value from which on the examples of a group that has been found belong to it: the generous cut, or the upper side of a gap. None where the cut itself says it; the spread of
+    /// a class says too little about its tail.
+    pub fn end(&self, values: &[f64], collect: f64) -> Option<f64> {
+        let Self::Null(tail) = self else { return None };
+        let generous = tail.generous(values, collect).filter(|cut| *cut <= self.value());
+        tail.gap(values, generous.unwrap_or(self.value()), self.value())
+            .filter(|_| collect > 0.0)
+            .or(generous)
     }
 }
 
@@ -108,6 +111,20 @@ impl Tail {
     /// How many of n values of the null are expected above it.
     pub fn value(&self) -> f64 {
         self.threshold + self.excess * self.log_ratio.max(0.0)
+    }
+
+    /// Where a group stands apart by a gap it ends there, however the null is: clean training examples, which the network was fitted to, may reach a little further than clean
+    /// validation pictures do. Among the values from `from` on, the upper side of the lowest gap wider than [`GAP`] mean excesses that leaves at least half of those above `strict`
+    /// above it. None: there is no such gap.
+    fn gap(&self, values: &[f64], from: f64, strict: f64) -> Option<f64> {
+        let mut descending: Vec<f64> = values.iter().copied().filter(|v| *v >= from).collect();
+        descending.sort_unstable_by(|a, b| b.total_cmp(a));
+        let founders = descending.iter().filter(|v| **v > strict).count();
+        let wide = descending
+            .windows(2)
+            .enumerate()
+            .filter(|(_, pair)| pair[0] - pair[1] > GAP * self.excess);
+        wide.filter(|(above, _)| 2 * (above + 1) >= founders).map(|(_, pair)| pair[0]).last()
     }
 
     /// The smallest of `values` that is worth its price: each one is worth 1, and each clean one that must be expected beside it costs 1 / `collect`. So the cut lies where
@@ -261,11 +278,11 @@ mod tests {
         assert_eq!(tail.generous(&values(&[(3.0, 300), (1.0, 10)]), 0.5), Some(3.0));
         let cut = Cut::of(&values(&[(3.0, 300), (1.0, 10)]), &null, RATES).unwrap();
         assert!(
-            cut.value() < 3.0 && cut.generous(&values(&[(3.0, 300), (1.0, 10)]), 0.2).is_none(),
+            cut.value() < 3.0 && cut.end(&values(&[(3.0, 300), (1.0, 10)]), 0.2).is_none(),
             "the strict cut lies in the gap"
         );
         let spread = Cut::of(&[0.0, 1.0, 2.0, 3.0, 50.0], &[], RATES).unwrap();
-        assert_eq!(spread.generous(&[0.0, 1.0, 2.0, 3.0, 50.0], 0.2), None);
+        assert_eq!(spread.end(&[0.0, 1.0, 2.0, 3.0, 50.0], 0.2), None);
     }
 
     const RATES: Rates = Rates {

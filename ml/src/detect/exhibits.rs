@@ -242,10 +242,10 @@ fn cut(stand_out: &StandOut) -> Exhibit<usize> {
     };
     Exhibit::Note(Note {
         title: "kin cut".into(),
-        caption: match stand_out.generous_cut {
-            Some(generous) => format!(
-                "κ > {:.4} {by}, {} rounds; then {} more from κ = {generous:.4} on",
-                stand_out.cut, stand_out.rounds, stand_out.collected
+        caption: match stand_out.end {
+            Some(end) => format!(
+                "κ > {:.4} {by}, {} rounds: {} examples; the group is all with κ ≥ {end:.4}",
+                stand_out.cut, stand_out.rounds, stand_out.founders
             ),
             None => format!("κ > {:.4} {by}, {} rounds", stand_out.cut, stand_out.rounds),
         },

@@ -9,8 +9,9 @@
 use super::cut::FEWEST_NULL;
 use super::exhibits::{Finding, Plain};
 use super::histogram::histogram;
-use super::joint::{ClassView, Joint, Whitening};
+use super::joint::{ClassView, Joint};
 use super::judge::{Field, Judged, judge};
+use super::whitening::Whitening;
 use super::{Detect, DetectCase, Detection, Suspect, exhibits, kin, paper, pass, queries};
 use crate::error::{Result, ResultExt};
 use crate::evidence::{Lab, Opening};

@@ -181,9 +181,9 @@ fn log(keys: &Keys, trials: &[Trial], placebos: usize, report: &mut dyn Report) 
         let (drops, scores) = (&trial.from_drops, &trial.from_scores);
         let standing = if drops.stood { "the set stands" } else { "the set did not stand yet" };
         let (n, m, rounds) = (drops.flagged.len(), scores.flagged.len(), drops.rounds);
-        let joined = drops.collected.len() - n;
+        let whole = drops.collected.len();
         report.log(&format!(
-            "group {}: {n} kin of the strongest drops after {rounds} rounds ({standing}), {joined} more collected; {m} kin of the strongest scores",
+            "group {}: {n} kin of the strongest drops after {rounds} rounds ({standing}), {whole} in the whole group; {m} kin of the strongest scores",
             number + 1
         ));
     }
@@ -203,8 +203,8 @@ fn stand_out(case: &DetectCase, shown: &Trial, rivals: &[Rival]) -> StandOut {
         // Where κ does not vary there is no cut; 1, the largest cosine, flags nothing either and can be written as JSON.
         cut: Some(shown.from_drops.cut.value()).filter(|cut| cut.is_finite()).unwrap_or(1.0),
         null_pictures: shown.from_drops.cut.null_pictures() as u32,
-        collected: (shown.from_drops.collected.len() - shown.from_drops.flagged.len()) as u32,
-        generous_cut: shown.from_drops.generous,
+        founders: shown.from_drops.flagged.len() as u32,
+        end: shown.from_drops.end,
         rounds: shown.from_drops.rounds,
         placebos: placebos.collect(),
     }

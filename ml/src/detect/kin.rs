@@ -19,11 +19,11 @@ pub struct Growth {
     pub cut: Cut,
     /// The group: examples above the cut, ascending. A single one has no kin: it counts as none.
     pub flagged: Vec<usize>,
-    /// The group with all that the generous cut adds to it, ascending. Decided strictly, collected generously: what is kin enough to found a group is one question,
-    /// what belongs to one that is there another.
+    /// The group as it is judged, ascending: with all that the generous cut adds to it, without what lies beyond a gap. What is kin enough to found a group is one question, what belongs
+    /// to one that is there another.
     pub collected: Vec<usize>,
-    /// The generous cut, where it adds anything.
-    pub generous: Option<f64>,
+    /// κ from which on an example belongs to it, where that is not the cut's own.
+    pub end: Option<f64>,
     /// Rounds taken.
     pub rounds: u32,
     /// Did the set stand: was the group its own seeds (or nothing) at the end?
@@ -156,16 +156,17 @@ fn one_round(sums: &[f64], null: &[f64], root: &[f64], seeds: &[usize], rates: R
         flagged.clear();
     }
     let stood = flagged.is_empty() || flagged == seeds;
-    let generous = cut.generous(&kappa, rates.collect).filter(|_| !flagged.is_empty());
-    let collected = match generous {
-        Some(generous) => (0..kappa.len()).filter(|&i| kappa[i] >= generous || kappa[i] > cut.value()).collect(),
+    // Decided by the strict cut; what belongs to the group is another question.
+    let end = cut.end(&kappa, rates.collect).filter(|_| !flagged.is_empty());
+    let collected = match end {
+        Some(end) => (0..kappa.len()).filter(|&i| kappa[i] >= end).collect(),
         None => flagged.clone(),
     };
     Ok(Growth {
         seeds: seeds.to_vec(),
         kappa,
         cut,
-        generous: generous.filter(|_| collected.len() > flagged.len()),
+        end,
         flagged,
         collected,
         rounds: round,

@@ -35,6 +35,7 @@ mod singular;
 pub mod spectral_signatures;
 pub mod stand_out;
 pub mod transforms;
+mod whitening;
 
 #[cfg(test)]
 mod fake;

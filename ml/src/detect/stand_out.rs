@@ -16,12 +16,12 @@ pub struct StandOut {
     pub cut: f64,
     /// Null pictures that the cut was drawn from; 0: by the spread of the class itself.
     pub null_pictures: u32,
-    /// Examples that the generous cut added to the group, and that cut, where it added any.
+    /// Examples above the cut: they founded the group.
     #[serde(default)]
-    pub collected: u32,
-    /// See above.
+    pub founders: u32,
+    /// κ from which on an example belongs to the group, where it is not the cut: the generous one, or the upper side of a gap.
     #[serde(default)]
-    pub generous_cut: Option<f64>,
+    pub end: Option<f64>,
     /// Rounds of kin until the set stood.
     pub rounds: u32,
     /// Each placebo's group.

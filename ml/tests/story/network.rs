@@ -87,6 +87,14 @@ impl Network {
         Tape { inputs, outputs, logits }
     }
 
+    /// What the last layer reads, one row per picture.
+    pub fn features<'a>(&self, pictures: impl Iterator<Item = &'a [u8]>, image: &ImageConfig) -> Tensor {
+        let rows: Vec<Tensor> = pictures
+            .map(|pixels| self.tape(&normalised(pixels, image)).inputs.pop().unwrap())
+            .collect();
+        Tensor::cat(&rows, 0)
+    }
+
     /// Class probabilities.
     pub fn probabilities(&self, image: &Tensor) -> Vec<f64> {
         Vec::<f64>::try_from(self.tape(image).logits.detach().softmax(1, Kind::Double).view(-1)).unwrap()

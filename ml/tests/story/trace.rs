@@ -139,6 +139,12 @@ fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Finding {
             null: Vec::new(),
         },
     };
+    let of_placebos = clean.placebos.iter().map(|p| validation.pixels(validation.position(&p.id).unwrap()));
+    let features = [
+        network.features((0..train.len()).map(|i| train.pixels(i)), image),
+        network.features(clean.null.iter().map(|&i| validation.pixels(i)).chain([pixels]), image),
+        network.features(of_placebos.chain([pixels]), image),
+    ];
     let mut evidence = Naive::new(network, factors, damping, asked.objective, &train, image, Of::Loss);
     if !clean.null.is_empty() {
         evidence = evidence.with_null(&validation, image, &clean.null);
@@ -155,6 +161,10 @@ fn by_loops(scene: &Scene, report: &TraceReport, pixels: &[u8]) -> Finding {
         image,
     };
     let mut lab = KnownLab::of(&mut evidence);
+    let [of_train, of_null, of_placebos] = features;
+    lab.features = Some(of_train);
+    lab.null_features = (!clean.null.is_empty()).then(|| of_null.narrow(0, 0, clean.null.len() as i64));
+    lab.picture_features = Some(of_placebos);
     let finding = match &report.settings.method {
         Detector::Guard(keys) => Guard(keys).find(&mut lab, &case, &mut Silent),
         Detector::GradientCosine(keys) => Guard(&keys.as_guard()).find(&mut lab, &case, &mut Silent),

@@ -2,6 +2,7 @@ use super::*;
 use crate::detect::fake::{normals, random_vectors};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use tch::Kind;
 
 fn matrix(rows: i64, columns: i64, seed: u64) -> Tensor {
     let values = normals((rows * columns) as usize, &mut ChaCha8Rng::seed_from_u64(seed));

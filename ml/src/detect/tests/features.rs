@@ -109,8 +109,8 @@ fn a_group_is_decided_strictly_and_collected_generously() {
         "{strict:?} {generous:?}"
     );
     let stand_out = found.stand_out.unwrap();
-    assert_eq!(stand_out.collected as usize, generous.len() - strict.len());
-    assert!(stand_out.generous_cut.unwrap() < stand_out.cut);
-    assert!(found.flagged.iter().all(|f| f.kappa >= stand_out.generous_cut.unwrap()));
+    assert_eq!(stand_out.founders as usize, strict.len());
+    assert!(stand_out.end.unwrap() < stand_out.cut);
+    assert!(found.flagged.iter().all(|f| f.kappa >= stand_out.end.unwrap()));
     assert!(with(0.2, 3.0).0.is_empty());
 }
