@@ -124,7 +124,7 @@ impl Tail {
             .windows(2)
             .enumerate()
             .filter(|(_, pair)| pair[0] - pair[1] > GAP * self.excess);
-        wide.filter(|(above, _)| 2 * (above + 1) >= founders).map(|(_, pair)| pair[0]).last()
+        wide.filter(|(above, _)| 2 * (above + 1) >= founders).map(|(_, pair)| pair[0]).next_back()
     }
 
     /// The smallest of `values` that is worth its price: each one is worth 1, and each clean one that must be expected beside it costs 1 / `collect`. So the cut lies where
