@@ -95,7 +95,6 @@ FAULTS = [
     ("a gap is none", "detect/cut.rs", r"pair\[0\] - pair\[1\] > GAP \* self\.excess", "pair[0] - pair[1] > 100.0 * GAP * self.excess", LIB, "detect::cut"),
     ("a few that stand out are the group", "detect/cut.rs", r"2 \* \(above \+ 1\) >= founders", "above < usize::MAX || founders > 0", LIB, "detect::cut"),
     ("collected where no group is founded", "detect/kin.rs", r"\.filter\(\|_\| !flagged\.is_empty\(\)\);", ";", LIB, "detect::"),
-    ("placebos collect nothing", "detect/judge.rs", r"group: growth\.collected\.clone\(\),", "group: growth.flagged.clone(),", LIB, "detect::"),
     ("gradients are never asked alone", "detect/guard.rs", r"joint\.view = None;", "", LIB, "detect::tests::features"),
     ("sure examples are doubtful", "jobs/review.rs", r"\* \(1\.0 - read\[place\]\[wrong\]\)", "* read[place][wrong]", LIB, "jobs::review"),
     ("what the picture shows is not asked", "jobs/review.rs", r"match shown\.filter\(\|shown\| \*shown != wrong\)", "match shown.filter(|_| false)", LIB, "jobs::review"),

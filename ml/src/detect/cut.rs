@@ -285,6 +285,30 @@ mod tests {
         assert_eq!(spread.end(&[0.0, 1.0, 2.0, 3.0, 50.0], 0.2), None);
     }
 
+    /// u = 0.9, excess 0.055, of 1,000 values; the strict cut at a chance of 0.1 is 0.9 + 0.055 · ln 1,000 = 1.28.
+    #[test]
+    fn a_group_ends_at_a_gap() {
+        let null: Vec<f64> = (1..=100).map(|i| f64::from(i) / 100.0).collect();
+        let end = |parts: &[(f64, usize)], collect: f64| {
+            let values: Vec<f64> = parts.iter().flat_map(|&(at, n)| vec![at; n]).collect();
+            Tail::of(&null, 1000, 0.1).map(Cut::Null).unwrap().end(&values, collect)
+        };
+        // 1.25 is worth its price; 2.0 lies 13 excesses above the next.
+        assert_eq!(end(&[(2.0, 20), (1.3, 1), (1.25, 5)], 0.2), Some(2.0), "one above the strict cut, too");
+        assert_eq!(end(&[(1.5, 20), (1.3, 1), (1.25, 5)], 0.2), Some(1.25), "3.6 excesses are no gap");
+        assert_eq!(
+            end(&[(2.0, 4), (1.5, 6), (1.25, 5)], 0.2),
+            Some(1.25),
+            "a few that stand out of the group are not the group"
+        );
+        assert_eq!(end(&[(2.0, 20), (1.3, 1)], 0.2), Some(2.0), "where nothing is collected, too");
+        assert_eq!(
+            end(&[(2.0, 20), (1.3, 1), (1.25, 5)], 0.0),
+            None,
+            "nothing but the strict cut was asked for"
+        );
+    }
+
     const RATES: Rates = Rates {
         alpha: 0.01,
         chance: 0.1,
