@@ -93,7 +93,7 @@ FAULTS = [
     ("features of the examples before them", "detect/guard.rs", r"view\.restrict\(&usable\)", "view.restrict(&usable.iter().map(|i| i.saturating_sub(1)).collect::<Vec<_>>())", LIB, "detect::tests::features"),
     ("clean ones cost nothing", "detect/cut.rs", r"f64::from\(above\) - clean\(x\) / collect", "f64::from(above) - clean(x) * collect", LIB, "detect::"),
     ("a gap is none", "detect/cut.rs", r"pair\[0\] - pair\[1\] > GAP \* self\.excess", "pair[0] - pair[1] > 100.0 * GAP * self.excess", LIB, "detect::cut"),
-    ("a few that stand out are the group", "detect/cut.rs", r"2 \* \(above \+ 1\) >= founders", "above < usize::MAX || founders > 0", LIB, "detect::cut"),
+    ("a few that stand out are the group", "detect/cut.rs", r"2 \* \(above \+ 1\) >= founders", "2 * (above + 1) >= founders || *above > 0", LIB, "detect::cut"),
     ("collected where no group is founded", "detect/kin.rs", r"\.filter\(\|_\| !flagged\.is_empty\(\)\);", ";", LIB, "detect::"),
     ("gradients are never asked alone", "detect/guard.rs", r"joint\.view = None;", "", LIB, "detect::tests::features"),
     ("sure examples are doubtful", "jobs/review.rs", r"\* \(1\.0 - read\[place\]\[wrong\]\)", "* read[place][wrong]", LIB, "jobs::review"),
