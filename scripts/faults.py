@@ -97,7 +97,7 @@ FAULTS = [
     ("collected where no group is founded", "detect/kin.rs", r"\.filter\(\|_\| !flagged\.is_empty\(\)\);", ";", LIB, "detect::"),
     ("gradients are never asked alone", "detect/guard.rs", r"joint\.view = None;", "", LIB, "detect::tests::features"),
     ("sure examples are doubtful", "jobs/review.rs", r"\* \(1\.0 - read\[place\]\[wrong\]\)", "* read[place][wrong]", LIB, "jobs::review"),
-    ("what the picture shows is not asked", "jobs/review.rs", r"match shown\.filter\(\|shown\| \*shown != wrong\)", "match shown.filter(|_| false)", LIB, "jobs::review"),
+    ("what the picture shows is not asked", "jobs/review.rs", r"let doubt = \|place: usize\| match shown \{", "let doubt = |place: usize| match shown.filter(|_| false) {", LIB, "jobs::review"),
     ("the label itself is suggested", "jobs/review.rs", r"filter\(\|class\| \*class != wrong\)", "filter(|_| true)", LIB, "jobs::review"),
     ("the nothing of a clean set is something", "attack/none.rs", r"changes: Vec::new\(\),", "changes: vec![super::Change { at: 0, role: super::Role::Poison, label: 0, paint: super::untouched() }],", LIB, "attack::none"),
     ("a label drawn for a picture is its own", "attack/misread.rs", r"filter\(move \|label\| \*label != own\)", "filter(move |label| *label != own || true)", LIB, "attack::none"),

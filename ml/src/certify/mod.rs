@@ -28,13 +28,12 @@ pub fn predictions(
     report: &mut dyn Report,
 ) -> Result<Vec<(u32, f64)>> {
     let mut found = Vec::with_capacity(examples.len());
-    for batch in examples.chunks(BATCH) {
-        let images = normalise(&data.batch(batch)?, image, model.kind(), model.device())?;
-        let (probability, class) = model.forward(&images)?.f_softmax(1, Kind::Double)?.f_max_dim(1, false)?;
+    read(model, data, image, examples, step, report, &mut |probabilities| {
+        let (probability, class) = probabilities.f_max_dim(1, false)?;
         let (probability, class) = (Vec::<f64>::try_from(&probability)?, Vec::<i64>::try_from(&class)?);
         found.extend(class.into_iter().map(|c| c as u32).zip(probability));
-        report.progress(step, found.len() as u64, examples.len() as u64, "");
-    }
+        Ok(())
+    })?;
     Ok(found)
 }
 
@@ -51,15 +50,31 @@ pub fn probabilities(
     report: &mut dyn Report,
 ) -> Result<Vec<Vec<f64>>> {
     let mut found = Vec::with_capacity(examples.len());
+    read(model, data, image, examples, step, report, &mut |probabilities| {
+        found.extend(Vec::<Vec<f64>>::try_from(probabilities)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Batch by batch, probabilities of all classes: one row per example.
+fn read(
+    model: &Model,
+    data: &DataSet,
+    image: &ImageConfig,
+    examples: &[usize],
+    step: &str,
+    report: &mut dyn Report,
+    keep: &mut dyn FnMut(&Tensor) -> Result<()>,
+) -> Result<()> {
+    let mut done = 0;
     for batch in examples.chunks(BATCH) {
         let images = normalise(&data.batch(batch)?, image, model.kind(), model.device())?;
-        let read = model.forward(&images)?.f_softmax(1, Kind::Double)?;
-        let (rows, classes) = read.size2()?;
-        let flat = Vec::<f64>::try_from(&read.f_contiguous()?.f_view([rows * classes])?)?;
-        found.extend(flat.chunks(classes.max(1) as usize).map(<[f64]>::to_vec));
-        report.progress(step, found.len() as u64, examples.len() as u64, "");
+        keep(&model.forward(&images)?.f_softmax(1, Kind::Double)?)?;
+        done += batch.len() as u64;
+        report.progress(step, done, examples.len() as u64, "");
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Accuracy from predictions over the whole of a data set.

@@ -27,6 +27,7 @@ pub(super) fn review(case: &Case<'_>, anomalies: &[Anomaly], detection: &Detecti
     let mut said = anomalies.iter().map(|anomaly| anomaly.true_label.as_deref());
     let first = said.next().flatten().filter(|first| said.all(|other| other == Some(first)));
     let shown = first.and_then(|label| train.classes().iter().position(|class| class == label));
+    let shown = shown.filter(|shown| *shown != case.wrong as usize);
     let rows = ranked(&detection.support, &read, case.wrong as usize, shown);
     let wrong = name(train, case.wrong);
     let how = match shown {
@@ -53,9 +54,9 @@ pub(super) fn review(case: &Case<'_>, anomalies: &[Anomaly], detection: &Detecti
 }
 
 /// Places of the most doubtful, with the class that the model would rather say of each: by the probability of the class that the picture shows, or by support × (1 − p_ŷ), of those
-/// that speak for the wrong label at all (algorithm §5). Equal ones in their order.
+/// that speak for the wrong label at all (docs/algorithm.md §3). Equal ones in their order.
 fn ranked(support: &[Suspect], read: &[Read], wrong: usize, shown: Option<usize>) -> Vec<(usize, usize)> {
-    let doubt = |place: usize| match shown.filter(|shown| *shown != wrong) {
+    let doubt = |place: usize| match shown {
         Some(shown) => read[place][shown],
         None => support[place].score * (1.0 - read[place][wrong]),
     };
@@ -88,11 +89,6 @@ mod tests {
         assert_eq!(ranked(&support, &read, 1, None), [(1, 2), (4, 2), (0, 0), (3, 0)]);
         // The picture shows class 0.
         assert_eq!(ranked(&support, &read, 1, Some(0)), [(4, 2), (0, 0), (1, 2), (3, 0)]);
-        assert_eq!(
-            ranked(&support, &read, 1, Some(1)),
-            ranked(&support, &read, 1, None),
-            "said to show the wrong label itself"
-        );
         let many: Vec<Suspect> = (0..50).map(|position| Suspect { position, score: 1.0 }).collect();
         let alike = vec![vec![0.5, 0.5]; 50];
         let listed = ranked(&many, &alike, 1, None);
