@@ -289,6 +289,7 @@ FAULTS = [
     ("a row is made again", "src/grid/rows.rs", r"self\.keys\.contains\(key\)", "self.keys.contains(key) && false", CLI, "grid::"),
     ("an abstention has a precision", "src/grid/row.rs", r"share\(self\.hits, self\.flagged\)", "Some(share(self.hits, self.flagged).unwrap_or(1.0))", GUARD, "grid::"),
     ("poisons that are found are false verdicts", "src/grid/tables.rs", r"let wrong = sum\.decided\.saturating_sub\(sum\.decided_poisons\);", "let wrong = sum.decided;", GUARD, "grid::"),
+    ("a key knows where the pictures lie", "src/grid/plan.rs", r"told\.data = told\.data\.map\(\|_\| self\.place\.data\.clone\(\)\.into\(\)\);", "told.data = told.data.clone();", GUARD, "grid::plan"),
     ("half of what is asked is enough", "src/cli/drill.rs", r"d\.tpr\(\)\.is_some_and\(\|share\| share >= at_least\) &&", "d.tpr().is_some_and(|share| share >= at_least / 2.0) &&", CLI, "drill::"),
 ]
 

@@ -103,9 +103,11 @@ impl Forgotten {
 }
 
 impl Planned {
-    /// What names the victim: everything that it depends on.
+    /// What names the victim: everything that it depends on. Where the pictures lie is the machine's business: the grid's name of them stands for it.
     pub fn key(&self) -> String {
-        let story = (&self.story.story, &self.story.model, &self.story.recipe);
+        let mut told = self.story.story.clone();
+        told.data = told.data.map(|_| self.place.data.clone().into());
+        let story = (&told, &self.story.model, &self.story.recipe);
         match &self.image {
             None => digest(&story),
             Some(image) => digest(&(story, image)),
@@ -332,6 +334,25 @@ grid:
             .filter(|victim| laptop.iter().any(|other| other.key() == victim.key()))
             .count();
         assert_eq!(shared, 2, "the board's victims of which shares are known");
+    }
+
+    /// A file of rows is taken to another machine.
+    #[test]
+    fn a_key_does_not_know_where_the_pictures_lie() {
+        let at = |folder: &str, name: &str| -> Vec<String> {
+            let data = format!("{name}: {{ path: {folder}, train_examples: 400");
+            let text = GRID
+                .replace("drawn: { train_examples: 400", &data)
+                .replace("[drawn]", &format!("[{name}]"));
+            planned(&text).iter().map(Planned::key).collect()
+        };
+        assert_eq!(at("here", "photos"), at("/there/photos", "photos"));
+        assert!(
+            at("here", "photos").iter().all(|key| !at("here", "sketches").contains(key)),
+            "other pictures are others"
+        );
+        let drawn: Vec<String> = planned(GRID).iter().map(Planned::key).collect();
+        assert!(at("here", "photos").iter().all(|key| !drawn.contains(key)), "drawn ones, too");
     }
 
     #[test]
