@@ -8,6 +8,8 @@
 mod detectors;
 #[path = "story/influence.rs"]
 mod influence;
+#[path = "story/loops.rs"]
+mod loops;
 #[path = "story/measure.rs"]
 mod measure;
 #[path = "story/naive.rs"]
