@@ -174,9 +174,19 @@ pub struct WorkerSetup {
     pub threads: u32,
     /// Bytes that one pass may use for its working tensors; sets the batch size of influence passes, and how wide a layer's covariance may be before it is taken in blocks.
     pub memory_budget: u64,
+    /// Bytes that the gradients of queries may take; what does not fit at once is asked in further passes.
+    #[serde(default = "default_query_budget")]
+    pub query_budget: u64,
     /// Bytes that the worker may take on the CPU before its allocations fail; 0: nine tenths of what the machine, or its control group, has.
     #[serde(default)]
     pub memory_limit: u64,
+}
+
+/// The usual `worker.query_budget`: all of a case's queries at once for a network of 11 million weights.
+pub const QUERY_BUDGET: u64 = 6 << 30;
+
+fn default_query_budget() -> u64 {
+    QUERY_BUDGET
 }
 
 /// Where to compute.

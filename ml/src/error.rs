@@ -8,7 +8,8 @@ use delta_guard_contract::{Code, Fault, is_passing};
 use std::fmt::Display;
 
 /// What to do for want of memory.
-const WANT_OF_MEMORY: &str = "lower worker.memory_budget, raise worker.memory_limit where one is set, or use a machine or device with more";
+const WANT_OF_MEMORY: &str =
+    "lower worker.memory_budget or worker.query_budget, raise worker.memory_limit where one is set, or use a machine or device with more";
 
 /// What to do for want of space.
 const WANT_OF_SPACE: &str = "free some space on that file system";

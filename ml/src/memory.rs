@@ -14,7 +14,7 @@ const SHARE: u64 = 90;
 /// Let this process use `bytes` on top of what it has mapped so far; 0: nine tenths of the machine's memory, or of the control group's where that is less.
 /// Says what was set; `None` where the system does not tell what there is, or a tighter limit stands already.
 pub fn limit(bytes: u64, threads: u32) -> Option<u64> {
-    let bytes = if bytes > 0 { bytes } else { machine()? / 100 * SHARE };
+    let bytes = allowed(bytes)?;
     let threads = u64::from(threads).max(cores());
     let ceiling = mapped()?.saturating_add(bytes).saturating_add(threads.saturating_mul(THREAD));
     let now = getrlimit(Resource::As);
@@ -26,6 +26,16 @@ pub fn limit(bytes: u64, threads: u32) -> Option<u64> {
         maximum: now.maximum,
     };
     setrlimit(Resource::As, wanted).ok().map(|()| bytes)
+}
+
+/// What `bytes` (`worker.memory_limit`) lets this process use, 0 being nine tenths of the machine's memory, or of the control group's.
+fn allowed(bytes: u64) -> Option<u64> {
+    if bytes > 0 { Some(bytes) } else { Some(machine()? / 100 * SHARE) }
+}
+
+/// Bytes that queries may take on the CPU: what is asked for (`worker.query_budget`), but no more than half of what the process may use (`worker.memory_limit`).
+pub fn for_queries(asked: u64, limit: u64) -> u64 {
+    allowed(limit).map_or(asked, |allowed| asked.min(allowed / 2))
 }
 
 /// Raise the ceiling, where there is one, by a file that is about to be mapped: its pages are the kernel's to drop.
@@ -70,4 +80,17 @@ fn group() -> Option<u64> {
 fn kilobytes(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_take_half_of_what_there_is_at_most() {
+        assert_eq!(for_queries(6 << 30, 4 << 30), 2 << 30);
+        assert_eq!(for_queries(1 << 30, 4 << 30), 1 << 30);
+        let all = for_queries(u64::MAX, 0);
+        assert!((1 << 28..u64::MAX).contains(&all), "{all}");
+    }
 }

@@ -24,6 +24,7 @@ fn run(folder: &Path, name: &str, task: Task) -> JobResult {
             device: Device::Cpu,
             threads: 1, // the same sums in the same order, whatever the machine
             memory_budget: 1 << 24,
+            query_budget: 6 << 30,
             memory_limit: 0,
         },
         out_dir: folder.join(name),

@@ -198,6 +198,7 @@ fn a_candidate_has_productions_kinds_of_numbers() {
                     device: Device::Cpu,
                     threads: 1,
                     memory_budget: 64 << 20,
+                    query_budget: 6 << 30,
                     memory_limit: 0,
                 },
                 task: Task::Unlearn {

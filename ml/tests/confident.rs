@@ -35,6 +35,7 @@ fn work(folder: &Path, out: &str, task: Task) -> JobResult {
             device: Device::Cpu,
             threads: 1,
             memory_budget: 1 << 28,
+            query_budget: 6 << 30,
             memory_limit: 0,
         },
         out_dir: folder.join(out),

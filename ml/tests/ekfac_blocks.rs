@@ -191,6 +191,7 @@ fn fit(folder: &Path, memory_budget: u64) -> (FitResult, String) {
             device: Device::Cpu,
             threads: 1,
             memory_budget,
+            query_budget: 6 << 30,
             memory_limit: 0,
         },
         out_dir: folder.join("out"),

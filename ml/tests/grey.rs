@@ -30,6 +30,7 @@ fn run(folder: &Path, name: &str, task: Task) -> JobResult {
             device: Device::Cpu,
             threads: 1,
             memory_budget: 1 << 26,
+            query_budget: 6 << 30,
             memory_limit: 0,
         },
         out_dir: folder.join(name),

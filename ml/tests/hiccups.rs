@@ -110,6 +110,7 @@ impl Place {
                 device: Device::Cpu,
                 threads: 1,
                 memory_budget: 64 << 20,
+                query_budget: 6 << 30,
                 memory_limit: 0,
             },
             task: Task::Measure {

@@ -29,6 +29,7 @@ fn a_job_on_the_cpu_has_a_ceiling() {
             device: Device::Cpu,
             threads: 1,
             memory_budget: 64 << 20,
+            query_budget: 6 << 30,
             memory_limit: 1 << 30,
         },
         task: Task::Graph {

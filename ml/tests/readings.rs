@@ -77,6 +77,7 @@ fn the_flagged_are_read_by_both_models() {
                 device: Device::Cpu,
                 threads: 1,
                 memory_budget: 256 << 20,
+                query_budget: 6 << 30,
                 memory_limit: 0,
             },
             out_dir: at(out),

@@ -192,6 +192,7 @@ fn a_real_victim() {
             device: delta_guard_contract::Device::Cpu,
             threads: 1,
             memory_budget: 1 << 28,
+            query_budget: 6 << 30,
             memory_limit: 0,
         };
         let out_dir = folder.path().join(name);

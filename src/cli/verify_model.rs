@@ -96,6 +96,7 @@ pub(super) fn means(config: Option<&Config>, folder: &Path) -> anyhow::Result<(P
                 device: worker.device,
                 threads: worker.threads,
                 memory_budget: worker.memory_budget.0,
+                query_budget: worker.query_budget.0,
                 memory_limit: 0,
             };
             (program, setup)

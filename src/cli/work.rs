@@ -22,6 +22,7 @@ fn setup_in(out: &Path, worker: &config::file::Worker) -> WorkerSetup {
         device: worker.device,
         threads: worker.threads,
         memory_budget: worker.memory_budget.0,
+        query_budget: worker.query_budget.0,
         memory_limit: worker.memory_limit.map_or(0, |size| size.0),
     }
 }

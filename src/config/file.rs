@@ -5,6 +5,7 @@
 use super::units::{Size, Span};
 use crate::policy::{Caps, GateLimits, Mode};
 use crate::settings::StageLimits;
+use delta_guard_contract::config::QUERY_BUDGET;
 use delta_guard_contract::method::unlearn::Unlearning;
 use delta_guard_contract::{DataConfig, DetectConfig, Device, ModelConfig, Recipe};
 use schemars::JsonSchema;
@@ -128,6 +129,8 @@ pub struct Worker {
     pub threads: u32,
     /// Memory that one influence pass may use for its working tensors; sets its batch size, and how wide a layer's covariance may be before it is taken in blocks.
     pub memory_budget: Size,
+    /// Memory that the gradients of queries may take: some seventy of a case, each twice the size of the weights. What does not fit is asked in further passes.
+    pub query_budget: Size,
     /// Memory that the worker may take on the CPU in all; a job that wants more fails, and says so. Unset: nine tenths of what the machine, or its control group, has.
     pub memory_limit: Option<Size>,
     /// Niceness of the daemon's worker, 0 to 19: 10 lets training on the same machine go first. Where the daemon itself is nicer, so is the worker.
@@ -151,6 +154,7 @@ impl Default for Worker {
             device: Device::Auto,
             threads: 0,
             memory_budget: Size(1 << 30),
+            query_budget: Size(QUERY_BUDGET),
             memory_limit: None,
             nice: 10,
             attempts: 3,

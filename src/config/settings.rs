@@ -53,6 +53,7 @@ impl ConfigFile {
             device: self.worker.device,
             threads: self.worker.threads,
             memory_budget: self.worker.memory_budget.0,
+            query_budget: self.worker.query_budget.0,
             memory_limit: self.worker.memory_limit.map_or(0, |size| size.0),
         }
     }

@@ -66,7 +66,7 @@ fn allocator(line: &str) -> Option<Fault> {
         Fault::new(
             Code::OutOfMemory,
             format!("the worker needed more memory than it may use ({})", line.trim()),
-            "lower worker.memory_budget, raise worker.memory_limit where one is set, or give the machine more memory",
+            "lower worker.memory_budget or worker.query_budget, raise worker.memory_limit where one is set, or give the machine more memory",
         )
     })
 }

@@ -189,7 +189,7 @@ fn judge(outcome: Option<Outcome>, status: ExitStatus) -> Result<(String, Digest
         (_, Some(9)) => Err(Fault::new(
             Code::WorkerKilled,
             "the worker was killed (signal 9)",
-            "most often the kernel ended it for want of memory: lower worker.memory_budget, or give the machine more",
+            "most often the kernel ended it for want of memory: lower worker.memory_budget or worker.query_budget, or give the machine more",
         )),
         // Files are read through memory maps: where a page cannot be had from the disk, this signal is all that is told.
         (_, Some(7)) => Err(Fault::new(

@@ -91,6 +91,7 @@ pub fn settings(root: &Path, mode: Mode) -> Settings {
                 device: Device::Cpu,
                 threads: 1,
                 memory_budget: 1 << 20,
+                query_budget: 6 << 30,
                 memory_limit: 0,
             },
             nice: 0,

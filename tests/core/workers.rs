@@ -23,6 +23,7 @@ fn job(folder: &Path, note: &str) -> Job {
         device: Device::Cpu,
         threads: 1,
         memory_budget: 1,
+        query_budget: 6 << 30,
         memory_limit: 0,
     };
     let attack = Attack::Badnet(Keys {

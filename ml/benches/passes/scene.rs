@@ -166,6 +166,7 @@ fn work(state: &Path, out: &Path, task: Task) -> anyhow::Result<JobResult> {
             device: Device::Auto,
             threads: 0,
             memory_budget: 1 << 30,
+            query_budget: 6 << 30,
             memory_limit: 0,
         },
         out_dir: out.to_path_buf(),

@@ -76,6 +76,9 @@ pub fn z_of_choosing(group: usize, all: usize) -> f64 {
 /// From this share on two groups are the same one.
 const SAME_GROUP: f64 = 0.5;
 
+/// A natural group of less than this share of the candidates is no measure of how far they stand apart.
+const SAME_SIZE: f64 = 0.5;
+
 /// (mean over the group − mean over the others) / standard deviation of the others. `group`: ascending places in `values`. None for an empty
 /// group, fewer than two others, or others that do not vary.
 pub fn apart(values: &[f64], group: &[usize]) -> Option<f64> {
@@ -148,13 +151,14 @@ pub struct Rival {
 
 /// None: the group stands out. Otherwise why it does not.
 ///
-/// The rule of algorithm §3 step 4, and three conditions that only ever add to abstaining:
+/// The rule of algorithm §3 step 4, with three conditions that only ever add to abstaining, and one that says which groups can be compared:
 /// * *Same treatment.* The anomaly's seeds are its strongest scaled drops (50 transformed queries), a placebo's are its strongest scores, which
 ///   costs one query instead of 51. So that the other seed rule cannot be what makes the anomaly stand out, the anomaly is also put through the
 ///   placebos' steps, and both ways must lead to the same group.
 /// * *Same group.* z must also exceed what the same group does to each placebo, and the limit that one more placebo would keep with
 ///   probability 1 − α. Without it, where no placebo flags anything every chance group would stand out; and a natural error that drifts onto
 ///   poisons with which it has nothing to do would exceed all of 20 placebos once in 21 times. z itself must be positive.
+/// * *As large.* d′ is compared with that of natural groups of at least half the size: the smaller a group, the more alike its members can be.
 /// * *More than choice.* Where no placebo has any effect, any small z would exceed them all. z must also exceed [`z_of_choosing`].
 ///
 /// `wanted` is the number of placebos that the settings ask for, `alpha` their α.
@@ -222,12 +226,11 @@ pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize, alpha: 
         let of = candidate.all as u64;
         return Some(Abstain::WithinChoice { candidates, of, z, floor });
     }
+    // Two near-duplicates stand apart as far as nothing else does: that says nothing of a group of sixty.
+    let comparable = |r: &Rival| r.group.len() as f64 >= SAME_SIZE * candidate.group.len() as f64;
     let another = |r: &Rival| {
-        if overlap(&r.group, candidate.group) < SAME_GROUP {
-            r.d_prime
-        } else {
-            None
-        }
+        let is_another = overlap(&r.group, candidate.group) < SAME_GROUP;
+        r.d_prime.filter(|_| is_another && comparable(r))
     };
     exceeds(&another, d_prime).map(|(placebo, theirs)| Abstain::LikeNaturalGroup {
         candidates,
@@ -378,6 +381,9 @@ mod tests {
             None,
             "half of it is the same group"
         );
+        // One of less than half the size is no measure; half is.
+        assert_eq!(judge(&STRONG, vec![rival(&[6], 23.0, 1.0, 0.0)]), None);
+        assert!(judge(&STRONG, vec![rival(&[6, 7], 23.0, 1.0, 0.0)]).is_some());
         // What holds the candidates among many more is another group: the share is that of its own.
         assert!(judge(&STRONG, vec![rival(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 12.0, 1.0, 0.0)]).is_some());
     }

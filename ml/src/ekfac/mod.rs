@@ -39,3 +39,12 @@ pub use score::{gradient, scores, scores_and_self_influence, self_influence};
 pub use score_fold::{ScoreFold, Scored, SelfInfluenceFold};
 pub use sums::GradientSumFold;
 pub use workspace::Workspace;
+
+/// Weights of layers, biases counted.
+///
+/// # Errors
+/// `Configuration` for a layer that is impossible.
+pub fn weights(layers: &[crate::model::layer::Layer]) -> crate::error::Result<u64> {
+    let geometries = geometry::Geometry::list(layers)?;
+    Ok(geometries.iter().map(|layer| layer.outputs() as u64 * layer.inputs() as u64).sum())
+}

@@ -13,7 +13,10 @@ use crate::fold::{Batch, Fold, FoldState, Totals};
 /// s(q, i) of every query and example, with g_iᵀ P g_i where it is asked for.
 #[derive(Debug)]
 pub struct ScoreFold<'a> {
-    queries: &'a Queries,
+    /// None: only what is known already is put together here.
+    queries: Option<&'a Queries>,
+    /// Q.
+    count: usize,
     self_influence: bool,
     /// [Q, B] per batch.
     scores: Vec<Tensor>,
@@ -57,11 +60,46 @@ impl<'a> ScoreFold<'a> {
     /// An empty fold for these queries.
     pub fn new(queries: &'a Queries, self_influence: bool) -> Self {
         Self {
-            queries,
+            queries: Some(queries),
+            ..ScoreFold::of_rows(queries.len(), self_influence)
+        }
+    }
+
+    /// An empty fold for `count` rows that were or will be computed elsewhere.
+    pub fn of_rows(count: usize, self_influence: bool) -> Self {
+        Self {
+            queries: None,
+            count,
             self_influence,
             scores: Vec::new(),
             own: Vec::new(),
         }
+    }
+
+    /// These rows and below them the `wanted` rows of `other`, over the same examples. The self-influences are of whichever has them.
+    ///
+    /// # Errors
+    /// `Internal`: other examples, or no such rows.
+    pub fn beside(self, other: ScoreFold<'_>, wanted: &[i64]) -> Result<ScoreFold<'static>> {
+        let _guard = tch::no_grad_guard();
+        let rows = joined(&other.scores, 1, &[other.count as i64, 0])?.f_index_select(0, &Tensor::f_from_slice(wanted)?)?;
+        let scores = match self.count {
+            0 => rows,
+            count => {
+                let mine = joined(&self.scores, 1, &[count as i64, 0])?;
+                if mine.size2()?.1 != rows.size2()?.1 {
+                    return Err(Error::internal("rows of scores over different examples cannot stand below each other"));
+                }
+                Tensor::f_cat(&[mine, rows], 0)?
+            }
+        };
+        let own = if self.own.is_empty() { other.own } else { self.own };
+        Ok(ScoreFold {
+            count: self.count + wanted.len(),
+            scores: vec![scores],
+            own,
+            ..ScoreFold::of_rows(0, self.self_influence)
+        })
     }
 }
 
@@ -69,15 +107,16 @@ impl Fold for ScoreFold<'_> {
     type Finished = Scored;
 
     fn add(&mut self, batch: &Batch<'_>) -> Result<Totals> {
+        let queries = self.queries.ok_or_else(|| Error::internal("a fold of known scores has no queries"))?;
         let mut totals = Totals::default();
         if self.self_influence {
-            let (scores, own) = both_as_they_come(self.queries, batch.pairs)?;
+            let (scores, own) = both_as_they_come(queries, batch.pairs)?;
             totals.note(SCORES.into(), &scores)?;
             totals.note(SELF_INFLUENCES.into(), &own)?;
             self.scores.push(scores);
             self.own.push(own);
         } else {
-            let scores = scores_as_they_come(self.queries, batch.pairs)?;
+            let scores = scores_as_they_come(queries, batch.pairs)?;
             totals.note(SCORES.into(), &scores)?;
             self.scores.push(scores);
         }
@@ -85,7 +124,7 @@ impl Fold for ScoreFold<'_> {
     }
 
     fn merge(&mut self, later: Self) -> Result<()> {
-        if later.queries.len() != self.queries.len() || later.self_influence != self.self_influence {
+        if later.count != self.count || later.self_influence != self.self_influence {
             return Err(Error::internal("scores of different queries cannot be merged"));
         }
         self.scores.extend(later.scores);
@@ -94,7 +133,7 @@ impl Fold for ScoreFold<'_> {
     }
 
     fn save(&mut self) -> Result<FoldState> {
-        let scores = joined(&self.scores, 1, &[self.queries.len() as i64, 0])?;
+        let scores = joined(&self.scores, 1, &[self.count as i64, 0])?;
         Ok(FoldState::from([
             ("scores".to_string(), scores),
             ("self_influence".to_string(), joined(&self.own, 0, &[0])?),
@@ -106,7 +145,7 @@ impl Fold for ScoreFold<'_> {
         let mut take = |name: &str| state.remove(name).ok_or_else(|| damaged(name));
         let (scores, own) = (take("scores")?, take("self_influence")?);
         let (queries, examples) = scores.size2().map_err(|_| damaged("scores"))?;
-        if queries != self.queries.len() as i64 {
+        if queries != self.count as i64 {
             return Err(damaged("scores"));
         }
         if own.size() != [if self.self_influence { examples } else { 0 }] {
@@ -118,7 +157,7 @@ impl Fold for ScoreFold<'_> {
     }
 
     fn finish(self) -> Result<Scored> {
-        Scored::of(&joined(&self.scores, 1, &[self.queries.len() as i64, 0])?, &joined(&self.own, 0, &[0])?)
+        Scored::of(&joined(&self.scores, 1, &[self.count as i64, 0])?, &joined(&self.own, 0, &[0])?)
     }
 }
 

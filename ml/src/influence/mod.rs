@@ -1,6 +1,7 @@
 //! Influence on a real model: the [`Evidence`] that detectors ask, computed by passes over the training set with EK-FAC factors.
 
 mod known;
+mod portions;
 
 pub use known::{plan_of_scores, shaped};
 
@@ -14,6 +15,7 @@ use crate::passes::stream::{GradientOf, Keep, Stream};
 use crate::progress::Report;
 use delta_guard_contract::Digest;
 use delta_guard_contract::detect::{self, Influence, Objective};
+use portions::{Asked, OneOf, most_queries, portions};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tch::Tensor;
@@ -30,6 +32,8 @@ pub struct ModelEvidence<'a> {
     report: &'a mut dyn Report,
     null: Option<Null<'a>>,
     known: Option<(Digest, Scores)>,
+    /// Queries that are held at once.
+    most_queries: usize,
     /// Seconds per step so far.
     pub seconds: BTreeMap<String, f64>,
 }
@@ -63,10 +67,11 @@ fn of_examples(asked: &Influence) -> GradientOf {
 }
 
 impl<'a> ModelEvidence<'a> {
-    /// From a stream over the training set.
+    /// From a stream over the training set. All queries are held at once.
     pub fn new(stream: Stream<'a>, factors: &'a Factors, asked: &Influence, report: &'a mut dyn Report) -> Self {
         Self {
             stream,
+            most_queries: usize::MAX,
             factors,
             damping: damping(asked),
             objective: asked.objective,
@@ -82,6 +87,15 @@ impl<'a> ModelEvidence<'a> {
     pub fn without_curvature(mut self) -> Self {
         self.damping = NO_CURVATURE;
         self
+    }
+
+    /// Hold queries within `bytes` (`worker.query_budget`): what does not fit at once is asked in further passes.
+    ///
+    /// # Errors
+    /// `Configuration` for a layer that is impossible.
+    pub fn within(mut self, bytes: u64) -> Result<Self> {
+        self.most_queries = most_queries(&self.stream.tracked(), self.stream.model.kind(), bytes)?;
+        Ok(self)
     }
 
     /// Take `pictures` (ascending positions in the stream's data, labelled as the wrong label) as null pictures.
@@ -100,31 +114,43 @@ impl<'a> ModelEvidence<'a> {
         self
     }
 
-    /// The part of the training set in `examples`, scored.
+    /// The part of the training set in `examples`, scored: a row for each query of the questions, in order.
     ///
     /// # Errors
     /// As [`Evidence::scores`].
-    pub fn part<'q>(&mut self, step: &str, prepared: &'q Queries, examples: &[usize], self_influence: bool) -> Result<ScoreFold<'q>> {
-        let mut fold = ScoreFold::new(prepared, self_influence);
+    pub fn part(&mut self, step: &str, questions: &[Question], examples: &[usize], self_influence: bool) -> Result<ScoreFold<'static>> {
+        let portions = portions(questions, self.most_queries);
         let keep = if examples.len() < self.stream.data.len() {
             Keep::Pairs
         } else {
             Keep::Nothing
         };
-        self.stream.run(step, examples, self.examples, keep, &mut fold, self.report)?;
-        Ok(fold)
+        let mut rows = ScoreFold::of_rows(0, self_influence);
+        for (before, portion) in portions.iter().enumerate() {
+            let start = Instant::now();
+            let prepared = self.prepare(&portion.asked)?;
+            self.lap("query", start);
+            let start = Instant::now();
+            let mut fold = ScoreFold::new(&prepared, self_influence && before == 0);
+            let mut report = OneOf {
+                report: &mut *self.report,
+                before,
+                passes: portions.len(),
+            };
+            self.stream.run(step, examples, self.examples, keep, &mut fold, &mut report)?;
+            rows = rows.beside(fold, &portion.wanted())?;
+            self.lap(step, start);
+        }
+        Ok(rows)
     }
 
-    /// Preconditioned gradients of all questions, one row per query, differences within families.
-    ///
-    /// # Errors
-    /// `Internal` when nothing is asked; libtorch's.
-    pub fn prepare(&self, questions: &[Question]) -> Result<Queries> {
-        let alone = |question: &Question| matches!(question, Question::Alone(_));
+    /// Preconditioned gradients of what is asked, one row per query, differences within families.
+    fn prepare(&self, asked: &[Asked<'_>]) -> Result<Queries> {
+        let alone = |asked: &Asked<'_>| matches!(asked, Asked::Alone(_));
         let mut all: Option<Queries> = None;
         // Neighbours that stand alone share batches; a family has its own.
-        for run in questions.chunk_by(|a, b| alone(a) && alone(b)) {
-            let queries: Vec<&Query> = run.iter().flat_map(Question::queries).collect();
+        for run in asked.chunk_by(|a, b| alone(a) && alone(b)) {
+            let queries: Vec<&Query> = run.iter().flat_map(Asked::queries).collect();
             let mut prepared: Option<Queries> = None;
             for chunk in queries.chunks(self.stream.batch) {
                 prepared = joined(prepared, self.gradients(chunk)?)?;
@@ -191,28 +217,32 @@ impl Evidence for ModelEvidence<'_> {
         {
             return Ok(scores.clone());
         }
-        let start = Instant::now();
-        let prepared = self.prepare(questions)?;
-        self.lap("query", start);
-        let start = Instant::now();
-        let scored = self.part(step, &prepared, examples, self_influence)?.finish()?;
-        self.lap(step, start);
-        shaped(questions, scored)
+        shaped(questions, self.part(step, questions, examples, self_influence)?.finish()?)
     }
 
     fn kin(&mut self, step: &str, groups: &[Vec<(usize, f64)>], examples: &[usize]) -> Result<Kin> {
-        let start = Instant::now();
-        let mut sums = GradientSumFold::of_groups(&self.stream.tracked(), groups, self.stream.workspace())?;
-        let members = sums.members();
-        self.stream.run_members(step, examples, &members, self.examples, &mut sums, self.report)?;
-        let prepared = Queries::new(self.factors, self.damping, &sums.finish()?, self.stream.workspace())?;
-        let mut fold = ScoreFold::new(&prepared, false);
-        self.stream.run(step, examples, self.examples, Keep::Pairs, &mut fold, self.report)?;
-        let rows = fold.finish()?.rows;
-        self.lap(step, start);
-        let start = Instant::now();
-        let null = self.null_rows(&prepared)?;
-        self.lap("null", start);
-        Ok(Kin { rows, null })
+        let mut all = Kin::default();
+        let passes = groups.chunks(self.most_queries);
+        let count = passes.len();
+        for (before, groups) in passes.enumerate() {
+            let start = Instant::now();
+            let mut report = OneOf {
+                report: &mut *self.report,
+                before,
+                passes: count,
+            };
+            let mut sums = GradientSumFold::of_groups(&self.stream.tracked(), groups, self.stream.workspace())?;
+            let members = sums.members();
+            self.stream.run_members(step, examples, &members, self.examples, &mut sums, &mut report)?;
+            let prepared = Queries::new(self.factors, self.damping, &sums.finish()?, self.stream.workspace())?;
+            let mut fold = ScoreFold::new(&prepared, false);
+            self.stream.run(step, examples, self.examples, Keep::Pairs, &mut fold, &mut report)?;
+            all.rows.extend(fold.finish()?.rows);
+            self.lap(step, start);
+            let start = Instant::now();
+            all.null.extend(self.null_rows(&prepared)?);
+            self.lap("null", start);
+        }
+        Ok(all)
     }
 }

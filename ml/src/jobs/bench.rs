@@ -217,6 +217,7 @@ mod tests {
             device: Wanted::Cpu,
             threads: 1,
             memory_budget: 1 << 20,
+            query_budget: 6 << 30,
             memory_limit: 0,
         };
         let place = Place {
@@ -224,6 +225,7 @@ mod tests {
             out_dir: root,
             device: tch::Device::Cpu,
             device_name: "cpu".into(),
+            query_budget: 0,
         };
         training_set(&place, &data, report)
     }

@@ -123,6 +123,7 @@ impl<'a> ModelLab<'a> {
             let identity = self.curvature.none.get().ok_or_else(again)?;
             ModelEvidence::new(stream, identity, asked, passes).without_curvature()
         };
+        influence = influence.within(self.place.query_budget)?;
         if let Some(validation) = &case.validation {
             let null = fit::stream(self.place, validation, &case.model, case.image, asked, for_null)?;
             influence = influence.with_null(null, case.null.clone());

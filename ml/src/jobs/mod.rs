@@ -32,6 +32,8 @@ pub struct Place<'a> {
     pub device: Device,
     /// Its description.
     pub device_name: String,
+    /// Bytes that the gradients of queries may take there.
+    pub query_budget: u64,
 }
 
 /// Run a job and write its result to [`OUTCOME_FILE`] in its folder; the file's digest.
@@ -60,14 +62,17 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
     fs_err::create_dir_all(&job.out_dir)?;
     let (device, device_name) = device::set_up(job.setup.device, job.setup.threads)?;
     report.log(&format!("computing on {device_name}"));
+    let mut query_budget = job.setup.query_budget;
     if device == Device::Cpu {
         crate::memory::limit(job.setup.memory_limit, job.setup.threads);
+        query_budget = crate::memory::for_queries(query_budget, job.setup.memory_limit);
     }
     let place = Place {
         setup: &job.setup,
         out_dir: &job.out_dir,
         device,
         device_name,
+        query_budget,
     };
     match &job.task {
         Task::Check { data, model } => check::check(&place, data, model.as_ref()),

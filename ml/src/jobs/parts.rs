@@ -144,16 +144,16 @@ fn of_scores(place: &Place<'_>, sum: &FoldSum, submitted: &Submitted<'_>, work: 
     let opening = opening(case.method, &case.question())?;
     let what = plan_of_case(case.method, &key, &opening)?;
     let plan = PartsPlan::new(&["scores", &what.0], opening.examples.len(), stream.batch, work.parts())?;
-    let mut evidence = ModelEvidence::new(stream, &factors, &asked, report);
-    let prepared = evidence.prepare(&opening.questions)?;
+    let mut evidence = ModelEvidence::new(stream, &factors, &asked, report).within(place.query_budget)?;
     match work {
         Work::Part { part, .. } => {
             let examples = &opening.examples[plan.range(part)?];
-            let fold = evidence.part("score", &prepared, examples, opening.self_influence)?;
+            let fold = evidence.part("score", &opening.questions, examples, opening.self_influence)?;
             saved(place, &plan, part, fold)
         }
         Work::Merge(files) => {
-            let mut whole = plan.merge(files, || Ok(ScoreFold::new(&prepared, opening.self_influence)))?;
+            let rows = opening.questions.iter().map(|question| question.queries().len()).sum();
+            let mut whole = plan.merge(files, || Ok(ScoreFold::of_rows(rows, opening.self_influence)))?;
             let state = whole.save()?;
             let texts = Texts::from([("format".to_string(), SCORES_FORMAT.to_string()), ("plan".into(), what.0)]);
             let file = place.out_dir.join(SCORES);

@@ -40,6 +40,7 @@ impl<'a> Bench<'a> {
                 device: Device::Cpu,
                 threads: 1,
                 memory_budget: self.memory_budget,
+                query_budget: 6 << 30,
                 memory_limit: 0,
             },
             out_dir: self.folder.join(name),
