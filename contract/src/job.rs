@@ -2,6 +2,7 @@
 //!
 //! Paths in a job are absolute. A worker writes only below `out_dir` and the two folders of its setup, and never to a checkpoint that it is given.
 
+use crate::audit::AuditReport;
 use crate::method::unlearn::Unlearner;
 use crate::{DataConfig, DataSource, DetectConfig, Digest, ImageConfig, ModelConfig, Recipe, Seed, TraceReport, TrainId, WorkerSetup};
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,21 @@ pub enum Task {
         /// `scores.safetensors` of a merge of [`FoldTask::Scores`]: the first scoring pass is then not computed again. Scores of another plan are refused.
         #[serde(default)]
         scores: Option<PathBuf>,
+    },
+    /// Groups of training examples that stand apart in their class, without any anomaly; writes `audit.json` and thumbnails. → [`AuditReport`]
+    Audit {
+        /// Data.
+        data: DataConfig,
+        /// Model.
+        model: ModelConfig,
+        /// Settings; the method must be the guard.
+        detect: DetectConfig,
+        /// Classes by name; none: all of them.
+        classes: Vec<String>,
+        /// Seed of clean pictures and start directions where `detect.seed` is unset.
+        seed: Seed,
+        /// As in [`Task::Fit`].
+        factors_seed: Seed,
     },
     /// One part of a sum over training examples; writes `part.safetensors`. Parts may run in any order, on any machine that sees the same files; a part that was
     /// killed is run again. → [`PartResult`]
@@ -268,6 +284,7 @@ pub enum JobResult {
     Predict(Prediction),
     Fit(FitResult),
     Trace(Box<TraceReport>),
+    Audit(Box<AuditReport>),
     Part(PartResult),
     Train(TrainResult),
     Certify(CertifyResult),

@@ -4,6 +4,7 @@
 //! standard input; [`Message`] lines out, the last of them the outcome. Both know this crate and nothing of each other. It holds
 //! plain data and serde, no I/O.
 
+pub mod audit;
 mod braces;
 pub mod checkpoint;
 pub mod config;

@@ -4,6 +4,8 @@
 //! and which pictures go where. `scripts/faults.py` plants the faults that it must find.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "story/audit.rs"]
+mod audit;
 #[path = "story/detectors.rs"]
 mod detectors;
 #[path = "story/influence.rs"]

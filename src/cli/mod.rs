@@ -4,6 +4,7 @@ pub mod advice;
 mod approve;
 mod arrival;
 mod ask;
+mod audit;
 mod cases;
 mod certify;
 mod check_config;
@@ -137,6 +138,8 @@ enum Command {
     Fit(fit::Fit),
     /// Find the training examples behind a wrong prediction (no daemon needed)
     Trace(trace::Trace),
+    /// Look for groups of training examples that stand apart, without a wrong prediction (no daemon needed)
+    Audit(audit::Audit),
     /// Make a model without the flagged examples (no daemon needed)
     Unlearn(unlearn::Unlearn),
     /// Measure a candidate against the production model and judge it (no daemon needed)
@@ -182,6 +185,7 @@ pub fn main() -> ExitCode {
         Command::Train(command) => command.run(&global),
         Command::Fit(command) => command.run(&global),
         Command::Trace(command) => command.run(&global),
+        Command::Audit(command) => command.run(&global),
         Command::Unlearn(command) => command.run(&global),
         Command::Certify(command) => command.run(&global),
         Command::Measure(command) => command.run(&global),

@@ -306,6 +306,7 @@ fn plausible(result: &JobResult) -> Result<(), Fault> {
         // Not asked for by the daemon.
         JobResult::Check(_)
         | JobResult::Measure(_)
+        | JobResult::Audit(_)
         | JobResult::Part(_)
         | JobResult::Prepare(_)
         | JobResult::Extract { .. }

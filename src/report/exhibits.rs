@@ -140,7 +140,7 @@ fn table_card(view: &CaseView, trace: &TraceReport, table: &Table) -> Markup {
     }
 }
 
-fn sources_card(sources: &Sources) -> Markup {
+pub(super) fn sources_card(sources: &Sources) -> Markup {
     html! {
         h3 { (sources.title) }
         p class="intro" {
@@ -194,7 +194,11 @@ pub(super) fn shared(view: &CaseView, trace: &TraceReport) -> Markup {
 
 /// What the flagged share, in a sentence. None where they share no pixel.
 pub(super) fn shared_said(trace: &TraceReport) -> Option<String> {
-    let shared = shared_pixels(trace)?;
+    pixels_said(shared_pixels(trace)?)
+}
+
+/// The same of any group of examples.
+pub(super) fn pixels_said(shared: &SharedPixels) -> Option<String> {
     let [row, column, rows, columns] = shared.place?;
     let alike = if shared.flagged_alike < 0.9995 {
         format!("at least {}", words::percent(shared.flagged_alike))

@@ -5,6 +5,7 @@
 
 pub mod actions;
 mod answers;
+pub mod audit;
 mod chart;
 mod evidence;
 mod exhibits;

@@ -86,6 +86,32 @@ fn the_line_by_hand() {
     assert!(text(&none.stderr).contains("names no training example"), "{}", text(&none.stderr));
 }
 
+#[test]
+fn an_audit_tells_its_groups_by_exit_code_text_and_page() {
+    let place = Place::new("");
+    let out = place.at("audit");
+    let out = out.to_str().unwrap();
+    let found = place.ask(&["audit", "--out", out]);
+    assert_eq!(found.status.code(), Some(3), "{}", text(&found.stderr));
+    let said = text(&found.stdout);
+    for part in [
+        "One group of training examples stands apart.",
+        "7 of 1000 examples of dog: It stands 8.3 standard deviations apart",
+        "direction 2 of the class",
+        "dog/0.png, dog/1.png",
+        "audit.html",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let page = std::fs::read_to_string(place.at("audit/audit.html")).unwrap();
+    assert!(page.contains("One group of training examples stands apart") && page.contains("dog/6.png") == said.contains("dog/6.png"));
+    let none = place.ask(&["audit", "--class", "ship", "--out", out]);
+    assert_eq!(none.status.code(), Some(0), "{}", text(&none.stderr));
+    assert!(text(&none.stdout).starts_with("No group of training examples stands apart.\n"));
+    let told: serde_json::Value = serde_json::from_slice(&place.ask(&["audit", "--json", "--seed", "7"]).stdout).unwrap();
+    assert_eq!((&told["classes"][0]["groups"][0]["founders"], &told["seed"]), (&6.into(), &7.into()));
+}
+
 /// Whoever has no model yet trains one; every other command needs it.
 #[test]
 fn the_first_model_needs_no_model() {

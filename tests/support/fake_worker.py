@@ -330,6 +330,13 @@ def main():
              settings=task["detect"], tracked=tracked(task["model"]),
              checkpoint=checkpoint(job) if candidate is None else blake3(open(task["model"]["checkpoint"], "rb").read()),
              manifest=manifest(), seconds={"score": 0.2}, thumbnails={}, peak_memory=1000, device="cpu")
+    if kind == "audit":
+        group = {"members": [{"id": f"dog/{n}.png", "kappa": 0.5, "thumbnail": None} for n in range(7)], "d_prime": 8.3, "founders": 6, "p": 1e-5,
+                 "grown_from": ["direction 2 of the class"], "features": True, "shared": None, "sources": None}
+        asked = task["classes"] or ["dog", "ship"]
+        done("audit", classes=[{"label": name, "examples": 1000, "null_pictures": 180, "starts": 56, "groups": [group] if name == "dog" else [],
+                                "skipped": None, "notes": []} for name in asked],
+             settings=task["detect"], seed=task["seed"], checkpoint=checkpoint(job), manifest=manifest(), seconds={}, peak_memory=1000, device="cpu")
     if kind in ("unlearn", "train"):
         epochs = 3
         misbehave(job, dict([os.environ["FAKE_TRAIN"].split("=", 1)]) if "FAKE_TRAIN" in os.environ else {})

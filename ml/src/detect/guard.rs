@@ -142,7 +142,7 @@ impl Guard<'_> {
 
     /// Features of the examples of C, and what a reader must know where there are none. They count only where null pictures set the cut: seen from pictures that are poisons in
     /// part, they would show the poisons as ordinary.
-    fn view(&self, lab: &mut dyn Lab, case: &DetectCase, members: &[usize]) -> Result<(Option<ClassView>, Vec<String>)> {
+    pub(super) fn view(&self, lab: &mut dyn Lab, case: &DetectCase, members: &[usize]) -> Result<(Option<ClassView>, Vec<String>)> {
         let keys = self.0;
         let layer = keys.feature_layer.as_deref();
         if keys.feature_weight <= 0.0 {

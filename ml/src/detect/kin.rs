@@ -24,6 +24,8 @@ pub struct Growth {
     pub collected: Vec<usize>,
     /// κ from which on an example belongs to it, where that is not the cut's own.
     pub end: Option<f64>,
+    /// Null pictures as much alike as the last of `collected`.
+    pub null_alike: usize,
     /// Rounds taken.
     pub rounds: u32,
     /// Did the set stand: was the group its own seeds (or nothing) at the end?
@@ -162,8 +164,10 @@ fn one_round(sums: &[f64], null: &[f64], root: &[f64], seeds: &[usize], rates: R
         Some(end) => (0..kappa.len()).filter(|&i| kappa[i] >= end).collect(),
         None => flagged.clone(),
     };
+    let least = collected.iter().map(|&i| kappa[i]).fold(f64::INFINITY, f64::min);
     Ok(Growth {
         seeds: seeds.to_vec(),
+        null_alike: null.iter().filter(|v| **v >= least).count(),
         kappa,
         cut,
         end,

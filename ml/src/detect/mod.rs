@@ -10,11 +10,14 @@
 //! | [`count`] | the published count rule |
 //! | [`cut`], [`kin`], [`stand_out`] | seeds → kin → does the group stand out? |
 //! | [`guard`], [`paper`], and one file for each of the others | the detectors |
+//! | [`audit`], [`directions`] | groups that stand apart without any anomaly |
 //! | [`exhibits`] | what they found, as the report draws it |
 
 pub mod activation_clustering;
+pub mod audit;
 pub mod count;
 pub mod cut;
+mod directions;
 pub mod ekfac_threshold;
 pub mod exhibits;
 pub mod feature_neighbours;

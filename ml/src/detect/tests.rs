@@ -1,5 +1,6 @@
 //! The detectors over [`super::fake::Vectors`] with a planted backdoor.
 
+mod audit;
 mod features;
 mod scene;
 

@@ -73,48 +73,77 @@ impl<'a> Case<'a> {
         report: &mut dyn Report,
     ) -> Result<Self> {
         Error::mistakes("detect", detect.check())?;
-        let (image, needs) = (&data.image, detect.needs());
+        let image = &data.image;
         let pictures = submitted
             .anomalies
             .iter()
             .map(|a| bench::picture(a, submitted.limits, image))
             .collect::<Result<Vec<_>>>()?;
+        let mut case = Self::of_no_class(place, data, model, detect, submitted.case_seed, report)?;
+        let wrong = wrong_label(&case.model, &case.train, image, submitted.anomalies, &pictures, &case.checkpoint)?;
+        case.tensors = pictures
+            .iter()
+            .map(|p| picture_from_bytes(p, image.channels(), image.height as usize, image.width as usize))
+            .collect::<Result<Vec<_>>>()?;
+        case.pictures = pictures;
+        case.turn_to(wrong, report)?;
+        Ok(case)
+    }
+
+    /// Data and model, before it is said which label is asked about.
+    ///
+    /// # Errors
+    /// `Configuration` for data and model.
+    pub fn of_no_class(
+        place: &Place<'_>,
+        data: &'a DataConfig,
+        model: &ModelConfig,
+        detect: &'a DetectConfig,
+        seed: Seed,
+        report: &mut dyn Report,
+    ) -> Result<Self> {
+        Error::mistakes("detect", detect.check())?;
+        let (image, needs) = (&data.image, detect.needs());
         let train = bench::training_set(place, data, report)?;
-        let seed = detect.common.seed.unwrap_or(submitted.case_seed.0);
         let graph = bench::graph(model, image, train.classes().len())?;
         if needs.influence().is_some() {
             fit::covers(&graph, model)?;
         }
         let (model, checkpoint) = bench::load(place, &graph, model, device::kind(needs.precision()), report)?;
-        let wrong = wrong_label(&model, &train, image, submitted.anomalies, &pictures, &checkpoint)?;
         let start = Instant::now();
-        let (mut validation, mut clean) = (None, Clean::default());
-        if let Some(wanted) = needs.validation {
-            let set = bench::validation_set(place, data, train.classes(), report)?;
-            clean = clean_pictures(&set, &pictures, image, &model, wrong, (wanted, seed), report)?;
-            validation = Some(set);
-        }
-        let choosing = start.elapsed().as_secs_f64();
-        let tensors = pictures
-            .iter()
-            .map(|p| picture_from_bytes(p, image.channels(), image.height as usize, image.width as usize))
-            .collect::<Result<Vec<_>>>()?;
+        let open = |_| bench::validation_set(place, data, train.classes(), report);
+        let validation = needs.validation.map(open).transpose()?;
         Ok(Self {
             image,
-            train,
             validation,
+            train,
             method: &detect.method,
             needs,
-            seed,
+            seed: detect.common.seed.unwrap_or(seed.0),
             model,
             checkpoint,
-            wrong,
-            pictures,
-            null: clean.null,
-            choosing,
-            placebos: clean.placebos,
-            tensors,
+            wrong: 0,
+            pictures: Vec::new(),
+            null: Vec::new(),
+            choosing: start.elapsed().as_secs_f64(),
+            placebos: Vec::new(),
+            tensors: Vec::new(),
         })
+    }
+
+    /// Ask about this label from here on: its clean pictures are drawn.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn turn_to(&mut self, wrong: u32, report: &mut dyn Report) -> Result<()> {
+        let start = Instant::now();
+        let mut clean = Clean::default();
+        if let (Some(wanted), Some(set)) = (self.needs.validation, &self.validation) {
+            clean = clean_pictures(set, &self.pictures, self.image, &self.model, wrong, (wanted, self.seed), report)?;
+        }
+        (self.wrong, self.null, self.placebos) = (wrong, clean.null, clean.placebos);
+        self.choosing += start.elapsed().as_secs_f64();
+        Ok(())
     }
 
     /// What of the network influence is computed on; None where the detector asks for none.

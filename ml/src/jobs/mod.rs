@@ -1,5 +1,6 @@
 //! Jobs: one function per task, all of them `(task, place) → result`. A job can be repeated: what it finds of its own unfinished work it goes on from.
 
+mod audit;
 mod bench;
 mod case;
 mod check;
@@ -125,6 +126,21 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
                 case_seed: *case_seed,
             };
             trace::trace(&place, data, model, detect, &submitted, (*factors_seed, scores.as_deref()), report)
+        }
+        Task::Audit {
+            data,
+            model,
+            detect,
+            classes,
+            seed,
+            factors_seed,
+        } => {
+            let asked = audit::AuditAsked {
+                classes,
+                seed: *seed,
+                factors_seed: *factors_seed,
+            };
+            audit::audit(&place, data, model, detect, &asked, report)
         }
         Task::FoldPart { sum, part, parts } => parts::part(&place, sum, *part, *parts, report),
         Task::FoldMerge { sum, parts } => parts::merge(&place, sum, parts, report),

@@ -19,10 +19,16 @@ const COMPARED: usize = 500;
 
 /// On which pixels the flagged examples of label ŷ agree against its other examples (`members`: all of that label), with a picture of it.
 pub fn shared_pixels(place: &Place<'_>, train: &DataSet, wrong: u32, members: &[usize], detection: &Detection) -> Result<Option<SharedPixels>> {
+    let flagged: Vec<usize> = detection.flagged.iter().map(|f| f.position).collect();
+    shared_by(place, train, wrong, members, &flagged)
+}
+
+/// The same of any examples.
+pub fn shared_by(place: &Place<'_>, train: &DataSet, wrong: u32, members: &[usize], group: &[usize]) -> Result<Option<SharedPixels>> {
     let (height, width) = train.size();
     let area = height as usize * width as usize;
-    let gone: BTreeSet<usize> = detection.flagged.iter().map(|f| f.position).collect();
-    let flagged = detection.flagged.iter().map(|f| f.position).filter(|&i| train.labels()[i] == wrong);
+    let gone: BTreeSet<usize> = group.iter().copied().collect();
+    let flagged = group.iter().copied().filter(|&i| train.labels()[i] == wrong);
     let flagged: Vec<&[u8]> = flagged.take(COMPARED).map(|i| train.pixels(i)).collect();
     let rest: Vec<usize> = members.iter().copied().filter(|i| !gone.contains(i)).collect();
     let n = rest.len().min(COMPARED);
@@ -61,6 +67,18 @@ fn thumbnail_scale(height: u32, width: u32) -> u32 {
 fn shown(n: usize) -> impl Iterator<Item = usize> {
     let strongest = n.min(STRONGEST);
     (0..strongest).chain(strongest.max(n.saturating_sub(LEAST_SURE))..n)
+}
+
+/// Small PNGs of some training examples: their file names in the job's folder, in order.
+pub fn of_examples(job: &Place<'_>, train: &DataSet, image: &ImageConfig, positions: &[usize], prefix: &str) -> Result<Vec<String>> {
+    let scale = thumbnail_scale(image.height, image.width);
+    let one = |(number, &position): (usize, &usize)| {
+        let file = format!("thumbs/{prefix}-{number:03}.png");
+        let png = encode_png(train.pixels(position), image.height, image.width, scale)?;
+        files::write_atomic(&job.out_dir.join(&file), &png).context(|| "writing thumbnails".into())?;
+        Ok(file)
+    };
+    (1..).zip(positions).map(one).collect()
 }
 
 /// Small PNGs of the first anomaly, of the strongest and the least sure flagged examples, and of those `listed` for a person to look at.
