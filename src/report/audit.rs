@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn the_page_shows_each_group_and_each_class() {
         let folder = tempfile::tempdir().unwrap();
-        fs_err::write(folder.path().join("a.png"), b"png").unwrap();
+        fs_err::write(folder.path().join("a.png"), b"\x89PNG\r\n\x1a\n").unwrap();
         let member = |id: &str, thumbnail: Option<&str>| AuditMember {
             id: TrainId(id.into()),
             kappa: 0.375,
@@ -172,7 +172,7 @@ mod tests {
             "One group of training examples stands apart",
             "2 of the 1,650 examples of <bdi>frog</bdi>",
             "It stands 12.3 standard deviations apart from the rest of its class, by gradients and features (d′), and validation pictures of the class show no such group (p = ",
-            "data:image/png;base64,cG5n",
+            "data:image/png;base64,iVBORw0KGgo=",
             "frog/&lt;1&gt;.png",
             "κ 0.38",
             "1 further ones are in audit.json",

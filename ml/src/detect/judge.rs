@@ -70,9 +70,9 @@ struct PlaceboTrial {
 /// Scores that are no numbers or no cosines; a cut above every cosine.
 pub(super) fn judge(keys: &Keys, evidence: &mut dyn Evidence, case: &DetectCase, field: &Field, report: &mut dyn Report) -> Result<Judged> {
     let (trials, placebos) = grow_all(keys, evidence, field)?;
-    trials.iter().try_for_each(|trial| reachable(&trial.from_drops))?;
     let judgements: Vec<(Option<Abstain>, Vec<Rival>)> = trials.iter().map(|trial| one(keys, case, field, trial, &placebos)).collect();
     log(keys, &trials, placebos.len(), report);
+    trials.iter().try_for_each(|trial| reachable(&trial.from_drops))?;
     let candidates = candidates(&keys.delta, field, &trials);
     let mut objection = (1..).zip(&judgements).find_map(|(anomaly, (objection, _))| {
         let why = objection.clone()?;
@@ -96,7 +96,10 @@ pub(super) fn judge(keys: &Keys, evidence: &mut dyn Evidence, case: &DetectCase,
         .unwrap_or(0);
     Ok(Judged {
         objection,
-        notes: trials.iter().filter_map(|trial| unsettled(&trial.from_drops)).collect(),
+        notes: (trials.iter().map(|trial| &trial.from_drops))
+            .flat_map(|growth| [unsettled(growth), out_of_reach(growth)])
+            .flatten()
+            .collect(),
         candidates,
         stand_out: stand_out(case, &trials[weakest], &judgements[weakest].1),
     })
@@ -210,16 +213,33 @@ fn stand_out(case: &DetectCase, shown: &Trial, rivals: &[Rival]) -> StandOut {
     }
 }
 
-/// Error: a cut above every cosine. Nothing could have been found, whatever there is.
-fn reachable(growth: &Growth) -> Result<()> {
+/// Is the cut above every cosine? Then nothing could have been found, whatever there is.
+fn beyond(growth: &Growth) -> bool {
     let cut = growth.cut.value();
-    if cut.is_finite() && cut > 1.0 + kin::ROUNDING {
+    cut.is_finite() && cut > 1.0 + kin::ROUNDING
+}
+
+/// Error: by the spread of the class itself. It is that wide only where cosines are lost to rounding.
+fn reachable(growth: &Growth) -> Result<()> {
+    if growth.cut.null_pictures() == 0 && beyond(growth) {
+        let cut = growth.cut.value();
         return Err(Error::numeric(
             format!("the cut of the kinship κ is {cut:.3}, and no cosine lies above 1: nothing could be found, whatever there is"),
             "set detect.precision to f64; if it is f64, set detect.chance or detect.alpha higher, or give the class more validation pictures",
         ));
     }
     Ok(())
+}
+
+/// By the tail of the null: clean pictures may differ that much, and the case is undecided.
+fn out_of_reach(growth: &Growth) -> Option<String> {
+    let cut = growth.cut.value();
+    (growth.cut.null_pictures() > 0 && beyond(growth)).then(|| {
+        format!(
+            "The cut of κ is {cut:.2}, and no cosine lies above 1: clean validation pictures of the class differ so much that no group could have been found. More of them (detect.null_pictures), \
+             a larger detect.chance, or detect.precision f64 where it is f32, lower the cut."
+        )
+    })
 }
 
 /// Why no group was found.

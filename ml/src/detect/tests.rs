@@ -66,6 +66,25 @@ fn guard_flags_the_planted_group_with_its_evidence() {
     }
 }
 
+/// A few null pictures that look like the poisons widen the tail until no cosine can lie beyond it: an ordinary picture of that class is undecided then, not a fault.
+#[test]
+fn a_cut_that_nothing_can_reach_is_undecided_and_told() {
+    let mut scene = scene(24, 0, 2);
+    let poisons: Vec<Vec<f64>> = scene.evidence.group.iter().map(|&i| scene.evidence.gradients[i].clone()).collect();
+    scene.evidence.null = [scene.clean_gradients(54), poisons[..6].to_vec()].concat();
+    let found = scene.detect().unwrap();
+    let TraceVerdict::Undecided { why } = &found.verdict else {
+        panic!("{:?}", found.verdict)
+    };
+    assert_eq!(why.code(), "nothing-above-cut");
+    assert!(found.stand_out.unwrap().cut > 1.0);
+    assert!(
+        found.notes.iter().any(|note| note.contains("no cosine lies above 1")),
+        "{:?}",
+        found.notes
+    );
+}
+
 #[test]
 fn null_pictures_set_the_cut_where_there_are_enough() {
     for (pictures, used) in [(150, 150), (20, 0)] {
