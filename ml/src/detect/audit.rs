@@ -145,12 +145,16 @@ fn shared(of: &PlaceboPicture) -> PlaceboPicture {
 fn along(joint: &mut Joint<'_>, count: usize, seed: u64) -> Result<Vec<Start>> {
     let (positions, root) = (joint.positions, joint.root);
     let vectors = directions::leading(joint, positions, root, DIRECTIONS, ROUNDS, seed)?;
-    let both = |(number, vector): (usize, Vec<f64>)| {
-        let other: Vec<f64> = vector.iter().map(|v| -v).collect();
-        let name = format!("direction {number} of the class");
-        [(name.clone(), kin::seeds(&vector, count)), (name, kin::seeds(&other, count))]
-    };
-    Ok((1..).zip(vectors).flat_map(both).collect())
+    Ok((1..)
+        .zip(&vectors)
+        .flat_map(|(number, vector)| both_ways(number, vector, count))
+        .collect())
+}
+
+fn both_ways(number: usize, vector: &[f64], count: usize) -> [Start; 2] {
+    let other: Vec<f64> = vector.iter().map(|v| -v).collect();
+    let name = format!("direction {number} of the class");
+    [(name.clone(), kin::seeds(vector, count)), (name, kin::seeds(&other, count))]
 }
 
 /// What grows from the starts and stands apart, each group once.
@@ -178,11 +182,10 @@ fn grown(keys: &Keys, joint: &mut Joint<'_>, starts: Vec<Start>, (fewest, tried)
         let Some(d_prime) = apart.filter(|_| growth.stood && growth.collected.len() >= fewest) else {
             continue;
         };
-        let counts = [growth.collected.len(), positions.len(), growth.null_alike, found.null_pictures];
         let group = ApartGroup {
             d_prime,
             founders: growth.flagged.len(),
-            p: (by_chance(counts) * tried as f64).min(1.0),
+            p: (by_chance(growth.counts()) * tried as f64).min(1.0),
             grown_from: vec![name],
             features,
             members: Vec::new(),
@@ -226,7 +229,13 @@ pub fn by_chance([group, examples, alike, pictures]: [usize; 4]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::by_chance;
+    use super::{both_ways, by_chance};
+
+    #[test]
+    fn the_ends_of_a_direction_are_starts_both() {
+        let [(name, one), (_, other)] = both_ways(3, &[0.1, -0.5, 0.4, -0.2, 0.0], 2);
+        assert_eq!((name.as_str(), one, other), ("direction 3 of the class", vec![0, 2], vec![1, 3]));
+    }
 
     #[test]
     fn chance_is_fishers_exact_test() {

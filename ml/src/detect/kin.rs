@@ -32,6 +32,13 @@ pub struct Growth {
     pub stood: bool,
 }
 
+impl Growth {
+    /// Examples of the group as it is judged and in all; null pictures that are as much alike, and in all.
+    pub fn counts(&self) -> [usize; 4] {
+        [self.collected.len(), self.kappa.len(), self.null_alike, self.cut.null_pictures()]
+    }
+}
+
 /// Examples of C that each seed needs: were a larger part of C seeds, most of them could not be poisons and κ would measure the class itself.
 pub const EXAMPLES_PER_SEED: usize = 4;
 
@@ -276,6 +283,17 @@ mod tests {
         let positions: Vec<usize> = (0..100).collect();
         let mut grown = grow(&mut Rule(rule), &positions, &[1.0; 100], vec![vec![0, 1, 2, 3]], RATES, rounds).unwrap();
         grown.remove(0)
+    }
+
+    #[test]
+    fn null_pictures_beside_a_group_are_counted() {
+        let alike = |i: usize| if i < 10 { 0.8 } else { 0.01 * (i % 7) as f64 };
+        // A seed's own term is taken out of its sum.
+        let sums: Vec<f64> = (0..100).map(|i| if i < 4 { 3.0 * alike(i) + 1.0 } else { 4.0 * alike(i) }).collect();
+        let null: Vec<f64> = (0..60).map(|j| 4.0 * if j == 9 { 0.85 } else { 0.01 * f64::from(j % 7) }).collect();
+        let growth = one_round(&sums, &null, &[1.0; 100], &[0, 1, 2, 3], RATES, 1).unwrap();
+        assert_eq!(growth.collected, (0..10).collect::<Vec<_>>());
+        assert_eq!(growth.counts(), [10, 100, 1, 60]);
     }
 
     #[test]

@@ -57,6 +57,16 @@ fn a_planted_group_is_found_without_an_anomaly() {
     }
 }
 
+/// A handful among as many null pictures as examples: each of them lies on the examples' side by a coin's toss.
+#[test]
+fn a_group_that_chance_may_bring_together_is_only_told() {
+    let mut scene = with_null(7, 0, 2);
+    let found = found(&mut scene, &[]);
+    assert!(found.groups.is_empty(), "{:?}", found.groups);
+    assert!(found.doubtful.contains(&7), "{:?}", found.doubtful);
+    assert!(found.notes.iter().any(|note| note.contains("may be chance")), "{:?}", found.notes);
+}
+
 #[test]
 fn a_class_without_one_has_none() {
     for seed in 1..6 {
