@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use crate::fold::{FoldSum, FoldTask};
 pub use crate::story::{Bait, PrepareResult, StoryConfig, Success, VictimConfig};
 pub use crate::verify::{Proof, StoredByOwner, Tracked, VerifyResult};
 
@@ -218,40 +219,6 @@ impl Task {
     pub fn name(&self) -> &'static str {
         self.into()
     }
-}
-
-/// A sum, and all that its parts must agree on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FoldSum {
-    /// Data.
-    pub data: DataConfig,
-    /// Model.
-    pub model: ModelConfig,
-    /// Settings.
-    pub detect: DetectConfig,
-    /// As in [`Task::Fit`].
-    pub factors_seed: Seed,
-    /// Which sum.
-    pub fold: FoldTask,
-}
-
-/// A sum over training examples that may be taken in parts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "fold", rename_all = "kebab-case")]
-pub enum FoldTask {
-    /// Covariances of layer inputs and output gradients.
-    Covariance,
-    /// Λ in the eigenbasis; the covariances' parts must have been merged.
-    Lambda,
-    /// The first scoring pass of a case; the factors must be there.
-    Scores {
-        /// As in [`Task::Trace`].
-        anomalies: Vec<Anomaly>,
-        /// As in [`Task::Trace`].
-        limits: ImageLimits,
-        /// As in [`Task::Trace`].
-        case_seed: Seed,
-    },
 }
 
 /// A wrongly predicted picture.

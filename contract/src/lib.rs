@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod fault;
 pub mod finding;
+pub mod fold;
 pub mod id;
 pub mod job;
 pub mod message;

@@ -57,6 +57,15 @@ pub struct Audited {
     pub doubtful: Vec<usize>,
 }
 
+impl Audited {
+    fn none(why: String) -> Self {
+        Self {
+            skipped: Some(why),
+            ..Self::default()
+        }
+    }
+}
+
 /// Seeds, and what they are.
 type Start = (String, Vec<usize>);
 
@@ -65,26 +74,20 @@ type Start = (String, Vec<usize>);
 /// # Errors
 /// As [`super::Detect::detect`].
 pub fn audit(keys: &Keys, lab: &mut dyn Lab, case: &DetectCase, misread: &[PlaceboPicture], report: &mut dyn Report) -> Result<Audited> {
-    let skipped = |why: String| Audited {
-        skipped: Some(why),
-        ..Audited::default()
-    };
     let members = case.members();
     let fewest = kin::fewest_seeds(keys.seeds);
     let needed = kin::EXAMPLES_PER_SEED * fewest;
     if members.len() < needed {
-        return Ok(skipped(format!(
+        return Ok(Audited::none(format!(
             "{} training examples have this label, and {needed} are needed",
             members.len()
         )));
     }
     if case.placebos.is_empty() {
-        return Ok(skipped("the model reads none of its validation pictures rightly".into()));
+        return Ok(Audited::none("the model reads none of its validation pictures rightly".into()));
     }
     let (view, notes) = Guard(keys).view(lab, case, &members)?;
-    let clean = case.placebos.iter().map(|p| (format!("the clean picture {}", p.id), p));
-    let misread = misread.iter().map(|p| (format!("the misread picture {}", p.id), p));
-    let (names, pictures): (Vec<String>, Vec<PlaceboPicture>) = clean.chain(misread).map(|(name, p)| (name, shared(p))).unzip();
+    let (names, pictures) = pictures(case.placebos, misread);
     let asked = DetectCase {
         placebos: &pictures,
         ..*case
@@ -96,15 +99,14 @@ pub fn audit(keys: &Keys, lab: &mut dyn Lab, case: &DetectCase, misread: &[Place
     let positions: Vec<usize> = usable.iter().map(|&i| members[i]).collect();
     let scored = scored.restrict(&usable);
     if positions.len() < needed {
-        return Ok(skipped(format!(
+        return Ok(Audited::none(format!(
             "{} of its training examples have a gradient, and {needed} are needed",
             positions.len()
         )));
     }
     let count = kin::seed_count(keys.seeds, positions.len());
-    let by_pictures: Vec<Start> = (names.into_iter().zip(&scored.placebos))
-        .map(|(name, row)| (name, kin::seeds(&scored.scaled(row), count)))
-        .collect();
+    let seeds = |row: &Vec<f64>| kin::seeds(&scored.scaled(row), count);
+    let by_pictures: Vec<Start> = names.into_iter().zip(scored.placebos.iter().map(seeds)).collect();
     let view = view.map(|view| view.restrict(&usable)).transpose()?;
     let mut joint = Joint {
         evidence,
@@ -124,6 +126,12 @@ pub fn audit(keys: &Keys, lab: &mut dyn Lab, case: &DetectCase, misread: &[Place
             break;
         }
     }
+    tell(&mut found, report);
+    Ok(found)
+}
+
+/// What was found, and what could not be told.
+fn tell(found: &mut Audited, report: &mut dyn Report) {
     report.log(&format!("{} groups stand apart, of {} sets of seeds", found.groups.len(), found.starts));
     if let Some(largest) = found.doubtful.iter().max() {
         found.notes.push(format!(
@@ -131,7 +139,13 @@ pub fn audit(keys: &Keys, lab: &mut dyn Lab, case: &DetectCase, misread: &[Place
             found.doubtful.len()
         ));
     }
-    Ok(found)
+}
+
+/// The pictures that kin grows from, and what each is.
+fn pictures(clean: &[PlaceboPicture], misread: &[PlaceboPicture]) -> (Vec<String>, Vec<PlaceboPicture>) {
+    let clean = clean.iter().map(|p| (format!("the clean picture {}", p.id), p));
+    let misread = misread.iter().map(|p| (format!("the misread picture {}", p.id), p));
+    clean.chain(misread).map(|(name, p)| (name, shared(p))).unzip()
 }
 
 fn shared(of: &PlaceboPicture) -> PlaceboPicture {
