@@ -102,7 +102,7 @@ FAULTS = [
     ("chance counts no null picture", "detect/kin.rs", r"self\.kappa\.len\(\), self\.null_alike,", "self.kappa.len(), 0 * self.null_alike,", LIB, "detect::kin"),
     ("an audit's clean pictures are of the first class", "jobs/audit.rs", r"case\.turn_to\(label, report\)\?;", "case.turn_to(label, report)?; let own = case.wrong; case.turn_to(0, report)?; case.wrong = own;", STORY, "audit"),
     ("a later portion's baseline is a row", "influence/portions.rs", r"rows\.remove\(0\);", "", LIB, "influence::portions"),
-    ("self-influence of the last portion", "influence/mod.rs", r"self_influence && before == 0", "self_influence && before == 1", STORY, "trace::the_guards"),
+    ("self-influence of the second portion only", "influence/mod.rs", r"self_influence && before == 0", "self_influence && before == 1", STORY, "influence::scores"),
     ("two pictures are as large as sixty", "detect/stand_out.rs", r"is_another && comparable\(r\)", "is_another || comparable(r) && is_another", LIB, "detect::stand_out"),
     ("gradients are never asked alone", "detect/guard.rs", r"joint\.view = None;", "", LIB, "detect::tests::features"),
     ("sure examples are doubtful", "jobs/review.rs", r"\* \(1\.0 - read\[place\]\[wrong\]\)", "* read[place][wrong]", LIB, "jobs::review"),
