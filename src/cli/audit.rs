@@ -69,7 +69,10 @@ impl Audit {
 fn table(report: &AuditReport) -> anyhow::Result<()> {
     let row = |class: &ClassAudit| {
         let in_groups: usize = class.groups.iter().map(|group| group.members.len()).sum();
-        let remark = class.skipped.as_ref().map(|why| format!("not audited: {why}")).unwrap_or_default();
+        let remark = class
+            .skipped
+            .as_ref()
+            .map_or_else(|| class.notes.join(" "), |why| format!("not audited: {why}"));
         let numbers = [class.examples as usize, class.groups.len(), in_groups].map(|n| n.to_string());
         [vec![class.label.clone()], numbers.to_vec(), vec![remark]].concat()
     };

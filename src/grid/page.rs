@@ -3,7 +3,7 @@
 use super::curve;
 use super::row::{GridRow, Shown};
 use super::tables::{GridTable, figures, tables};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, html};
 
 /// The files of an evaluation: name and text.
 ///
@@ -23,13 +23,7 @@ pub fn html(name: &str, rows: &[GridRow]) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(crate::report::POLICY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (name) " – evaluation" }
-                style { (PreEscaped(crate::report::STYLE)) }
-            }
+            (crate::report::page_head(&format!("{name} – evaluation")))
             body {
                 header {
                     div class="brand" { b { "delta-guard" } span { "evaluation" } }

@@ -2,9 +2,9 @@
 
 use super::evidence::data_uri;
 use super::exhibits::{pixels_said, sources_card};
-use super::{POLICY, STYLE, words};
+use super::{page_head, words};
 use delta_guard_contract::audit::{AuditGroup, AuditReport, ClassAudit};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, html};
 use std::path::Path;
 
 /// One page, complete in itself. `folder` holds the thumbnails.
@@ -13,14 +13,7 @@ pub fn page(report: &AuditReport, folder: &Path) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="referrer" content="no-referrer";
-                title { "Audit – delta-guard" }
-                style { (PreEscaped(STYLE)) }
-            }
+            (page_head("Audit – delta-guard"))
             body {
                 header {
                     div class="brand" { b { "delta-guard" } span { "audit" } }
@@ -74,7 +67,7 @@ fn section(class: &ClassAudit, group: &AuditGroup, folder: &Path) -> Markup {
                     }
                 }
             }
-            @if group.members.len() > shown { p class="soft" { (words::thousands((group.members.len() - shown) as u64)) " further ones are in audit.json." } }
+            @if group.members.len() > shown { p class="soft" { (words::thousands((group.members.len() - shown) as u64)) " more: audit.json has them all." } }
         }
     }
 }
@@ -175,7 +168,7 @@ mod tests {
             "data:image/png;base64,iVBORw0KGgo=",
             "frog/&lt;1&gt;.png",
             "κ 0.38",
-            "1 further ones are in audit.json",
+            "1 more: audit.json has them all",
             "not audited: too small",
         ] {
             assert!(page.contains(part), "{part} is missing in {page}");

@@ -31,6 +31,21 @@ pub(crate) const POLICY: &str = "default-src 'none'; img-src data:; style-src 'u
 pub const SERVED_POLICY: &str =
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The head of a page that is complete in itself.
+pub(crate) fn page_head(title: &str) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta http-equiv="Content-Security-Policy" content=(POLICY);
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="referrer" content="no-referrer";
+            meta name="robots" content="noindex";
+            title { (title) }
+            style { (PreEscaped(STYLE)) }
+        }
+    }
+}
+
 /// The report of `view` as one HTML page. Reads the thumbnails beside the trace report; one that cannot be read is shown as missing.
 pub fn page(view: &CaseView) -> String {
     let head = headline(view);
@@ -39,15 +54,7 @@ pub fn page(view: &CaseView) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="referrer" content="no-referrer";
-                meta name="robots" content="noindex";
-                title { (head.tag) ": " (view.submission.name) " – " (view.instance) }
-                style { (PreEscaped(STYLE)) }
-            }
+            (page_head(&format!("{}: {} – {}", head.tag, view.submission.name, view.instance)))
             body {
                 header class=(tone) {
                     div class="brand" {
