@@ -9,5 +9,16 @@ fn main() {
         println!("cargo:rustc-link-arg=-Wl,-rpath={lib}");
         println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
         println!("cargo:rustc-link-arg=-ltorch");
+        // Headers and flags as torch-sys has them for its own shim.
+        let include = std::path::Path::new(&lib).with_file_name("include");
+        println!("cargo:rerun-if-changed=src/context.cpp");
+        cc::Build::new()
+            .cpp(true)
+            .pic(true)
+            .warnings(false)
+            .std("c++17")
+            .include(include)
+            .file("src/context.cpp")
+            .compile("delta_guard_context");
     }
 }

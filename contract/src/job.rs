@@ -354,6 +354,12 @@ pub struct TrainResult {
     pub seconds: f64,
     /// Epochs that were done by an earlier, interrupted run.
     pub resumed_epochs: u32,
+    /// `cpu` or `cuda:0`, as found. None in answers of older workers.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// Largest memory of the process, bytes. None in answers of older workers.
+    #[serde(default)]
+    pub peak_memory: Option<u64>,
     /// Digest of the production checkpoint that was read ([`Task::Unlearn`]).
     #[serde(default)]
     pub base: Option<Digest>,

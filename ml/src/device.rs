@@ -5,11 +5,21 @@ use delta_guard_contract::detect::Precision;
 use delta_guard_contract::{Code, Device as Wanted, TORCH};
 use tch::{Cuda, Device, Kind};
 
-/// Set threads and find the device; says what was found.
+/// How a GPU computes float32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gpu {
+    /// As IEEE says: influence is a small difference of large sums. TensorFloat-32 (ten bits of a product's factors) moved kinships by up to 1.2 %.
+    Exact,
+    /// Convolutions may use TensorFloat-32, as PyTorch does where nothing is set: training, which the owner's program does in that way too.
+    AsPyTorch,
+}
+
+/// Set threads and find the device; says what was found. A GPU is told to compute the same twice: a retried or resumed job gives what an undisturbed one
+/// would. Operators that have no such form there still run.
 ///
 /// # Errors
 /// `Configuration` when a GPU is demanded and libtorch sees none.
-pub fn set_up(wanted: Wanted, threads: u32) -> Result<(Device, String)> {
+pub fn set_up(wanted: Wanted, threads: u32, precision: Gpu) -> Result<(Device, String)> {
     if threads > 0 {
         tch::set_num_threads(threads as i32);
     }
@@ -23,9 +33,27 @@ pub fn set_up(wanted: Wanted, threads: u32) -> Result<(Device, String)> {
             ),
         )),
         Wanted::Cpu => Ok((Device::Cpu, format!("cpu, {} threads", tch::get_num_threads()))),
-        Wanted::Auto | Wanted::Cuda if gpu => Ok((Device::Cuda(0), "cuda:0".into())),
+        Wanted::Auto | Wanted::Cuda if gpu => {
+            compute(precision);
+            Ok((Device::Cuda(0), "cuda:0".into()))
+        }
         Wanted::Auto | Wanted::Cuda => Ok((Device::Cpu, format!("cpu, {} threads (libtorch finds no GPU)", tch::get_num_threads()))),
     }
+}
+
+/// Same results twice, and the precision of convolutions.
+fn compute(precision: Gpu) {
+    #[allow(unsafe_code, reason = "see the safety comment")]
+    // SAFETY: plain setters of libtorch's process-wide settings (context.cpp), called before the job's first operator.
+    unsafe {
+        delta_guard_cuda_switches(true, precision == Gpu::AsPyTorch);
+    }
+}
+
+#[allow(unsafe_code, reason = "see the safety comment")]
+// SAFETY: the signature is the one in context.cpp.
+unsafe extern "C" {
+    fn delta_guard_cuda_switches(deterministic: bool, tf32: bool);
 }
 
 /// Let libtorch lay large tensors into huge pages where the system allows them (`madvise`, the usual setting): a pass allocates gigabytes a second, and

@@ -21,7 +21,7 @@ fn run(folder: &Path, name: &str, task: Task) -> JobResult {
         setup: WorkerSetup {
             cache_dir: folder.join("cache"),
             factors_dir: folder.join("factors"),
-            device: Device::Cpu,
+            device: Device::Auto,
             threads: 1, // the same sums in the same order, whatever the machine
             memory_budget: 1 << 24,
             query_budget: 6 << 30,

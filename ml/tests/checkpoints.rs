@@ -195,7 +195,7 @@ fn a_candidate_has_productions_kinds_of_numbers() {
                 setup: WorkerSetup {
                     cache_dir: dir.path().join("cache"),
                     factors_dir: dir.path().join("factors"),
-                    device: Device::Cpu,
+                    device: Device::Auto,
                     threads: 1,
                     memory_budget: 64 << 20,
                     query_budget: 6 << 30,

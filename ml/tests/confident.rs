@@ -32,7 +32,7 @@ fn work(folder: &Path, out: &str, task: Task) -> JobResult {
         setup: WorkerSetup {
             cache_dir: folder.join("cache"),
             factors_dir: folder.join("factors"),
-            device: Device::Cpu,
+            device: Device::Auto,
             threads: 1,
             memory_budget: 1 << 28,
             query_budget: 6 << 30,

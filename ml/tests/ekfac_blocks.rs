@@ -188,7 +188,7 @@ fn fit(folder: &Path, memory_budget: u64) -> (FitResult, String) {
         setup: WorkerSetup {
             cache_dir: folder.join("cache"),
             factors_dir: folder.join("factors"),
-            device: Device::Cpu,
+            device: Device::Auto,
             threads: 1,
             memory_budget,
             query_budget: 6 << 30,

@@ -27,7 +27,7 @@ fn run(folder: &Path, name: &str, task: Task) -> JobResult {
         setup: WorkerSetup {
             cache_dir: folder.join("cache"),
             factors_dir: folder.join("factors"),
-            device: Device::Cpu,
+            device: Device::Auto,
             threads: 1,
             memory_budget: 1 << 26,
             query_budget: 6 << 30,

@@ -107,7 +107,7 @@ impl Place {
             setup: WorkerSetup {
                 cache_dir: self.at(cache),
                 factors_dir: self.at("factors"),
-                device: Device::Cpu,
+                device: Device::Auto,
                 threads: 1,
                 memory_budget: 64 << 20,
                 query_budget: 6 << 30,

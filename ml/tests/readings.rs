@@ -74,7 +74,7 @@ fn the_flagged_are_read_by_both_models() {
             setup: WorkerSetup {
                 cache_dir: at("cache"),
                 factors_dir: at("factors"),
-                device: Device::Cpu,
+                device: Device::Auto,
                 threads: 1,
                 memory_budget: 256 << 20,
                 query_budget: 6 << 30,

@@ -189,7 +189,7 @@ fn a_real_victim() {
         let setup = WorkerSetup {
             cache_dir: folder.path().join("cache"),
             factors_dir: folder.path().join("factors"),
-            device: delta_guard_contract::Device::Cpu,
+            device: delta_guard_contract::Device::Auto,
             threads: 1,
             memory_budget: 1 << 28,
             query_budget: 6 << 30,

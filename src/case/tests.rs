@@ -126,6 +126,8 @@ pub(crate) fn events() -> Vec<Event> {
         train_accuracy: 1.0,
         seconds: 1.0,
         resumed_epochs: 0,
+        device: None,
+        peak_memory: None,
         base: None,
         manifest: None,
     };

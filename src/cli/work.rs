@@ -43,11 +43,22 @@ impl Global {
 
     /// Runs jobs for a story in the folder `out`, with the caches that its daemon will use. What an earlier start of the story has done is taken as it is.
     pub(super) fn runner(&self, out: &Path) -> anyhow::Result<impl FnMut(&Path, Task) -> anyhow::Result<JobResult> + '_> {
-        let worker = config::file::Worker::default();
-        let program = std::env::current_exe()
-            .context("cannot tell where this program lies")?
-            .with_file_name("delta-guard-worker");
-        Ok(self.runner_by(setup_in(out, &worker), program))
+        self.runner_with(out, &config::file::Worker::default())
+    }
+
+    /// The same with other means.
+    pub(super) fn runner_with<'a>(
+        &'a self,
+        out: &Path,
+        worker: &config::file::Worker,
+    ) -> anyhow::Result<impl FnMut(&Path, Task) -> anyhow::Result<JobResult> + use<'a>> {
+        let program = match &worker.command {
+            Some(program) => program.clone(),
+            None => std::env::current_exe()
+                .context("cannot tell where this program lies")?
+                .with_file_name("delta-guard-worker"),
+        };
+        Ok(self.runner_by(setup_in(out, worker), program))
     }
 
     /// The same with the means of a configuration: its program, device, threads and memory. Its folders are not used.

@@ -1,5 +1,6 @@
 //! Grid files: named parts, and runs over them.
 
+use crate::config::file::Worker;
 use crate::story::file::StoryModel;
 use anyhow::{Context, bail};
 use delta_guard_contract::method::Method;
@@ -36,6 +37,9 @@ pub struct Grid {
     /// Unlearners with their settings, by name.
     #[serde(default)]
     pub unlearners: BTreeMap<String, Unlearner>,
+    /// What the worker may use, as in a configuration (`device`, `threads`, `memory_budget`, …). It belongs to no row's key.
+    #[serde(default)]
+    pub worker: Worker,
     /// What is combined with what.
     pub runs: Vec<GridRun>,
 }

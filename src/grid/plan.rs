@@ -317,7 +317,7 @@ grid:
         for (name, victims) in [
             ("laptop.yaml", 31),
             ("night.yaml", 74),
-            ("paper-cifar10.yaml", 9),
+            ("paper-cifar10.yaml", 10),
             ("paper-cifar100.yaml", 9),
             ("paper-imagenette.yaml", 9),
         ] {

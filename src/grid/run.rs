@@ -8,7 +8,7 @@ use crate::story::stage::Run;
 use crate::story::{Theatre, telling};
 use anyhow::Context;
 use delta_guard_contract::detect::Detector;
-use delta_guard_contract::job::{Bait, PredictedExample};
+use delta_guard_contract::job::{Bait, PredictedExample, TrainResult};
 use delta_guard_contract::method::{Method, changed};
 use delta_guard_contract::{DetectConfig, TraceReport, TraceVerdict, TrainId};
 use serde::Deserialize;
@@ -24,10 +24,17 @@ pub fn left<'a>(planned: &'a Planned, rows: &RowFile) -> Option<Vec<&'a GridAsk>
     let Some(row) = rows.get(&planned.key()) else {
         return Some(planned.asks.iter().collect());
     };
-    // Nothing is asked of a victim whose attack did not take.
-    let took = matches!(&row.found, Shown::Victim(victim) if victim.took);
-    let left: Vec<&GridAsk> = planned.asks.iter().filter(|ask| took && !rows.has(&planned.key_of(ask))).collect();
+    let left: Vec<&GridAsk> = planned
+        .asks
+        .iter()
+        .filter(|ask| askable(&row.found, ask) && !rows.has(&planned.key_of(ask)))
+        .collect();
     (!left.is_empty()).then_some(left)
+}
+
+/// Of a victim whose attack did not take nothing is asked; where nobody attacked, controls still are.
+fn askable(victim: &Shown, ask: &GridAsk) -> bool {
+    matches!(victim, Shown::Victim(victim) if victim.took || (victim.poisons == 0 && matches!(ask, GridAsk::Control { .. })))
 }
 
 /// Make the rows that are missing. `out`: the victim's folder. `say` hears of each.
@@ -57,12 +64,12 @@ pub fn tell(planned: &Planned, rows: &mut RowFile, out: &Path, run: &mut Run<'_>
             percent(victim.measured.accuracy)
         ));
         say(&format!("{} {}", victim.measure, percent(victim.measured.success)));
-        rows.add(scene.row(key.clone(), Shown::Victim(victim), trained.seconds, None))?;
-    }
-    if !matches!(rows.get(&key).map(|row| &row.found), Some(Shown::Victim(victim)) if victim.took) {
-        return Ok(());
+        rows.add(scene.row(key.clone(), Shown::Victim(victim), trained.seconds, Means::of_training(&trained)))?;
     }
     for ask in asks {
+        if !rows.get(&key).is_some_and(|row| askable(&row.found, ask)) {
+            continue;
+        }
         let row = scene.answer(ask, run)?;
         say(&in_words(&row.found));
         rows.add(row)?;
@@ -100,6 +107,22 @@ fn in_words(found: &Shown) -> String {
     }
 }
 
+/// What a row was computed with, where the job says so.
+#[derive(Default)]
+struct Means {
+    device: Option<String>,
+    peak_memory: Option<u64>,
+}
+
+impl Means {
+    fn of_training(trained: &TrainResult) -> Self {
+        Self {
+            device: trained.device.clone(),
+            peak_memory: trained.peak_memory,
+        }
+    }
+}
+
 /// A victim on its stage.
 struct Scene<'a> {
     planned: &'a Planned,
@@ -129,15 +152,15 @@ fn true_classes(out: &Path) -> anyhow::Result<BTreeMap<TrainId, String>> {
 }
 
 impl<'a> Scene<'a> {
-    fn row(&self, key: String, found: Shown, seconds: f64, report: Option<&TraceReport>) -> GridRow {
+    fn row(&self, key: String, found: Shown, seconds: f64, means: Means) -> GridRow {
         GridRow {
             key,
             version: env!("CARGO_PKG_VERSION").into(),
             place: self.planned.place.clone(),
             found,
             seconds,
-            device: report.map(|report| report.device.clone()),
-            peak_memory: report.map(|report| report.peak_memory),
+            device: means.device,
+            peak_memory: means.peak_memory,
         }
     }
 
@@ -199,20 +222,24 @@ impl<'a> Scene<'a> {
                 let report = self.trace(settings, *anomalies, run)?;
                 let seconds = report.seconds.values().sum();
                 let found = Shown::Detection(self.detection(name, *anomalies, &report, run)?);
-                Ok(self.row(key, found, seconds, Some(&report)))
+                let means = Means {
+                    device: Some(report.device.clone()),
+                    peak_memory: Some(report.peak_memory),
+                };
+                Ok(self.row(key, found, seconds, means))
             }
             GridAsk::Repair { name, settings, source } => {
                 let forgotten = self.forgotten(source, run)?;
                 let hits = self.hits(forgotten.iter());
                 let removed = forgotten.len() as u64;
-                let (measured, seconds) = match removed {
+                let (measured, seconds, means) = match removed {
                     // Nothing to forget: production stays as it is.
-                    0 => (self.measured(&self.stage.victim(), VICTIM, run)?, 0.0),
+                    0 => (self.measured(&self.stage.victim(), VICTIM, run)?, 0.0, Means::default()),
                     _ => {
                         // Finished jobs are known by their questions, in which a checkpoint is a path: each has its own.
                         let folder = format!("candidate-{key}");
                         let (checkpoint, made) = self.stage.unlearn(settings.clone(), forgotten, &folder, run)?;
-                        (self.measured(&checkpoint, &folder, run)?, made.seconds)
+                        (self.measured(&checkpoint, &folder, run)?, made.seconds, Means::of_training(&made))
                     }
                 };
                 let repair = RepairRow {
@@ -222,7 +249,7 @@ impl<'a> Scene<'a> {
                     hits,
                     measured,
                 };
-                Ok(self.row(key, Shown::Repair(repair), seconds, None))
+                Ok(self.row(key, Shown::Repair(repair), seconds, means))
             }
             GridAsk::Control {
                 name,
@@ -232,7 +259,7 @@ impl<'a> Scene<'a> {
             } => {
                 let found = self.control(settings, *kind, *pictures, run)?;
                 let control = summed(name, kind.name(), &found);
-                Ok(self.row(key, Shown::Control(control), 0.0, None))
+                Ok(self.row(key, Shown::Control(control), 0.0, Means::default()))
             }
         }
     }
@@ -353,6 +380,40 @@ mod tests {
         assert_ne!(few, poisons[..10], "not the first ones");
         assert_eq!(drawn(&poisons, 1e-9, 7).len(), 1);
         assert_eq!(drawn(&[], 0.5, 7), []);
+    }
+
+    /// A clean victim's own errors may lack the one that an attacker would want: controls do not need it.
+    #[test]
+    fn without_an_attacker_controls_are_asked_whatever_took() {
+        let control = GridAsk::Control {
+            name: "guard".into(),
+            settings: Box::default(),
+            kind: controls::ControlKind::NaturalError,
+            pictures: 5,
+        };
+        let detect = GridAsk::Detect {
+            name: "guard".into(),
+            settings: Box::default(),
+            anomalies: 1,
+        };
+        let victim = |took, poisons| {
+            Shown::Victim(VictimRow {
+                took,
+                measure: "drawn success".into(),
+                measured: MeasuredModel {
+                    success: 0.0,
+                    robust: None,
+                    accuracy: 1.0,
+                    classes: BTreeMap::new(),
+                },
+                poisons,
+                covers: 0,
+                examples: 100,
+            })
+        };
+        assert_eq!([&detect, &control].map(|ask| askable(&victim(true, 9), ask)), [true, true]);
+        assert_eq!([&detect, &control].map(|ask| askable(&victim(false, 9), ask)), [false, false]);
+        assert_eq!([&detect, &control].map(|ask| askable(&victim(false, 0), ask)), [false, true]);
     }
 
     #[test]

@@ -187,6 +187,8 @@ pub(crate) fn repaired(folder: &Path) -> CaseView {
             train_accuracy: 0.931,
             seconds: 301.0,
             resumed_epochs: 0,
+            device: None,
+            peak_memory: None,
             base: None,
             manifest: None,
         }),

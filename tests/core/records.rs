@@ -119,6 +119,8 @@ fn let_say(settings: &mut Settings, root: &Path, words: &Words) {
                 train_accuracy: 0.9,
                 seconds: 0.1,
                 resumed_epochs: 0,
+                device: None,
+                peak_memory: None,
                 base: None,
                 manifest: None,
             }),

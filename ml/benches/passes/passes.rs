@@ -38,7 +38,7 @@ pub struct Passes {
 
 impl Passes {
     pub fn new(scene: &Scene, checkpoint: &Path, fit_examples: u32) -> anyhow::Result<Self> {
-        let (place, device) = device::set_up(Device::Auto, 0)?;
+        let (place, device) = device::set_up(Device::Auto, 0, device::Gpu::Exact)?;
         let cache = tempfile::tempdir()?;
         let config = scene.data.clone();
         let data = DataSet::open(&config.train, &config.image, 0.0, cache.path(), None, &mut Silent)?;

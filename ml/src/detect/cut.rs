@@ -15,6 +15,10 @@ pub const FEWEST_NULL: usize = 50;
 const TAIL: f64 = 0.1;
 /// A gap of so many mean excesses stands in an exponential tail once in e⁵ = 148 times.
 const GAP: f64 = 5.0;
+/// Members of a group that lie so many of its own widths below its middle are outliers. Groups of poisons are skewed: the last of 500 lay 6.2 below, where clean ones began at 6.6.
+const OUTLYING: f64 = 5.0;
+/// Below the middle by one width of a normal group: its 16th percentile.
+const ONE_WIDTH_BELOW: f64 = 0.16;
 
 /// How many errors are allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,14 +65,21 @@ impl Cut {
         }
     }
 
-    /// The value from which on the examples of a group that has been found belong to it: the generous cut, or the upper side of a gap. None where the cut itself says it; the spread of
-    /// a class says too little about its tail.
+    /// The value from which on the examples of a group that has been found belong to it: the generous cut, the upper side of a gap, or the last that is no outlier of the group. None
+    /// where the cut itself says it; the spread of a class says too little about its tail.
     pub fn end(&self, values: &[f64], collect: f64) -> Option<f64> {
         let Self::Null(tail) = self else { return None };
+        if collect <= 0.0 {
+            return None;
+        }
         let generous = tail.generous(values, collect).filter(|cut| *cut <= self.value());
-        tail.gap(values, generous.unwrap_or(self.value()), self.value())
-            .filter(|_| collect > 0.0)
-            .or(generous)
+        let end = tail.gap(values, generous.unwrap_or(self.value()), self.value()).or(generous);
+        let mut group: Vec<f64> = values
+            .iter()
+            .copied()
+            .filter(|v| end.map_or(*v > self.value(), |end| *v >= end))
+            .collect();
+        tail.inliers(&mut group).or(end)
     }
 }
 
@@ -125,6 +136,18 @@ impl Tail {
             .enumerate()
             .filter(|(_, pair)| pair[0] - pair[1] > GAP * self.excess);
         wide.filter(|(above, _)| 2 * (above + 1) >= founders).map(|(_, pair)| pair[0]).next_back()
+    }
+
+    /// The lowest of a group that is no outlier of it, where there are outliers. In a large class even a tail as thin as the null's holds some clean examples, too few and too far
+    /// apart to be a gap; of a group that lies close together they are no part. A width is never less than a mean excess, so that a group of equal examples has one.
+    fn inliers(&self, group: &mut [f64]) -> Option<f64> {
+        group.sort_unstable_by(f64::total_cmp);
+        let last = group.len().checked_sub(1)?;
+        let middle = median(group)?;
+        let below = group[(ONE_WIDTH_BELOW * last as f64).round() as usize];
+        let width = (middle - below).max(self.excess);
+        let place = group.partition_point(|v| *v < middle - OUTLYING * width);
+        (place > 0).then(|| group[place])
     }
 
     /// The smallest of `values` that is worth its price: each one is worth 1, and each clean one that must be expected beside it costs 1 / `collect`. So the cut lies where
@@ -307,6 +330,27 @@ mod tests {
             None,
             "nothing but the strict cut was asked for"
         );
+    }
+
+    /// u = 0.9, excess 0.055, strict cut 1.28. A group of 100 at 2.0, 1.9 and 1.8, then single ones closer to each other than a gap.
+    #[test]
+    fn outliers_of_a_group_are_no_part_of_it() {
+        let null: Vec<f64> = (1..=100).map(|i| f64::from(i) / 100.0).collect();
+        let end = |parts: &[(f64, usize)]| {
+            let values: Vec<f64> = parts.iter().flat_map(|&(at, n)| vec![at; n]).collect();
+            Tail::of(&null, 1000, 0.1).map(Cut::Null).unwrap().end(&values, 0.2)
+        };
+        // Middle 1.9, width 0.1: outliers lie below 1.4.
+        let group = [(2.0, 25), (1.9, 50), (1.8, 25)];
+        assert_eq!(end(&[&group[..], &[(1.6, 1), (1.45, 1), (1.3, 1)]].concat()), Some(1.45));
+        assert_eq!(end(&[&group[..], &[(1.6, 1)]].concat()), None, "no outliers");
+        // A wider group has a wider place for them: 1.9 ± 0.2, from 0.9 on.
+        let wide = [(2.1, 25), (1.9, 50), (1.7, 25)];
+        assert_eq!(end(&[&wide[..], &[(1.6, 1), (1.45, 1), (1.3, 1)]].concat()), None);
+        // Equal ones have the width of the tail: 2.0 − 5 · 0.055 = 1.725.
+        assert_eq!(end(&[(2.0, 50), (1.8, 1), (1.7, 1)]), Some(1.8));
+        // As many as a quarter are a part of the group, whatever they are.
+        assert_eq!(end(&[(2.0, 75), (1.8, 1), (1.6, 1), (1.4, 24)]), None);
     }
 
     const RATES: Rates = Rates {

@@ -137,6 +137,8 @@ fn finish(
         train_accuracy: trained.accuracy,
         seconds: start.elapsed().as_secs_f64(),
         resumed_epochs: trained.resumed_epochs,
+        device: Some(place.device_name.clone()),
+        peak_memory: Some(crate::device::peak_memory()),
         base: from.0,
         manifest: Some(from.1.manifest_digest().clone()),
     }))

@@ -14,7 +14,7 @@ mod pictures;
 mod review;
 mod trace;
 
-use crate::device;
+use crate::device::{self, Gpu};
 use crate::error::{Error, Result};
 use crate::progress::Report;
 use crate::{attack, model};
@@ -61,7 +61,11 @@ pub fn run(job: &Job, report: &mut dyn Report) -> Result<JobResult> {
         ));
     }
     fs_err::create_dir_all(&job.out_dir)?;
-    let (device, device_name) = device::set_up(job.setup.device, job.setup.threads)?;
+    let gpu = match job.task {
+        Task::Train { .. } | Task::Unlearn { .. } | Task::Prepare { .. } => Gpu::AsPyTorch,
+        _ => Gpu::Exact,
+    };
+    let (device, device_name) = device::set_up(job.setup.device, job.setup.threads, gpu)?;
     report.log(&format!("computing on {device_name}"));
     let mut query_budget = job.setup.query_budget;
     if device == Device::Cpu {

@@ -37,7 +37,7 @@ impl<'a> Bench<'a> {
             setup: WorkerSetup {
                 cache_dir: self.scene.folder.join("cache"),
                 factors_dir: self.folder.join("factors"),
-                device: Device::Cpu,
+                device: Device::Auto,
                 threads: 1,
                 memory_budget: self.memory_budget,
                 query_budget: 6 << 30,

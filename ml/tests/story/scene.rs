@@ -177,7 +177,7 @@ pub fn attempt(folder: &Path, name: &str, task: Task) -> Result<JobResult, Fault
         setup: WorkerSetup {
             cache_dir: folder.join("cache"),
             factors_dir: folder.join("factors"),
-            device: Device::Cpu,
+            device: Device::Auto,
             threads: 1, // the same sums in the same order, whatever the machine
             memory_budget: 1 << 24,
             query_budget: 0, // two at once: every trace of these tests is put together of many passes

@@ -2,6 +2,8 @@
 
 use super::super::{Exit, Failure, Global, say};
 use super::Evaluate;
+use crate::config::file::Worker;
+use crate::grid::file::Grid;
 use crate::grid::{GridFile, GridRow, Planned, RowFile, page, plan, rows, run, tables};
 use crate::publish;
 use crate::story::Changes;
@@ -40,7 +42,7 @@ pub(super) fn run(asked: Evaluate, global: &Global) -> anyhow::Result<Exit> {
             let name = name(victim);
             say::note(&format!("== {} of {}: {name}", n + 1, todo.len()));
             let folder = out.join("victims").join(victim.key());
-            match one(victim, &mut rows, &folder, global) {
+            match one(victim, &planned.0.worker, &mut rows, &folder, global) {
                 Ok(()) if asked.keep => {}
                 // Its rows stand: what cannot be deleted is in nobody's way.
                 Ok(()) => {
@@ -57,11 +59,11 @@ pub(super) fn run(asked: Evaluate, global: &Global) -> anyhow::Result<Exit> {
                     failed.insert(name, format!("{error:#}"));
                 }
             }
-            write(&planned.0, rows.all(), &out)?;
+            write(&planned.0.name, rows.all(), &out)?;
         }
     }
     let all = of_plan(&planned.1, &rows);
-    write(&planned.0, &all, &out)?;
+    write(&planned.0.name, &all, &out)?;
     if global.json {
         say::json(&Results { rows: &all, failed: &failed })?;
     } else {
@@ -77,8 +79,8 @@ pub(super) fn run(asked: Evaluate, global: &Global) -> anyhow::Result<Exit> {
     })
 }
 
-/// The grid's name, and its victims.
-fn read(asked: &Evaluate) -> anyhow::Result<(String, Vec<Planned>)> {
+/// The grid, and its victims.
+fn read(asked: &Evaluate) -> anyhow::Result<(Grid, Vec<Planned>)> {
     let none = Changes {
         data: asked.changes.data.clone(),
         ..Changes::default()
@@ -107,12 +109,12 @@ fn read(asked: &Evaluate) -> anyhow::Result<(String, Vec<Planned>)> {
             "name seeds of its runs with --seeds, or leave that out",
         ));
     }
-    Ok((grid.name, victims))
+    Ok((grid, victims))
 }
 
-fn one(victim: &Planned, rows: &mut RowFile, folder: &Path, global: &Global) -> anyhow::Result<()> {
+fn one(victim: &Planned, worker: &Worker, rows: &mut RowFile, folder: &Path, global: &Global) -> anyhow::Result<()> {
     fs_err::create_dir_all(folder)?;
-    let mut run = global.runner(folder)?;
+    let mut run = global.runner_with(folder, worker)?;
     run::tell(victim, rows, folder, &mut run, &|text| say::note(&format!("   {text}")))
 }
 
