@@ -94,6 +94,7 @@ FAULTS = [
     ("clean ones cost nothing", "detect/cut.rs", r"f64::from\(above\) - clean\(x\) / collect", "f64::from(above) - clean(x) * collect", LIB, "detect::"),
     ("a gap is none", "detect/cut.rs", r"pair\[0\] - pair\[1\] > GAP \* self\.excess", "pair[0] - pair[1] > 100.0 * GAP * self.excess", LIB, "detect::cut"),
     ("a few that stand out are the group", "detect/cut.rs", r"2 \* \(above \+ 1\) >= founders", "2 * (above + 1) >= founders || *above > 0", LIB, "detect::cut"),
+    ("three alike are a group", "detect/stand_out.rs", r"const FEWEST_ALIKE: usize = 5;", "const FEWEST_ALIKE: usize = 2;", LIB, "detect::stand_out"),
     ("outliers stay in a group", "detect/cut.rs", r"tail\.inliers\(&mut group\)\.or\(end\)", "tail.inliers(&mut group).and(None).or(end)", LIB, "detect::cut"),
     ("a group's width is its upper side", "detect/cut.rs", r"\(middle - below\)\.max\(self\.excess\)", "(group[last] - middle).max(self.excess)", LIB, "detect::cut"),
     ("equal examples leave no width", "detect/cut.rs", r"\(middle - below\)\.max\(self\.excess\)", "(middle - below)", LIB, "detect::cut"),

@@ -287,6 +287,9 @@ pub struct CheckResult {
     /// What a person should know of how the checkpoint was read: one sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Where the worker computes, as found: `cuda:0`, or the processor and its threads. None in answers of older workers.
+    #[serde(default)]
+    pub device: Option<String>,
 }
 
 /// A picture as the model reads it.

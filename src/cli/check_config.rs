@@ -122,6 +122,7 @@ fn try_out(global: &Global, config: Config) -> anyhow::Result<Checked> {
         },
     };
     if let Some(seen) = &seen {
+        tried.found.extend(seen.device.clone().map(|device| ("computing on", device)));
         tried.warnings.extend(thin_classes(&config, seen));
         proof(&config, seen, &mut tried)?;
         coverage(&config.file, seen, &mut tried);

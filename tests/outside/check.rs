@@ -61,6 +61,7 @@ fn a_check_tries_things_out_and_ends_with_what_it_understood() {
         "http://127.0.0.1:0",
         "3 classes, 300 files",
         "fits, 12,345 numbers",
+        "computing on      cuda:0",
         "eu: 40 epochs",
         "to b@example.org through mail.example.org:587",
         "tried as",

@@ -292,7 +292,7 @@ def main():
             failed("configuration", "the checkpoint lacks fc.weight", "name another checkpoint")
         sizes = [[c, 100] for c in CLASSES]
         proof = program(model["architecture"]).get("proof") if model and model["architecture"].endswith(".pt2") else None
-        done("check", classes=len(CLASSES), train=sizes, validation=sizes[:2] + [[CLASSES[2], 3]], parameters=12345, proof=proof, tracked=model and tracked(model))
+        done("check", classes=len(CLASSES), train=sizes, validation=sizes[:2] + [[CLASSES[2], 3]], parameters=12345, proof=proof, tracked=model and tracked(model), device="cuda:0")
     if "FAKE_ANOMALY" in os.environ and kind == "prepare":
         source = lambda name: {"path": name, "format": "auto", "split": "all"}
         words = os.environ.get("FAKE_ANOMALY", "label=dog\\n").replace("\\n", "\n")

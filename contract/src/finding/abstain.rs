@@ -33,6 +33,8 @@ pub enum Abstain {
     WithinPlacebos { candidates: u64, z: f64, limit: f64, placebos: u64 },
     /// Choosing the strongest explains as much.
     WithinChoice { candidates: u64, of: u64, z: f64, floor: f64 },
+    /// A few pictures that resemble each other.
+    TooFewAlike { candidates: u64, needed: u64 },
     /// A placebo's group stands apart as much.
     LikeNaturalGroup {
         candidates: u64,
@@ -76,6 +78,7 @@ impl Abstain {
             Self::ActsOnPlacebo { .. } => "acts-on-placebo",
             Self::WithinPlacebos { .. } => "within-placebos",
             Self::WithinChoice { .. } => "within-choice",
+            Self::TooFewAlike { .. } => "too-few-alike",
             Self::LikeNaturalGroup { .. } => "like-natural-group",
             Self::NothingInCommon => "nothing-in-common",
             Self::TooFewShifts { .. } => "too-few-shifts",
@@ -149,6 +152,9 @@ impl Abstain {
             ),
             Self::WithinChoice { candidates: n, of, z, floor } => format!(
                 "the {n} candidates act on the anomaly no more (z {z:.2}) than the strongest {n} of {of} examples would without any cause (z {floor:.2})"
+            ),
+            Self::TooFewAlike { candidates: n, needed } => format!(
+                "only {n} candidates belong together: copies of a picture, or a frame that a few share, make such groups by nature; at least {needed} are needed"
             ),
             Self::LikeNaturalGroup {
                 candidates: n,

@@ -109,6 +109,11 @@ fn reasons() -> Vec<(Abstain, &'static str, &'static str)> {
             "the 31 candidates act on the anomaly no more (z 1.90) than the strongest 31 of 650 examples would without any cause (z 2.33)",
         ),
         (
+            Abstain::TooFewAlike { candidates: 4, needed: 5 },
+            "too-few-alike",
+            "only 4 candidates belong together: copies of a picture, or a frame that a few share, make such groups by nature; at least 5 are needed",
+        ),
+        (
             Abstain::LikeNaturalGroup {
                 candidates: 31,
                 d_prime: 3.1,

@@ -76,6 +76,8 @@ pub fn z_of_choosing(group: usize, all: usize) -> f64 {
 /// From this share on two groups are the same one.
 const SAME_GROUP: f64 = 0.5;
 
+/// Groups of fewer members are what near-duplicates make.
+const FEWEST_ALIKE: usize = 5;
 /// A natural group of less than this share of the candidates is no measure of how far they stand apart.
 const SAME_SIZE: f64 = 0.5;
 
@@ -151,13 +153,15 @@ pub struct Rival {
 
 /// None: the group stands out. Otherwise why it does not.
 ///
-/// The rule of algorithm §3 step 4, with three conditions that only ever add to abstaining, and one that says which groups can be compared:
+/// The rule of algorithm §3 step 4, with four conditions that only ever add to abstaining, and one that says which groups can be compared:
 /// * *Same treatment.* The anomaly's seeds are its strongest scaled drops (50 transformed queries), a placebo's are its strongest scores, which
 ///   costs one query instead of 51. So that the other seed rule cannot be what makes the anomaly stand out, the anomaly is also put through the
 ///   placebos' steps, and both ways must lead to the same group.
 /// * *Same group.* z must also exceed what the same group does to each placebo, and the limit that one more placebo would keep with
 ///   probability 1 − α. Without it, where no placebo flags anything every chance group would stand out; and a natural error that drifts onto
 ///   poisons with which it has nothing to do would exceed all of 20 placebos once in 21 times. z itself must be positive.
+/// * *More than a few.* Near-duplicates, or a few pictures with the same frame, teach the model the same thing by nature: of 1,000 natural errors one or two
+///   lead to such a group, and hardly a placebo shows it. A group has at least [`FEWEST_ALIKE`] members.
 /// * *As large.* d′ is compared with that of natural groups of at least half the size: the smaller a group, the more alike its members can be.
 /// * *More than choice.* Where no placebo has any effect, any small z would exceed them all. z must also exceed [`z_of_choosing`].
 ///
@@ -226,6 +230,10 @@ pub fn objection(candidate: &Candidate, rivals: &[Rival], wanted: usize, alpha: 
         let of = candidate.all as u64;
         return Some(Abstain::WithinChoice { candidates, of, z, floor });
     }
+    if candidate.group.len() < FEWEST_ALIKE {
+        let needed = FEWEST_ALIKE as u64;
+        return Some(Abstain::TooFewAlike { candidates, needed });
+    }
     // Two near-duplicates stand apart as far as nothing else does: that says nothing of a group of sixty.
     let comparable = |r: &Rival| r.group.len() as f64 >= SAME_SIZE * candidate.group.len() as f64;
     let another = |r: &Rival| {
@@ -267,7 +275,7 @@ mod tests {
         objection(candidate, &rivals, 20, 0.01).map(|why| why.sentence())
     }
 
-    const GROUP: [usize; 4] = [1, 2, 3, 4];
+    const GROUP: [usize; 5] = [1, 2, 3, 4, 5];
     const STRONG: Candidate = Candidate {
         group: &GROUP,
         all: 40,
@@ -275,6 +283,23 @@ mod tests {
         z: Some(5.0),
         like_a_placebo: &GROUP,
     };
+
+    #[test]
+    fn a_few_that_are_alike_are_no_group() {
+        let of = |group: &'static [usize]| {
+            judge(
+                &Candidate {
+                    group,
+                    like_a_placebo: group,
+                    ..STRONG
+                },
+                vec![],
+            )
+        };
+        assert_eq!(of(&GROUP), None);
+        let said = of(&GROUP[..4]).unwrap();
+        assert!(said.contains("only 4 candidates") && said.contains("at least 5"), "{said}");
+    }
 
     #[test]
     fn apart_is_the_difference_of_means_in_standard_deviations_of_the_others() {
@@ -363,29 +388,29 @@ mod tests {
         }
         assert_eq!(z_of_choosing(15_000, 20_000), z_of_choosing(10_000, 20_000));
         assert_eq!(z_of_choosing(0, 0), 0.0);
-        // 4 of 40: 2.31.
+        // 5 of 40: 2.29.
         assert!(
             judge(&Candidate { z: Some(0.95), ..STRONG }, vec![])
                 .unwrap()
-                .contains("the strongest 4 of 40")
+                .contains("the strongest 5 of 40")
         );
-        assert!(judge(&Candidate { z: Some(2.30), ..STRONG }, vec![]).is_some());
-        assert_eq!(judge(&Candidate { z: Some(2.33), ..STRONG }, vec![]), None);
+        assert!(judge(&Candidate { z: Some(2.28), ..STRONG }, vec![]).is_some());
+        assert_eq!(judge(&Candidate { z: Some(2.31), ..STRONG }, vec![]), None);
     }
 
     #[test]
     fn d_prime_must_exceed_that_of_another_group_but_not_of_the_same() {
-        assert!(judge(&STRONG, vec![rival(&[4, 5, 6], 10.0, 1.0, 0.0)]).unwrap().contains("d′ 10.00"));
+        assert!(judge(&STRONG, vec![rival(&[5, 6, 7], 10.0, 1.0, 0.0)]).unwrap().contains("d′ 10.00"));
         assert_eq!(
-            judge(&STRONG, vec![rival(&[1, 2, 5, 6], 12.0, 1.0, 0.0)]),
+            judge(&STRONG, vec![rival(&[1, 2, 6, 7], 12.0, 1.0, 0.0)]),
             None,
             "half of it is the same group"
         );
         // One of less than half the size is no measure; half is.
-        assert_eq!(judge(&STRONG, vec![rival(&[6], 23.0, 1.0, 0.0)]), None);
-        assert!(judge(&STRONG, vec![rival(&[6, 7], 23.0, 1.0, 0.0)]).is_some());
+        assert_eq!(judge(&STRONG, vec![rival(&[6, 7], 23.0, 1.0, 0.0)]), None);
+        assert!(judge(&STRONG, vec![rival(&[6, 7, 8], 23.0, 1.0, 0.0)]).is_some());
         // What holds the candidates among many more is another group: the share is that of its own.
-        assert!(judge(&STRONG, vec![rival(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 12.0, 1.0, 0.0)]).is_some());
+        assert!(judge(&STRONG, vec![rival(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 12.0, 1.0, 0.0)]).is_some());
     }
 
     #[test]

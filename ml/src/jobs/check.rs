@@ -45,5 +45,6 @@ pub fn check(place: &Place<'_>, data: &DataConfig, model: Option<&ModelConfig>) 
         proof: model.map(|model| bench::proof(model, &data.image)).transpose()?.flatten(),
         tracked,
         notes,
+        device: Some(place.device_name.clone()),
     }))
 }
