@@ -299,6 +299,7 @@ FAULTS = [
     ("one folder for all candidates", "src/grid/run.rs", r'let folder = format!\("candidate-\{key\}"\);', 'let folder = "candidate".to_string();', CLI, "grid::rows_are_made"),
     ("what was missed is what was flagged", "src/grid/run.rs", r"filter\(\|id\| !flagged\.contains\(id\)\)", "filter(|id| flagged.contains(id))", CLI, "grid::rows_are_made"),
     ("the poisons that are known follow no id", "src/grid/run.rs", r"\.update\(id\.0\.as_bytes\(\)\)", "", GUARD, "grid::run"),
+    ("what was never attacked is", "src/grid/run.rs", r"story\.story\.attack = Attack::None\(Default::default\(\)\);", "let _ = Attack::None(Default::default()); story.story.seed = story.story.seed;", CLI, "grid::"),
     ("clean victims are asked nothing", "src/grid/run.rs", r"victim\.poisons == 0 && matches", "victim.poisons == 1 && matches", GUARD, "grid::run"),
     ("a grid's worker is ignored", "src/cli/evaluate/grid.rs", r"global\.runner_with\(folder, worker\)", "global.runner_with(folder, &Worker { command: None, ..worker.clone() })", CLI, "grid::"),
     ("a row is made again", "src/grid/rows.rs", r"self\.keys\.contains\(key\)", "self.keys.contains(key) && false", CLI, "grid::"),

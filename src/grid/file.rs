@@ -92,6 +92,9 @@ pub struct GridRun {
     /// What is repaired.
     #[serde(default)]
     pub repairs: Vec<Repairs>,
+    /// Train the same network on the training set as it was before the attack, and measure the attack on that: what success is there without any.
+    #[serde(default)]
+    pub clean: bool,
     /// Clean pictures handed in as if they were anomalies.
     #[serde(default)]
     pub controls: ControlsAsked,

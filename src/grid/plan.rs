@@ -48,6 +48,8 @@ pub enum GridAsk {
         /// What is forgotten.
         source: Forgotten,
     },
+    /// How far does the attack succeed with a network that was never attacked?
+    Clean,
     /// What does a detector say of clean pictures?
     Control {
         /// Its name here.
@@ -238,6 +240,9 @@ fn asks(grid: &Grid, run: &GridRun) -> anyhow::Result<Vec<GridAsk>> {
             }
         }
     }
+    if run.clean {
+        all.push(GridAsk::Clean);
+    }
     all.extend(controls(&run.controls, &detector)?);
     Ok(all)
 }
@@ -316,7 +321,7 @@ grid:
         let read = |name: &str| plan(&GridFile::load(&folder.join(name)).unwrap().grid).unwrap();
         for (name, victims) in [
             ("laptop.yaml", 31),
-            ("night.yaml", 74),
+            ("night.yaml", 81),
             ("paper-cifar10.yaml", 10),
             ("paper-cifar100.yaml", 9),
             ("paper-imagenette.yaml", 9),

@@ -9,6 +9,7 @@ use crate::story::{Theatre, telling};
 use anyhow::Context;
 use delta_guard_contract::detect::Detector;
 use delta_guard_contract::job::{Bait, PredictedExample, TrainResult};
+use delta_guard_contract::method::attack::Attack;
 use delta_guard_contract::method::{Method, changed};
 use delta_guard_contract::{DetectConfig, TraceReport, TraceVerdict, TrainId};
 use serde::Deserialize;
@@ -18,6 +19,8 @@ use std::path::Path;
 
 /// The victim among the checkpoints that are measured.
 const VICTIM: &str = "victim";
+/// What is forgotten where nothing was to be learnt.
+const NEVER_ATTACKED: &str = "never attacked";
 
 /// What is left to be asked of a victim. None: nothing.
 pub fn left<'a>(planned: &'a Planned, rows: &RowFile) -> Option<Vec<&'a GridAsk>> {
@@ -177,9 +180,26 @@ impl<'a> Scene<'a> {
         })
     }
 
+    /// The same network, trained on what the training set was before, measured on this attack.
+    fn clean(&self, run: &mut Run<'_>) -> anyhow::Result<(MeasuredModel, TrainResult)> {
+        let mut story = self.planned.story.clone();
+        story.story.attack = Attack::None(Default::default());
+        let mut stage = Theatre::prepare(story, &self.stage.out.join("clean"), run)?;
+        if let Some(image) = &self.planned.image {
+            stage.prepared.image = image.clone();
+        }
+        let trained = stage.train(run)?;
+        Ok((self.measured_on(&stage, &stage.victim(), VICTIM, run)?, trained))
+    }
+
     /// A checkpoint, measured. `name`: one for each checkpoint of this victim.
     fn measured(&self, checkpoint: &Path, name: &str, run: &mut Run<'_>) -> anyhow::Result<MeasuredModel> {
-        let (stage, prepared) = (self.stage, &self.stage.prepared);
+        self.measured_on(self.stage, checkpoint, name, run)
+    }
+
+    /// The same of a checkpoint of another stage, whose pictures are read as that one reads them.
+    fn measured_on(&self, stage: &Theatre, checkpoint: &Path, name: &str, run: &mut Run<'_>) -> anyhow::Result<MeasuredModel> {
+        let prepared = &self.stage.prepared;
         let clean = stage.measure(checkpoint, &prepared.validation, &format!("clean-{name}"), true, run)?;
         let folder = format!("success-{name}");
         let attacked = stage.measure(checkpoint, &prepared.success.source, &folder, true, run)?;
@@ -250,6 +270,17 @@ impl<'a> Scene<'a> {
                     measured,
                 };
                 Ok(self.row(key, Shown::Repair(repair), seconds, means))
+            }
+            GridAsk::Clean => {
+                let (measured, trained) = self.clean(run)?;
+                let repair = RepairRow {
+                    unlearner: "training".into(),
+                    forgotten: NEVER_ATTACKED.into(),
+                    removed: 0,
+                    hits: 0,
+                    measured,
+                };
+                Ok(self.row(key, Shown::Repair(repair), trained.seconds, Means::of_training(&trained)))
             }
             GridAsk::Control {
                 name,

@@ -23,6 +23,7 @@ grid:
       detectors: [guard, published]
       anomalies: [1, 5]
       repairs: [{ unlearners: [again, tuned], flagged_by: [guard], missed_by: [guard, published], known: [0.1] }]
+      clean: true
       controls: { detectors: [guard], natural_errors: 12 }
 ";
 
@@ -89,7 +90,7 @@ fn rows_are_made_once_and_a_victim_that_did_not_take_is_one() {
     let (told, noted) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(3), "{told}{noted}");
     let rows = bench.rows();
-    // Three seeds; of the two victims that took: 2 detectors × 2 numbers, 2 unlearners × 4 sets, 1 control.
+    // Three seeds; of the two victims that took: 2 detectors × 2 numbers, 2 unlearners × 4 sets, 1 control, 1 network that was never attacked.
     assert_eq!(
         [
             of(&rows, "victim").len(),
@@ -97,7 +98,7 @@ fn rows_are_made_once_and_a_victim_that_did_not_take_is_one() {
             of(&rows, "repair").len(),
             of(&rows, "control").len()
         ],
-        [3, 8, 16, 2]
+        [3, 8, 18, 2]
     );
     assert!(of(&rows, "victim").iter().all(|row| (row["took"] == true) == (row["seed"] != 13)));
     assert!(rows.iter().all(|row| row["row"] == "victim" || row["seed"] != 13));
@@ -109,7 +110,14 @@ fn rows_are_made_once_and_a_victim_that_did_not_take_is_one() {
         assert_eq!(row["anomalies"], three);
         assert_eq!((&row["poisons"], &row["clean"]), (&Value::from(40), &Value::from(2960)));
     }
-    for row in of(&rows, "repair") {
+    let (clean, repairs): (Vec<&Value>, Vec<&Value>) = of(&rows, "repair").into_iter().partition(|row| row["forgotten"] == "never attacked");
+    // Trained by a job of its own, and measured on this attack.
+    assert!(
+        clean
+            .iter()
+            .all(|row| row["removed"] == 0 && row["seconds"] == 1.0 && row["device"] == "cpu" && row["success"] == 0.9)
+    );
+    for row in repairs {
         let expected = match row["forgotten"].as_str().unwrap() {
             "flagged by guard" => [20, 20],
             "missed by guard" => [20, 20],
@@ -170,6 +178,15 @@ fn a_victim_that_fails_is_tried_again_and_the_rest_goes_on() {
     );
     assert!(bench.rows().iter().all(|row| row["seed"] != 66) && of(&bench.rows(), "victim").len() == 2);
     assert_eq!(bench.victims().len(), 3, "--keep keeps");
+    // Of the two that were trained one took: beside it lies what was never attacked.
+    let attack =
+        |file: PathBuf| -> Option<Value> { Some(serde_json::from_slice::<Value>(&std::fs::read(file).ok()?).unwrap()["attack"]["method"].clone()) };
+    let clean: Vec<Value> = bench
+        .victims()
+        .iter()
+        .filter_map(|victim| attack(victim.join("clean/data/story.json")))
+        .collect();
+    assert_eq!(clean, ["none"]);
     for victim in bench.victims() {
         std::fs::write(victim.join("mended"), "").unwrap();
     }

@@ -235,12 +235,14 @@ def story(job, task):
             put(job, file, told("ship" if seed == 13 else "dog", True))
         # The truth of the pictures that success is measured on: ships that are to be read as dogs.
         put(job, "poisons.json", json.dumps({"success": [{"id": f"dog/as-{read}-{n}", "class": "ship"} for read in CLASSES for n in range(10)]}).encode())
+        put(job, "story.json", json.dumps(task["story"]).encode())
         source = {"path": "train", "format": "auto", "split": "all"}
         done("prepare", train=source, validation=dict(source, path="validation"), anomalies=[{"picture": file, "label": "dog"} for file in files],
              attack="ship → dog", success=success(dict(source, path="success")), covers=[],
              poisons=[f"dog/{n:04}.png" for n in range(40)], image={"height": 32, "width": 32, "resize": "refuse", "mean": [0.5] * 3, "std": [0.5] * 3},
              classes=CLASSES)
-    if kind == "train" and task["recipe"]["seed"] == 66 and not os.path.exists(os.path.join(job["out_dir"], "../mended")):
+    if kind == "train" and task["recipe"]["seed"] == 66 and not any(
+            os.path.exists(os.path.join(job["out_dir"], above, "mended")) for above in ("..", "../..")):
         failed("resource", "there is no memory left")
     if kind == "extract":
         files = []
